@@ -1,0 +1,106 @@
+"""Recipe files with inheritance, and the command line that overrides them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn, Optional, Sequence
+
+import yaml
+
+from mindvit.errors import UserError, nearest
+from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, Recipe, build, convert, type_name
+
+COMMAND_LINE = "command line"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{COMMAND_LINE}: {message} (all options: --help)")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping; UserError if it is missing, not YAML or no mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = sorted(str(other) for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(f"no recipe {path}{nearest(str(path), near)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path}: must hold 'key: value' lines")
+    return content
+
+
+def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values and origins of a recipe file: those of its `base` files, in order, overridden by its own."""
+    if path in inside:
+        raise UserError(f"{path}: inherits from itself: {' -> '.join(map(str, (*inside, path)))}")
+    content = read_yaml(path)
+    bases = content.pop("base", [])
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        inherited = read_recipe(path.parent / str(base), (*inside, path))
+        values.update(inherited[0])
+        origins.update(inherited[1])
+    unknown = next((key for key in content if key not in FIELDS and key not in WITHOUT_EFFECT), None)
+    if unknown is not None:
+        raise UserError(f"{path}: unknown key {unknown!r}{nearest(unknown, FIELDS)} (all keys: python train.py --help)")
+    values.update(content)
+    origins.update(dict.fromkeys(content, str(path)))
+    return values, origins
+
+
+def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = ()) -> argparse.ArgumentParser:
+    """The command line: --config, one option a recipe key, and a command's `extra` arguments."""
+    result = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    result.add_argument("-c", "--config", metavar="FILE", help="recipe; options after it override its keys")
+    for flags, settings in extra:
+        result.add_argument(*flags, **settings)
+    groups = {name: result.add_argument_group(name, cls.__doc__) for name, cls in SECTIONS.items()}
+    for key, (section, item, kind) in FIELDS.items():
+        choices = f", one of {', '.join(map(str, item.metadata['choices']))}" if item.metadata["choices"] else ""
+        text = f"{item.metadata['doc']} ({type_name(kind)}{choices}; default: {item.default})".replace("%", "%%")
+        optional_value: dict[str, Any] = {"nargs": "?", "const": True} if kind is bool else {}
+        groups[section].add_argument(f"--{key}", metavar="VALUE", help=text, **optional_value)
+    return result
+
+
+def parse(arguments: Sequence[str], description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (),
+          config: Optional[Path] = None) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe that a command line means, and the values of the command's `extra` arguments by name."""
+    known, rest = parser(description, extra).parse_known_args(arguments)
+    if rest:
+        flags = [f"--{key}" for key in FIELDS]
+        raise UserError(f"{COMMAND_LINE}: unknown argument {rest[0]!r}{nearest(rest[0].split('=')[0], flags)} (all options: --help)")
+    given = vars(known)
+    path = given.pop("config", config)
+    values, origins = read_recipe(Path(path)) if path else ({}, {})
+    overrides = {key: given.pop(key) for key in list(given) if key in FIELDS}
+    values.update(overrides)
+    origins.update(dict.fromkeys(overrides, COMMAND_LINE))
+    return build(values, origins), {**given, "config": str(path) if path else None}
+
+
+def describe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, each line with the file its value came from."""
+    lines = []
+    for key, value in recipe.flat().items():
+        text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=200)
+        lines.append(f"{key}: {text.splitlines()[0]}".ljust(56) + f"  # {recipe.origins[key]}")
+    return "\n".join(lines)
+
+
+def without_effect(recipe: Recipe) -> str:
+    """The MindCV keys that were given and change nothing, with reasons; an empty string if there are none."""
+    given = [key for key in recipe.origins if key in WITHOUT_EFFECT]
+    return "; ".join(f"{key} ({WITHOUT_EFFECT[key]})" for key in given)
+
+
+__all__ = ["convert", "describe", "parse", "parser", "read_recipe", "without_effect"]

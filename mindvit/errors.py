@@ -1,0 +1,33 @@
+"""What a user is told when an input is wrong: one line, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from typing import Callable, Iterable, NoReturn, Sequence
+
+EXIT_BAD_INPUT = 2
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: the message says what was given, what is accepted and what to do."""
+
+
+def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:
+    """`name`'s closest spellings among `accepted` as a phrase, or an empty string."""
+    close = difflib.get_close_matches(name, list(accepted), n=count, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Call a command's `main(arguments)` and end the process with its exit code."""
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(130)
+    sys.exit(0)

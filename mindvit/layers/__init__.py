@@ -1,0 +1,1 @@
+"""Cells and constants that two families share."""

@@ -1,0 +1,49 @@
+"""Multi-head self-attention and the transformer block of ViT (Dosovitskiy et al. 2021), on rows (B*N, C)."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindvit.layers.basic import Dropout, DropPath, LayerNorm, Linear, Mlp
+
+
+class SelfAttention(nn.Cell):
+    """softmax(q k^T / sqrt(d)) v over the N tokens of each sample. x: (B*N, C) with C = h*d; h heads of d channels."""
+
+    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5
+        self.compute_type = ms.float32
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
+        self.attn_drop = Dropout(attn_drop)
+        self.proj_drop = Dropout(proj_drop)
+        self.split = ops.Split(axis=1, output_num=3)
+        self.scores = ops.BatchMatMul(transpose_b=True)
+        self.mix = ops.BatchMatMul()
+
+    def construct(self, x: Tensor, batch: int) -> Tensor:
+        rows, channels = x.shape
+        qkv = self.qkv(x).reshape(batch, rows // batch, 3 * self.heads, -1)     # B N 3h d
+        q, k, v = self.split(qkv.transpose(0, 2, 1, 3))                         # B h N d, each
+        weights = ops.softmax(self.scores(q * self.scale, k).astype(ms.float32), -1)
+        y = self.mix(self.attn_drop(weights).astype(self.compute_type), v)      # B h N d
+        return self.proj_drop(self.proj(y.transpose(0, 2, 1, 3).reshape(rows, channels)))
+
+
+class Block(nn.Cell):
+    """x + attention(norm(x)), then x + MLP(norm(x)). x: (B*N, C)."""
+
+    def __init__(self, channels: int, heads: int, mlp_ratio: float, eps: float, drop: float, attn_drop: float, drop_path: float):
+        super().__init__()
+        self.norm1 = LayerNorm(channels, eps)
+        self.attn = SelfAttention(channels, heads, attn_drop, drop)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = LayerNorm(channels, eps)
+        self.mlp = Mlp(channels, int(channels * mlp_ratio), drop)
+
+    def construct(self, x: Tensor, batch: int) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), batch), batch)
+        return x + self.drop_path(self.mlp(self.norm2(x)), batch)

@@ -1,0 +1,109 @@
+"""Linear, LayerNorm, GELU, MLP, dropout and stochastic depth, with PyTorch's parameter names, layouts and constants.
+
+Shapes: B batch, N tokens, C channels. Tokens travel as rows (B*N, C): a product of two matrices is the fast one on
+every device. Products run in `compute_type`; norms, softmax and losses always in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import Normal, Zero, initializer
+
+# timm's trunc_normal_ cuts at +-2, a hundred standard deviations away: a normal distribution.
+INIT_STD = 0.02
+
+
+def weight_of(shape: tuple[int, ...], init: object = None) -> Parameter:
+    """A float32 parameter, normal with the papers' standard deviation unless another initialiser is given."""
+    return Parameter(initializer(init or Normal(INIT_STD), shape, ms.float32))
+
+
+class Linear(nn.Cell):
+    """y = x W^T + b. x: (rows, inputs); W: (outputs, inputs); y: (rows, outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__()
+        self.weight = weight_of((outputs, inputs))
+        self.bias = weight_of((outputs,), Zero()) if bias else None
+        self.compute_type = ms.float32
+        self.product = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type))
+        if self.bias is None:
+            return y
+        return y + self.bias.astype(self.compute_type)
+
+
+class LayerNorm(nn.Cell):
+    """Normalises the last axis, in float32. x: (..., C). `eps` has no default: the papers' differ."""
+
+    def __init__(self, channels: int, eps: float):
+        super().__init__()
+        self.weight = weight_of((channels,), "ones")
+        self.bias = weight_of((channels,), Zero())
+        self.normalise = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.normalise(x.astype(ms.float32), self.weight, self.bias)[0]
+
+
+class GELU(nn.Cell):
+    """x * Phi(x), the exact form (nn.GELU() is the tanh approximation)."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.gelu(x, approximate="none")
+
+
+class Dropout(nn.Cell):
+    """Zeroes elements with probability `rate` while training; nothing in the graph at rate 0."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.active = rate > 0
+        self.drop = nn.Dropout(p=rate)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.drop(x) if self.active else x
+
+
+class DropPath(nn.Cell):
+    """Stochastic depth (Huang et al. 2016): drops a sample's residual branch with probability `rate` while training.
+
+    x: (B*N, C) with `batch` = B, the rows of a sample kept or dropped together and scaled by 1 / (1 - rate).
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.active = rate > 0
+        self.drop = nn.Dropout(p=rate)
+
+    def construct(self, x: Tensor, batch: int) -> Tensor:
+        if not self.active:
+            return x
+        keep = self.drop(ops.ones((batch, 1), x.dtype))
+        return (x.reshape(batch, -1) * keep).reshape(x.shape)
+
+
+class Mlp(nn.Cell):
+    """Linear, activation, Linear on rows (rows, C)."""
+
+    def __init__(self, channels: int, hidden: int, drop_rate: float, activation: Optional[nn.Cell] = None):
+        super().__init__()
+        self.fc1 = Linear(channels, hidden)
+        self.act = activation or GELU()
+        self.fc2 = Linear(hidden, channels)
+        self.drop = Dropout(drop_rate)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+def set_compute_type(net: nn.Cell, kind: ms.dtype.Type) -> None:
+    """Let every product of `net` run in `kind` (float32, float16 or bfloat16); to be called before compiling."""
+    for _, cell in net.cells_and_names():
+        if hasattr(cell, "compute_type"):
+            cell.compute_type = kind

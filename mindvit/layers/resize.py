@@ -1,0 +1,47 @@
+"""Bicubic resizing as two products with constant matrices: exact, and fast where matrix products are fast."""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+CUBIC_A = -0.75  # PyTorch's; TensorFlow-style kernels use -0.5
+
+
+def cubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = -0.75 at `distance` >= 0 (Keys 1981, eq. 4)."""
+    t = np.abs(distance)
+    near = ((CUBIC_A + 2) * t - (CUBIC_A + 3)) * t * t + 1
+    far = CUBIC_A * (((t - 5) * t + 8) * t - 4)
+    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+
+
+def bicubic_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """(outputs, inputs) float32 matrix that resizes one axis: half-pixel centres, replicated border, no antialias."""
+    centre = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
+    first = np.floor(centre).astype(int)
+    matrix = np.zeros((outputs, inputs))
+    for tap in range(-1, 3):
+        column = np.clip(first + tap, 0, inputs - 1)
+        np.add.at(matrix, (np.arange(outputs), column), cubic(centre - (first + tap)))
+    return matrix.astype(np.float32)
+
+
+@ops.constexpr
+def _transposed_matrix(inputs: int, outputs: int) -> Tensor:
+    return Tensor(np.ascontiguousarray(bicubic_matrix(inputs, outputs).T))
+
+
+class BicubicResize(nn.Cell):
+    """x: (B, C, H, W) -> (B, C, size, size), in float32."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def construct(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        x = ops.matmul(x.reshape(-1, width), _transposed_matrix(width, self.size))
+        x = x.reshape(batch, channels, height, self.size).transpose(0, 1, 3, 2)
+        x = ops.matmul(x.reshape(-1, height), _transposed_matrix(height, self.size))
+        return x.reshape(batch, channels, self.size, self.size).transpose(0, 1, 3, 2)

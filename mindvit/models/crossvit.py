@@ -1,0 +1,287 @@
+"""CrossViT: Cross-Attention Multi-Scale Vision Transformer for Image Classification (Chen, Fan, Panda; ICCV 2021).
+
+https://arxiv.org/abs/2103.14899; the authors' code is IBM/CrossViT, whose parameter names are kept.
+
+Two branches look at the same picture, one with small patches (12 px, branch 0) and one with large ones (16 px, branch 1).
+Each of three multi-scale blocks runs transformer blocks in both branches and then lets the class token of each branch
+attend to the patches of the other (cross attention, section 3.3).
+
+Shapes: B batch, N tokens with the class token first, C channels, h heads, d channels a head. Tokens are rows (B*N, C).
+"""
+
+from __future__ import annotations
+
+from typing import Sequence, Union
+
+import mindspore as ms
+import numpy as np
+from mindspore import ParameterTuple, Tensor, nn, ops
+
+from mindvit.errors import UserError
+from mindvit.layers.attention import Block
+from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, weight_of
+from mindvit.layers.conv import Conv2d
+from mindvit.layers.resize import BicubicResize
+from mindvit.models.registry import Entry, ModelInfo, register
+
+LAYER_NORM_EPS = 1e-6
+PATCH = (12, 16)
+MULTI_SCALE_BLOCKS = 3
+
+
+@ops.constexpr
+def _first_of(tokens: int) -> Tensor:
+    return Tensor(np.arange(tokens).reshape(1, 1, tokens) == 0)
+
+
+class CrossAttention(nn.Cell):
+    """The class token of one branch, cls (B, C), attends to itself and to the other branch's patches, rows (B*N, C).
+
+    rows hold the other branch's class token in front of its patches; what is seen in its place is cls. A single query lets
+    the products be reordered, q.(W_k y) = (W_k^T q).y and sum_n a_n (W_v y_n) = W_v (sum_n a_n y_n), so that neither keys nor
+    values of the N tokens are formed: 4hNC multiply-adds instead of 2NC^2 + 2NC. The key bias adds one number to all scores of
+    a query and cancels in the softmax; its parameter is kept because the authors' weights have it.
+    """
+
+    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5
+        self.compute_type = ms.float32
+        self.wq = Linear(channels, channels)
+        self.wk = Linear(channels, channels)
+        self.wv = Linear(channels, channels)
+        self.proj = Linear(channels, channels)
+        self.attn_drop = Dropout(attn_drop)
+        self.proj_drop = Dropout(proj_drop)
+        self.product = ops.BatchMatMul()
+        self.product_t = ops.BatchMatMul(transpose_b=True)
+
+    def construct(self, cls: Tensor, rows: Tensor) -> Tensor:
+        kind, heads = self.compute_type, self.heads
+        batch, channels = cls.shape
+        y = rows.astype(kind).reshape(batch, -1, channels)                                     # B N C
+        own = cls.astype(kind).reshape(batch, 1, channels)                                     # B 1 C
+        w_k = self.wk.weight.astype(kind).reshape(heads, -1, channels)                         # h d C
+        w_v = self.wv.weight.astype(kind).reshape(heads, -1, channels)                         # h d C
+        q = (self.wq(cls) * self.scale).reshape(batch, heads, -1).transpose(1, 0, 2)           # h B d
+        q = self.product(q, w_k).transpose(1, 0, 2)                                            # B h C
+        first = _first_of(y.shape[1])
+        scores = ops.where(first, self.product_t(q, own), self.product_t(q, y))                # B h N
+        weights = self.attn_drop(ops.softmax(scores.astype(ms.float32), -1)).astype(kind)
+        seen = self.product(weights * ops.logical_not(first), y) + weights[:, :, :1] * own     # B h C
+        out = self.product_t(seen.transpose(1, 0, 2), w_v).transpose(1, 0, 2)                  # B h d
+        bias = self.wv.bias.astype(kind).reshape(heads, -1)
+        if self.attn_drop.active:  # without dropout the weights sum to one
+            bias = bias * weights.sum(-1, keepdims=True)
+        return self.proj_drop(self.proj((out + bias).reshape(batch, channels)))
+
+
+class CrossAttentionBlock(nn.Cell):
+    """cls + attention(norm(cls), norm(rows)): eq. 5 of the paper; there is no MLP. cls: (B, C); rows: (B*N, C)."""
+
+    def __init__(self, channels: int, heads: int, drop: float, attn_drop: float, drop_path: float):
+        super().__init__()
+        self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
+        self.attn = CrossAttention(channels, heads, attn_drop, drop)
+        self.drop_path = DropPath(drop_path)
+
+    def construct(self, cls: Tensor, rows: Tensor) -> Tensor:
+        return cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(rows)), cls.shape[0])
+
+
+def projection(inputs: int, outputs: int) -> nn.SequentialCell:
+    """From one branch's width to the other's: norm, GELU, linear."""
+    return nn.SequentialCell(LayerNorm(inputs, LAYER_NORM_EPS), GELU(), Linear(inputs, outputs))
+
+
+class MultiScaleBlock(nn.Cell):
+    """Transformer blocks in each branch, then one cross attention each way (figure 3 and 4d of the paper).
+
+    widths, depths, heads: one number a branch; drop_paths: the rates of all of a branch's blocks, of both branches.
+    """
+
+    def __init__(self, widths: Sequence[int], heads: Sequence[int], mlp_ratios: Sequence[float], drop_paths: Sequence[Sequence[float]],
+                 drop: float, attn_drop: float):
+        super().__init__()
+        self.blocks = nn.CellList([
+            nn.CellList([Block(width, head, ratio, LAYER_NORM_EPS, drop, attn_drop, rate) for rate in rates])
+            for width, head, ratio, rates in zip(widths, heads, mlp_ratios, drop_paths)])
+        self.projs = nn.CellList([projection(widths[0], widths[1]), projection(widths[1], widths[0])])
+        # fusion i works in the other branch's width, and both take the last rate of the large branch
+        self.fusion = nn.CellList([
+            CrossAttentionBlock(width, head, drop, attn_drop, drop_paths[1][-1]) for width, head in zip(widths[::-1], heads[::-1])])
+        self.revert_projs = nn.CellList([projection(widths[1], widths[0]), projection(widths[0], widths[1])])
+
+    def branch(self, index: int, rows: Tensor, batch: int) -> Tensor:
+        for block in self.blocks[index]:
+            rows = block(rows, batch)
+        return rows
+
+    def fuse(self, index: int, cls: Tensor, rows: Tensor) -> Tensor:
+        return self.revert_projs[index](self.fusion[index](self.projs[index](cls), rows))
+
+    def construct(self, small: Tensor, large: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows of both branches -> new class token (B, C) and rows with the old one, of the small and the large branch."""
+        small, large = self.branch(0, small, batch), self.branch(1, large, batch)
+        small_cls = self.fuse(0, class_token(small, batch), large)
+        large_cls = self.fuse(1, class_token(large, batch), small)
+        return small_cls, small, large_cls, large
+
+
+def class_token(rows: Tensor, batch: int) -> Tensor:
+    """(B*N, C) -> (B, C)."""
+    return rows.reshape(batch, -1, rows.shape[1])[:, 0]
+
+
+def with_class_token(cls: Tensor, rows: Tensor) -> Tensor:
+    """rows (B*N, C), the first of each sample replaced by cls (B, C)."""
+    batch, channels = cls.shape
+    patches = rows.reshape(batch, -1, channels)[:, 1:]
+    return ops.cat((cls.reshape(batch, 1, channels).astype(rows.dtype), patches), 1).reshape(rows.shape)
+
+
+class PatchEmbed(nn.Cell):
+    """Patches as tokens: one convolution or, in the dagger variants, three. x: (B, 3, size, size) -> (B*N, C)."""
+
+    def __init__(self, branch: int, channels: int, width: int, stem: str):
+        super().__init__()
+        if stem == "patch":
+            self.proj: nn.Cell = Conv2d(channels, width, PATCH[branch], PATCH[branch], 0)
+        else:  # section 3.1, "three convolutional layers": strides that multiply to 12 and to 16
+            second, third = ((3, 3, 0), (3, 1, 1)) if branch == 0 else ((3, 2, 1), (3, 2, 1))
+            self.proj = nn.SequentialCell(
+                Conv2d(channels, width // 4, 7, 4, 3), nn.ReLU(), Conv2d(width // 4, width // 2, *second), nn.ReLU(), Conv2d(width // 2, width, *third))
+        self.single = stem == "patch"
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.single:
+            return self.proj.rows(x)
+        x = self.proj(x)
+        return x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
+    """Sides of the pictures that the two branches see; an int is the small-patch branch's, the other is the nearest at 14/15 of it.
+
+    240 -> (240, 224) and 408 -> (408, 384), the published pairs. UserError for sizes that the patches don't divide.
+    """
+    small, large = (img_size, round(img_size * 14 / 15 / PATCH[1]) * PATCH[1]) if isinstance(img_size, int) else img_size
+    if small <= 0 or large <= 0 or small % PATCH[0] or large % PATCH[1]:
+        raise UserError(f"CrossViT: img_size is {img_size}, but the first side must be a multiple of 12 and the second of 16 "
+                        f"(pictures of any size fit the standard network, which resizes them: leave img_size out)")
+    return small, large
+
+
+class CrossViT(nn.Cell):
+    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads.
+
+    A picture whose height is not a branch's is resized for that branch (bicubic, to a square), as in the authors' code; one
+    whose height is, must be square. num_classes=0 gives the two normalised class tokens side by side.
+    """
+
+    def __init__(self, img_size: Union[int, Sequence[int]], embed_dim: Sequence[int], depth: Sequence[int], num_heads: Sequence[int],
+                 mlp_ratio: Sequence[float], stem: str, num_classes: int, in_channels: int, drop_path_rate: float,
+                 drop_rate: float = 0.0, attn_drop_rate: float = 0.0):
+        super().__init__()
+        self.sizes = branch_sizes(img_size)
+        self.num_classes = num_classes
+        self.resize = nn.CellList([BicubicResize(size) for size in self.sizes])
+        self.patch_embed = nn.CellList([PatchEmbed(i, in_channels, width, stem) for i, width in enumerate(embed_dim)])
+        tokens = [(size // patch) ** 2 + 1 for size, patch in zip(self.sizes, PATCH)]
+        self.pos_embed = ParameterTuple([_named(f"pos_embed.{i}", (1, tokens[i], width)) for i, width in enumerate(embed_dim)])
+        self.cls_token = ParameterTuple([_named(f"cls_token.{i}", (1, 1, width)) for i, width in enumerate(embed_dim)])
+        self.pos_drop = Dropout(drop_rate)
+        self.blocks = nn.CellList([
+            MultiScaleBlock(embed_dim, num_heads, mlp_ratio, rates, drop_rate, attn_drop_rate) for rates in drop_paths(drop_path_rate, depth)])
+        self.norm = nn.CellList([LayerNorm(width, LAYER_NORM_EPS) for width in embed_dim])
+        self.head = nn.CellList([Linear(width, num_classes) for width in embed_dim] if num_classes else [])
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """Names without weight decay beside biases and one-dimensional tensors: none.
+
+        The authors' model asks for cls_token and pos_embed, but timm compares whole names and these end in .0 and .1, so
+        their networks were trained with both decayed.
+        """
+        return frozenset()
+
+    def tokens(self, index: int, x: Tensor) -> Tensor:
+        """Picture -> rows (B*N, C) of a branch, position added."""
+        batch = x.shape[0]
+        if x.shape[2] != self.sizes[index]:
+            x = self.resize[index](x)
+        patches = self.patch_embed[index](x)
+        patches = patches.reshape(batch, -1, patches.shape[1])
+        cls = ops.broadcast_to(self.cls_token[index].astype(patches.dtype), (batch, 1, -1))
+        tokens = self.pos_drop(ops.cat((cls, patches), 1) + self.pos_embed[index])
+        return tokens.reshape(-1, tokens.shape[2])
+
+    def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""
+        batch = x.shape[0]
+        small, large = self.tokens(0, x), self.tokens(1, x)
+        small_cls, small, large_cls, large = self.blocks[0](small, large, batch)
+        for block in self.blocks[1:]:
+            small, large = with_class_token(small_cls, small), with_class_token(large_cls, large)
+            small_cls, small, large_cls, large = block(small, large, batch)
+        return self.norm[0](small_cls), self.norm[1](large_cls)
+
+    def forward_head(self, small: Tensor, large: Tensor) -> Tensor:
+        """Class tokens -> logits, in float32."""
+        if self.num_classes == 0:
+            return ops.cat((small, large), 1)
+        return (self.head[0](small).astype(ms.float32) + self.head[1](large).astype(ms.float32)) / 2
+
+    def construct(self, x: Tensor) -> Tensor:
+        small, large = self.forward_features(x)
+        return self.forward_head(small, large)
+
+
+def _named(name: str, shape: tuple[int, ...]) -> ms.Parameter:
+    parameter = weight_of(shape)
+    parameter.name = name
+    return parameter
+
+
+def drop_paths(rate: float, depth: Sequence[int]) -> list[tuple[list[float], list[float]]]:
+    """Stochastic-depth rates of each multi-scale block's two branches: rising over the large branch's blocks from 0 to `rate`.
+
+    The small branch takes the rates from the start of its multi-scale block on.
+    """
+    small, large = depth
+    rates = np.linspace(0, rate, MULTI_SCALE_BLOCKS * large).tolist()
+    starts = range(0, len(rates), large)
+    return [(rates[start:start + small], rates[start:start + large]) for start in starts]
+
+
+# name: embed_dim, depth, heads, mlp_ratio, stem, img_size, params, multiply-adds, acc1, acc5.
+# Accuracies: timm's validation of the authors' weights (results-imagenet.csv), at the input size that they were trained for.
+VARIANTS = {
+    "crossvit_tiny": ((96, 192), (1, 4), (3, 3), (4, 4), "patch", 240, 7014800, 1562734080, 73.352, 91.906),
+    "crossvit_small": ((192, 384), (1, 4), (6, 6), (4, 4), "patch", 240, 26856272, 5615557632, 81.036, 95.466),
+    "crossvit_base": ((384, 768), (1, 4), (12, 12), (4, 4), "patch", 240, 105025232, 21191473152, 82.212, 95.826),
+    "crossvit_9": ((128, 256), (1, 3), (4, 4), (3, 3), "patch", 240, 8553296, 1840796160, 73.994, 91.976),
+    "crossvit_15": ((192, 384), (1, 5), (6, 6), (3, 3), "patch", 240, 27528464, 5790571776, 81.522, 95.694),
+    "crossvit_18": ((224, 448), (1, 6), (7, 7), (3, 3), "patch", 240, 43271408, 9031158528, 82.390, 96.064),
+    "crossvit_9_dagger": ((128, 256), (1, 3), (4, 4), (3, 3), "conv", 240, 8776592, 1979049984, 76.990, 93.602),
+    "crossvit_15_dagger": ((192, 384), (1, 5), (6, 6), (3, 3), "conv", 240, 28209008, 6112304640, 82.302, 95.960),
+    "crossvit_18_dagger": ((224, 448), (1, 6), (7, 7), (3, 3), "conv", 240, 44266976, 9473218944, 82.494, 96.070),
+    "crossvit_15_dagger_384": ((192, 384), (1, 5), (6, 6), (3, 3), "conv", 408, 28500080, 21398550336, 83.842, 96.786),
+    "crossvit_18_dagger_384": ((224, 448), (1, 6), (7, 7), (3, 3), "conv", 408, 44606560, 32409093024, 84.198, 96.834),
+}
+
+
+def _register_all() -> None:
+    for name, (embed_dim, depth, heads, mlp_ratio, stem, size, params, macs, acc1, acc5) in VARIANTS.items():
+        short = name.replace("_384", "")
+        nominal = 384 if size == 408 else 224  # the large branch's size, by which the authors and PaddleViT name them
+        aliases = {f"{short}_{size}", f"{short}_{nominal}", f"{short}_{nominal}".replace("crossvit", "cross_vit")} - {name}
+        info = ModelInfo(
+            name=name, family="crossvit", params=params, macs=macs, input_size=size, crop_pct=1.0 if size == 408 else 0.875, acc1=acc1, acc5=acc5,
+            accuracy_source=f"timm results-imagenet.csv, {short}_{size}.in1k", paper="https://arxiv.org/abs/2103.14899",
+            source=f"IBM/CrossViT weights-0.1/{short}_{nominal}.pth", drop_path_rate=0.1, aliases=tuple(sorted(aliases)))
+        config = {"img_size": size, "embed_dim": embed_dim, "depth": depth, "num_heads": heads, "mlp_ratio": mlp_ratio, "stem": stem}
+        register(Entry(info, CrossViT, config))
+
+
+_register_all()

@@ -1,0 +1,99 @@
+"""Every network by name: what it is, how its pictures are prepared, and how it is built."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, Optional
+
+from mindspore import nn
+
+from mindvit.errors import UserError, nearest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a network without building it.
+
+    params counts trainable values with 1000 classes, macs the multiply-adds of one picture at input_size (products,
+    convolutions and attention; not norms, activations and softmax); both were counted on the authors' code.
+    acc1 and acc5 are the published accuracies in per cent on ImageNet-1K's validation set.
+    """
+
+    name: str
+    family: str
+    params: int
+    macs: int
+    input_size: int
+    crop_pct: float
+    acc1: float
+    acc5: float
+    accuracy_source: str
+    paper: str
+    source: str
+    drop_path_rate: float
+    aliases: tuple[str, ...] = ()
+    interpolation: str = "bicubic"
+    squeeze: bool = False
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network's facts, the function that builds it, and that function's arguments for this variant."""
+
+    info: ModelInfo
+    build: Callable[..., nn.Cell]
+    config: Mapping[str, Any]
+
+
+_entries: dict[str, Entry] = {}
+_aliases: dict[str, str] = {}
+
+
+def register(entry: Entry) -> None:
+    """Make a network available by its name and its aliases."""
+    for name in (entry.info.name, *entry.info.aliases):
+        if name in _aliases:
+            raise ValueError(f"two networks are called {name}")
+        _aliases[name] = entry.info.name
+    _entries[entry.info.name] = entry
+
+
+def _entry(name: str) -> Entry:
+    if name not in _aliases:
+        raise UserError(f"unknown model {name!r}{nearest(name, _aliases)} (all models: mindvit.list_models())")
+    return _entries[_aliases[name]]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Canonical names that match a shell pattern, in alphabetical order."""
+    return sorted(fnmatch.filter(_entries, pattern))
+
+
+def model_info(name: str) -> ModelInfo:
+    """The facts of a network by name or alias; UserError for an unknown one."""
+    return _entry(name).info
+
+
+def create_model(name: str, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: Optional[float] = None, img_size: Any = None,
+                 **overrides: Any) -> nn.Cell:
+    """A network by name or alias, freshly initialised; input (B, in_channels, H, W) float32, output (B, num_classes).
+
+    drop_path_rate None means the paper's; img_size None means the variant's own. `overrides` replace other arguments
+    of the family's class (drop_rate, attn_drop_rate, embed_dim, ...). UserError for an unknown name or argument.
+    """
+    entry = _entry(name)
+    config = {**entry.config, "num_classes": num_classes, "in_channels": in_channels}
+    config["drop_path_rate"] = entry.info.drop_path_rate if drop_path_rate is None else drop_path_rate
+    if img_size is not None:
+        config["img_size"] = img_size
+    known = {*config, "drop_rate", "attn_drop_rate"}
+    for key in overrides:
+        if key not in known:
+            raise UserError(f"{entry.info.name} has no argument {key!r}{nearest(key, known)}")
+    return entry.build(**{**config, **overrides})

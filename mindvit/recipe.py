@@ -1,0 +1,308 @@
+"""A training recipe: what may be said in a YAML file or on the command line, with types, units and defaults.
+
+Keys are flat and carry MindCV's names; in code they are reached by section (`recipe.schedule.lr`).
+Nothing here imports MindSpore, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional, Tuple, Union
+
+from mindvit.errors import UserError, nearest
+
+Pair = Tuple[float, float]
+Triple = Tuple[float, float, float]
+
+
+def option(default: Any, doc: str, choices: tuple = (), low: Optional[float] = None, high: Optional[float] = None) -> Any:
+    """A recipe key: its default, its line of help, and the values it accepts (`low` and `high` included)."""
+    return field(default=default, metadata={"doc": doc, "choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the pictures come from and how they are batched."""
+
+    dataset: str = option("imagenet", "data set: a folder of pictures or list files (imagenet), or the digits that ship", ("imagenet", "digits"))
+    data_dir: Optional[str] = option(None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt")
+    train_split: str = option("train", "name of the training split")
+    val_split: str = option("val", "name of the validation split")
+    shuffle: bool = option(True, "shuffle the training pictures anew in every epoch")
+    batch_size: int = option(128, "pictures a card and step", low=1)
+    drop_remainder: bool = option(True, "leave out an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,))
+    aug_repeats: int = option(0, "repeated augmentation: times a picture appears in an epoch's order (0 or 1: off; usual: 3)", low=0)
+    num_parallel_workers: Optional[int] = option(None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1)
+    bad_image: str = option("skip", "a training picture that can't be decoded: skip (named, counted, another one taken) or stop", ("skip", "stop"))
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """Training augmentation, and the preprocessing of evaluation. None means: as the model's entry says."""
+
+    image_resize: Optional[int] = option(None, "side of the square picture that reaches the network, px (none: the model's)", low=1)
+    scale: Pair = option((0.08, 1.0), "random crop: smallest and largest share of the picture's area")
+    ratio: Pair = option((3 / 4, 4 / 3), "random crop: smallest and largest aspect ratio")
+    hflip: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
+    vflip: float = option(0.0, "probability of a vertical flip", low=0, high=1)
+    color_jitter: Optional[float] = option(None, "strength of brightness, contrast and saturation jitter; off when auto_augment is on", low=0)
+    auto_augment: Optional[str] = option(None, "policy by name: randaug-m9-mstd0.5-inc1, autoaug, trivialaugwide, ...")
+    re_prob: float = option(0.0, "probability of random erasing", low=0, high=1)
+    re_scale: Pair = option((0.02, 1 / 3), "random erasing: smallest and largest share of the area")
+    re_ratio: Pair = option((0.3, 10 / 3), "random erasing: smallest and largest aspect ratio")
+    re_value: str = option("random", "what fills an erased box: noise of every pixel's own (random) or the mean colour (0)", ("random", "0"))
+    mixup: float = option(0.0, "alpha of mixup's Beta distribution (0: off)", low=0)
+    cutmix: float = option(0.0, "alpha of cutmix's Beta distribution (0: off)", low=0)
+    mixup_prob: float = option(1.0, "probability that a batch is mixed at all", low=0, high=1)
+    mixup_switch_prob: float = option(0.5, "probability of cutmix where both are on", low=0, high=1)
+    interpolation: Optional[str] = option(None, "resampling of crops and resizes (none: the model's)", ("nearest", "bilinear", "bicubic"))
+    crop_pct: Optional[float] = option(None, "evaluation: share of the resized short side that is kept (none: the model's)", low=0.01, high=1)
+    mean: Optional[Triple] = option(None, "per-channel mean, of pixels in 0..1 or, as in MindCV, 0..255 (none: the model's)")
+    std: Optional[Triple] = option(None, "per-channel standard deviation, in the unit of the mean (none: the model's)")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The network."""
+
+    model: str = option("crossvit_9", "name of the network; `mindvit.list_models()` has them all")
+    num_classes: Optional[int] = option(None, "classes (none: as many as the data set has)", low=1)
+    in_channels: int = option(3, "channels of the input", low=1)
+    img_size: Union[None, int, Tuple[int, int]] = option(None, "size that the network is built for, px; CrossViT: (small-patch, large-patch) branch")
+    drop_rate: float = option(0.0, "dropout rate", low=0, high=0.99)
+    attn_drop_rate: float = option(0.0, "dropout rate of the attention weights", low=0, high=0.99)
+    drop_path_rate: Optional[float] = option(None, "largest stochastic-depth rate (none: the paper's)", low=0, high=0.99)
+    pretrained: Union[bool, str] = option(False, "file with weights to start from")
+    ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure")
+
+
+@dataclass(frozen=True)
+class OptimOptions:
+    """The optimiser."""
+
+    opt: str = option("adamw", "optimiser", ("adamw",))
+    betas: Pair = option((0.9, 0.999), "AdamW: decay of the two moments")
+    eps: float = option(1e-8, "AdamW: added to the denominator", low=0)
+    weight_decay: float = option(0.05, "decoupled weight decay", low=0)
+    weight_decay_filter: str = option(
+        "norm_and_bias", "tensors without weight decay: one-dimensional ones, biases and what the paper's code names (norm_and_bias), or none (disable)",
+        ("norm_and_bias", "disable"))
+    clip_grad: bool = option(False, "clip the gradient by its global norm")
+    clip_value: float = option(5.0, "largest global norm of the gradient", low=0)
+    ema: bool = option(False, "keep an exponential moving average of the weights and evaluate it beside them")
+    ema_decay: float = option(0.9999, "decay of that average", low=0, high=1)
+    loss: str = option("CE", "loss: cross entropy with soft targets", ("CE",))
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", low=0, high=0.99)
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """The learning rate as a function of the step."""
+
+    epoch_size: int = option(300, "epochs", low=1)
+    scheduler: str = option("cosine_decay", "decay after the warm-up", ("cosine_decay", "warmup_cosine_decay", "constant"))
+    lr: float = option(5e-4, "highest learning rate (at lr_reference_batch, if that is given)", low=0)
+    lr_reference_batch: Optional[int] = option(None, "batch over all cards that lr belongs to; lr is scaled to the real one (none: lr as it is)", low=1)
+    min_lr: float = option(1e-5, "learning rate at the end of the decay", low=0)
+    warmup_epochs: int = option(5, "epochs of linear warm-up", low=0)
+    warmup_lr: float = option(0.0, "learning rate at the start of the warm-up", low=0)
+    warmup_factor: Optional[float] = option(None, "the same as a factor of lr; MindCV's key, wins over warmup_lr", low=0, high=1)
+    decay_epochs: Optional[int] = option(None, "epochs over which the cosine falls (none: up to the last)", low=1)
+    cosine_from_start: bool = option(False, "count the cosine from epoch 0, the warm-up replacing its beginning (timm's way), not from the warm-up's end")
+    num_cycles: int = option(1, "cosine cycles, each decay_epochs long", low=1)
+    cycle_decay: float = option(1.0, "factor of the peak from one cycle to the next", low=0)
+    lr_epoch_stair: bool = option(False, "one learning rate an epoch instead of one a step")
+    lr_lag: int = option(0, "epochs by which the schedule runs behind (CrossViT's and XCiT's loops: 1)", low=0)
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """Mixed precision. Norms, softmax, loss and the master weights are float32 at every level."""
+
+    amp_level: str = option("O0", "O0: float32; O1: matrix products in half precision; O2 and O3: the residual stream too", ("O0", "O1", "O2", "O3"))
+    val_amp_level: Optional[str] = option(None, "the same for evaluation (none: as amp_level)", ("O0", "O1", "O2", "O3"))
+    amp_type: str = option("float16", "half precision", ("float16", "bfloat16"))
+    loss_scale_type: str = option("auto", "auto: dynamic with float16 and none otherwise", ("auto", "dynamic", "fixed"))
+    loss_scale: float = option(65536.0, "loss scale, or the first one if it is dynamic", low=1)
+    drop_overflow_update: bool = option(True, "leave out a step whose gradient is not finite while the loss is scaled (only True)", (True,))
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """Device, graph and randomness."""
+
+    device_target: str = option("auto", "device; auto: the best one found", ("auto", "Ascend", "GPU", "CPU"))
+    mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1))
+    jit_level: str = option("auto", "graph compilation level; auto: O2 on Ascend, O0 elsewhere", ("auto", "O0", "O1", "O2"))
+    distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")
+    seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0)
+    dry_run: bool = option(False, "build, compile and run one step, report, and stop")
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """What is saved."""
+
+    ckpt_save_dir: str = option("./ckpt", "folder of the run: checkpoints, log, resolved recipe")
+    ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1)
+    keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1)
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What is shown and kept."""
+
+    val_while_train: bool = option(True, "validate during training (the last epoch is always validated)")
+    val_interval: int = option(1, "epochs between validations", low=1)
+    log_interval: int = option(100, "steps between lines when the output is no terminal", low=1)
+    results_csv: str = option("results/runs.csv", "file to which the final row is appended")
+
+
+SECTIONS = {
+    "data": DataOptions, "augment": AugmentOptions, "model": ModelOptions, "optim": OptimOptions, "schedule": ScheduleOptions,
+    "precision": PrecisionOptions, "runtime": RuntimeOptions, "checkpoint": CheckpointOptions, "log": LogOptions,
+}
+
+# Keys of MindCV's files that change nothing here, and why.
+WITHOUT_EFFECT = {
+    "dataset_download": "no data set is downloaded", "dataset_sink_mode": "the device chooses", "use_nesterov": "AdamW has no momentum of that kind",
+    "momentum": "AdamW uses betas", "decay_rate": "the cosine has none", "filter_bias_and_bn": "see weight_decay_filter",
+    "dynamic_loss_scale": "see loss_scale_type", "resume_opt": "a checkpoint is resumed whole", "ckpt_save_policy": "the newest and the best are kept",
+    "aux_factor": "no auxiliary heads", "reduction": "the loss is a mean", "re_max_attempts": "ten, as in timm", "cutmix_prob": "see mixup_prob",
+    "enable_modelarts": "no ModelArts", "multi_data_url": "no ModelArts", "data_url": "no ModelArts", "ckpt_url": "no ModelArts", "train_url": "no ModelArts",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All sections, and for every key the file (or 'command line', 'default') that its value came from."""
+
+    data: DataOptions
+    augment: AugmentOptions
+    model: ModelOptions
+    optim: OptimOptions
+    schedule: ScheduleOptions
+    precision: PrecisionOptions
+    runtime: RuntimeOptions
+    checkpoint: CheckpointOptions
+    log: LogOptions
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def flat(self) -> dict[str, Any]:
+        """Every key with its value, in the order of the sections."""
+        return {key: getattr(getattr(self, section), key) for key, (section, _, _) in FIELDS.items()}
+
+    def replace(self, origin: str, **values: Any) -> Recipe:
+        """A copy in which some keys have other values, checked anew."""
+        return build({**self.flat(), **values}, {**self.origins, **dict.fromkeys(values, origin)})
+
+
+def _fields() -> dict[str, tuple[str, dataclasses.Field, Any]]:
+    found: dict[str, tuple[str, dataclasses.Field, Any]] = {}
+    for section, cls in SECTIONS.items():
+        hints = typing.get_type_hints(cls)
+        found.update({item.name: (section, item, hints[item.name]) for item in dataclasses.fields(cls)})
+    return found
+
+
+FIELDS = _fields()
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def type_name(kind: Any) -> str:
+    """A type as a user reads it: 'a whole number', 'a list of 2 numbers or none', ..."""
+    plain = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
+    if kind in plain:
+        return plain[kind]
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {len(parts)} {'whole numbers' if parts[0] is int else 'numbers'}"
+    return " or ".join(type_name(part) for part in parts)
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """`value`, as YAML or the command line gave it, as the type `kind`; ValueError if it is not one."""
+    if typing.get_origin(kind) is Union:
+        for part in sorted(typing.get_args(kind), key=lambda part: part is str):
+            try:
+                return convert(value, part)
+            except ValueError:
+                continue
+        raise ValueError(value)
+    if typing.get_origin(kind) is tuple:
+        parts = typing.get_args(kind)
+        items = value.strip("[]() ").split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or len(items) != len(parts):
+            raise ValueError(value)
+        return tuple(convert(item, part) for item, part in zip(items, parts))
+    return _scalar(value, kind)
+
+
+def _scalar(value: Any, kind: type) -> Any:
+    if kind is type(None):
+        if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none", "null")):
+            return None
+    elif kind is bool:
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in TRUE + FALSE:
+            return str(value).lower() in TRUE
+    elif kind is str:
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return str(value)
+    elif not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        number = float(value)  # PyYAML reads 1e-8 as a text: MindCV's recipes have that
+        if kind is float and number == number:
+            return number
+        if number == int(number):
+            return int(number)
+    raise ValueError(value)
+
+
+def _checked(key: str, value: Any, where: str) -> Any:
+    _, item, kind = FIELDS[key]
+    try:
+        value = convert(value, kind)
+    except (ValueError, OverflowError):
+        raise UserError(f"{where}: {key} is {value!r}, but must be {type_name(kind)}") from None
+    rules = item.metadata
+    if rules["choices"] and value is not None and value not in rules["choices"]:
+        known = [str(choice) for choice in rules["choices"]]
+        raise UserError(f"{where}: {key} is {value!r}, but must be one of {', '.join(known)}{nearest(str(value), known)}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            if (rules["low"] is not None and number < rules["low"]) or (rules["high"] is not None and number > rules["high"]):
+                bounds = [f"at least {rules['low']}"] * (rules["low"] is not None) + [f"at most {rules['high']}"] * (rules["high"] is not None)
+                raise UserError(f"{where}: {key} is {number}, but must be {' and '.join(bounds)}")
+    return value
+
+
+def build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
+    """A recipe from flat `values`; `origins` names where each came from. UserError for anything not accepted."""
+    for key in values:
+        if key not in FIELDS and key not in WITHOUT_EFFECT:
+            raise UserError(f"{origins.get(key, 'recipe')}: unknown key {key!r}{nearest(key, FIELDS)} (all keys: python train.py --help)")
+    flat = {key: _checked(key, values[key], origins.get(key, "recipe")) for key in values if key in FIELDS}
+    sections = {name: cls(**{item.name: flat[item.name] for item in dataclasses.fields(cls) if item.name in flat}) for name, cls in SECTIONS.items()}
+    recipe = Recipe(**sections, origins={key: origins.get(key, "default") for key in (*FIELDS, *(key for key in values if key in WITHOUT_EFFECT))})
+    _cross_check(recipe)
+    return recipe
+
+
+def _cross_check(recipe: Recipe) -> None:
+    schedule, augment, data = recipe.schedule, recipe.augment, recipe.data
+    rules = [
+        ("warmup_epochs", schedule.warmup_epochs > schedule.epoch_size, f"is {schedule.warmup_epochs}, more than epoch_size = {schedule.epoch_size}"),
+        ("data_dir", data.dataset == "digits" and data.data_dir is not None, "is given, but dataset: digits ships with mindvit and has no folder"),
+        ("std", augment.std is not None and min(augment.std) <= 0, "must be positive"),
+        ("mean", (augment.mean is None) != (augment.std is None), "and std must be given together"),
+    ]
+    for key in ("scale", "ratio", "re_scale", "re_ratio"):
+        low, high = getattr(augment, key)
+        rules.append((key, not 0 < low <= high, f"is ({low}, {high}), but must be two positive numbers, the smaller one first"))
+    for key, wrong, why in rules:
+        if wrong:
+            raise UserError(f"{recipe.origins.get(key, 'recipe')}: {key} {why}")
