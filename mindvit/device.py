@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 import functools
+import glob
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import mindspore as ms
+from mindspore import communication
+
+from mindvit.errors import UserError
+from mindvit.recipe import PrecisionOptions, RuntimeOptions
+
+PREFERENCE = ("Ascend", "GPU", "CPU")
+NODES = {"Ascend": "/dev/davinci[0-9]*", "GPU": "/dev/nvidia[0-9]*"}  # device files that the drivers make
+HALF = {"float16": ms.float16, "bfloat16": ms.bfloat16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a run got: device, graph level, half-precision type (None: float32), and its place among the ranks."""
+
+    target: str
+    jit_level: str
+    amp_level: str
+    val_amp_level: str
+    half: Optional[ms.dtype.Type]
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank prints and saves."""
+        return self.rank == 0
 
 
 @functools.lru_cache(maxsize=None)
@@ -19,3 +49,69 @@ def _cpu_has_avx512() -> bool:
 def convolution_is_slow() -> bool:
     """Whether Conv2D's forward is to be avoided: on AVX-512 CPUs oneDNN's reference kernel runs, 70 to 150 times too slow."""
     return ms.get_context("device_target") == "CPU" and _cpu_has_avx512()
+
+
+def launched_ranks() -> tuple[int, int]:
+    """(rank, ranks) as msrun, mpirun or a rank table tell them; (0, 1) under no launcher."""
+    environment = os.environ
+    if environment.get("MS_ROLE") == "MS_WORKER":
+        return int(environment.get("RANK_ID", environment.get("MS_NODE_ID", "0"))), int(environment.get("MS_WORKER_NUM", "1"))
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+        return int(environment["OMPI_COMM_WORLD_RANK"]), int(environment["OMPI_COMM_WORLD_SIZE"])
+    return int(environment.get("RANK_ID", "0")), int(environment.get("RANK_SIZE", "1"))
+
+
+def local_ranks() -> int:
+    """Ranks that share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or launched_ranks()[1])
+
+
+def choose_target(wanted: str) -> tuple[str, str]:
+    """(device, why the better ones were passed over). UserError if a device asked for by name can't be used."""
+    reasons = []
+    for target in PREFERENCE if wanted == "auto" else (wanted,):
+        if target in NODES and not glob.glob(NODES[target]):
+            reasons.append(f"no {target} found")
+            continue
+        try:
+            ms.set_device(target)
+        except (RuntimeError, ValueError) as error:
+            reasons.append(f"{target} can't be used: {str(error).splitlines()[0]}")
+            continue
+        return target, ", ".join(reasons)
+    raise UserError(f"device_target is {wanted}, but {'; '.join(reasons)} (auto takes the best device there is)")
+
+
+def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device, str]:
+    """Set MindSpore's context for this process; the device, and one line that says what the run got and what changed."""
+    target, reasons = choose_target(runtime.device_target)
+    own_level = "O2" if target == "Ascend" else "O0"
+    changes = [reasons] if reasons else []
+    jit_level = own_level if runtime.jit_level == "auto" else runtime.jit_level
+    if target != "Ascend":
+        if runtime.jit_level == "O2":
+            jit_level = own_level
+        if runtime.jit_level in ("auto", "O2"):
+            changes.append("jit level O0 (O2 is Ascend's)")
+    amp, val_amp = precision.amp_level, precision.val_amp_level or precision.amp_level
+    if target == "CPU" and (amp, val_amp) != ("O0", "O0"):
+        changes.append(f"AMP O0, float32 (the recipe's {amp} {precision.amp_type} is for NPUs and GPUs)")
+        amp = val_amp = "O0"
+    if runtime.mode == 0:
+        ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": jit_level})
+    else:
+        jit_level = "PyNative"
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+    rank, ranks = launched_ranks()
+    if not runtime.distribute:
+        if ranks > 1:
+            raise UserError(f"distribute is False, but the launcher started {ranks} processes (run python train.py without msrun, or leave distribute out)")
+    elif ranks > 1:
+        communication.init()
+        rank, ranks = communication.get_rank(), communication.get_group_size()
+        ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=ranks)
+    else:
+        changes.append("one process (no launcher: the run is alone)")
+    half = HALF[precision.amp_type] if (amp, val_amp) != ("O0", "O0") else None
+    cards = f"{ranks} x {target}" if ranks > 1 else target
+    return Device(target, jit_level, amp, val_amp, half, rank, ranks), f"device: {cards}" + "".join(f"; {change}" for change in changes)

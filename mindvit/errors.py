@@ -6,11 +6,15 @@ import difflib
 import sys
 from typing import Callable, Iterable, NoReturn, Sequence
 
+from mindvit import environment
+
 EXIT_BAD_INPUT = 2
 
 
 class UserError(Exception):
     """A mistake in what the user gave: the message says what was given, what is accepted and what to do."""
+
+    exit_code = EXIT_BAD_INPUT
 
 
 def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:
@@ -22,11 +26,12 @@ def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Call a command's `main(arguments)` and end the process with its exit code."""
     try:
+        environment.check()
         main(sys.argv[1:])
-    except UserError as error:
+    except (UserError, environment.EnvironmentMismatch) as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(getattr(error, "exit_code", EXIT_BAD_INPUT))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)

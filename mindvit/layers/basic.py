@@ -102,8 +102,15 @@ class Mlp(nn.Cell):
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
-def set_compute_type(net: nn.Cell, kind: ms.dtype.Type) -> None:
-    """Let every product of `net` run in `kind` (float32, float16 or bfloat16); to be called before compiling."""
+def set_precision(net: nn.Cell, level: str, half: Optional[ms.dtype.Type]) -> None:
+    """Choose the number types of a network before it is compiled.
+
+    O0: float32. O1: products in `half`, the residual stream in float32 (as PyTorch's autocast). O2, O3: the stream in
+    `half` too. Norms, softmax, resizing and the master weights stay float32 at every level.
+    """
+    compute = ms.float32 if level == "O0" or half is None else half
     for _, cell in net.cells_and_names():
         if hasattr(cell, "compute_type"):
-            cell.compute_type = kind
+            cell.compute_type = compute
+        if hasattr(cell, "stream_type"):
+            cell.stream_type = compute if level in ("O2", "O3") else ms.float32

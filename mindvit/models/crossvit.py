@@ -186,6 +186,7 @@ class CrossViT(nn.Cell):
         super().__init__()
         self.sizes = branch_sizes(img_size)
         self.num_classes = num_classes
+        self.stream_type = ms.float32
         self.resize = nn.CellList([BicubicResize(size) for size in self.sizes])
         self.patch_embed = nn.CellList([PatchEmbed(i, in_channels, width, stem) for i, width in enumerate(embed_dim)])
         tokens = [(size // patch) ** 2 + 1 for size, patch in zip(self.sizes, PATCH)]
@@ -214,7 +215,7 @@ class CrossViT(nn.Cell):
         patches = patches.reshape(batch, -1, patches.shape[1])
         cls = ops.broadcast_to(self.cls_token[index].astype(patches.dtype), (batch, 1, -1))
         tokens = self.pos_drop(ops.cat((cls, patches), 1) + self.pos_embed[index])
-        return tokens.reshape(-1, tokens.shape[2])
+        return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""

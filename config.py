@@ -1,0 +1,21 @@
+"""Print a resolved recipe: every key, its value, and the file that it came from.
+
+python config.py --config configs/crossvit/crossvit_9_ascend.yaml
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from mindvit import errors
+from mindvit.commandline import describe, parse
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print; UserError for anything that the user can mend."""
+    recipe, _ = parse(arguments, "Print a resolved recipe: every key, its value, and the file that it came from.")
+    print(describe(recipe))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,37 @@
+"""Refuses a wrong Python, NumPy or MindSpore in one line, before any of them fails in its own words."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+PYTHON = ((3, 9), (3, 12))
+MINDSPORE = ((2, 7), (2, 10))
+NUMPY = ((1, 25), (1, 26))
+
+
+class EnvironmentMismatch(ImportError):
+    """This process has a library that mindvit doesn't run with."""
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _range(bounds: tuple[tuple[int, int], tuple[int, int]]) -> str:
+    return f"{bounds[0][0]}.{bounds[0][1]} to {bounds[1][0]}.{bounds[1][1]}"
+
+
+def check() -> None:
+    """EnvironmentMismatch, naming what was found, what is accepted and what to type, unless all is well."""
+    if not PYTHON[0] <= sys.version_info[:2] <= PYTHON[1]:
+        raise EnvironmentMismatch(f"mindvit needs Python {_range(PYTHON)} (the range of MindSpore's wheels), this is {sys.version.split()[0]}: "
+                                  "make an environment with one of them, e.g. make PYTHON=python3.11 quickstart")
+    for name, bounds, wanted in (("numpy", NUMPY, "numpy>=1.25,<2"), ("mindspore", MINDSPORE, "mindspore>=2.7,<2.11")):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise EnvironmentMismatch(f"mindvit needs {name}, which is not installed: pip install '{wanted}'") from None
+        if not bounds[0] <= _numbers(version) <= bounds[1]:
+            raise EnvironmentMismatch(f"mindvit needs {name} {_range(bounds)}, this is {version}: pip install '{wanted}'")

@@ -1,0 +1,82 @@
+"""Showing a run: progress bar or plain lines, the CSV of epochs, the final row. Nothing is computed here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Mapping, Optional
+
+from tqdm import tqdm
+
+
+def say(text: str) -> None:
+    """One line that doesn't tear the progress bar."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line every `interval` steps. Both show epoch, loss, lr, img/s and the time left."""
+
+    def __init__(self, steps: int, epochs: int, interval: int, shown: bool = True):
+        self.steps, self.epochs, self.interval, self.shown = steps, epochs, interval, shown
+        self.started = time.monotonic()
+        self.done = 0
+        terminal = shown and sys.stderr.isatty()
+        self.bar: Optional[tqdm] = tqdm(total=steps, unit="step", dynamic_ncols=True, leave=False) if terminal else None
+
+    def update(self, epoch: int, values: Mapping[str, str]) -> None:
+        """One step is done; `values` are shown as they are."""
+        self.done += 1
+        if self.bar is not None:
+            self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
+            self.bar.set_postfix(values, refresh=False)
+            self.bar.update()
+        elif self.shown and (self.done % self.interval == 0 or self.done == self.steps):
+            left = (time.monotonic() - self.started) / self.done * (self.steps - self.done)
+            text = "  ".join(f"{key} {value}" for key, value in values.items())
+            say(f"epoch {epoch + 1}/{self.epochs}  step {self.done}/{self.steps}  {text}  ETA {duration(left)}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss."""
+    whole = int(seconds + 0.5)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def append_csv(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line to a CSV file; one whose columns differ is kept aside under another name, never mixed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = list(row)
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as stream:
+            if next(csv.reader(stream), None) != header:
+                path.replace(path.with_suffix(f".{int(time.time())}.csv"))
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        if new:
+            writer.writerow(header)
+        writer.writerow(row.values())
+
+
+def table(row: Mapping[str, Any]) -> str:
+    """A result row as an aligned two-line table in Markdown."""
+    cells = [("n/a" if value is None else str(value)) for value in row.values()]
+    widths = [max(len(name), len(cell)) for name, cell in zip(row, cells)]
+    lines = [[name.ljust(width) for name, width in zip(row, widths)], ["-" * width for width in widths],
+             [cell.ljust(width) for cell, width in zip(cells, widths)]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_json(path: Path, row: Mapping[str, Any]) -> None:
+    """The row as JSON."""
+    path.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,38 @@
+"""The learning rate as a pure function of the step, and which tensors are decayed."""
+
+from __future__ import annotations
+
+import math
+from typing import Collection
+
+from mindvit.recipe import ScheduleOptions
+
+
+def peak_lr(schedule: ScheduleOptions, global_batch: int) -> float:
+    """The highest learning rate for a batch of `global_batch` pictures over all cards (linear scaling, Goyal et al. 2017)."""
+    return schedule.lr * (global_batch / schedule.lr_reference_batch if schedule.lr_reference_batch else 1.0)
+
+
+def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int, global_batch: int) -> float:
+    """The rate that optimiser step `step`, from 0 on, takes."""
+    peak = peak_lr(schedule, global_batch)
+    at = step // steps_per_epoch if schedule.lr_epoch_stair else step / steps_per_epoch  # epochs since the start
+    at = max(0, at - schedule.lr_lag)
+    start = schedule.warmup_lr if schedule.warmup_factor is None else schedule.warmup_factor * peak
+    if at < schedule.warmup_epochs:
+        return start + (peak - start) * at / schedule.warmup_epochs
+    if schedule.scheduler == "constant":
+        return peak
+    offset = 0 if schedule.cosine_from_start else schedule.warmup_epochs
+    length = schedule.decay_epochs or schedule.epoch_size - offset
+    cycle = min(int((at - offset) // length), schedule.num_cycles)
+    if cycle == schedule.num_cycles:
+        return schedule.min_lr
+    top = peak * schedule.cycle_decay ** cycle
+    phase = (at - offset - cycle * length) / length
+    return schedule.min_lr + 0.5 * (top - schedule.min_lr) * (1 + math.cos(math.pi * phase))
+
+
+def is_decayed(name: str, dimensions: int, weight_decay_filter: str, no_weight_decay: Collection[str]) -> bool:
+    """Whether weight decay applies to a parameter: timm's rule for norm_and_bias, everything for disable."""
+    return weight_decay_filter == "disable" or not (dimensions <= 1 or name.endswith(".bias") or name in no_weight_decay)

@@ -1,0 +1,62 @@
+"""What ranks say to each other outside the training step: the same initial weights, and sums of counts."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Sequence
+
+import numpy as np
+from mindspore import ParameterTuple, Tensor, nn, ops
+
+class _Sum(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.all_reduce = ops.AllReduce()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.all_reduce(x)
+
+
+class _FromFirst(nn.Cell):
+    def __init__(self, parameters: ParameterTuple):
+        super().__init__(auto_prefix=False)
+        self.parameters_to_send = parameters
+        self.broadcast = ops.Broadcast(0)
+
+    def construct(self) -> Tensor:
+        received = self.broadcast(self.parameters_to_send)
+        for parameter, value in zip(self.parameters_to_send, received):
+            ops.assign(parameter, value)
+        return received[0].reshape(-1)[0]
+
+
+def total(values: Sequence[float], ranks: int) -> np.ndarray:
+    """Each value summed over all ranks, float64. Whole numbers are exact up to 2^24."""
+    if ranks == 1:
+        return np.asarray(values, np.float64)
+    return _Sum()(Tensor(np.asarray(values, np.float32))).asnumpy().astype(np.float64)
+
+
+def checksum(net: nn.Cell) -> int:
+    """CRC-32 of all parameters' bytes, in order."""
+    value = 0
+    for parameter in net.get_parameters():
+        value = zlib.crc32(np.ascontiguousarray(parameter.asnumpy()).tobytes(), value)
+    return value
+
+
+def same_weights(net: nn.Cell, ranks: int) -> None:
+    """Give every rank the weights of rank 0, and make sure of it. RuntimeError if they differ all the same."""
+    if ranks == 1:
+        return
+    _FromFirst(ParameterTuple(list(net.get_parameters())))()
+    crc = checksum(net)
+    halves = np.array([crc >> 16, crc & 0xFFFF], np.float64)
+    if not np.array_equal(total(halves, ranks), halves * ranks):
+        raise RuntimeError("the ranks' initial weights differ after the broadcast: training would average different networks")
+
+
+def barrier(ranks: int) -> None:
+    """Wait until every rank has come here."""
+    total([1.0], ranks)
+

@@ -1,0 +1,209 @@
+"""The training step and the evaluation step, each one compiled graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from mindvit.data.mixing import Prepare
+from mindvit.loss import SoftTargetCrossEntropy
+from mindvit.weights.readers import STATE
+
+GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What the compiled step depends on; the numbers that change from step to step are its inputs."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    erase: bool = False
+    mix: bool = False
+    smoothing: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+    loss_scale: float = 0.0
+    dynamic_scale: bool = False
+    ranks: int = 1
+
+
+adamw_update = ops.MultitypeFuncGraph("adamw_update")
+average_update = ops.MultitypeFuncGraph("average_update")
+square_sum = ops.MultitypeFuncGraph("square_sum")
+times = ops.MultitypeFuncGraph("times")
+
+
+@adamw_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
+def _adamw_update(adam, power1, power2, lr, beta1, beta2, eps, decay, weight, moment1, moment2, gradient):  # type: ignore[no-untyped-def]
+    if decay:
+        gradient = ops.depend(gradient, ops.assign(weight, weight * (1 - lr * decay)))
+    return ops.depend(True, adam(weight, moment1, moment2, power1, power2, lr, beta1, beta2, eps, gradient))
+
+
+@average_update.register("Number", "Tensor", "Tensor", "Tensor")
+def _average_update(decay, done, average, weight):  # type: ignore[no-untyped-def]
+    return ops.depend(True, ops.assign(average, average * decay + ops.depend(weight, done) * (1 - decay)))
+
+
+@square_sum.register("Tensor")
+def _square_sum(gradient):  # type: ignore[no-untyped-def]
+    return ops.square(gradient.astype(ms.float32)).sum()
+
+
+@times.register("Tensor", "Tensor")
+def _times(factor, gradient):  # type: ignore[no-untyped-def]
+    return gradient * factor
+
+
+class Loss(nn.Cell):
+    """uint8 pictures and labels -> loss times `scale`."""
+
+    def __init__(self, net: nn.Cell, options: StepOptions):
+        super().__init__(auto_prefix=False)
+        self.prepare = Prepare(options.mean, options.std, options.erase, options.mix)
+        self.net = net
+        self.criterion = SoftTargetCrossEntropy(options.smoothing, options.mix)
+
+    def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, scale: Tensor) -> Tensor:
+        logits = self.net(self.prepare(images, own_pixel, boxes, noise))
+        return self.criterion(logits, labels, own_label) * scale
+
+
+class AdamW(nn.Cell):
+    """AdamW (Loshchilov & Hutter 2019) in PyTorch's form, with the framework's fused Adam operator.
+
+    That operator divides by sqrt(v) + eps with bias corrections folded into the rate; PyTorch's eps stands beside the
+    corrected sqrt(v / (1 - beta2^t)), hence the eps given here is eps * sqrt(1 - beta2^t).
+    """
+
+    def __init__(self, weights: ParameterTuple, decayed: Sequence[bool], options: StepOptions):
+        super().__init__(auto_prefix=False)
+        self.weights = weights
+        self.moment1 = weights.clone(f"{STATE}moment1", "zeros")
+        self.moment2 = weights.clone(f"{STATE}moment2", "zeros")
+        self.count = Parameter(Tensor(0, ms.float32), name=f"{STATE}count", requires_grad=False)
+        self.decay = tuple(options.weight_decay * flag for flag in decayed)
+        self.beta1, self.beta2 = (Tensor(beta, ms.float32) for beta in options.betas)
+        self.eps = options.eps
+        self.adam = ops.Adam()
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
+        count = self.count + 1
+        power1, power2 = ops.pow(self.beta1, count), ops.pow(self.beta2, count)
+        eps = self.eps * ops.sqrt(1 - power2)
+        step = ops.partial(adamw_update, self.adam, power1, power2, lr, self.beta1, self.beta2, eps)
+        done = self.map(step, self.decay, self.weights, self.moment1, self.moment2, gradients)
+        return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
+
+
+class TrainStep(nn.Cell):
+    """One optimiser step: normalise, mix, forward, loss, gradient, all-reduce, finite check, clip, AdamW, EMA.
+
+    Inputs: images uint8 (B, H, W, C), labels int32 (B,), a `Draw`'s four arrays, lr float32 (). Outputs, float32 (): loss, the
+    gradient's global norm before clipping, and the loss scale after the step. With a loss scale, a step whose gradient is not
+    finite changes no weight.
+    """
+
+    def __init__(self, net: nn.Cell, decayed: Sequence[bool], options: StepOptions):
+        super().__init__(auto_prefix=False)
+        self.loss = Loss(net, options)
+        self.weights = ParameterTuple(net.trainable_params())
+        self.gradient = ops.value_and_grad(self.loss, None, self.weights)
+        self.reduce = nn.DistributedGradReducer(self.weights, mean=True, degree=options.ranks) if options.ranks > 1 else None
+        self.optimiser = AdamW(self.weights, decayed, options)
+        self.map = ops.HyperMap()
+        self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
+        self.ema = self.weights.clone(f"{STATE}ema", "same") if options.ema_decay else ()
+        self.scaled, self.dynamic = options.loss_scale > 0, options.dynamic_scale
+        self.scale = Parameter(Tensor(options.loss_scale or 1.0, ms.float32), name=f"{STATE}loss_scale", requires_grad=False)
+        self.finite_steps = Parameter(Tensor(0, ms.float32), name=f"{STATE}finite_steps", requires_grad=False)
+
+    def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor,
+                  lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scale = self.scale.value()
+        loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, scale)
+        if self.reduce is not None:
+            gradients = self.reduce(gradients)
+        norm = ops.sqrt(ops.addn(self.map(square_sum, gradients))) / scale
+        factor = 1 / scale
+        if self.clip_norm:
+            factor = factor * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
+        if self.clip_norm or self.scaled:
+            gradients = self.map(ops.partial(times, factor), gradients)
+        finite = ops.isfinite(norm)
+        if not self.scaled:
+            done = self.update(gradients, lr)
+        elif finite:
+            done = self.update(gradients, lr)
+        else:
+            done = lr
+        loss = ops.depend(loss / scale, done)
+        if self.dynamic:
+            loss = ops.depend(loss, self.rescale(scale, finite))
+        return loss, norm, ops.depend(self.scale.value(), loss)
+
+    def state(self) -> list[Parameter]:
+        """What a checkpoint holds beside the network's own parameters."""
+        return [*self.optimiser.moment1, *self.optimiser.moment2, self.optimiser.count, *self.ema, self.scale, self.finite_steps]
+
+    def swap_average(self) -> None:
+        """Exchange the weights and their moving average."""
+        for weight, average in zip(self.weights, self.ema):
+            value = weight.asnumpy().copy()
+            weight.set_data(Tensor(average.asnumpy()))
+            average.set_data(Tensor(value))
+
+    def update(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
+        """Weights, moments and average move by one step."""
+        done = self.optimiser(gradients, lr)
+        if self.ema_decay:
+            done = ops.depend(done, self.map(ops.partial(average_update, self.ema_decay, done), self.ema, self.weights))
+        return done
+
+    def rescale(self, scale: Tensor, finite: Tensor) -> Tensor:
+        """The dynamic loss scale: halved by a gradient that is not finite, doubled after GROWTH_STEPS finite ones."""
+        steps = ops.where(finite, self.finite_steps + 1, ops.zeros_like(self.finite_steps))
+        grown = ops.where(steps >= GROWTH_STEPS, scale * 2, scale)
+        done = ops.assign(self.scale, ops.where(finite, grown, ops.maximum(scale / 2, Tensor(1.0, ms.float32))))
+        return ops.depend(done, ops.assign(self.finite_steps, ops.where(steps >= GROWTH_STEPS, ops.zeros_like(steps), steps)))
+
+
+class EvalStep(nn.Cell):
+    """uint8 pictures (B, H, W, C) and labels (B,) int32 -> (rank (B,) int32, loss (B,) float32).
+
+    rank is the place of the true class among all logits, 0 for the largest, ties resolved by class number; a logit that is
+    not a number puts it last. Labels of -1 mark padding, whose rank is -1 and whose loss is 0.
+    """
+
+    def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):
+        super().__init__(auto_prefix=False)
+        self.prepare = Prepare(mean, std)
+        self.net = net
+
+    def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.net(self.prepare.plain(images).transpose(0, 3, 1, 2)).astype(ms.float32)
+        real = labels >= 0
+        label = ops.maximum(labels, Tensor(0, ms.int32)).expand_dims(1)
+        own = ops.gather_elements(logits, 1, label)
+        classes = ops.arange(logits.shape[1]).astype(ms.int32)
+        ahead = ops.logical_or(logits > own, ops.logical_and(logits == own, classes < label))
+        broken = ops.logical_not(ops.isfinite(own))
+        rank = ops.where(broken.squeeze(1), ops.full_like(labels, logits.shape[1] - 1), ahead.astype(ms.int32).sum(1).astype(ms.int32))
+        loss = -ops.gather_elements(ops.log_softmax(logits, -1), 1, label).squeeze(1)
+        return ops.where(real, rank, ops.full_like(labels, -1)), ops.where(real, loss, ops.zeros_like(loss))
+
+
+def first_inputs(batch: int, size: int, channels: int) -> tuple[Tensor, ...]:
+    """Inputs of a training step with the right shapes and types and no content, to compile with."""
+    arrays = (np.zeros((batch, size, size, channels), np.uint8), np.zeros(batch, np.int32), np.float32(1), np.ones((size, size, 1), np.float32),
+              np.zeros((batch, 4), np.int32), np.zeros((size, size, channels), np.float32), np.float32(0))
+    return tuple(Tensor(array) for array in arrays)

@@ -1,0 +1,272 @@
+"""Batches: exactness, determinism, augmentation, and bad pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+from pictures import make_folder
+from PIL import Image
+
+from mindvit.data import pipeline
+from mindvit.data.pipeline import default_workers, eval_batches, eval_steps, steps_per_epoch, train_batches
+from mindvit.data.sources import FolderSource
+from mindvit.data.transforms import EvalTransform, TrainTransform, auto_augment, parse_policy, random_box, with_global_seed
+from mindvit.errors import UserError
+from mindvit.recipe import AugmentOptions, DataOptions
+
+MEAN = (0.485, 0.456, 0.406)
+DEFAULT = AugmentOptions()
+PLAIN = AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
+
+
+def train(source, *, batch_size=4, size=24, epoch=0, seed=1, ranks=1, rank=0, workers=2, augment=DEFAULT, **data):
+    """All batches of one rank and epoch, as images and labels."""
+    options = DataOptions(batch_size=batch_size, **data)
+    batches = list(train_batches(source, options, augment, size=size, interpolation="bicubic", mean=MEAN, epoch=epoch, seed=seed,
+                                 ranks=ranks, rank=rank, workers=workers))
+    return np.stack([batch.images for batch in batches]), np.stack([batch.labels for batch in batches])
+
+
+def evaluate(source, *, batch_size=4, size=24, crop_pct=0.875, squeeze=False, ranks=1, rank=0, workers=2):
+    """All batches of one rank's evaluation, as images and labels."""
+    batches = list(eval_batches(source, batch_size=batch_size, size=size, crop_pct=crop_pct, interpolation="bicubic", squeeze=squeeze,
+                                ranks=ranks, rank=rank, workers=workers))
+    return np.concatenate([batch.images for batch in batches]), np.concatenate([batch.labels for batch in batches])
+
+
+@pytest.fixture(name="source")
+def _source(tmp_path):
+    return FolderSource(make_folder(tmp_path / "pictures", classes=3, per_class=7))
+
+
+def damage(source, index):
+    """Cut a picture's file short."""
+    os.truncate(source.name(index), os.path.getsize(source.name(index)) - 200)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+def test_evaluation_sees_every_picture_once_in_batches_of_one_shape(source, ranks, batch_size):
+    once = {EvalTransform(24, 0.875, "bicubic", False)(source.read(index)).tobytes(): int(source.labels[index]) for index in range(21)}
+    seen = []
+    for rank in range(ranks):
+        images, labels = evaluate(source, batch_size=batch_size, ranks=ranks, rank=rank)
+        assert images.shape == (eval_steps(21, batch_size, ranks) * batch_size, 24, 24, 3) and images.dtype == np.uint8 and labels.dtype == np.int32
+        seen += [(image.tobytes(), label) for image, label in zip(images, labels) if label != -1]
+    assert len(seen) == 21 and dict(seen) == once
+
+
+def test_a_rank_without_pictures_still_has_a_batch(source):
+    source.labels = source.labels[:2]
+    assert [evaluate(source, ranks=3, rank=rank)[1].tolist() for rank in range(3)] == [[0, -1, -1, -1], [0, -1, -1, -1], [-1] * 4]
+
+
+@pytest.mark.parametrize("size, crop_pct, resized, corner", [
+    ((50, 40), 0.875, (33, 27), (4, 2)), ((40, 53), 0.875, (27, 35), (2, 6)), ((27, 27), 0.875, (27, 27), (2, 2)), ((50, 40), 0.9, (32, 26), (4, 1)),
+    ((20, 10), 1.0, (48, 24), (12, 0))])
+def test_evaluation_is_pillows_resize_and_centre_crop(size, crop_pct, resized, corner):
+    """Short side to floor(24 / crop_pct), the long one rounded down, centre of 24 (halves to even): not one grey level of difference."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    left, top = corner
+    expected = np.asarray(image.resize(resized, Image.Resampling.BICUBIC).crop((left, top, left + 24, top + 24)))
+    assert (EvalTransform(24, crop_pct, "bicubic", False)(image) == expected).all()
+
+
+def test_squeeze_keeps_the_whole_picture():
+    image = Image.new("RGB", (60, 20), "black")
+    image.paste("white", (50, 0, 60, 20))
+    squeezed = EvalTransform(24, 0.875, "bicubic", True)(image)
+    assert squeezed.shape == (24, 24, 3) and squeezed[:, -2:].min() > 250 and squeezed[:, :18].max() < 5
+    assert EvalTransform(24, 0.875, "bicubic", False)(image).max() == 0
+
+
+@pytest.mark.parametrize("augment", [AugmentOptions(color_jitter=0.4, vflip=0.5), AugmentOptions(auto_augment="randaug-m9-mstd0.5-inc1")])
+def test_batches_are_a_function_of_seed_and_epoch_whatever_the_workers(source, augment):
+    images, labels = train(source, augment=augment, workers=1)
+    assert images.shape == (5, 4, 24, 24, 3) and labels.shape == (5, 4)
+    for workers in (1, 2, 5):
+        again = train(source, augment=augment, workers=workers)
+        assert (again[0] == images).all() and (again[1] == labels).all()
+    for other in ({"epoch": 1}, {"seed": 2}):
+        assert (train(source, augment=augment, **other)[0] != images).any()
+
+
+def test_a_picture_looks_different_in_every_epoch_and_copy(source):
+    first, second = (train(source, shuffle=False, epoch=epoch)[0] for epoch in (0, 1))
+    assert all((one != other).any() for one, other in zip(first.reshape(20, -1), second.reshape(20, -1)))
+    copies = train(source, aug_repeats=3, batch_size=3, shuffle=False)[0][0]
+    assert (copies[0] != copies[1]).any() and (copies[1] != copies[2]).any()
+
+
+@pytest.mark.parametrize("repeats", [0, 3])
+def test_global_batch_does_not_depend_on_the_number_of_ranks(source, repeats):
+    def step(ranks, number):
+        shares = [train(source, ranks=ranks, rank=rank, batch_size=6 // ranks, aug_repeats=repeats) for rank in range(ranks)]
+        return sorted((image.tobytes(), label) for images, labels in shares for image, label in zip(images[number], labels[number]))
+
+    for number in (0, 2):
+        assert step(1, number) == step(2, number) == step(3, number)
+
+
+def test_labels_belong_to_their_pictures(source):
+    plain = {TrainTransform(24, "bicubic", MEAN, PLAIN)(source.read(index), np.random.default_rng()).tobytes(): source.labels[index] for index in range(21)}
+    images, labels = train(source, augment=PLAIN, batch_size=7)
+    assert [plain[image.tobytes()] for image in images.reshape(21, 24, 24, 3)] == labels.ravel().tolist()
+
+
+def test_without_crop_the_whole_picture_is_resized(source):
+    images, _ = train(source, augment=PLAIN, shuffle=False, batch_size=21)
+    assert (images[0, 3] == np.asarray(source.read(3).resize((24, 24), Image.Resampling.BICUBIC))).all()
+    for flip, axis in (({"hflip": 1.0}, 1), ({"vflip": 1.0}, 0)):
+        flipped, _ = train(source, augment=dataclasses.replace(PLAIN, **flip), shuffle=False, batch_size=21)
+        assert (flipped[0, 3] == np.flip(images[0, 3], axis)).all()
+
+
+def test_flips_happen_with_their_probability(source):
+    plain = train(source, augment=PLAIN, shuffle=False, batch_size=21)[0][0]
+    half = np.concatenate([train(source, augment=dataclasses.replace(PLAIN, hflip=0.5), shuffle=False, batch_size=21, epoch=epoch)[0] for epoch in range(10)])
+    share = (half != plain).any((2, 3, 4)).mean()
+    assert 0.4 < share < 0.6
+
+
+def test_random_boxes_have_the_asked_area_and_ratio():
+    rng = np.random.default_rng(0)
+    boxes = np.array([random_box((400, 300), (0.08, 1.0), (3 / 4, 4 / 3), rng) for _ in range(3000)])
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    assert boxes.min() >= 0 and boxes[:, 2].max() <= 400 and boxes[:, 3].max() <= 300
+    area, ratio = width * height / 120000, width / height
+    assert 0.079 < area.min() < 0.09 and area.max() > 0.95 and 0.74 < ratio.min() < 0.76 and 1.3 < ratio.max() < 1.35
+    assert boxes[:, 0].max() > 200 and boxes[:, 1].max() > 150
+    square = np.array([random_box((300, 300), (0.08, 0.7), (3 / 4, 4 / 3), rng) for _ in range(3000)])  # all boxes fit: none is preferred
+    assert abs(np.log((square[:, 2] - square[:, 0]) / (square[:, 3] - square[:, 1])).mean()) < 0.015
+    assert abs(((square[:, 2] - square[:, 0]) * (square[:, 3] - square[:, 1]) / 90000).mean() - 0.39) < 0.015
+    assert random_box((1000, 10), (0.9, 1.0), (3 / 4, 4 / 3), rng) == (493, 0, 506, 10)
+    assert random_box((10, 1000), (0.9, 1.0), (3 / 4, 4 / 3), rng) == (0, 493, 10, 506)
+
+
+def test_colour_jitter_changes_colours_within_its_strength(source):
+    grey = Image.new("RGB", (8, 8), (100, 100, 100))
+    values = [TrainTransform(8, "bicubic", MEAN, dataclasses.replace(PLAIN, color_jitter=0.4))(grey, np.random.default_rng(i))[0, 0, 0] for i in range(200)]
+    assert 58 <= min(values) < 70 and 130 < max(values) <= 141
+    assert (train(source, augment=dataclasses.replace(PLAIN, color_jitter=0.4))[0] != train(source, augment=PLAIN)[0]).any()
+
+
+@pytest.mark.parametrize("policy", ["randaug-m9-mstd0.5-inc1", "rand-m9-n3", "autoaug", "autoaugr-mstd0.5", "3a", "trivialaugwide", "augmix-m3"])
+def test_policies_by_name(policy):
+    apply = auto_augment(policy, 32, "bicubic", MEAN)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    results = [with_global_seed(apply, image, seed) for seed in range(12)]
+    assert all(result.shape == (32, 32, 3) and result.dtype == np.uint8 for result in results)
+    assert any((result != image).any() for result in results)
+    random.seed(99), np.random.seed(99)  # must not matter
+    assert all((result == with_global_seed(apply, image, seed)).all() for seed, result in enumerate(results))
+
+
+def test_policies_leave_the_global_generators_as_they_were():
+    random.seed(5), np.random.seed(5)
+    expected = random.random(), np.random.random()
+    random.seed(5), np.random.seed(5)
+    with_global_seed(lambda image: image + np.random.randint(3) + random.randint(0, 3), np.zeros((2, 2, 3)), 7)
+    assert (random.random(), np.random.random()) == expected
+
+
+def test_policy_options_reach_mindcv():
+    assert parse_policy("rand-m9-mstd0.5-inc1") == parse_policy("randaug-m9-mstd0.5-inc1") == ("randaug", {"m": 9, "mstd": 0.5, "inc": 1})
+    apply = auto_augment("randaug-m7-n3-mstd0.9-inc1", 100, "bilinear", MEAN)
+    assert apply.num_layers == 3 and apply.ops[0].magnitude == 7 and apply.ops[0].magnitude_std == 0.9
+    assert apply.ops[0].kwargs["fill_value"] == (124, 116, 104)
+    assert [op.name for op in apply.ops if op.name.startswith("Posterize")] == ["PosterizeIncreasing"]
+    assert [op.name for op in auto_augment("randaug-inc0", 100, "bilinear", MEAN).ops if op.name.startswith("Posterize")] == ["Posterize"]
+
+
+@pytest.mark.parametrize("policy, message", [
+    ("randaugment", "auto_augment is 'randaugment', but must begin with one of randaug, autoaug, .*; did you mean randaug"),
+    ("randaug-x3", "'x3' is no option of randaug; its options: m, n, w, mstd, mmax, inc, each followed by a number"),
+    ("autoaug-m", "'m' is no option of autoaug"),
+])
+def test_unknown_policies_are_refused_before_the_first_batch(source, policy, message):
+    with pytest.raises(UserError, match=message):
+        train_batches(source, DataOptions(batch_size=4), AugmentOptions(auto_augment=policy), size=24, interpolation="bicubic", mean=MEAN,
+                      epoch=0, seed=0, ranks=1, rank=0, workers=1)
+
+
+def test_bad_training_picture_is_skipped_named_once_and_counted(source, capfd):
+    damage(source, 4)
+    for _ in range(2):
+        images, labels = train(source, augment=PLAIN, shuffle=False, batch_size=7)
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and error.startswith(f"warning: picture {source.name(4)} can't be decoded (") and "truncated" in error
+    assert error.endswith("); another one takes its place\n")
+    assert list(source.bad) == [source.name(4)]
+    assert (images[0, 4] == images[0, 5]).all() and labels[0].tolist() == [0] * 7
+
+
+def test_the_last_picture_is_replaced_by_the_first_with_its_label(source, capfd):
+    damage(source, 20)
+    images, labels = train(source, augment=PLAIN, shuffle=False, batch_size=7)
+    assert (images[2, 6] == images[0, 0]).all() and labels[2].tolist() == [2] * 6 + [0]
+    assert "another one" in capfd.readouterr().err
+
+
+def test_bad_training_picture_stops_where_asked(source, capfd):
+    damage(source, 4)
+    with pytest.raises(UserError) as caught:
+        train(source, bad_image="stop")
+    assert str(caught.value).startswith(f"picture {source.name(4)} can't be decoded (") and str(caught.value).endswith("; repair or remove it, or set bad_image: skip")
+    assert caught.value.__suppress_context__ and capfd.readouterr().err == ""
+
+
+def test_bad_evaluation_picture_always_stops(source, capfd):
+    damage(source, 20)
+    with pytest.raises(UserError) as caught:
+        evaluate(source)
+    assert source.name(20) in str(caught.value) and str(caught.value).endswith("; repair or remove it: evaluation counts every picture")
+    assert capfd.readouterr().err == ""
+
+
+def test_only_bad_pictures_stop_the_training(source, capfd):
+    for index in range(21):
+        damage(source, index)
+    with pytest.raises(UserError, match="21 training pictures in a row can't be decoded, the last one being .*truncated"):
+        train(source)
+    assert 1 <= capfd.readouterr().err.count("warning") <= 21
+
+
+def test_too_few_pictures_for_a_step(source):
+    assert steps_per_epoch(source, DataOptions(batch_size=5), 2) == 2
+    with pytest.raises(UserError, match="batch_size 8 on 3 ranks needs 24 training pictures a step, but there are 21; the largest batch_size is 7"):
+        steps_per_epoch(source, DataOptions(batch_size=8), 3)
+
+
+def test_little_is_read_ahead_and_leaving_early_ends_the_threads(source):
+    read, original = [], source.read
+
+    def slow(index):
+        time.sleep(0.01)
+        read.append(index)
+        return original(index)
+
+    source.read = slow
+    batches = train_batches(source, DataOptions(batch_size=3), PLAIN, size=8, interpolation="bicubic", mean=MEAN, epoch=0, seed=0,
+                            ranks=1, rank=0, workers=2)
+    next(batches)
+    time.sleep(0.4)
+    assert len(read) == 3 * (1 + pipeline.AHEAD)
+    next(batches)
+    batches.close()
+    assert len(read) < 3 * (2 + pipeline.AHEAD)
+    assert not any(thread.name.startswith("pictures") for thread in threading.enumerate())
+
+
+def test_default_workers(monkeypatch):
+    monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 96)
+    monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: set(range(96)))
+    assert [default_workers(ranks) for ranks in (1, 8, 24, 200)] == [8, 8, 4, 1]
+    monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: set(range(6)))
+    assert default_workers(8) == 6

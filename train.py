@@ -1,0 +1,29 @@
+"""Train a network as a recipe says.
+
+python train.py --config configs/crossvit/crossvit_9_ascend.yaml --data_dir DIR --distribute False
+msrun --bind_core=True --worker_num 8 python train.py --config configs/crossvit/crossvit_9_ascend.yaml --data_dir DIR
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from mindvit import errors
+from mindvit.commandline import describe, parse
+
+EXTRA = ((("--print_config",), {"action": "store_true", "help": "print the resolved recipe, with the file each value came from, and stop"}),)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Train; UserError for anything that the user can mend."""
+    recipe, given = parse(arguments, "Train a vision transformer as a recipe says.", EXTRA)
+    if given.get("print_config"):
+        print(describe(recipe))
+        return
+    from mindvit.loop import fit  # MindSpore takes seconds to import: not for --help
+
+    fit(recipe, given["config"])
+
+
+if __name__ == "__main__":
+    errors.run(main)

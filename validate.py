@@ -1,0 +1,23 @@
+"""Measure the accuracy of a checkpoint.
+
+python validate.py -c configs/crossvit/crossvit_9_ascend.yaml --data_dir DIR --ckpt_path FILE
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from mindvit import errors
+from mindvit.commandline import parse
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Validate; UserError for anything that the user can mend."""
+    recipe, _ = parse(arguments, "Measure the accuracy of a checkpoint on the validation pictures.")
+    from mindvit.loop import validate  # MindSpore takes seconds to import: not for --help
+
+    validate(recipe)
+
+
+if __name__ == "__main__":
+    errors.run(main)
