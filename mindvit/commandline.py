@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, NoReturn, Optional, Sequence
 
@@ -21,13 +22,13 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{COMMAND_LINE}: {message} (all options: --help)")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping; UserError if it is missing, not YAML or no mapping."""
+def read_yaml(path: Path, asker: str = "") -> dict[str, Any]:
+    """A YAML file's mapping; UserError if it is missing (`asker`: who wants it), not YAML or no mapping."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = sorted(str(other) for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(f"no recipe {path}{nearest(str(path), near)}") from None
+        raise UserError(f"{asker}no recipe {path}{nearest(str(path), near)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     except yaml.YAMLError as error:
@@ -39,14 +40,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
     """Values and origins of a recipe file: those of its `base` files, in order, overridden by its own."""
+    path = Path(os.path.normpath(path))  # a file has one name, however it is reached
     if path in inside:
-        raise UserError(f"{path}: inherits from itself: {' -> '.join(map(str, (*inside, path)))}")
-    content = read_yaml(path)
+        raise UserError(f"{path}: base: inherits from itself: {' -> '.join(map(str, (*inside, path)))}")
+    content = read_yaml(path, f"{inside[-1]}: base: " if inside else "")
     bases = content.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"{path}: base is {bases!r}, but must be a file or a list of files, relative to this one")
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        inherited = read_recipe(path.parent / str(base), (*inside, path))
+    for base in bases:
+        inherited = read_recipe(path.parent / base, (*inside, path))
         values.update(inherited[0])
         origins.update(inherited[1])
     unknown = next((key for key in content if key not in FIELDS and key not in WITHOUT_EFFECT), None)

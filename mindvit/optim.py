@@ -16,8 +16,8 @@ def peak_lr(schedule: ScheduleOptions, global_batch: int) -> float:
 def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int, global_batch: int) -> float:
     """The rate that optimiser step `step`, from 0 on, takes."""
     peak = peak_lr(schedule, global_batch)
+    step = max(0, step - schedule.lr_lag * (steps_per_epoch if schedule.lr_epoch_stair else 1))
     at = step // steps_per_epoch if schedule.lr_epoch_stair else step / steps_per_epoch  # epochs since the start
-    at = max(0, at - schedule.lr_lag)
     start = schedule.warmup_lr if schedule.warmup_factor is None else schedule.warmup_factor * peak
     if at < schedule.warmup_epochs:
         return start + (peak - start) * at / schedule.warmup_epochs

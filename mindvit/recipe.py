@@ -7,6 +7,7 @@ Nothing here imports MindSpore, so `--help` answers at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Tuple, Union
@@ -114,7 +115,7 @@ class ScheduleOptions:
     num_cycles: int = option(1, "cosine cycles, each decay_epochs long", low=1)
     cycle_decay: float = option(1.0, "factor of the peak from one cycle to the next", low=0)
     lr_epoch_stair: bool = option(False, "one learning rate an epoch instead of one a step")
-    lr_lag: int = option(0, "epochs by which the schedule runs behind (CrossViT's and XCiT's loops: 1)", low=0)
+    lr_lag: int = option(0, "updates the schedule runs behind: epochs with lr_epoch_stair, else steps (CrossViT's, XCiT's, CrossFormer's: 1)", low=0)
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ def _scalar(value: Any, kind: type) -> Any:
             return str(value)
     elif not isinstance(value, bool) and isinstance(value, (int, float, str)):
         number = float(value)  # PyYAML reads 1e-8 as a text: MindCV's recipes have that
-        if kind is float and number == number:
+        if kind is float and math.isfinite(number):
             return number
         if number == int(number):
             return int(number)

@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Optional
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, Zero, initializer
+
+from mindvit import device
 
 # timm's trunc_normal_ cuts at +-2, a hundred standard deviations away: a normal distribution.
 INIT_STD = 0.02
@@ -39,16 +42,24 @@ class Linear(nn.Cell):
 
 
 class LayerNorm(nn.Cell):
-    """Normalises the last axis, in float32. x: (..., C). `eps` has no default: the papers' differ."""
+    """Normalises the channels of rows, in float32. x: (rows, C). `eps` has no default: the papers' differ."""
 
     def __init__(self, channels: int, eps: float):
         super().__init__()
         self.weight = weight_of((channels,), "ones")
         self.bias = weight_of((channels,), Zero())
+        self.eps = eps
+        self.mean_by_product = device.layer_norm_is_slow()
+        self.average = Tensor(np.full((channels, 1), 1 / channels), ms.float32)
         self.normalise = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.normalise(x.astype(ms.float32), self.weight, self.bias)[0]
+        x = x.astype(ms.float32)
+        if not self.mean_by_product:
+            return self.normalise(x, self.weight, self.bias)[0]
+        centred = x - ops.matmul(x, self.average)
+        variance = ops.matmul(centred * centred, self.average)
+        return centred * ops.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
 class GELU(nn.Cell):

@@ -18,7 +18,9 @@ def cubic(distance: np.ndarray) -> np.ndarray:
 
 def bicubic_matrix(inputs: int, outputs: int) -> np.ndarray:
     """(outputs, inputs) float32 matrix that resizes one axis: half-pixel centres, replicated border, no antialias."""
-    centre = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
+    # PyTorch's coordinates: a float32 scale, one fused multiply-add, rounded to float32
+    scale = np.float64(np.float32(inputs) / np.float32(outputs))
+    centre = (scale * (np.arange(outputs) + 0.5) - 0.5).astype(np.float32)
     first = np.floor(centre).astype(int)
     matrix = np.zeros((outputs, inputs))
     for tap in range(-1, 3):

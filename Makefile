@@ -1,0 +1,40 @@
+# make quickstart: set up, train on real pictures for two or three minutes, validate, report
+# make test: set up, then every check that CI runs
+# make PYTHON=python3.10 ...: with another Python (3.9 to 3.12, the range of MindSpore's wheels)
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.9 python3; do command -v $$p && break; done)
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+export GLOG_v ?= 3
+
+.PHONY: quickstart test lint goldens clean
+
+quickstart: $(VENV)/ready
+	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
+	$(BIN)/python validate.py --config configs/quickstart/crossvit_digits.yaml --ckpt_path runs/quickstart/crossvit_9-best.ckpt
+
+test: $(VENV)/ready-for-tests lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pylint --disable=all --enable=similarities --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y mindvit tests *.py
+
+goldens: $(VENV)/ready-for-tests
+	$(BIN)/python -m mindvit.tools.goldens
+
+$(VENV)/ready: requirements.txt
+	@$(PYTHON) scripts/check_python.py
+	@echo "setting up $(VENV) (MindSpore is a download of a few hundred MB) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -r requirements.txt
+	@touch $@
+
+$(VENV)/ready-for-tests: requirements-dev.txt $(VENV)/ready
+	@$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

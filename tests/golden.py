@@ -1,0 +1,143 @@
+"""Our networks with the oracle's weights and pictures, beside what the authors' PyTorch code gave for them.
+
+goldens/ holds the reference arrays (see goldens/README.md); run this file for a table of the worst deviations.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any, Callable
+
+import mindspore as ms
+import numpy as np
+import yaml
+from mindspore import Tensor, nn, ops
+
+FOLDER = Path(__file__).parent / "goldens"
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent.parent)]
+
+import fill  # noqa: E402
+
+from mindvit.models import create_model, list_models  # noqa: E402
+from mindvit.optim import is_decayed  # noqa: E402
+from mindvit.step import Loss, StepOptions, TrainStep, first_inputs  # noqa: E402
+
+VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "variants.yaml").read_text())["variants"]
+UNCHANGED = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # statistics with which the step's normalisation changes nothing
+TRAJECTORY_BATCH, TRAJECTORY_STEPS = 4, 20
+
+
+def filled(name: str, filling: Callable[..., Any] = fill.fill, **arguments: Any) -> nn.Cell:
+    """A network in evaluation mode with the oracle's weights, found by the authors' parameter names."""
+    net = create_model(name, **arguments)
+    for parameter in net.get_parameters():
+        parameter.set_data(Tensor(filling(parameter.name, parameter.shape)))
+    return net.set_train(False)
+
+
+def logits(net: nn.Cell, size: Any) -> np.ndarray:
+    """(2, classes) for the oracle's two pictures."""
+    return net(Tensor(fill.image(2, size))).asnumpy()
+
+
+def deviation(ours: np.ndarray, reference: np.ndarray) -> float:
+    """Largest difference over max(1, largest reference): what the tolerances are stated in."""
+    return float(np.abs(ours - reference).max() / max(1.0, np.abs(reference).max()))
+
+
+def pictures_to_step(images: np.ndarray) -> Tensor:
+    """(B, C, H, W) normalised -> the step's layout."""
+    return Tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+
+
+def gradients(name: str, size: int) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and every parameter's gradient of plain cross entropy in training mode, all drop rates 0."""
+    net = filled(name, drop_path_rate=0.0).set_train(True)
+    weights = ms.ParameterTuple(net.trainable_params())
+    inputs = first_inputs(2, size, 3)
+    function = ops.value_and_grad(Loss(net, StepOptions(**UNCHANGED)), None, weights)
+    loss, found = function(pictures_to_step(fill.image(2, size)), Tensor(fill.labels(2).astype(np.int32)), *inputs[2:6], Tensor(1.0, ms.float32))
+    return float(loss.asnumpy()), {weight.name: gradient.asnumpy() for weight, gradient in zip(weights, found)}
+
+
+def trajectory_batch(step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (4, 3, size, size) and labels of a step of the oracle's 20-step trajectory."""
+    cell = np.arange(size) * 7 // size
+    images, labels = [], []
+    for index in range(TRAJECTORY_BATCH * step, TRAJECTORY_BATCH * (step + 1)):
+        noise = fill.noise(f"traj/{index}/noise", (3, size, size)).astype(np.float64)
+        grid = fill.noise(f"traj/{index}/grid", (3, 7, 7)).astype(np.float64)
+        images.append((0.6 * noise + 0.8 * grid[:, cell][:, :, cell]).astype(np.float32))
+        labels.append(zlib.crc32(f"traj/label/{index}".encode()) % 1000)
+    return np.stack(images), np.array(labels, np.int32)
+
+
+def trajectory(name: str, size: int, **options: Any) -> tuple[list[float], list[float], TrainStep]:
+    """Losses and gradient norms of 20 steps of the training step, and the step with its final weights."""
+    net = filled(name, drop_path_rate=0.0).set_train(True)
+    decayed = [is_decayed(weight.name, weight.ndim, "norm_and_bias", net.no_weight_decay()) for weight in net.trainable_params()]
+    step = TrainStep(net, decayed, StepOptions(**UNCHANGED, **options))
+    unused = first_inputs(TRAJECTORY_BATCH, size, 3)[2:6]
+    losses, norms = [], []
+    for number in range(TRAJECTORY_STEPS):
+        images, labels = trajectory_batch(number, size)
+        lr = Tensor(1e-4 * min(1, (number + 1) / 5), ms.float32)
+        loss, norm, _ = step(pictures_to_step(images), Tensor(labels), *unused, lr)
+        losses.append(float(loss.asnumpy()))
+        norms.append(float(norm.asnumpy()))
+    return losses, norms, step
+
+
+def goldens_of(family: str) -> list[str]:
+    """Variants of a family whose logits are here."""
+    return [name for name in list_models(f"{family}*") if (FOLDER / f"{name}.npz").exists()]
+
+
+def main() -> None:
+    """Print the worst deviation of every golden."""
+    fill.selftest()
+    ms.set_context(mode=ms.GRAPH_MODE)
+    print(f"{'network':26} {'input':>7} {'params':>11} {'reference':>11}  {'logits':>9}   (tolerance 1e-04)   seconds")
+    for name in list_models():
+        start = time.time()
+        golden = FOLDER / f"{name}.npz"
+        measured = VARIANTS[name]["measured"]["params"]
+        size = VARIANTS[name]["eval"]["input"][0]
+        net = filled(name)
+        params = sum(item.size for item in net.trainable_params())
+        shown = f"{deviation(logits(net, size), np.load(golden)['logits']):9.1e}" if golden.exists() else "kept back"
+        print(f"{name:26} {size:7} {params:11,} {measured:11,}  {shown}                       {time.time() - start:7.1f}", flush=True)
+    for name in list_models():
+        if (FOLDER / f"{name}.extra.npz").exists():
+            extra_report(name)
+
+
+def extra_report(name: str) -> None:
+    """Second sizes, ten classes, small activations, loss and gradients of one network."""
+    extra, size = np.load(FOLDER / f"{name}.extra.npz"), VARIANTS[name]["eval"]["input"][0]
+    for key in [key for key in extra.files if key.startswith("size/")]:
+        height, width = map(int, key.split("/")[1].split("x"))
+        print(f"{name} at {height}x{width}: logits {deviation(logits(filled(name), (height, width)), extra[key]):.1e}", flush=True)
+    print(f"{name}, ten classes: logits {deviation(logits(filled(name, num_classes=10), size), extra['nc10']):.1e}")
+    print(f"{name}, small activations: logits {deviation(logits(filled(name, fill.fill_small), size), extra['small']):.1e}")
+    loss, found = gradients(name, size)
+    print(f"{name}: loss {abs(loss - float(extra['loss'])) / float(extra['loss']):.1e} relative")
+    print("{}: gradients, worst norm {:.1e} relative, worst sample {:.1e}".format(name, *gradient_deviations(found, extra)))
+
+
+def gradient_deviations(found: dict[str, np.ndarray], extra: Any) -> tuple[float, float]:
+    """Worst relative difference of a gradient's norm, and worst deviation of its samples, over all parameters that can matter."""
+    norms, samples = [0.0], [0.0]
+    for name, norm, noise, index, value in zip(extra["grad_name"], extra["grad_l2"], extra["grad_noise"], extra["grad_idx"], extra["grad_val"]):
+        ours = found[str(name)].ravel()
+        samples.append(deviation(ours[index[index >= 0]], value[index >= 0]))
+        if noise < 0.1 * norm:  # else the gradient is zero in exact arithmetic, and both sides' values are rounding
+            norms.append(abs(float(np.linalg.norm(ours.astype(np.float64))) / norm - 1))
+    return max(norms), max(samples)
+
+
+if __name__ == "__main__":
+    main()

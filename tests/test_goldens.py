@@ -1,0 +1,106 @@
+"""The networks are the authors': logits, loss, gradients and twenty training steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from golden import (
+    FOLDER,
+    VARIANTS,
+    deviation,
+    fill,
+    filled,
+    goldens_of,
+    gradient_deviations,
+    gradients,
+    logits,
+    trajectory,
+)
+
+from mindvit.layers.resize import bicubic_matrix
+from mindvit.models import list_models
+
+TOLERANCE = 1e-4
+EXTRA = [name for name in list_models() if (FOLDER / f"{name}.extra.npz").exists()]
+TRAJECTORIES = [name for name in list_models() if (FOLDER / f"{name}.trajectory.npz").exists()]
+
+
+def test_the_filling_is_the_oracles() -> None:
+    fill.selftest()
+
+
+def test_every_family_has_goldens() -> None:
+    assert len(goldens_of("crossvit")) == 7 and EXTRA and TRAJECTORIES
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if (FOLDER / f"{name}.npz").exists()])
+def test_logits(name: str) -> None:
+    golden = np.load(FOLDER / f"{name}.npz")
+    assert deviation(logits(filled(name), tuple(golden["input_size"])), golden["logits"]) < TOLERANCE
+
+
+@pytest.fixture(scope="module", params=EXTRA)
+def extra(request: pytest.FixtureRequest) -> tuple:
+    return request.param, np.load(FOLDER / f"{request.param}.extra.npz"), VARIANTS[request.param]["eval"]["input"][0]
+
+
+def test_other_sizes(extra: tuple) -> None:
+    name, golden, _ = extra
+    net = filled(name)
+    for key in [key for key in golden.files if key.startswith("size/")]:
+        size = tuple(map(int, key.split("/")[1].split("x")))
+        assert deviation(logits(net, size), golden[key]) < TOLERANCE, key
+
+
+def test_ten_classes(extra: tuple) -> None:
+    name, golden, size = extra
+    assert deviation(logits(filled(name, num_classes=10), size), golden["nc10"]) < TOLERANCE
+
+
+def test_small_activations_show_every_eps(extra: tuple) -> None:
+    name, golden, size = extra
+    assert deviation(logits(filled(name, fill.fill_small), size), golden["small"]) < TOLERANCE
+
+
+def test_loss_and_every_gradient(extra: tuple) -> None:
+    name, golden, size = extra
+    loss, found = gradients(name, size)
+    assert set(found) == set(map(str, golden["grad_name"]))
+    assert abs(loss / float(golden["loss"]) - 1) < TOLERANCE
+    norm, sample = gradient_deviations(found, golden)
+    assert norm < 1e-3 and sample < 1e-3
+
+
+@pytest.mark.parametrize("kind, options", [("plain", {}), ("clip_ema", {"clip_norm": 1.0, "ema_decay": 0.9})])
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_twenty_steps(name: str, kind: str, options: dict) -> None:
+    golden = np.load(FOLDER / f"{name}.trajectory.npz")
+    losses, norms, step = trajectory(name, int(golden["input_size"][0]), **options)
+    assert np.abs(np.array(losses) / golden[f"{kind}/loss"] - 1).max() < 1e-4
+    assert np.abs(np.array(norms) / golden[f"{kind}/grad_norm"] - 1).max() < 1e-3
+    finals = [("param", {item.name: item for item in step.weights})]
+    if options:
+        finals.append(("ema", {weight.name: item for weight, item in zip(step.weights, step.ema)}))
+    for what, found in finals:
+        rows = zip(*(golden[f"{kind}/{what}_{part}"] for part in ("name", "l2", "idx", "val")))
+        for parameter, norm, index, value in rows:
+            ours = found[str(parameter)].asnumpy().astype(np.float64).ravel()
+            sampled = (index >= 0) & ~without_effect(str(parameter), len(ours), index)
+            if sampled.any():
+                assert abs(np.linalg.norm(ours) / norm - 1) < 1e-4, parameter
+                assert np.abs(ours[index[sampled]] - value[sampled]).max() < 1e-5, parameter
+
+
+def without_effect(name: str, size: int, index: np.ndarray) -> np.ndarray:
+    """Elements of key biases: their gradient is zero in exact arithmetic, and what AdamW makes of it is rounding."""
+    if name.endswith("qkv.bias"):
+        return (index >= size // 3) & (index < 2 * size // 3)
+    return np.full(index.shape, name.endswith("wk.bias"))
+
+
+def test_bicubic_matrices() -> None:
+    golden = np.load(FOLDER / "bicubic.npz")
+    assert golden.files
+    for key in golden.files:
+        inputs, outputs = map(int, key.split("to"))
+        assert np.abs(bicubic_matrix(inputs, outputs) - golden[key]).max() < 1e-6, key
