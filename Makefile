@@ -6,7 +6,6 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.9 python3; do command -v $$p && break; done)
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
-export GLOG_v ?= 3
 
 .PHONY: quickstart test lint goldens clean
 

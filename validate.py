@@ -14,7 +14,7 @@ from mindvit.commandline import parse
 def main(arguments: Sequence[str]) -> None:
     """Validate; UserError for anything that the user can mend."""
     recipe, _ = parse(arguments, "Measure the accuracy of a checkpoint on the validation pictures.")
-    from mindvit.loop import validate  # MindSpore takes seconds to import: not for --help
+    from mindvit.evaluation import validate  # MindSpore takes seconds to import: not for --help
 
     validate(recipe)
 

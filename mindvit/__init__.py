@@ -12,9 +12,9 @@ from mindvit.environment import check
 from mindvit.version import __version__
 
 _HOMES = {"ModelInfo": "models", "create_model": "models", "list_models": "models", "model_info": "models", "Report": "weights",
-          "load_weights": "weights", "fit": "loop", "validate": "loop"}
+          "load_weights": "weights", "fit": "loop", "validate": "evaluation"}
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["ModelInfo", "Report", "__version__", "create_model", "fit", "list_models", "load_weights", "model_info", "validate"]
 
 
 def __getattr__(name: str) -> Any:

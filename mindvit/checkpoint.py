@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import mindspore as ms
 from mindspore import Parameter
 
+from mindvit.errors import UserError
 from mindvit.weights.readers import META
+
+
+def open_folder(folder: Path, resolved: str) -> None:
+    """Make the run's folder and leave the resolved recipe there; UserError if that can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(resolved + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"ckpt_save_dir {folder} can't be written: {error.strerror} (choose another one)") from None
 
 
 def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
@@ -41,7 +52,10 @@ class Keeper:
         if best:
             link = self.folder / f".{self.model}-best.unfinished.ckpt"
             link.unlink(missing_ok=True)
-            os.link(path, link)  # the same bytes under a second name, which outlives the first
+            try:
+                os.link(path, link)  # the same bytes under a second name, which outlives the first
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, link)
             os.replace(link, self.folder / f"{self.model}-best.ckpt")
         self.saved = [item for item in self.saved if item != path] + [path]
         while len(self.saved) > self.keep:

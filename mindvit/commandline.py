@@ -27,8 +27,8 @@ def read_yaml(path: Path, asker: str = "") -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = sorted(str(other) for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(f"{asker}no recipe {path}{nearest(str(path), near)}") from None
+        near = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(f"{asker}no recipe {path}{nearest(path.name, near)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     except yaml.YAMLError as error:

@@ -38,7 +38,7 @@ class Device:
         return self.rank == 0
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _cpu_has_avx512() -> bool:
     try:
         return " avx512f" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")

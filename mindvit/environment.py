@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 
@@ -25,6 +26,7 @@ def _range(bounds: tuple[tuple[int, int], tuple[int, int]]) -> str:
 
 def check() -> None:
     """EnvironmentMismatch, naming what was found, what is accepted and what to type, unless all is well."""
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log: errors only, unless the user asks for more
     if not PYTHON[0] <= sys.version_info[:2] <= PYTHON[1]:
         raise EnvironmentMismatch(f"mindvit needs Python {_range(PYTHON)} (the range of MindSpore's wheels), this is {sys.version.split()[0]}: "
                                   "make an environment with one of them, e.g. make PYTHON=python3.11 quickstart")

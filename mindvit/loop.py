@@ -1,142 +1,37 @@
-"""Training and evaluation: the story of a run."""
+"""Training: the story of a run."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
-import platform
 import time
 from pathlib import Path
 from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
-from mindvit import checkpoint, device, log, parallel
-from mindvit.commandline import describe, without_effect
+from mindvit import checkpoint, log, parallel, result
+from mindvit.commandline import describe
 from mindvit.data.mixing import draw
-from mindvit.data.pipeline import default_workers, eval_batches, steps_per_epoch, train_batches
-from mindvit.data.sources import Source, check_same_classes, open_source
-from mindvit.device import Device
+from mindvit.data.pipeline import steps_per_epoch, train_batches
+from mindvit.data.sources import check_same_classes, open_source
 from mindvit.errors import UserError
+from mindvit.evaluation import Score, evaluate
 from mindvit.layers.basic import set_precision
 from mindvit.meter import Meter
-from mindvit.models import ModelInfo, create_model, model_info
 from mindvit.optim import is_decayed, learning_rate
 from mindvit.recipe import Recipe
-from mindvit.step import EvalStep, StepOptions, TrainStep, first_inputs
+from mindvit.setting import build, prepare, step_options
+from mindvit.step import EvalStep, TrainStep, first_inputs
 from mindvit.version import __version__
-from mindvit.weights import load_weights, read_weights
 
 
 class TrainingFailed(UserError):
     """The run can't go on: the loss is no number any more."""
 
     exit_code = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Evaluation over `count` pictures: how many have their class first and among the first five, and the mean loss."""
-
-    correct1: int
-    correct5: int
-    count: int
-    loss: float
-
-    @property
-    def top1(self) -> float:
-        """Per cent."""
-        return 100 * self.correct1 / self.count
-
-    @property
-    def top5(self) -> float:
-        """Per cent."""
-        return 100 * self.correct5 / self.count
-
-    def __str__(self) -> str:
-        return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """A recipe together with what it leaves to the model, the data and the machine."""
-
-    recipe: Recipe
-    info: ModelInfo
-    device: Device
-    num_classes: int
-    workers: int
-
-    @property
-    def size(self) -> int:
-        """Side of the picture, px."""
-        return self.recipe.augment.image_resize or self.info.input_size
-
-    @property
-    def interpolation(self) -> str:
-        """Resampling of crops and resizes."""
-        return self.recipe.augment.interpolation or self.info.interpolation
-
-    @property
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of pixels in 0..1."""
-        mean, std = self.recipe.augment.mean or self.info.mean, self.recipe.augment.std or self.info.std
-        unit = 255 if max(mean) > 1 or max(std) > 1 else 1  # MindCV's recipes count pixels from 0 to 255
-        return tuple(value / unit for value in mean), tuple(value / unit for value in std)
-
-
-def prepare(recipe: Recipe, source: Source) -> Setting:
-    """Choose the device and fill in what the recipe leaves open; prints what it found."""
-    info = model_info(recipe.model.model)
-    classes = len(source.class_names)
-    wanted = recipe.model.num_classes
-    if wanted is not None and wanted < classes:
-        raise UserError(f"num_classes is {wanted}, but the data set has {classes} classes (leave num_classes out to take them all)")
-    chosen, line = device.set_up(recipe.runtime, recipe.precision)
-    ms.set_seed(recipe.runtime.seed + chosen.rank)  # ranks drop different paths; rank 0's weights are sent to all
-    if chosen.is_main:
-        log.say(line)
-        if without_effect(recipe):
-            log.say(f"keys without effect: {without_effect(recipe)}")
-    workers = recipe.data.num_parallel_workers or default_workers(device.local_ranks())
-    return Setting(recipe, info, chosen, wanted or classes, workers)
-
-
-def build(setting: Setting) -> nn.Cell:
-    """The recipe's network, with the weights it starts from."""
-    options = setting.recipe.model
-    net = create_model(options.model, setting.num_classes, options.in_channels, options.drop_path_rate, options.img_size,
-                       drop_rate=options.drop_rate, attn_drop_rate=options.attn_drop_rate)
-    if isinstance(options.pretrained, bool) and options.pretrained:
-        raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE")
-    start = options.ckpt_path or options.pretrained
-    if start:
-        report = load_weights(net, str(start))
-        if setting.device.is_main:
-            log.say(f"weights from {start}: {report}")
-    return net
-
-
-def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting) -> Score:
-    """Every picture of `source` once, whatever the batch and the number of ranks."""
-    recipe, chosen = setting.recipe, setting.device
-    net.set_train(False)
-    correct1 = correct5 = count = 0
-    loss = 0.0
-    batches = eval_batches(source, batch_size=recipe.data.batch_size, size=setting.size, crop_pct=recipe.augment.crop_pct or setting.info.crop_pct,
-                           interpolation=setting.interpolation, squeeze=setting.info.squeeze, ranks=chosen.ranks, rank=chosen.rank, workers=setting.workers)
-    for images, labels in batches:
-        ranks, losses = (output.asnumpy() for output in step(Tensor(images), Tensor(labels)))
-        real = ranks >= 0
-        count += int(real.sum())
-        correct1 += int((real & (ranks < 1)).sum())
-        correct5 += int((real & (ranks < 5)).sum())
-        loss += float(losses.sum(dtype=np.float64))
-    correct1, correct5, count, loss = parallel.total((correct1, correct5, count, loss), chosen.ranks)
-    return Score(int(correct1), int(correct5), int(count), float(loss / max(count, 1)))
 
 
 class Run:
@@ -150,11 +45,12 @@ class Run:
         self.setting = prepare(recipe, self.train)
         self.recipe, self.device, self.config = recipe, self.setting.device, config
         self.steps = steps_per_epoch(self.train, recipe.data, self.device.ranks)
-        self.net = build(self.setting)
+        self.net = build(self.setting, resize=True)
         parallel.same_weights(self.net, self.device.ranks)
         self.folder = Path(recipe.checkpoint.ckpt_save_dir)
         self.keeper = checkpoint.Keeper(self.folder, recipe.model.model, recipe.checkpoint.keep_checkpoint_max)
         self.meter = Meter(recipe.data.batch_size * self.device.ranks)
+        self.params = sum(item.size for item in self.net.trainable_params())
         self.best = -1
         mean, std = self.setting.statistics
         set_precision(self.net, self.device.amp_level, self.device.half)
@@ -182,15 +78,14 @@ class Run:
         """Train, validate, save, epoch by epoch; the result row."""
         schedule, recipe = self.recipe.schedule, self.recipe
         self.describe()
-        self.compile()
         if self.device.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "recipe.yaml").write_text(describe(recipe) + "\n", encoding="utf-8")
+            checkpoint.open_folder(self.folder, describe(recipe))
+        self.compile()
         progress = log.Progress(self.steps * schedule.epoch_size, schedule.epoch_size, recipe.log.log_interval, self.device.is_main)
-        score = average = None
         path: Optional[Path] = None
         for epoch in range(schedule.epoch_size):
             loss = self.train_epoch(epoch, progress)
+            score = average = None
             last = epoch + 1 == schedule.epoch_size
             if last or (recipe.log.val_while_train and (epoch + 1) % recipe.log.val_interval == 0):
                 score, average = self.validate()
@@ -227,7 +122,7 @@ class Run:
 
     def line(self, losses: list[float], lr: float, scale: float) -> dict[str, str]:
         """What a progress line shows."""
-        values = {"loss": f"{np.mean(losses[-20:]):.4f}", "lr": f"{lr:.2e}", "img/s": f"{self.meter.pictures_per_second:.0f}",
+        values = {"loss": f"{np.mean(losses[-20:]):.4f}", "lr": f"{lr:.2e}", "img/s": f"{self.meter.recent_pictures_per_second:.0f}",
                   "data wait": f"{100 * self.meter.wait_share:.0f} %"}
         return {**values, "scale": f"{scale:.0f}"} if self.step.scaled else values
 
@@ -253,7 +148,7 @@ class Run:
         if self.device.is_main:
             log.append_csv(self.folder / "log.csv", {
                 "epoch": epoch + 1, "train_loss": f"{loss:.6f}", "val_loss": f"{score.loss:.6f}", "top1": f"{score.top1:.4f}", "top5": f"{score.top5:.4f}",
-                "ema_top1": f"{average.top1:.4f}" if average else "", "img_s": f"{self.meter.pictures_per_second:.1f}"})
+                "ema_top1": f"{average.top1:.4f}" if average else "", "img_s": f"{self.meter.recent_pictures_per_second:.1f}"})
 
     def save(self, epoch: int, score: Optional[Score], average: Optional[Score]) -> Path:
         """Checkpoint after `epoch` epochs."""
@@ -267,64 +162,22 @@ class Run:
 
     def describe(self) -> None:
         """The run in a few lines, before it starts."""
-        data, params = self.recipe.data, sum(item.size for item in self.net.trainable_params())
-        self.say(f"model: {self.setting.info.name}, {params / 1e6:.2f} M parameters, {self.setting.size} px, {self.setting.num_classes} classes")
+        data = self.recipe.data
+        self.say(f"model: {self.setting.info.name}, {self.params / 1e6:.2f} M parameters, {self.setting.size} px, {self.setting.num_classes} classes")
         self.say(f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
                  f"{self.steps} steps of {data.batch_size} x {self.device.ranks} an epoch, {self.recipe.schedule.epoch_size} epochs")
 
     def finish(self, score: Score, average: Optional[Score], path: Optional[Path]) -> dict[str, Any]:
         """The performance row: shown, as JSON beside the checkpoints, and appended to the results."""
-        recipe, meter = self.recipe, self.meter
-        row = {
-            "model": self.setting.info.name, "params (M)": round(sum(item.size for item in self.net.trainable_params()) / 1e6, 2),
-            "cards": f"{self.device.ranks} x {self.device.target}", "batch size": recipe.data.batch_size, "resolution": f"{self.setting.size}x{self.setting.size}",
-            "jit level": self.device.jit_level, "graph compile": f"{meter.compile_seconds:.1f} s", "ms/step": round(meter.ms_per_step, 2),
-            "img/s": round(meter.pictures_per_second, 2), "acc@top1": round(score.top1, 2), "acc@top5": round(score.top5, 2),
-            "recipe": self.config or "command line", "checkpoint": str(path)}
-        if average:
-            row["ema acc@top1"] = round(average.top1, 2)
+        row = result.performance_row(self.setting, self.meter, self.params, score, self.config, path)
         if self.device.is_main:
-            log.say("\n" + log.table(row) + "\n")
-            more = {"precision": f"{self.device.amp_level} {recipe.precision.amp_type if self.device.half else 'float32'}", "epochs": recipe.schedule.epoch_size,
-                    "data wait": round(meter.wait_share, 4), "seconds": round(time.time() - self.started, 1), "mindspore": ms.__version__,
-                    "mindvit": __version__, "machine": f"{platform.machine()}, {platform.system()}", "date": datetime.date.today().isoformat()}
-            log.write_json(self.folder / "result.json", {**row, **more})
-            log.append_csv(Path(recipe.log.results_csv), {**{key: value for key, value in row.items() if key != "ema acc@top1"}, **more})
+            log.say("\n" + log.table(row) + (f"\nmoving average: {average}" if average else "") + "\n")
+            more = {**row, **result.circumstances(self.setting, self.meter, time.time() - self.started)}
+            log.write_json(self.folder / "result.json", more)
+            log.append_csv(Path(self.recipe.log.results_csv), more)
         return row
-
-
-def step_options(setting: Setting) -> StepOptions:
-    """What a recipe means for the compiled step."""
-    recipe, half = setting.recipe, setting.device.half
-    optim, augment, precision = recipe.optim, recipe.augment, recipe.precision
-    mean, std = setting.statistics
-    scaled = precision.loss_scale_type != "auto" or (half == ms.float16 and setting.device.amp_level != "O0")
-    return StepOptions(
-        mean=mean, std=std, erase=augment.re_prob > 0, mix=augment.mixup > 0 or augment.cutmix > 0, smoothing=optim.label_smoothing, betas=optim.betas,
-        eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_value if optim.clip_grad else 0.0,
-        ema_decay=optim.ema_decay if optim.ema else 0.0, loss_scale=precision.loss_scale if scaled else 0.0,
-        dynamic_scale=scaled and precision.loss_scale_type != "fixed", ranks=setting.device.ranks)
 
 
 def fit(recipe: Recipe, config: Optional[str] = None) -> dict[str, Any]:
     """Train as `recipe` says; the result row. `config` is the recipe's file, for the row."""
     return Run(recipe, config).fit()
-
-
-def validate(recipe: Recipe) -> Score:
-    """Accuracy of recipe.model.ckpt_path on the validation pictures, printed and returned."""
-    path = recipe.model.ckpt_path
-    if not path:
-        raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
-    _, meta = read_weights(path)
-    if meta and model_info(recipe.model.model).name != meta["model"]:
-        raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {recipe.model.model}")
-    source = open_source(recipe.data, "val", tuple(meta["class_names"]) if meta else None)
-    setting = prepare(recipe, source)
-    net = build(setting)
-    set_precision(net, setting.device.val_amp_level, setting.device.half)
-    start = time.perf_counter()
-    score = evaluate(net, EvalStep(net, *setting.statistics), source, setting)
-    if setting.device.is_main:
-        log.say(f"{setting.info.name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
-    return score

@@ -8,20 +8,22 @@ from statistics import median
 from typing import Callable, Iterable, Iterator, TypeVar
 
 T = TypeVar("T")
+RECENT = 50
 
 
 @dataclass
 class Meter:
     """Collects the seconds of every step; `pictures` are those of one step over all cards.
 
-    The first step after compiling is left out of the figures: it still fills caches and memory pools.
+    The first step after compiling is left out of the median: it still fills caches and memory pools.
     """
 
     pictures: int
     clock: Callable[[], float] = time.perf_counter
     compile_seconds: float = 0.0
     steps: list[float] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
+    total: float = 0.0
+    waited: float = 0.0
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """The same batches, the seconds of waiting for each noted."""
@@ -32,12 +34,13 @@ class Meter:
                 batch = next(iterator)
             except StopIteration:
                 return
-            self.waits.append(self.clock() - start)
+            self.waited += self.clock() - start
             yield batch
 
     def step(self, seconds: float) -> None:
         """Note one step's seconds, its wait for data included."""
         self.steps.append(seconds)
+        self.total += seconds
 
     @property
     def ms_per_step(self) -> float:
@@ -51,6 +54,11 @@ class Meter:
         return 1000 * self.pictures / self.ms_per_step if self.steps else 0.0
 
     @property
+    def recent_pictures_per_second(self) -> float:
+        """The same at the median of the last RECENT steps: cheap enough for every line of a long run."""
+        return self.pictures / median(self.steps[-RECENT:]) if self.steps else 0.0
+
+    @property
     def wait_share(self) -> float:
         """Share of the steps' time that was spent waiting for data, 0..1."""
-        return sum(self.waits) / sum(self.steps) if self.steps else 0.0
+        return self.waited / self.total if self.steps else 0.0

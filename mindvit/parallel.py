@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from typing import Sequence
+from typing import Iterable
 
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
+
 
 class _Sum(nn.Cell):
     def __init__(self) -> None:
@@ -30,11 +31,11 @@ class _FromFirst(nn.Cell):
         return received[0].reshape(-1)[0]
 
 
-def total(values: Sequence[float], ranks: int) -> np.ndarray:
+def total(values: Iterable[float], ranks: int) -> np.ndarray:
     """Each value summed over all ranks, float64. Whole numbers are exact up to 2^24."""
     if ranks == 1:
-        return np.asarray(values, np.float64)
-    return _Sum()(Tensor(np.asarray(values, np.float32))).asnumpy().astype(np.float64)
+        return np.array(list(values), np.float64)
+    return _Sum()(Tensor(np.array(list(values), np.float32))).asnumpy().astype(np.float64)
 
 
 def checksum(net: nn.Cell) -> int:

@@ -139,7 +139,6 @@ class RuntimeOptions:
     jit_level: str = option("auto", "graph compilation level; auto: O2 on Ascend, O0 elsewhere", ("auto", "O0", "O1", "O2"))
     distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")
     seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0)
-    dry_run: bool = option(False, "build, compile and run one step, report, and stop")
 
 
 @dataclass(frozen=True)
@@ -273,11 +272,12 @@ def _checked(key: str, value: Any, where: str) -> Any:
     if rules["choices"] and value is not None and value not in rules["choices"]:
         known = [str(choice) for choice in rules["choices"]]
         raise UserError(f"{where}: {key} is {value!r}, but must be one of {', '.join(known)}{nearest(str(value), known)}")
+    low, high = rules["low"], rules["high"]
     for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, (int, float)) and not isinstance(number, bool):
-            if (rules["low"] is not None and number < rules["low"]) or (rules["high"] is not None and number > rules["high"]):
-                bounds = [f"at least {rules['low']}"] * (rules["low"] is not None) + [f"at most {rules['high']}"] * (rules["high"] is not None)
-                raise UserError(f"{where}: {key} is {number}, but must be {' and '.join(bounds)}")
+        measured = isinstance(number, (int, float)) and not isinstance(number, bool)
+        if measured and ((low is not None and number < low) or (high is not None and number > high)):
+            bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+            raise UserError(f"{where}: {key} is {number}, but must be {' and '.join(bounds)}")
     return value
 
 

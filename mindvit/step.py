@@ -118,7 +118,10 @@ class TrainStep(nn.Cell):
         self.loss = Loss(net, options)
         self.weights = ParameterTuple(net.trainable_params())
         self.gradient = ops.value_and_grad(self.loss, None, self.weights)
-        self.reduce = nn.DistributedGradReducer(self.weights, mean=True, degree=options.ranks) if options.ranks > 1 else None
+        self.ranks = options.ranks
+        if self.ranks > 1:
+            self.reduce = nn.DistributedGradReducer(self.weights, mean=True, degree=self.ranks)
+            self.sum = ops.AllReduce()
         self.optimiser = AdamW(self.weights, decayed, options)
         self.map = ops.HyperMap()
         self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
@@ -131,8 +134,9 @@ class TrainStep(nn.Cell):
                   lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scale = self.scale.value()
         loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, scale)
-        if self.reduce is not None:
+        if self.ranks > 1:
             gradients = self.reduce(gradients)
+            loss = self.sum(ops.depend(loss, gradients)) / self.ranks  # what one rank finds not finite stops all of them
         norm = ops.sqrt(2 * ops.addn(self.map(half_square_sum, gradients))) / scale
         factor = 1 / scale
         if self.clip_norm:
@@ -140,7 +144,7 @@ class TrainStep(nn.Cell):
         if self.clip_norm or self.scaled:
             gradients = self.map(ops.partial(times, factor), gradients)
         finite = ops.isfinite(norm)
-        if not self.scaled:
+        if not self.scaled:  # noqa: SIM114  (known when the graph is built; `finite` only when it runs)
             done = self.update(gradients, lr)
         elif finite:
             done = self.update(gradients, lr)

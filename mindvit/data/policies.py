@@ -84,7 +84,7 @@ INCREASING: dict[str, Scale] = {
 # AutoAugment keeps 4 to 8 bits (the paper's appendix), and autoaugr 4 to 0.
 ORIGINAL: dict[str, Scale] = {**SCALES, "posterize": lambda share, sign: 4 + int(4 * share)}
 ORIGINAL_INCREASING: dict[str, Scale] = {**SCALES, "posterize": INCREASING["posterize"]}
-# TrivialAugment's wide space, levels 0 to 30, translations in whole px and rotations in whole degrees as in its authors' code (automl/trivialaugment, aug_lib.py).
+# TrivialAugment's wide space, levels 0 to 30: whole px and degrees, as in its authors' code (automl/trivialaugment, aug_lib.py).
 WIDE_TOP = 30
 WIDE: dict[str, Scale] = {
     **dict.fromkeys(("identity", "autocontrast", "equalize"), lambda share, sign: 0),
@@ -193,6 +193,6 @@ def parse_options(name: str) -> tuple[str, dict[str, float]]:
         low, high, whole = accepted[key]
         high = result["mmax"] if key == "m" else high
         if not low <= value <= high or (whole and value != int(value)):
-            raise UserError(f"auto_augment is {name!r}, but {key} must be {'a whole number ' if whole else ''}from {low:g} to {high:g}"
-                            + " (mmax sets the highest)" * (key == "m"))
+            span = f"{'a whole number ' if whole else ''}from {low:g} to {high:g}" if low < high else f"{low:g}"
+            raise UserError(f"auto_augment is {name!r}, but {key} must be {span}{' (mmax sets the highest)' if key == 'm' else ''}")
     return kind, result

@@ -177,7 +177,7 @@ def read_picture(path: str) -> Image.Image:
         raise
     except Image.UnidentifiedImageError:
         raise BadPicture(path, f"not one of {', '.join(FORMATS)}") from None
-    except Exception as error:  # noqa: BLE001 - damaged files make Pillow's readers raise nearly anything
+    except Exception as error:  # damaged files make Pillow's readers raise nearly anything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise BadPicture(path, reason or type(error).__name__) from None
 

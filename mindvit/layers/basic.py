@@ -6,7 +6,7 @@ every device. Products run in `compute_type`; norms, softmax and losses always i
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
@@ -30,7 +30,7 @@ class Linear(nn.Cell):
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         super().__init__()
         self.weight = weight_of((outputs, inputs))
-        self.bias = weight_of((outputs,), Zero()) if bias else None
+        self.bias: Any = weight_of((outputs,), Zero()) if bias else None
         self.compute_type = ms.float32
         self.product = ops.MatMul(transpose_b=True)
 

@@ -47,7 +47,7 @@ def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
 def _safetensors(file: Path) -> tuple[Arrays, dict]:
     try:
         with safe_open(str(file), framework="np") as content:
-            return {name: content.get_tensor(name) for name in content.keys()}, _meta((content.metadata() or {}).get(META))
+            return {name: content.get_tensor(name) for name in content.keys()}, _meta((content.metadata() or {}).get(META))  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{file}: damaged safetensors file: {error}") from None
 

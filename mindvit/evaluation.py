@@ -1,0 +1,81 @@
+"""Accuracy over every validation picture, each counted once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindvit import log, parallel
+from mindvit.data.pipeline import eval_batches
+from mindvit.data.sources import Source, open_source
+from mindvit.errors import UserError
+from mindvit.layers.basic import set_precision
+from mindvit.models import model_info
+from mindvit.recipe import Recipe
+from mindvit.setting import Setting, build, prepare
+from mindvit.step import EvalStep
+from mindvit.weights import read_weights
+
+
+@dataclass(frozen=True)
+class Score:
+    """Evaluation over `count` pictures: how many have their class first and among the first five, and the mean loss."""
+
+    correct1: int
+    correct5: int
+    count: int
+    loss: float
+
+    @property
+    def top1(self) -> float:
+        """Per cent."""
+        return 100 * self.correct1 / self.count
+
+    @property
+    def top5(self) -> float:
+        """Per cent."""
+        return 100 * self.correct5 / self.count
+
+    def __str__(self) -> str:
+        return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"
+
+
+def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting) -> Score:
+    """Every picture of `source` once, whatever the batch and the number of ranks."""
+    recipe, chosen = setting.recipe, setting.device
+    net.set_train(False)
+    correct1 = correct5 = count = 0
+    loss = 0.0
+    batches = eval_batches(source, batch_size=recipe.data.batch_size, size=setting.size, crop_pct=recipe.augment.crop_pct or setting.info.crop_pct,
+                           interpolation=setting.interpolation, squeeze=setting.info.squeeze, ranks=chosen.ranks, rank=chosen.rank, workers=setting.workers)
+    for images, labels in batches:
+        ranks, losses = (output.asnumpy() for output in step(Tensor(images), Tensor(labels)))
+        real = ranks >= 0
+        count += int(real.sum())
+        correct1 += int((real & (ranks < 1)).sum())
+        correct5 += int((real & (ranks < 5)).sum())
+        loss += float(losses.sum(dtype=np.float64))
+    correct1, correct5, count, loss = parallel.total((correct1, correct5, count, loss), chosen.ranks)
+    return Score(int(correct1), int(correct5), int(count), float(loss / max(count, 1)))
+
+
+def validate(recipe: Recipe) -> Score:
+    """Accuracy of recipe.model.ckpt_path on the validation pictures, printed and returned."""
+    path = recipe.model.ckpt_path
+    if not path:
+        raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
+    _, meta = read_weights(path)
+    if meta and model_info(recipe.model.model).name != meta["model"]:
+        raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {recipe.model.model}")
+    source = open_source(recipe.data, "val", tuple(meta["class_names"]) if meta else None)
+    setting = prepare(recipe, source)
+    net = build(setting)
+    set_precision(net, setting.device.val_amp_level, setting.device.half)
+    start = time.perf_counter()
+    score = evaluate(net, EvalStep(net, *setting.statistics), source, setting)
+    if setting.device.is_main:
+        log.say(f"{setting.info.name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
+    return score

@@ -1,0 +1,190 @@
+"""The compiled steps: loss, mixing, precision, loss scale, averages, evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+from golden import FOLDER, VARIANTS
+from mindspore import Tensor, nn, ops
+
+from mindvit.data.mixing import Draw, Prepare, draw
+from mindvit.layers.basic import DropPath, set_precision
+from mindvit.loss import SoftTargetCrossEntropy
+from mindvit.models import create_model, list_models
+from mindvit.models.crossvit import drop_paths
+from mindvit.recipe import AugmentOptions
+from mindvit.step import GROWTH_STEPS, EvalStep, StepOptions, TrainStep, first_inputs
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+def tiny(**arguments: Any) -> nn.Cell:
+    ms.set_seed(1)
+    return create_model("crossvit_tiny", num_classes=7, img_size=(24, 16), **arguments)
+
+
+def batch(size: int = 24, count: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), random.integers(0, 7, count).astype(np.int32)
+
+
+def inputs(lr: float, count: int = 4) -> tuple[Tensor, ...]:
+    images, labels = batch(count=count)
+    return (Tensor(images), Tensor(labels), *first_inputs(count, 24, 3)[2:6], Tensor(lr, ms.float32))
+
+
+@pytest.mark.parametrize("key, smoothing", [("cross_entropy", 0.0), ("label_smoothing_0.1", 0.1)])
+def test_loss_and_gradient_are_pytorchs(key: str, smoothing: float) -> None:
+    golden = np.load(FOLDER / "losses.npz")
+    criterion = SoftTargetCrossEntropy(smoothing, mix=False)
+    function = ops.value_and_grad(criterion, 0)
+    loss, gradient = function(Tensor(golden["logits"]), Tensor(golden["labels"].astype(np.int32)), Tensor(1.0, ms.float32))
+    assert abs(float(loss.asnumpy()) / float(golden[key]) - 1) < 1e-5
+    assert np.abs(gradient.asnumpy() - golden[f"{key}/grad"]).max() < 1e-5
+
+
+def test_mixed_labels_give_the_soft_target_loss() -> None:
+    golden = np.load(FOLDER / "losses.npz")
+    logits, labels, share, smoothing = golden["logits"], golden["labels"].astype(np.int32), 0.3, 0.1
+    one_hot = np.eye(logits.shape[1])[labels] * (1 - smoothing) + smoothing / logits.shape[1]
+    target = share * one_hot + (1 - share) * one_hot[::-1]
+    log_p = logits - logits.max(1, keepdims=True)
+    log_p = log_p - np.log(np.exp(log_p).sum(1, keepdims=True))
+    loss = SoftTargetCrossEntropy(smoothing, mix=True)(Tensor(logits), Tensor(labels), Tensor(share, ms.float32))
+    assert abs(float(loss.asnumpy()) - float(-(target * log_p).sum(1).mean())) < 1e-5
+
+
+def test_prepare_normalises_erases_and_mixes_in_this_order() -> None:
+    images, _ = batch(size=6)
+    random = np.random.default_rng(1)
+    chance = Draw(np.float32(0.5), random.random((6, 6, 1), np.float32), np.array([[1, 4, 2, 6], [0, 0, 0, 0], [0, 6, 0, 1], [5, 6, 5, 6]], np.int32),
+                  random.standard_normal((6, 6, 3), np.float32))
+    x = (images / 255 - MEAN) / STD
+    for picture, (top, bottom, left, right) in zip(x, chance.boxes):
+        picture[top:bottom, left:right] = chance.noise[top:bottom, left:right]
+    x = x * chance.own_pixel + x[::-1] * (1 - chance.own_pixel)
+    ours = Prepare(MEAN, STD, erase=True, mix=True)(Tensor(images), *(Tensor(item) for item in chance[1:])).asnumpy()
+    assert np.abs(ours - x.transpose(0, 3, 1, 2)).max() < 1e-5
+
+
+def test_draws_depend_on_seed_step_and_rank_alone() -> None:
+    augment = AugmentOptions(mixup=0.8, cutmix=1.0, re_prob=0.5)
+    where = {"batch": 8, "size": 32, "channels": 3}
+    first = draw(augment, **where, seed=1, step=2, rank=0)
+    again = draw(augment, **where, seed=1, step=2, rank=0)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    for other in ({"seed": 2, "step": 2, "rank": 0}, {"seed": 1, "step": 3, "rank": 0}, {"seed": 1, "step": 2, "rank": 1}):
+        assert not np.array_equal(first.noise, draw(augment, **where, **other).noise)
+
+
+def test_draws_have_the_published_frequencies() -> None:
+    augment = AugmentOptions(mixup=0.8, cutmix=1.0, re_prob=0.25)
+    draws = [draw(augment, batch=16, size=40, channels=1, seed=0, step=step, rank=0) for step in range(400)]
+    cut = [item for item in draws if set(np.unique(item.own_pixel)) <= {0, 1}]
+    assert 0.4 < len(cut) / len(draws) < 0.6  # switch probability 0.5
+    assert all(abs(float(item.own_label) - item.own_pixel.mean()) < 1e-6 for item in draws)  # labels follow the pixels' true share
+    boxes = np.concatenate([item.boxes for item in draws])
+    heights, widths = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
+    area = heights * widths / 1600
+    assert 0.22 < (area > 0).mean() < 0.28 and boxes.min() >= 0 and boxes.max() <= 40
+    assert area[area > 0].min() > 0.01 and area.max() < 0.36
+    quiet = draw(AugmentOptions(), batch=4, size=8, channels=3, seed=0, step=0, rank=0)
+    assert quiet.own_label == 1 and (quiet.own_pixel == 1).all() and not quiet.boxes.any()
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_half_precision_stays_close(level: str) -> None:
+    net = tiny().set_train(False)
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 24, 24)).astype(np.float32))
+    exact = net(x).asnumpy()
+    net = tiny().set_train(False)
+    set_precision(net, level, ms.float16)
+    rounded = net(x).asnumpy()
+    assert rounded.dtype == np.float32
+    assert 1e-7 < np.abs(rounded - exact).max() < 5e-3 * max(1, np.abs(exact).max())
+
+
+def test_overflow_leaves_the_weights_alone_and_halves_the_scale() -> None:
+    net = tiny().set_train(True)
+    set_precision(net, "O2", ms.float16)
+    step = TrainStep(net, [False] * len(net.trainable_params()), StepOptions(MEAN, STD, loss_scale=2.0 ** 40, dynamic_scale=True))
+    before = [item.asnumpy().copy() for item in step.weights]
+    loss, norm, scale = step(*inputs(1e-3))
+    assert np.isfinite(loss.asnumpy()) and not np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2.0 ** 39
+    assert all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights)) and float(step.optimiser.count.asnumpy()) == 0
+    step.scale.set_data(Tensor(1024.0, ms.float32))
+    step.finite_steps.set_data(Tensor(GROWTH_STEPS - 1.0, ms.float32))
+    loss, norm, scale = step(*inputs(1e-3))
+    assert np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2048 and float(step.optimiser.count.asnumpy()) == 1
+    assert not all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights))
+
+
+def test_average_and_its_exchange() -> None:
+    net = tiny().set_train(True)
+    step = TrainStep(net, [True] * len(net.trainable_params()), StepOptions(MEAN, STD, ema_decay=0.75))
+    start = step.weights[0].asnumpy().copy()
+    step(*inputs(1e-2))
+    moved = step.weights[0].asnumpy().copy()
+    assert np.abs(step.ema[0].asnumpy() - (0.75 * start + 0.25 * moved)).max() < 1e-7
+    step.swap_average()
+    assert np.array_equal(step.ema[0].asnumpy(), moved) and not np.array_equal(step.weights[0].asnumpy(), moved)
+
+
+class Given(nn.Cell):
+    """A 'network' whose logits are the picture's first row."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x[:, 0, 0, :]
+
+
+def test_ranks_of_the_true_class() -> None:
+    step = EvalStep(Given(), (0.0,), (1 / 255,))
+    rows = np.array([[9, 1, 2, 3], [1, 9, 2, 3], [5, 5, 5, 5], [5, 5, 5, 5], [1, 2, 3, 4]], np.uint8)
+    images = np.repeat(rows[:, None, :, None], 4, 1)
+    ranks, losses = step(Tensor(images), Tensor(np.array([0, 0, 0, 3, -1], np.int32)))
+    assert ranks.asnumpy().tolist() == [0, 3, 0, 3, -1]  # equal logits are told apart by class number
+    shifted = rows - rows.max(1, keepdims=True).astype(float)
+    expected = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(5), [0, 0, 0, 3, 0]]
+    assert np.abs(losses.asnumpy()[:4] - expected[:4]).max() < 1e-5 and losses.asnumpy()[4] == 0
+
+
+class Nothing(nn.Cell):
+    """A 'network' that has diverged."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.log(-x[:, 0, 0, :] - 1)
+
+
+def test_a_diverged_network_has_nothing_right() -> None:
+    step = EvalStep(Nothing(), (0.0,), (1 / 255,))
+    ranks, _ = step(Tensor(np.ones((2, 4, 4, 1), np.uint8)), Tensor(np.array([0, 1], np.int32)))
+    assert ranks.asnumpy().tolist() == [3, 3]
+
+
+def test_drop_path_drops_whole_samples() -> None:
+    class Cell(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = DropPath(0.25)
+
+        def construct(self, x: Tensor) -> Tensor:
+            return self.drop(x, 400)
+
+    cell, x = Cell(), Tensor(np.ones((400 * 3, 5), np.float32))
+    assert np.array_equal(cell.set_train(False)(x).asnumpy(), x.asnumpy())
+    kept = cell.set_train(True)(x).asnumpy().reshape(400, -1)
+    assert all(len(set(row)) == 1 for row in kept) and set(np.unique(kept)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert 0.65 < (kept[:, 0] > 0).mean() < 0.85
+
+
+@pytest.mark.parametrize("name", list_models("crossvit*"))
+def test_drop_path_rates_are_the_papers(name: str) -> None:
+    published = VARIANTS[name]["train"]["drop_path_per_block"]
+    depth = [row[:2] for row in VARIANTS[name]["arch"]["depth"]]
+    for index, (small, large) in enumerate(drop_paths(0.1, depth[0])):
+        block = published[f"multiscale{index}"]
+        assert np.allclose(small, block["small"], atol=1e-6) and np.allclose(large, block["large"], atol=1e-6)
+        assert np.allclose(large[-1], block["fusion"], atol=1e-6)
