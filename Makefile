@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.9 python3; d
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
-.PHONY: quickstart test lint goldens clean
+.PHONY: quickstart test lint goldens docs clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
@@ -18,11 +18,12 @@ test: $(VENV)/ready-for-tests lint
 
 lint: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
+	$(BIN)/python scripts/write_docs.py --check
 	$(BIN)/mypy
 	$(BIN)/pylint --disable=all --enable=similarities --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y mindvit tests *.py
 
 goldens: $(VENV)/ready-for-tests
-	$(BIN)/python -m mindvit.tools.goldens
+	$(BIN)/python tests/golden.py
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) scripts/check_python.py
@@ -34,6 +35,9 @@ $(VENV)/ready: requirements.txt
 $(VENV)/ready-for-tests: requirements-dev.txt $(VENV)/ready
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
+
+docs: $(VENV)/ready
+	$(BIN)/python scripts/write_docs.py
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -44,6 +45,11 @@ def _cpu_has_avx512() -> bool:
         return " avx512f" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
     except OSError:  # no Linux: nothing is known, and the framework's kernel is the safe choice
         return False
+
+
+def machine() -> str:
+    """This machine in a few words, for tables of results."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{', AVX-512' if _cpu_has_avx512() else ''}"
 
 
 def convolution_is_slow() -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import platform
 from pathlib import Path
 from typing import Any, Optional
 
 import mindspore as ms
 
+from mindvit import device
 from mindvit.evaluation import Score
 from mindvit.meter import Meter
 from mindvit.setting import Setting
@@ -45,6 +45,6 @@ def circumstances(setting: Setting, meter: Meter, seconds: float) -> dict[str, A
         "data wait": round(meter.wait_share, 4),
         "mindspore": ms.__version__,
         "mindvit": __version__,
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": device.machine(),
         "date": datetime.date.today().isoformat(),
     }

@@ -6,10 +6,9 @@ goldens/ holds the reference arrays (see goldens/README.md); run this file for a
 from __future__ import annotations
 
 import sys
-import time
 import zlib
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import mindspore as ms
 import numpy as np
@@ -96,36 +95,43 @@ def goldens_of(family: str) -> list[str]:
     return [name for name in list_models(f"{family}*") if (FOLDER / f"{name}.npz").exists()]
 
 
-def main() -> None:
-    """Print the worst deviation of every golden."""
-    fill.selftest()
-    ms.set_context(mode=ms.GRAPH_MODE)
-    print(f"{'network':26} {'input':>7} {'params':>11} {'reference':>11}  {'logits':>9}   (tolerance 1e-04)   seconds")
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """(network, what, worst deviation or count, tolerance or reference), one by one as they are computed."""
     for name in list_models():
-        start = time.time()
-        golden = FOLDER / f"{name}.npz"
-        measured = VARIANTS[name]["measured"]["params"]
-        size = VARIANTS[name]["eval"]["input"][0]
+        measured, size = VARIANTS[name]["measured"]["params"], VARIANTS[name]["eval"]["input"][0]
         net = filled(name)
-        params = sum(item.size for item in net.trainable_params())
-        shown = f"{deviation(logits(net, size), np.load(golden)['logits']):9.1e}" if golden.exists() else "kept back"
-        print(f"{name:26} {size:7} {params:11,} {measured:11,}  {shown}                       {time.time() - start:7.1f}", flush=True)
-    for name in list_models():
+        yield name, "parameters", f"{sum(item.size for item in net.trainable_params()):,}", f"{measured:,}"
+        golden = FOLDER / f"{name}.npz"
+        yield name, f"logits, {size} px", f"{deviation(logits(net, size), np.load(golden)['logits']):.1e}" if golden.exists() else "no golden here", "1e-04"
         if (FOLDER / f"{name}.extra.npz").exists():
-            extra_report(name)
+            yield from extra_rows(name, size)
 
 
-def extra_report(name: str) -> None:
+def extra_rows(name: str, size: int) -> Iterator[tuple[str, str, str, str]]:
     """Second sizes, ten classes, small activations, loss and gradients of one network."""
-    extra, size = np.load(FOLDER / f"{name}.extra.npz"), VARIANTS[name]["eval"]["input"][0]
+    extra = np.load(FOLDER / f"{name}.extra.npz")
     for key in [key for key in extra.files if key.startswith("size/")]:
         height, width = map(int, key.split("/")[1].split("x"))
-        print(f"{name} at {height}x{width}: logits {deviation(logits(filled(name), (height, width)), extra[key]):.1e}", flush=True)
-    print(f"{name}, ten classes: logits {deviation(logits(filled(name, num_classes=10), size), extra['nc10']):.1e}")
-    print(f"{name}, small activations: logits {deviation(logits(filled(name, fill.fill_small), size), extra['small']):.1e}")
+        yield name, f"logits, {height}x{width} px", f"{deviation(logits(filled(name), (height, width)), extra[key]):.1e}", "1e-04"
+    yield name, "logits, ten classes", f"{deviation(logits(filled(name, num_classes=10), size), extra['nc10']):.1e}", "1e-04"
+    yield name, "logits, small activations", f"{deviation(logits(filled(name, fill.fill_small), size), extra['small']):.1e}", "1e-04"
     loss, found = gradients(name, size)
-    print(f"{name}: loss {abs(loss - float(extra['loss'])) / float(extra['loss']):.1e} relative")
-    print("{}: gradients, worst norm {:.1e} relative, worst sample {:.1e}".format(name, *gradient_deviations(found, extra)))
+    norm, sample = gradient_deviations(found, extra)
+    yield name, "loss", f"{abs(loss / float(extra['loss']) - 1):.1e}", "1e-04"
+    yield name, "gradients: norm", f"{norm:.1e}", "1e-03"
+    yield name, "gradients: samples", f"{sample:.1e}", "1e-03"
+
+
+def main() -> None:
+    """Print the worst deviation of every golden, and keep the table in results/goldens.md."""
+    fill.selftest()
+    ms.set_context(mode=ms.GRAPH_MODE)
+    lines = ["| network | what | worst deviation, or count | tolerance, or reference |", "|---|---|---|---|"]
+    print("\n".join(lines))
+    for row in rows():
+        lines.append(f"| {' | '.join(row)} |")
+        print(lines[-1], flush=True)
+    (FOLDER.parent.parent / "results" / "goldens.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def gradient_deviations(found: dict[str, np.ndarray], extra: Any) -> tuple[float, float]:

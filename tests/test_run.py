@@ -52,7 +52,8 @@ def free_port() -> int:
 
 
 def msrun(workers: int, logs: Path) -> tuple[str, ...]:
-    return ("msrun", "--worker_num", str(workers), "--local_worker_num", str(workers), "--master_port", str(free_port()), "--join", "True", "--log_dir", str(logs))
+    count = str(workers)
+    return ("msrun", "--worker_num", count, "--local_worker_num", count, "--master_port", str(free_port()), "--join", "True", "--log_dir", str(logs))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,8 @@ def test_two_workers_take_the_same_steps(folder: Path, alone: Path, tmp_path: Pa
     assert "device: 2 x CPU" in logs and logs.count("| crossvit_tiny") == 1
     one, _ = read_weights(alone / "crossvit_tiny-1.ckpt")
     two, meta = read_weights(tmp_path / "out" / "crossvit_tiny-1.ckpt")
-    initial = {item.name: item.asnumpy() for item in Run(parse(options(folder, tmp_path / "new", *PLAIN, "--batch_size", "8"), "")[0], None).net.get_parameters()}
+    untrained = Run(parse(options(folder, tmp_path / "new", *PLAIN, "--batch_size", "8"), "")[0], None).net
+    initial = {item.name: item.asnumpy() for item in untrained.get_parameters()}
     assert max(np.abs(one[name] - value).max() for name, value in initial.items()) > 1e-4  # the steps moved the weights
     for name in initial:
         assert np.abs(one[name] - two[name]).max() < 1e-5, name

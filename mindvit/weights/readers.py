@@ -63,6 +63,8 @@ def _npz(file: Path) -> tuple[Arrays, dict]:
 
 
 def _checkpoint(file: Path) -> tuple[Arrays, dict]:
+    if file.suffix != ".ckpt":
+        raise UserError(f"{file}: neither safetensors nor .npz (a MindSpore checkpoint must have a name in .ckpt: the framework reads no other)")
     try:
         with quiet():
             content = ms.load_checkpoint(str(file), crc_check=True)

@@ -1,0 +1,82 @@
+"""Write the generated parts of README and docs: model table, recipe keys, quick-start row.
+
+python scripts/write_docs.py [--check]: with --check, only say whether they are up to date (exit code 1 if not).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mindvit.log import table  # noqa: E402
+from mindvit.models import list_models, model_info  # noqa: E402
+from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
+
+
+def models() -> str:
+    """Every network with its published figures."""
+    lines = ["| name | also called | parameters (M) | multiply-adds (G) | input | top-1 | top-5 |", "|---|---|---|---|---|---|---|"]
+    for name in list_models():
+        info = model_info(name)
+        lines.append(f"| `{name}` | {', '.join(f'`{alias}`' for alias in info.aliases)} | {info.params / 1e6:.2f} | {info.macs / 1e9:.2f} "
+                     f"| {info.input_size} | {info.acc1:.2f} | {info.acc5:.2f} |")
+    return "\n".join(lines)
+
+
+def keys() -> str:
+    """Every recipe key with type, default and meaning."""
+    lines: list[str] = []
+    for section, cls in SECTIONS.items():
+        lines += [f"## {section}", "", str(cls.__doc__), "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, (home, item, kind) in FIELDS.items():
+            if home == section:
+                kinds = " / ".join(f"`{choice}`" for choice in item.metadata["choices"]) or type_name(kind)
+                lines.append(f"| `{key}` | {kinds} | `{item.default}` | {item.metadata['doc']} |")
+        lines.append("")
+    lines += ["## MindCV's keys without effect", "", "They are accepted in files, and the run says that they change nothing.", "", "| key | why |", "|---|---|"]
+    return "\n".join(lines + [f"| `{key}` | {why} |" for key, why in WITHOUT_EFFECT.items()])
+
+
+def quickstart() -> str:
+    """The row of the last quick start that was kept."""
+    row = json.loads((ROOT / "results" / "quickstart.json").read_text(encoding="utf-8"))
+    return table({key: value for key, value in row.items() if key in ROW_COLUMNS}) + (
+        f"\n\nMindSpore {row['mindspore']}, {row['machine']}, {row['date']}: {row['training seconds']:.0f} s of training, "
+        f"{row['seconds']:.0f} s in all.")
+
+
+def goldens() -> str:
+    """The table of the last `make goldens` that was kept."""
+    return (ROOT / "results" / "goldens.md").read_text(encoding="utf-8").rstrip()
+
+
+ROW_COLUMNS = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5")
+PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens}
+
+
+def filled(text: str) -> str:
+    """`text` with everything between <!-- name --> and <!-- end --> made anew."""
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", lambda found: f"<!-- {found[1]} -->\n{PARTS[found[1]]()}\n<!-- end -->", text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write or check."""
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        if filled(text) != text:
+            stale.append(path.name)
+            if "--check" not in sys.argv:
+                path.write_text(filled(text), encoding="utf-8")
+    if stale:
+        print(f"{'out of date' if '--check' in sys.argv else 'written'}: {', '.join(stale)}")
+    sys.exit(1 if stale and "--check" in sys.argv else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Environment check, meter, logs, checkpoint files, device choice, documentation."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from mindvit import checkpoint, device, environment, log
+from mindvit.errors import UserError
+from mindvit.meter import Meter
+from mindvit.recipe import PrecisionOptions, RuntimeOptions
+from mindvit.weights import read_weights
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name, version, words", [
+    ("numpy", "2.1.0", "needs numpy 1.25 to 1.26, this is 2.1.0: pip install 'numpy>=1.25,<2'"),
+    ("mindspore", "2.6.0", "needs mindspore 2.7 to 2.10, this is 2.6.0"),
+    ("mindspore", "2.11.0", "this is 2.11.0"),
+    ("mindspore", None, "needs mindspore, which is not installed"),
+])
+def test_a_wrong_library_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None, words: str) -> None:
+    real = metadata.version
+
+    def pretended(asked: str) -> str:
+        if asked == name and version is None:
+            raise metadata.PackageNotFoundError(asked)
+        return str(version) if asked == name else real(asked)
+
+    monkeypatch.setattr(environment.metadata, "version", pretended)
+    with pytest.raises(environment.EnvironmentMismatch) as caught:
+        environment.check()
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_wrong_python_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.sys, "version_info", (3, 13, 0))
+    with pytest.raises(environment.EnvironmentMismatch, match="needs Python 3.9 to 3.12"):
+        environment.check()
+
+
+def test_this_environment_is_accepted() -> None:
+    environment.check()
+
+
+def test_meter_leaves_the_first_step_out_and_counts_waits() -> None:
+    ticks = itertools.count(0, 0.5)  # every look at the clock is half a second later
+    meter = Meter(pictures=8, clock=lambda: next(ticks))
+    assert list(meter.waiting("abc")) == ["a", "b", "c"] and meter.waited == 1.5
+    for seconds in (9.0, 2.0, 4.0, 3.0):
+        meter.step(seconds)
+    assert meter.ms_per_step == 3000 and meter.pictures_per_second == 8 / 3
+    assert meter.recent_pictures_per_second == 8 / 3.5 and meter.wait_share == 1.5 / 18
+    assert Meter(1).ms_per_step == Meter(1).pictures_per_second == Meter(1).wait_share == 0
+
+
+def test_rows_with_other_columns_go_to_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "runs.csv"
+    log.append_csv(path, {"a": 1, "b": "x,y"})
+    log.append_csv(path, {"a": 2, "b": 3})
+    assert list(csv.reader(path.open())) == [["a", "b"], ["1", "x,y"], ["2", "3"]]
+    log.append_csv(path, {"a": 2, "c": 3})
+    assert list(csv.reader(path.open())) == [["a", "c"], ["2", "3"]] and len(list(path.parent.glob("*.csv"))) == 2
+
+
+def test_table_and_duration() -> None:
+    assert log.table({"a": 1, "long": None}).splitlines() == ["| a | long |", "| - | ---- |", "| 1 | n/a  |"]
+    assert log.duration(3725.4) == "1:02:05"
+
+
+def test_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixture) -> None:
+    progress = log.Progress(steps=5, epochs=1, interval=2)
+    for _ in range(5):
+        progress.update(0, {"loss": "1.5"})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["step 2/5", "step 4/5", "step 5/5"] and all("loss 1.5" in line and "ETA" in line for line in lines)
+
+
+def parameters(value: float) -> list[ms.Parameter]:
+    return [ms.Parameter(ms.Tensor(np.full(4, value, np.float32)), name="weight")]
+
+
+def test_keeper_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    keeper = checkpoint.Keeper(tmp_path, "net", keep=2)
+    for epoch in range(1, 5):
+        keeper.save(epoch, parameters(epoch), {"epoch": epoch}, best=epoch == 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net-3.ckpt", "net-4.ckpt", "net-best.ckpt"]
+    arrays, meta = read_weights(tmp_path / "net-best.ckpt")
+    assert meta == {"epoch": 1} and arrays["weight"].tolist() == [1, 1, 1, 1]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint.save(tmp_path / "net.ckpt", parameters(1), {})
+
+    def fails(_: list, name: str, **settings: object) -> None:
+        Path(name).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", fails)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(path, parameters(2), {})
+    assert [item.name for item in tmp_path.iterdir()] == ["net.ckpt"] and read_weights(path)[0]["weight"][0] == 1
+
+
+class Calls:
+    """Stands for MindSpore's context: what was asked for, and which devices there are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, nodes: tuple[str, ...], usable: tuple[str, ...]):
+        self.context: dict[str, object] = {}
+        self.devices: list[str] = []
+        self.usable = usable
+        monkeypatch.setattr(device.glob, "glob", lambda pattern: [node for node in nodes if pattern.startswith(node)])
+        monkeypatch.setattr(device.ms, "set_device", self.set_device)
+        monkeypatch.setattr(device.ms, "set_context", lambda **settings: self.context.update(settings))
+
+    def set_device(self, target: str) -> None:
+        self.devices.append(target)
+        if target not in self.usable:
+            raise RuntimeError(f"Unsupported device target {target}.\nmore lines")
+
+
+HALF = PrecisionOptions(amp_level="O2")
+
+
+def test_ascend_gets_o2_and_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch, ("/dev/davinci", "/dev/nvidia"), ("Ascend", "GPU", "CPU"))
+    chosen, line = device.set_up(RuntimeOptions(), HALF)
+    assert calls.devices == ["Ascend"] and calls.context == {"mode": ms.GRAPH_MODE, "jit_config": {"jit_level": "O2"}}
+    assert (chosen.target, chosen.jit_level, chosen.amp_level, chosen.half) == ("Ascend", "O2", "O2", ms.float16)
+    assert line.startswith("device: Ascend")
+
+
+def test_a_gpu_is_second_and_says_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch, ("/dev/nvidia",), ("GPU", "CPU"))
+    chosen, line = device.set_up(RuntimeOptions(), PrecisionOptions(amp_level="O2", amp_type="bfloat16"))
+    assert calls.devices == ["GPU"] and (chosen.jit_level, chosen.half) == ("O0", ms.bfloat16)
+    assert "no Ascend found" in line and "jit level O0" in line and "\n" not in line
+
+
+def test_a_gpu_that_cannot_be_used_is_passed_over_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch, ("/dev/nvidia",), ("CPU",))
+    chosen, line = device.set_up(RuntimeOptions(), HALF)
+    assert calls.devices == ["GPU", "CPU"] and (chosen.target, chosen.amp_level, chosen.half) == ("CPU", "O0", None)
+    assert "GPU can't be used: Unsupported device target GPU." in line and "AMP O0, float32" in line and "\n" not in line
+    with pytest.raises(UserError, match="device_target is GPU, but GPU can't be used"):
+        device.set_up(RuntimeOptions(device_target="GPU"), HALF)
+
+
+def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.launched_ranks() == (0, 1)
+    for key, value in {"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "8", "RANK_ID": "3"}.items():
+        monkeypatch.setenv(key, value)
+    assert device.launched_ranks() == (3, 8)
+    Calls(monkeypatch, (), ("CPU",))
+    with pytest.raises(UserError, match="distribute is False, but the launcher started 8 processes"):
+        device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
+
+
+def test_generated_documentation_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "write_docs.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
