@@ -69,7 +69,7 @@ class Run:
         if self.recipe.runtime.mode == 0:
             self.say("compiling the training step ...")
             start = time.perf_counter()
-            self.step.compile(*first_inputs(self.recipe.data.batch_size, self.setting.size, self.recipe.model.in_channels))
+            self.step.compile(*first_inputs(self.recipe.data.batch_size, self.setting.size, self.recipe.model.in_channels, self.step.paths))
             self.meter.compile_seconds = time.perf_counter() - start
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s")
         set_precision(self.net, self.device.val_amp_level, self.device.half)
@@ -108,8 +108,8 @@ class Run:
         for index, (images, labels) in enumerate(self.meter.waiting(batches)):
             number = epoch * self.steps + index
             lr = learning_rate(number, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures)
-            chance = draw(recipe.augment, batch=len(labels), size=setting.size, channels=images.shape[-1], seed=recipe.runtime.seed, step=number,
-                          rank=self.device.rank)
+            chance = draw(recipe.augment, batch=len(labels), size=setting.size, channels=images.shape[-1], paths=self.step.paths,
+                          seed=recipe.runtime.seed, step=number, rank=self.device.rank)
             loss, norm, scale = (float(output.asnumpy()) for output in self.step(
                 Tensor(images), Tensor(labels), *(Tensor(item) for item in chance), Tensor(lr, ms.float32)))
             self.check(number, loss, norm)

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.data.mixing import Prepare
+from mindvit.layers.basic import number_drop_paths
 from mindvit.loss import SoftTargetCrossEntropy
 from mindvit.weights.readers import STATE
 
@@ -72,8 +73,9 @@ class Loss(nn.Cell):
         self.net = net
         self.criterion = SoftTargetCrossEntropy(options.smoothing, options.mix)
 
-    def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, scale: Tensor) -> Tensor:
-        logits = self.net(self.prepare(images, own_pixel, boxes, noise))
+    def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
+                  scale: Tensor) -> Tensor:
+        logits = self.net(self.prepare(images, own_pixel, boxes, noise), paths)
         return self.criterion(logits, labels, own_label) * scale
 
 
@@ -108,13 +110,14 @@ class AdamW(nn.Cell):
 class TrainStep(nn.Cell):
     """One optimiser step: normalise, mix, forward, loss, gradient, all-reduce, finite check, clip, AdamW, EMA.
 
-    Inputs: images uint8 (B, H, W, C), labels int32 (B,), a `Draw`'s four arrays, lr float32 (). Outputs, float32 (): loss, the
+    Inputs: images uint8 (B, H, W, C), labels int32 (B,), a `Draw`'s five arrays, lr float32 (). Outputs, float32 (): loss, the
     gradient's global norm before clipping, and the loss scale after the step. With a loss scale, a step whose gradient is not
     finite changes no weight.
     """
 
     def __init__(self, net: nn.Cell, decayed: Sequence[bool], options: StepOptions):
         super().__init__(auto_prefix=False)
+        self.paths = number_drop_paths(net)
         self.loss = Loss(net, options)
         self.weights = ParameterTuple(net.trainable_params())
         self.gradient = ops.value_and_grad(self.loss, None, self.weights)
@@ -130,10 +133,10 @@ class TrainStep(nn.Cell):
         self.scale = Parameter(Tensor(options.loss_scale or 1.0, ms.float32), name=f"{STATE}loss_scale", requires_grad=False)
         self.finite_steps = Parameter(Tensor(0, ms.float32), name=f"{STATE}finite_steps", requires_grad=False)
 
-    def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor,
+    def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
                   lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scale = self.scale.value()
-        loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, scale)
+        loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, paths, scale)
         if self.ranks > 1:
             gradients = self.reduce(gradients)
             loss = self.sum(ops.depend(loss, gradients)) / self.ranks  # what one rank finds not finite stops all of them
@@ -206,8 +209,8 @@ class EvalStep(nn.Cell):
         return ops.where(real, rank, ops.full_like(labels, -1)), ops.where(real, loss, ops.zeros_like(loss))
 
 
-def first_inputs(batch: int, size: int, channels: int) -> tuple[Tensor, ...]:
+def first_inputs(batch: int, size: int, channels: int, paths: int = 0) -> tuple[Tensor, ...]:
     """Inputs of a training step with the right shapes and types and no content, to compile with."""
     arrays = (np.zeros((batch, size, size, channels), np.uint8), np.zeros(batch, np.int32), np.float32(1), np.ones((size, size, 1), np.float32),
-              np.zeros((batch, 4), np.int32), np.zeros((size, size, channels), np.float32), np.float32(0))
+              np.zeros((batch, 4), np.int32), np.zeros((size, size, channels), np.float32), np.zeros((max(paths, 1), batch), np.float32), np.float32(0))
     return tuple(Tensor(array) for array in arrays)

@@ -58,7 +58,7 @@ def gradients(name: str, size: int) -> tuple[float, dict[str, np.ndarray]]:
     weights = ms.ParameterTuple(net.trainable_params())
     inputs = first_inputs(2, size, 3)
     function = ops.value_and_grad(Loss(net, StepOptions(**UNCHANGED)), None, weights)
-    loss, found = function(pictures_to_step(fill.image(2, size)), Tensor(fill.labels(2).astype(np.int32)), *inputs[2:6], Tensor(1.0, ms.float32))
+    loss, found = function(pictures_to_step(fill.image(2, size)), Tensor(fill.labels(2).astype(np.int32)), *inputs[2:7], Tensor(1.0, ms.float32))
     return float(loss.asnumpy()), {weight.name: gradient.asnumpy() for weight, gradient in zip(weights, found)}
 
 
@@ -79,7 +79,7 @@ def trajectory(name: str, size: int, **options: Any) -> tuple[list[float], list[
     net = filled(name, drop_path_rate=0.0).set_train(True)
     decayed = [is_decayed(weight.name, weight.ndim, "norm_and_bias", net.no_weight_decay()) for weight in net.trainable_params()]
     step = TrainStep(net, decayed, StepOptions(**UNCHANGED, **options))
-    unused = first_inputs(TRAJECTORY_BATCH, size, 3)[2:6]
+    unused = first_inputs(TRAJECTORY_BATCH, size, 3)[2:7]
     losses, norms = [], []
     for number in range(TRAJECTORY_STEPS):
         images, labels = trajectory_batch(number, size)

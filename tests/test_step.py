@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
@@ -11,7 +11,7 @@ from golden import FOLDER, VARIANTS
 from mindspore import Tensor, nn, ops
 
 from mindvit.data.mixing import Draw, Prepare, draw
-from mindvit.layers.basic import DropPath, set_precision
+from mindvit.layers.basic import DropPath, number_drop_paths, set_precision
 from mindvit.loss import SoftTargetCrossEntropy
 from mindvit.models import create_model, list_models
 from mindvit.models.crossvit import drop_paths
@@ -33,7 +33,7 @@ def batch(size: int = 24, count: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 def inputs(lr: float, count: int = 4) -> tuple[Tensor, ...]:
     images, labels = batch(count=count)
-    return (Tensor(images), Tensor(labels), *first_inputs(count, 24, 3)[2:6], Tensor(lr, ms.float32))
+    return (Tensor(images), Tensor(labels), *first_inputs(count, 24, 3, paths=32)[2:7], Tensor(lr, ms.float32))
 
 
 @pytest.mark.parametrize("key, smoothing", [("cross_entropy", 0.0), ("label_smoothing_0.1", 0.1)])
@@ -61,28 +61,29 @@ def test_prepare_normalises_erases_and_mixes_in_this_order() -> None:
     images, _ = batch(size=6)
     random = np.random.default_rng(1)
     chance = Draw(np.float32(0.5), random.random((6, 6, 1), np.float32), np.array([[1, 4, 2, 6], [0, 0, 0, 0], [0, 6, 0, 1], [5, 6, 5, 6]], np.int32),
-                  random.standard_normal((6, 6, 3), np.float32))
+                  random.standard_normal((6, 6, 3), np.float32), np.zeros((1, 4), np.float32))
     x = (images / 255 - MEAN) / STD
     for picture, (top, bottom, left, right) in zip(x, chance.boxes):
         picture[top:bottom, left:right] = chance.noise[top:bottom, left:right]
     x = x * chance.own_pixel + x[::-1] * (1 - chance.own_pixel)
-    ours = Prepare(MEAN, STD, erase=True, mix=True)(Tensor(images), *(Tensor(item) for item in chance[1:])).asnumpy()
+    ours = Prepare(MEAN, STD, erase=True, mix=True)(Tensor(images), *(Tensor(item) for item in chance[1:4])).asnumpy()
     assert np.abs(ours - x.transpose(0, 3, 1, 2)).max() < 1e-5
 
 
 def test_draws_depend_on_seed_step_and_rank_alone() -> None:
     augment = AugmentOptions(mixup=0.8, cutmix=1.0, re_prob=0.5)
-    where = {"batch": 8, "size": 32, "channels": 3}
+    where = {"batch": 8, "size": 32, "channels": 3, "paths": 2}
     first = draw(augment, **where, seed=1, step=2, rank=0)
     again = draw(augment, **where, seed=1, step=2, rank=0)
     assert all(np.array_equal(a, b) for a, b in zip(first, again))
     for other in ({"seed": 2, "step": 2, "rank": 0}, {"seed": 1, "step": 3, "rank": 0}, {"seed": 1, "step": 2, "rank": 1}):
-        assert not np.array_equal(first.noise, draw(augment, **where, **other).noise)
+        again = draw(augment, **where, **other)
+        assert not np.array_equal(first.noise, again.noise) and not np.array_equal(first.paths, again.paths)
 
 
 def test_draws_have_the_published_frequencies() -> None:
     augment = AugmentOptions(mixup=0.8, cutmix=1.0, re_prob=0.25)
-    draws = [draw(augment, batch=16, size=40, channels=1, seed=0, step=step, rank=0) for step in range(400)]
+    draws = [draw(augment, batch=16, size=40, channels=1, paths=0, seed=0, step=step, rank=0) for step in range(400)]
     cut = [item for item in draws if set(np.unique(item.own_pixel)) <= {0, 1}]
     assert 0.4 < len(cut) / len(draws) < 0.6  # switch probability 0.5
     assert all(abs(float(item.own_label) - item.own_pixel.mean()) < 1e-6 for item in draws)  # labels follow the pixels' true share
@@ -91,7 +92,7 @@ def test_draws_have_the_published_frequencies() -> None:
     area = heights * widths / 1600
     assert 0.22 < (area > 0).mean() < 0.28 and boxes.min() >= 0 and boxes.max() <= 40
     assert area[area > 0].min() > 0.01 and area.max() < 0.36
-    quiet = draw(AugmentOptions(), batch=4, size=8, channels=3, seed=0, step=0, rank=0)
+    quiet = draw(AugmentOptions(), batch=4, size=8, channels=3, paths=0, seed=0, step=0, rank=0)
     assert quiet.own_label == 1 and (quiet.own_pixel == 1).all() and not quiet.boxes.any()
 
 
@@ -168,16 +169,20 @@ def test_drop_path_drops_whole_samples() -> None:
     class Cell(nn.Cell):
         def __init__(self) -> None:
             super().__init__()
-            self.drop = DropPath(0.25)
+            self.first, self.drop = DropPath(0.5), DropPath(0.25)
 
-        def construct(self, x: Tensor) -> Tensor:
-            return self.drop(x, 400)
+        def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+            return self.drop(x, 400, chances)
 
     cell, x = Cell(), Tensor(np.ones((400 * 3, 5), np.float32))
     assert np.array_equal(cell.set_train(False)(x).asnumpy(), x.asnumpy())
     kept = cell.set_train(True)(x).asnumpy().reshape(400, -1)
     assert all(len(set(row)) == 1 for row in kept) and set(np.unique(kept)) == {np.float32(0), np.float32(1 / 0.75)}
     assert 0.65 < (kept[:, 0] > 0).mean() < 0.85
+    assert number_drop_paths(cell) == 2
+    chances = np.random.default_rng(0).random((2, 400), np.float32)
+    given = cell(x, Tensor(chances)).asnumpy().reshape(400, -1)
+    assert np.abs(given - np.where(chances[1] >= 0.25, 1 / 0.75, 0)[:, None]).max() < 1e-6
 
 
 @pytest.mark.parametrize("name", list_models("crossvit*"))

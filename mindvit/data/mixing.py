@@ -1,4 +1,4 @@
-"""Mixup, cutmix and random erasing: what is drawn (on the host, a function of seed and step) and the cell that applies it.
+"""Mixup, cutmix, random erasing, stochastic depth: what is drawn (on the host, a function of seed and step) and the cell that applies it.
 
 The cell is part of the compiled step and takes uint8 pictures, so that a quarter of the bytes of float pictures travels.
 """
@@ -21,17 +21,19 @@ class Draw(NamedTuple):
     """One step's randomness. A picture's partner is the one as far from the batch's end as it is from the start (timm).
 
     own_label: () share of a picture's own label; own_pixel: (H, W, 1) share of its own pixels, both float32;
-    boxes: (B, 4) int32 erased boxes as top, bottom, left, right (empty: none); noise: (H, W, C) float32 that fills them.
+    boxes: (B, 4) int32 erased boxes as top, bottom, left, right (empty: none); noise: (H, W, C) float32 that fills them;
+    paths: (drop paths, B) float32, uniform in 0..1.
     """
 
     own_label: np.ndarray
     own_pixel: np.ndarray
     boxes: np.ndarray
     noise: np.ndarray
+    paths: np.ndarray
 
 
-def draw(augment: AugmentOptions, *, batch: int, size: int, channels: int, seed: int, step: int, rank: int) -> Draw:
-    """What mixup, cutmix and erasing do to the batch of `step` on `rank`."""
+def draw(augment: AugmentOptions, *, batch: int, size: int, channels: int, paths: int, seed: int, step: int, rank: int) -> Draw:
+    """What mixup, cutmix, erasing and stochastic depth do to the batch of `step` on `rank`."""
     random = np.random.Generator(np.random.PCG64([seed, step, rank]))
     own_label, own_pixel = _mix(augment, size, random)
     boxes = np.zeros((batch, 4), np.int32)
@@ -40,7 +42,7 @@ def draw(augment: AugmentOptions, *, batch: int, size: int, channels: int, seed:
         boxes[index] = _erased_box(augment, size, random)
     if augment.re_prob and augment.re_value == "random":
         noise = random.standard_normal(noise.shape, np.float32)
-    return Draw(np.asarray(own_label, np.float32), own_pixel, boxes, noise)
+    return Draw(np.asarray(own_label, np.float32), own_pixel, boxes, noise, random.random((max(paths, 1), batch), np.float32))
 
 
 def _mix(augment: AugmentOptions, size: int, random: np.random.Generator) -> tuple[float, np.ndarray]:

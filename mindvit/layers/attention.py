@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
@@ -40,10 +42,11 @@ class Block(nn.Cell):
         super().__init__()
         self.norm1 = LayerNorm(channels, eps)
         self.attn = SelfAttention(channels, heads, attn_drop, drop)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path1 = DropPath(drop_path)
         self.norm2 = LayerNorm(channels, eps)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop)
+        self.drop_path2 = DropPath(drop_path)
 
-    def construct(self, x: Tensor, batch: int) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), batch), batch)
-        return x + self.drop_path(self.mlp(self.norm2(x)), batch)
+    def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None) -> Tensor:
+        x = x + self.drop_path1(self.attn(self.norm1(x), batch), batch, chances)
+        return x + self.drop_path2(self.mlp(self.norm2(x)), batch, chances)

@@ -84,19 +84,33 @@ class Dropout(nn.Cell):
 class DropPath(nn.Cell):
     """Stochastic depth (Huang et al. 2016): drops a sample's residual branch with probability `rate` while training.
 
-    x: (B*N, C) with `batch` = B, the rows of a sample kept or dropped together and scaled by 1 / (1 - rate).
+    x: (B*N, C) with `batch` = B, the rows of a sample kept or dropped together and scaled by 1 / (1 - rate). chances: (cells, B)
+    float32, uniform in 0..1, a row for each of the network's cells of this kind (see number_drop_paths): what a training step
+    passes down so that a run can be repeated, which the CPU kernel of nn.Dropout can't promise. Without them that is used.
     """
 
     def __init__(self, rate: float):
         super().__init__()
-        self.active = rate > 0
+        self.rate = rate
+        self.row = 0
         self.drop = nn.Dropout(p=rate)
 
-    def construct(self, x: Tensor, batch: int) -> Tensor:
-        if not self.active:
+    def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None) -> Tensor:
+        if self.rate == 0:
             return x
-        keep = self.drop(ops.ones((batch, 1), x.dtype))
+        if chances is None:
+            keep = self.drop(ops.ones((batch, 1), x.dtype))
+        else:
+            keep = (chances[self.row] >= self.rate).astype(x.dtype).expand_dims(1) / (1 - self.rate)
         return (x.reshape(batch, -1) * keep).reshape(x.shape)
+
+
+def number_drop_paths(net: nn.Cell) -> int:
+    """Give each DropPath cell that drops anything its row of the chances; how many rows there are."""
+    cells = [cell for _, cell in net.cells_and_names() if isinstance(cell, DropPath) and cell.rate > 0]
+    for row, cell in enumerate(cells):
+        cell.row = row
+    return len(cells)
 
 
 class Mlp(nn.Cell):

@@ -11,7 +11,7 @@ Shapes: B batch, N tokens with the class token first, C channels, h heads, d cha
 
 from __future__ import annotations
 
-from typing import Sequence, Union
+from typing import Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
@@ -86,8 +86,8 @@ class CrossAttentionBlock(nn.Cell):
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
         self.drop_path = DropPath(drop_path)
 
-    def construct(self, cls: Tensor, rows: Tensor) -> Tensor:
-        return cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(rows)), cls.shape[0])
+    def construct(self, cls: Tensor, rows: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+        return cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(rows)), cls.shape[0], chances)
 
 
 def projection(inputs: int, outputs: int) -> nn.SequentialCell:
@@ -113,19 +113,19 @@ class MultiScaleBlock(nn.Cell):
             CrossAttentionBlock(width, head, drop, attn_drop, drop_paths[1][-1]) for width, head in zip(widths[::-1], heads[::-1])])
         self.revert_projs = nn.CellList([projection(widths[1], widths[0]), projection(widths[0], widths[1])])
 
-    def branch(self, index: int, rows: Tensor, batch: int) -> Tensor:
+    def branch(self, index: int, rows: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
         for block in self.blocks[index]:
-            rows = block(rows, batch)
+            rows = block(rows, batch, chances)
         return rows
 
-    def fuse(self, index: int, cls: Tensor, rows: Tensor) -> Tensor:
-        return self.revert_projs[index](self.fusion[index](self.projs[index](cls), rows))
+    def fuse(self, index: int, cls: Tensor, rows: Tensor, chances: Optional[Tensor]) -> Tensor:
+        return self.revert_projs[index](self.fusion[index](self.projs[index](cls), rows, chances))
 
-    def construct(self, small: Tensor, large: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def construct(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rows of both branches -> new class token (B, C) and rows with the old one, of the small and the large branch."""
-        small, large = self.branch(0, small, batch), self.branch(1, large, batch)
-        small_cls = self.fuse(0, class_token(small, batch), large)
-        large_cls = self.fuse(1, class_token(large, batch), small)
+        small, large = self.branch(0, small, batch, chances), self.branch(1, large, batch, chances)
+        small_cls = self.fuse(0, class_token(small, batch), large, chances)
+        large_cls = self.fuse(1, class_token(large, batch), small, chances)
         return small_cls, small, large_cls, large
 
 
@@ -174,7 +174,7 @@ def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
 
 
 class CrossViT(nn.Cell):
-    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads.
+    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads; chances: see DropPath.
 
     A picture whose height is not a branch's is resized for that branch (bicubic, to a square), as in the authors' code; one
     whose height is, must be square. num_classes=0 gives the two normalised class tokens side by side.
@@ -217,14 +217,14 @@ class CrossViT(nn.Cell):
         tokens = self.pos_drop(ops.cat((cls, patches), 1) + self.pos_embed[index])
         return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)
 
-    def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""
         batch = x.shape[0]
         small, large = self.tokens(0, x), self.tokens(1, x)
-        small_cls, small, large_cls, large = self.blocks[0](small, large, batch)
+        small_cls, small, large_cls, large = self.blocks[0](small, large, batch, chances)
         for block in self.blocks[1:]:
             small, large = with_class_token(small_cls, small), with_class_token(large_cls, large)
-            small_cls, small, large_cls, large = block(small, large, batch)
+            small_cls, small, large_cls, large = block(small, large, batch, chances)
         return self.norm[0](small_cls), self.norm[1](large_cls)
 
     def forward_head(self, small: Tensor, large: Tensor) -> Tensor:
@@ -233,8 +233,8 @@ class CrossViT(nn.Cell):
             return ops.cat((small, large), 1)
         return (self.head[0](small).astype(ms.float32) + self.head[1](large).astype(ms.float32)) / 2
 
-    def construct(self, x: Tensor) -> Tensor:
-        small, large = self.forward_features(x)
+    def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+        small, large = self.forward_features(x, chances)
         return self.forward_head(small, large)
 
 
