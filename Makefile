@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.9 python3; d
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
-.PHONY: quickstart test lint goldens docs clean
+.PHONY: quickstart test test-oldest lint goldens docs clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
@@ -15,6 +15,13 @@ quickstart: $(VENV)/ready
 
 test: $(VENV)/ready-for-tests lint
 	$(BIN)/python -m pytest
+
+# the lowest versions that are supported, on what depends on them most
+test-oldest:
+	@$(PYTHON) scripts/check_python.py
+	@$(PYTHON) -m venv $(VENV)-oldest
+	@$(VENV)-oldest/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements.txt -c requirements-oldest.txt pytest
+	$(VENV)-oldest/bin/python -m pytest tests/test_step.py tests/test_weights.py tests/test_parts.py "tests/test_goldens.py::test_logits[crossvit_9]"
 
 lint: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .

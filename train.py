@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Sequence
 
 from mindvit import errors
-from mindvit.commandline import describe, parse
 
 EXTRA = ((("--print_config",), {"action": "store_true", "help": "print the resolved recipe, with the file each value came from, and stop"}),)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Train; UserError for anything that the user can mend."""
+    from mindvit.commandline import describe, parse  # after errors.run has looked at the environment
+
     recipe, given = parse(arguments, "Train a vision transformer as a recipe says.", EXTRA)
     if given.get("print_config"):
         print(describe(recipe))

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Sequence
 
 from mindvit import errors
-from mindvit.commandline import parse
 
 
 def main(arguments: Sequence[str]) -> None:
     """Validate; UserError for anything that the user can mend."""
+    from mindvit.commandline import parse  # after errors.run has looked at the environment
+
     recipe, _ = parse(arguments, "Measure the accuracy of a checkpoint on the validation pictures.")
     from mindvit.evaluation import validate  # MindSpore takes seconds to import: not for --help
 

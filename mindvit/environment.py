@@ -9,6 +9,7 @@ from importlib import metadata
 PYTHON = ((3, 9), (3, 12))
 MINDSPORE = ((2, 7), (2, 10))
 NUMPY = ((1, 25), (1, 26))
+OTHERS = ("pyyaml", "pillow", "safetensors", "tqdm")
 
 
 class EnvironmentMismatch(ImportError):
@@ -37,3 +38,6 @@ def check() -> None:
             raise EnvironmentMismatch(f"mindvit needs {name}, which is not installed: pip install '{wanted}'") from None
         if not bounds[0] <= _numbers(version) <= bounds[1]:
             raise EnvironmentMismatch(f"mindvit needs {name} {_range(bounds)}, this is {version}: pip install '{wanted}'")
+    missing = [name for name in OTHERS if not any(metadata.distributions(name=name))]
+    if missing:
+        raise EnvironmentMismatch(f"mindvit needs {', '.join(missing)}: pip install -r requirements.txt")

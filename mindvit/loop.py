@@ -144,7 +144,8 @@ class Run:
 
     def note(self, epoch: int, loss: float, score: Score, average: Optional[Score]) -> None:
         """One line on the screen and one in the run's CSV."""
-        self.say(f"epoch {epoch + 1}/{self.recipe.schedule.epoch_size}  train loss {loss:.4f}  {score}" + (f"  ema {average}" if average else ""))
+        self.say(f"epoch {epoch + 1}/{self.recipe.schedule.epoch_size}  train loss {loss:.4f}  {score}" + (f"  ema {average}" if average else "")
+                 + (f"  {len(self.train.bad)} bad pictures" if self.train.bad else ""))
         if self.device.is_main:
             log.append_csv(self.folder / "log.csv", {
                 "epoch": epoch + 1, "train_loss": f"{loss:.6f}", "val_loss": f"{score.loss:.6f}", "top1": f"{score.top1:.4f}", "top5": f"{score.top5:.4f}",
@@ -172,7 +173,7 @@ class Run:
         row = result.performance_row(self.setting, self.meter, self.params, score, self.config, path)
         if self.device.is_main:
             log.say("\n" + log.table(row) + (f"\nmoving average: {average}" if average else "") + "\n")
-            more = {**row, **result.circumstances(self.setting, self.meter, time.time() - self.started)}
+            more = {**row, **result.circumstances(self.setting, self.meter, time.time() - self.started), "bad pictures": len(self.train.bad)}
             log.write_json(self.folder / "result.json", more)
             log.append_csv(Path(self.recipe.log.results_csv), more)
         return row

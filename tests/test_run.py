@@ -141,7 +141,7 @@ def test_validate_refuses_other_checkpoints(folder: Path, alone: Path, tmp_path:
     assert "doesn't fit" in refused([*validating, "--ckpt_path", str(path), "--img_size", "36,16"], validate)
 
 
-def test_training_refuses_wrong_data(folder: Path, tmp_path: Path) -> None:
+def test_training_refuses_wrong_data(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     assert "data_dir" in refused(SMALL)
     assert "nowhere" in refused(options(tmp_path / "nowhere", tmp_path))
     other = shutil.copytree(folder, tmp_path / "other")
@@ -153,6 +153,9 @@ def test_training_refuses_wrong_data(folder: Path, tmp_path: Path) -> None:
     (other / "train" / "class_0" / "000_jpeg_rgb.JPEG").write_bytes(b"\xff\xd8 no picture")
     assert "000_jpeg_rgb.JPEG" in refused(options(other, tmp_path / "out", "--batch_size", "8", "--bad_image", "stop"))
     assert not list((tmp_path / "out").glob("*.ckpt"))
+    fit(parse(options(other, tmp_path / "out", "--batch_size", "8"), "")[0])  # skip is the default: named, counted, and the run goes on
+    assert "000_jpeg_rgb.JPEG can't be decoded" in capfd.readouterr().err
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["bad pictures"] == 1
 
 
 def test_an_output_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
