@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -15,3 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 def graph_mode() -> None:
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
+
+
+def pytest_sessionfinish() -> None:
+    gc.collect()  # cells that outlive the interpreter's modules complain at exit
