@@ -23,7 +23,7 @@ HALF = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 
 @dataclass(frozen=True)
 class Device:
-    """What a run got: device, graph level, half-precision type (None: float32), and its place among the ranks."""
+    """What a run got: device, graph level, half-precision type (None: float32), its place among the ranks, and how many share its machine."""
 
     target: str
     jit_level: str
@@ -32,6 +32,7 @@ class Device:
     half: Optional[ms.dtype.Type]
     rank: int = 0
     ranks: int = 1
+    local_ranks: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -72,11 +73,6 @@ def launched_ranks() -> tuple[int, int]:
     return int(environment.get("RANK_ID", "0")), int(environment.get("RANK_SIZE", "1"))
 
 
-def local_ranks() -> int:
-    """Ranks that share this machine's cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or launched_ranks()[1])
-
-
 def choose_target(wanted: str) -> tuple[str, str]:
     """(device, why the better ones were passed over). UserError if a device asked for by name can't be used."""
     reasons = []
@@ -113,16 +109,16 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
     else:
         jit_level = "PyNative"
         ms.set_context(mode=ms.PYNATIVE_MODE)
-    rank, ranks = launched_ranks()
+    (rank, ranks), neighbours = launched_ranks(), 1
     if not runtime.distribute:
         if ranks > 1:
             raise UserError(f"distribute is False, but the launcher started {ranks} processes (run python train.py without msrun, or leave distribute out)")
     elif ranks > 1:
         communication.init()
-        rank, ranks = communication.get_rank(), communication.get_group_size()
+        rank, ranks, neighbours = communication.get_rank(), communication.get_group_size(), communication.get_local_rank_size()
         ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=ranks)
     else:
         changes.append("one process (no launcher: the run is alone)")
     half = HALF[precision.amp_type] if (amp, val_amp) != ("O0", "O0") else None
     cards = f"{ranks} x {target}" if ranks > 1 else target
-    return Device(target, jit_level, amp, val_amp, half, rank, ranks), f"device: {cards}" + "".join(f"; {change}" for change in changes)
+    return Device(target, jit_level, amp, val_amp, half, rank, ranks, neighbours), f"device: {cards}" + "".join(f"; {change}" for change in changes)

@@ -21,6 +21,7 @@ from mindvit.errors import UserError
 from mindvit.evaluation import Score, evaluate
 from mindvit.layers.basic import set_precision
 from mindvit.meter import Meter
+from mindvit.models import model_info
 from mindvit.optim import is_decayed, learning_rate
 from mindvit.recipe import Recipe
 from mindvit.setting import build, prepare, step_options
@@ -39,6 +40,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, config: Optional[str]):
         self.started = time.time()
+        model_info(recipe.model.model)  # a misspelt name is told before a million files are listed
         self.train = open_source(recipe.data, "train")
         self.val = open_source(recipe.data, "val", self.train.class_names)
         check_same_classes(self.train, self.val)

@@ -18,6 +18,8 @@ from mindvit.recipe import Recipe, Triple
 from mindvit.step import StepOptions
 from mindvit.weights import load_weights
 
+CHANNELS = 3  # of every picture that a source gives
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -54,13 +56,15 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
     wanted = recipe.model.num_classes
     if wanted is not None and wanted < classes:
         raise UserError(f"num_classes is {wanted}, but the data set has {classes} classes (leave num_classes out to take them all)")
+    if recipe.model.in_channels != CHANNELS:
+        raise UserError(f"in_channels is {recipe.model.in_channels}, but pictures are read as RGB, {CHANNELS} channels (other inputs: mindvit.create_model)")
     chosen, line = device.set_up(recipe.runtime, recipe.precision)
     ms.set_seed(recipe.runtime.seed + chosen.rank)  # ranks drop different paths; rank 0's weights are sent to all
     if chosen.is_main:
         log.say(line)
         if without_effect(recipe):
             log.say(f"keys without effect: {without_effect(recipe)}")
-    workers = recipe.data.num_parallel_workers or default_workers(device.local_ranks())
+    workers = recipe.data.num_parallel_workers or default_workers(chosen.local_ranks)
     return Setting(recipe, info, chosen, wanted or classes, workers)
 
 

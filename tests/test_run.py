@@ -150,6 +150,8 @@ def test_training_refuses_wrong_data(folder: Path, tmp_path: Path, capfd: pytest
     shutil.rmtree(other / "val" / "class_9")
     assert "num_classes is 1" in refused(options(other, tmp_path, "--num_classes", "1"))
     assert "batch_size" in refused(options(other, tmp_path, "--batch_size", "64"))
+    assert "in_channels is 1" in refused(options(other, tmp_path, "--in_channels", "1"))
+    assert "unknown model" in refused([*options(tmp_path / "nowhere", tmp_path), "--model", "crossvit_10"])
     (other / "train" / "class_0" / "000_jpeg_rgb.JPEG").write_bytes(b"\xff\xd8 no picture")
     assert "000_jpeg_rgb.JPEG" in refused(options(other, tmp_path / "out", "--batch_size", "8", "--bad_image", "stop"))
     assert not list((tmp_path / "out").glob("*.ckpt"))
