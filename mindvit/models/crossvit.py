@@ -39,7 +39,7 @@ class CrossAttention(nn.Cell):
 
     rows hold the other branch's class token in front of its patches; what is seen in its place is cls. A single query lets
     the products be reordered, q.(W_k y) = (W_k^T q).y and sum_n a_n (W_v y_n) = W_v (sum_n a_n y_n), so that neither keys nor
-    values of the N tokens are formed: 4hNC multiply-adds instead of 2NC^2 + 2NC. The key bias adds one number to all scores of
+    values of the N tokens are formed: 2hNC multiply-adds instead of 2NC^2 + 2NC. The key bias adds one number to all scores of
     a query and cancels in the softmax; its parameter is kept because the authors' weights have it.
     """
 
@@ -78,7 +78,7 @@ class CrossAttention(nn.Cell):
 
 
 class CrossAttentionBlock(nn.Cell):
-    """cls + attention(norm(cls), norm(rows)): eq. 5 of the paper; there is no MLP. cls: (B, C); rows: (B*N, C)."""
+    """cls + attention(norm(cls), norm(rows)), section 3.3 of the paper; there is no MLP. cls: (B, C); rows: (B*N, C)."""
 
     def __init__(self, channels: int, heads: int, drop: float, attn_drop: float, drop_path: float):
         super().__init__()
@@ -96,7 +96,7 @@ def projection(inputs: int, outputs: int) -> nn.SequentialCell:
 
 
 class MultiScaleBlock(nn.Cell):
-    """Transformer blocks in each branch, then one cross attention each way (figure 3 and 4d of the paper).
+    """Transformer blocks in each branch, then one cross attention each way (section 3.3 of the paper).
 
     widths, depths, heads: one number a branch; drop_paths: the rates of all of a branch's blocks, of both branches.
     """
@@ -148,7 +148,7 @@ class PatchEmbed(nn.Cell):
         super().__init__()
         if stem == "patch":
             self.proj: nn.Cell = Conv2d(channels, width, PATCH[branch], PATCH[branch], 0)
-        else:  # section 3.1, "three convolutional layers": strides that multiply to 12 and to 16
+        else:  # the dagger: three convolutions, with strides that multiply to 12 and to 16
             second, third = ((3, 3, 0), (3, 1, 1)) if branch == 0 else ((3, 2, 1), (3, 2, 1))
             self.proj = nn.SequentialCell(
                 Conv2d(channels, width // 4, 7, 4, 3), nn.ReLU(), Conv2d(width // 4, width // 2, *second), nn.ReLU(), Conv2d(width // 2, width, *third))
