@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any, NoReturn, Optional, Sequence
+from typing import Any, NoReturn, Sequence
 
 import yaml
 
 from mindvit.errors import UserError, nearest
-from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, Recipe, build, convert, type_name
+from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, Recipe, build, type_name
 
 COMMAND_LINE = "command line"
 
@@ -77,15 +77,14 @@ def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, An
     return result
 
 
-def parse(arguments: Sequence[str], description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (),
-          config: Optional[Path] = None) -> tuple[Recipe, dict[str, Any]]:
+def parse(arguments: Sequence[str], description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = ()) -> tuple[Recipe, dict[str, Any]]:
     """The recipe that a command line means, and the values of the command's `extra` arguments by name."""
     known, rest = parser(description, extra).parse_known_args(arguments)
     if rest:
         flags = [f"--{key}" for key in FIELDS]
         raise UserError(f"{COMMAND_LINE}: unknown argument {rest[0]!r}{nearest(rest[0].split('=')[0], flags)} (all options: --help)")
     given = vars(known)
-    path = given.pop("config", config)
+    path = given.pop("config", None)
     values, origins = read_recipe(Path(path)) if path else ({}, {})
     overrides = {key: given.pop(key) for key in list(given) if key in FIELDS}
     values.update(overrides)
@@ -106,6 +105,3 @@ def without_effect(recipe: Recipe) -> str:
     """The MindCV keys that were given and change nothing, with reasons; an empty string if there are none."""
     given = [key for key in recipe.origins if key in WITHOUT_EFFECT]
     return "; ".join(f"{key} ({WITHOUT_EFFECT[key]})" for key in given)
-
-
-__all__ = ["convert", "describe", "parse", "parser", "read_recipe", "without_effect"]

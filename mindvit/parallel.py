@@ -55,9 +55,3 @@ def same_weights(net: nn.Cell, ranks: int) -> None:
     halves = np.array([crc >> 16, crc & 0xFFFF], np.float64)
     if not np.array_equal(total(halves, ranks), halves * ranks):
         raise RuntimeError("the ranks' initial weights differ after the broadcast: training would average different networks")
-
-
-def barrier(ranks: int) -> None:
-    """Wait until every rank has come here."""
-    total([1.0], ranks)
-
