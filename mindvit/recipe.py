@@ -99,6 +99,17 @@ class OptimOptions:
 
 
 @dataclass(frozen=True)
+class DistillOptions:
+    """Distillation from a teacher network."""
+
+    distill_type: str = option("none", "what is learnt from the teacher: nothing, its distribution (soft) or its class (hard)", ("none", "soft", "hard"))
+    teacher: Optional[str] = option(None, "the teacher, a network by name; mindcv/NAME takes mindcv's")
+    teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights")
+    distill_alpha: float = option(0.5, "share of the teacher's term in the loss", low=0, high=1)
+    distill_tau: float = option(1.0, "temperature of soft distillation, more than 0", low=0)
+
+
+@dataclass(frozen=True)
 class ScheduleOptions:
     """The learning rate as a function of the step."""
 
@@ -161,8 +172,8 @@ class LogOptions:
 
 
 SECTIONS = {
-    "data": DataOptions, "augment": AugmentOptions, "model": ModelOptions, "optim": OptimOptions, "schedule": ScheduleOptions,
-    "precision": PrecisionOptions, "runtime": RuntimeOptions, "checkpoint": CheckpointOptions, "log": LogOptions,
+    "data": DataOptions, "augment": AugmentOptions, "model": ModelOptions, "optim": OptimOptions, "distill": DistillOptions,
+    "schedule": ScheduleOptions, "precision": PrecisionOptions, "runtime": RuntimeOptions, "checkpoint": CheckpointOptions, "log": LogOptions,
 }
 
 # Keys of MindCV's files that change nothing here, and why.
@@ -183,6 +194,7 @@ class Recipe:
     augment: AugmentOptions
     model: ModelOptions
     optim: OptimOptions
+    distill: DistillOptions
     schedule: ScheduleOptions
     precision: PrecisionOptions
     runtime: RuntimeOptions
@@ -294,13 +306,19 @@ def build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
 
 
 def _cross_check(recipe: Recipe) -> None:
-    schedule, augment, data = recipe.schedule, recipe.augment, recipe.data
+    schedule, augment, data, distill = recipe.schedule, recipe.augment, recipe.data, recipe.distill
+    switched_off = recipe.origins["distill_type"] != "default"  # said, so that --distill_type none is enough for a recipe with a teacher
     rules = [
         ("warmup_epochs", schedule.warmup_epochs > schedule.epoch_size, f"is {schedule.warmup_epochs}, more than epoch_size = {schedule.epoch_size}"),
         ("data_dir", data.dataset == "digits" and data.data_dir is not None, "is given, but dataset: digits ships with mindvit and has no folder"),
         ("std", augment.std is not None and min(augment.std) <= 0, "must be positive"),
         ("mean", (augment.mean is None) != (augment.std is None), "and std must be given together"),
+        ("distill_type", distill.distill_type != "none" and not distill.teacher, f"is {distill.distill_type}, but no teacher is given: NAME or mindcv/NAME"),
+        ("distill_tau", distill.distill_tau <= 0, "must be positive"),
     ]
+    for key in ("teacher", "teacher_ckpt_path"):
+        unused = distill.distill_type == "none" and not switched_off and getattr(distill, key) is not None
+        rules.append((key, unused, "is given, but distill_type is none: say soft or hard"))
     for key in ("scale", "ratio", "re_scale", "re_ratio"):
         low, high = getattr(augment, key)
         rules.append((key, not 0 < low <= high, f"is ({low}, {high}), but must be two positive numbers, the smaller one first"))

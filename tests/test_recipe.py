@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import re
 from pathlib import Path
 from typing import Any, Callable
 
+import numpy as np
 import pytest
+from test_optim import EXACT, first_and_last, official
 
 import mindvit
 from mindvit.commandline import parse, read_recipe, read_yaml
@@ -16,7 +19,7 @@ from mindvit.recipe import FIELDS, WITHOUT_EFFECT, Recipe, build, convert, type_
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LEAVES = sorted(CONFIGS.glob("[!_]*/*.yaml"))
-OFFICIAL = [name for name in mindvit.list_models("crossvit_*") if not name.endswith("_384")]
+SHIPPED = [path.stem.replace("_ascend", "") for path in LEAVES if path.parent.name != "quickstart" and "_mindcv" not in path.stem]
 
 
 def error(call: Callable[[], Any]) -> str:
@@ -33,7 +36,15 @@ def wrong(**values: Any) -> str:
 
 
 def leaf(name: str, *arguments: str) -> Recipe:
-    return parse(["--config", str(CONFIGS / "crossvit" / f"{name}_ascend.yaml"), *arguments], "")[0]
+    return parse(["--config", str(CONFIGS / name.split("_")[0] / f"{name}_ascend.yaml"), *arguments], "")[0]
+
+
+def differences(before: str, after: str) -> dict[str, Any]:
+    """What the second recipe says otherwise than the first, beside its network and its folder."""
+    old, new = leaf(before).flat(), leaf(after).flat()
+    changed = {key: value for key, value in new.items() if old[key] != value}
+    assert (changed.pop("model"), changed.pop("ckpt_save_dir")) == (after, f"runs/{after}")
+    return changed
 
 
 @pytest.mark.parametrize("key, given, taken", [
@@ -63,7 +74,8 @@ def test_a_wrong_type_names_file_key_value_and_type(key: str, given: Any, says: 
 
 @pytest.mark.parametrize("key, given, says", [
     ("batch_size", 0, "at least 1"), ("hflip", 1.5, "at least 0 and at most 1"), ("hflip", -0.5, "at least 0 and at most 1"), ("lr", -1, "at least 0"),
-    ("crop_pct", 1.1, "at least 0.01 and at most 1"), ("epoch_size", 0, "at least 1"), ("drop_path_rate", 1.0, "at least 0 and at most 0.99")])
+    ("crop_pct", 1.1, "at least 0.01 and at most 1"), ("epoch_size", 0, "at least 1"), ("drop_path_rate", 1.0, "at least 0 and at most 0.99"),
+    ("distill_alpha", 1.5, "at least 0 and at most 1"), ("distill_alpha", -0.1, "at least 0 and at most 1"), ("distill_tau", -1, "at least 0")])
 def test_a_value_out_of_bounds_names_them(key: str, given: Any, says: str) -> None:
     text = wrong(**{key: given})
     assert text.startswith(f"f.yaml: {key} is {given}") and text.endswith(f"but must be {says}")
@@ -76,7 +88,7 @@ def test_bounds_are_included() -> None:
 @pytest.mark.parametrize("key, given, near", [
     ("amp_level", "O4", "O0, O1, O2, O3; did you mean O"), ("interpolation", "bicubik", "did you mean bicubic"), ("opt", "adam", "did you mean adamw?"),
     ("dataset", "image_net", "did you mean imagenet?"), ("scheduler", "cosine", "did you mean cosine_decay"), ("mode", 2, "one of 0, 1"),
-    ("drop_overflow_update", False, "one of True"), ("re_value", 1, "one of random, 0")])
+    ("drop_overflow_update", False, "one of True"), ("re_value", 1, "one of random, 0"), ("distill_type", "harder", "did you mean hard?")])
 def test_a_wrong_choice_names_the_choices_and_the_nearest(key: str, given: Any, near: str) -> None:
     text = wrong(**{key: given})
     assert text.startswith(f"f.yaml: {key} is {given!r}" if not isinstance(given, int) else f"f.yaml: {key} is ") and near in text
@@ -93,7 +105,12 @@ def test_an_unknown_key_names_the_nearest(key: str, near: str) -> None:
     ({"epoch_size": 3, "warmup_epochs": 5}, "f.yaml: warmup_epochs is 5, more than epoch_size = 3"),
     ({"dataset": "digits", "data_dir": "x"}, "f.yaml: data_dir is given, but dataset: digits"),
     ({"mean": [1, 1, 1]}, "f.yaml: mean and std must be given together"), ({"mean": [0, 0, 0], "std": [0, 1, 1]}, "f.yaml: std must be positive"),
-    ({"scale": [1.0, 0.1]}, "f.yaml: scale is (1.0, 0.1)"), ({"re_ratio": [0, 1]}, "f.yaml: re_ratio is (0.0, 1.0)")])
+    ({"scale": [1.0, 0.1]}, "f.yaml: scale is (1.0, 0.1)"), ({"re_ratio": [0, 1]}, "f.yaml: re_ratio is (0.0, 1.0)"),
+    ({"distill_type": "hard"}, "f.yaml: distill_type is hard, but no teacher is given"),
+    ({"distill_type": "soft", "teacher_ckpt_path": "t.ckpt"}, "f.yaml: distill_type is soft, but no teacher is given"),
+    ({"teacher": "crossvit_9"}, "f.yaml: teacher is given, but distill_type is none"),
+    ({"teacher_ckpt_path": "t.ckpt"}, "f.yaml: teacher_ckpt_path is given, but distill_type is none"),
+    ({"distill_type": "soft", "teacher": "crossvit_9", "distill_tau": 0}, "f.yaml: distill_tau must be positive")])
 def test_keys_that_contradict_each_other(values: dict[str, Any], says: str) -> None:
     assert wrong(**values).startswith(says)
 
@@ -217,30 +234,84 @@ def test_the_shipped_mindcv_recipe_trains_as_mindcv_s_own() -> None:
     assert (ours["re_scale"], ours["re_ratio"], ours["lr_reference_batch"], ours["aug_repeats"], ours["lr_lag"]) == ((0.02, 0.33), (0.3, 3.3), None, 0, 0)
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
-def test_the_authors_hyper_parameters(name: str) -> None:
-    expected = {
-        "model": name, "epoch_size": 300, "batch_size": 256, "opt": "adamw", "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.05,
-        "weight_decay_filter": "norm_and_bias", "lr": 5e-4, "lr_reference_batch": 512, "warmup_epochs": 5, "warmup_lr": 1e-6, "warmup_factor": None,
-        "min_lr": 1e-5, "clip_grad": False, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0, "mixup_prob": 1.0, "mixup_switch_prob": 0.5,
-        "auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 0.25, "re_value": "random", "re_scale": (0.02, 1 / 3), "re_ratio": (0.3, 10 / 3), "hflip": 0.5,
-        "vflip": 0.0, "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3), "interpolation": "bicubic", "image_resize": 240, "aug_repeats": 3, "ema": False,
-        "drop_path_rate": 0.1, "drop_rate": 0.0, "attn_drop_rate": 0.0, "amp_level": "O2", "amp_type": "float16", "device_target": "auto", "jit_level": "auto"}
-    values = leaf(name).flat()
-    assert {key: values[key] for key in expected} == expected
+# What the authors' repositories say, and for 384 px DeiT's where they say nothing; of the rows that fit a name, the later wins.
+AUTHORS: list[tuple[str, dict[str, Any]]] = [
+    ("*", {
+        "scheduler": "cosine_decay", "min_lr": 1e-5, "warmup_lr": 1e-6, "warmup_factor": None, "cosine_from_start": True, "lr_epoch_stair": True, "lr_lag": 0,
+        "epoch_size": 300, "lr": 5e-4, "lr_reference_batch": 512, "warmup_epochs": 5, "decay_epochs": None,
+        "opt": "adamw", "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.05, "weight_decay_filter": "norm_and_bias", "clip_grad": False, "ema": False,
+        "loss": "CE", "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0, "mixup_prob": 1.0, "mixup_switch_prob": 0.5, "distill_type": "none",
+        "auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.4, "re_prob": 0.25, "re_value": "random", "re_scale": (0.02, 1 / 3),
+        "re_ratio": (0.3, 10 / 3), "hflip": 0.5, "vflip": 0.0, "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3), "interpolation": "bicubic",
+        "aug_repeats": 0, "drop_rate": 0.0, "attn_drop_rate": 0.0, "amp_level": "O2", "val_amp_level": None, "amp_type": "float16",
+        "device_target": "auto", "jit_level": "auto"}),
+    ("crossvit_*", {"image_resize": 240, "batch_size": 256, "aug_repeats": 3, "drop_path_rate": 0.1, "lr_lag": 1}),
+    ("crossvit_*_384", {"image_resize": 408, "crop_pct": 1.0, "aug_repeats": 0, "drop_path_rate": 0.0}),
+    ("cvt_*", {"batch_size": 256, "drop_path_rate": 0.1, "val_amp_level": "O0"}),
+    ("cvt_21_*", {"batch_size": 128, "weight_decay": 0.1}),
+    ("cvt_21_224", {"aug_repeats": 3}),
+    ("cvt_w24_*", {"batch_size": 128, "weight_decay": 0.1, "drop_path_rate": 0.3}),
+    ("crossformer_*", {"image_resize": 224, "batch_size": 128, "lr": 1e-3, "lr_reference_batch": 1024, "warmup_epochs": 20, "lr_epoch_stair": False,
+                       "lr_lag": 1, "clip_grad": True, "clip_value": 5.0}),
+    *[(f"crossformer_{size}", {"drop_path_rate": rate}) for size, rate in (("tiny", 0.1), ("small", 0.2), ("base", 0.3), ("large", 0.5))],
+    ("xcit_*", {"batch_size": 128, "epoch_size": 400, "aug_repeats": 3, "lr_lag": 1, "ema": True, "ema_decay": 0.99996}),
+    *[(f"xcit_{size}_*", {"drop_path_rate": rate}) for size, rate in (
+        ("nano_12", 0.0), ("tiny_12", 0.0), ("tiny_24", 0.05), ("small_12", 0.05), ("small_24", 0.1), ("medium_24", 0.15), ("large_24", 0.25))],
+    ("xcit_*_distill", {"distill_type": "hard", "teacher": "mindcv/regnet_y_16gf", "teacher_ckpt_path": None, "distill_alpha": 0.5, "distill_tau": 1.0}),
+    *[(f"{family}_*_224*", {"image_resize": 224}) for family in ("cvt", "xcit")],
+    *[(f"{family}_*_384*", {"image_resize": 384}) for family in ("cvt", "xcit")],
+    *[(f"{family}_*_384*", {"batch_size": 64, "epoch_size": 30, "lr": 5e-6, "min_lr": 5e-6, "weight_decay": 1e-8}) for family in ("crossvit", "xcit")],
+]
 
 
-def test_fine_tuning_at_408_px_differs_from_training_in_these_keys_only() -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_authors_hyper_parameters_and_nothing_else(name: str) -> None:
+    expected = {**build({}, {}).flat(), "model": name, "ckpt_save_dir": f"runs/{name}"}
+    for pattern, values in AUTHORS:
+        if fnmatch.fnmatchcase(name, pattern):
+            expected.update(values)
+    assert leaf(name).flat() == expected
+
+
+@pytest.mark.parametrize("name, curve", [
+    ("crossvit_9", "crossvit_batch2048_warmup5"), ("cvt_13_224", "cvt_batch2048"), ("cvt_13_384", "cvt_batch2048"), ("crossformer_small", "crossformer"),
+    ("xcit_small_12_p16_224", "xcit_batch1024"), ("xcit_small_12_p16_224_distill", "xcit_batch1024")])
+def test_eight_cards_follow_the_authors_learning_rate(name: str, curve: str) -> None:
+    recipe, rates = leaf(name), official(curve)
+    np.testing.assert_allclose(first_and_last(recipe.schedule, 8 * recipe.data.batch_size), rates if rates.ndim == 2 else np.stack((rates, rates), 1), **EXACT)
+
+
+def test_fine_tuning_differs_from_training_in_these_keys_only() -> None:
+    deit = {"batch_size": 64, "epoch_size": 30, "lr": 5e-6, "min_lr": 5e-6, "weight_decay": 1e-8}
     for name in ("crossvit_15_dagger", "crossvit_18_dagger"):
-        before, after = leaf(name).flat(), leaf(f"{name}_384").flat()
-        assert {key: value for key, value in after.items() if before[key] != value} == {
-            "model": f"{name}_384", "ckpt_save_dir": f"runs/{name}_384", "image_resize": 408, "crop_pct": 1.0, "aug_repeats": 0, "drop_path_rate": 0.0,
-            "batch_size": 64, "epoch_size": 30, "lr": 5e-6, "min_lr": 5e-6, "weight_decay": 1e-8}
+        assert differences(name, f"{name}_384") == {**deit, "image_resize": 408, "crop_pct": 1.0, "aug_repeats": 0, "drop_path_rate": 0.0}
+    larger = [name for name in SHIPPED if fnmatch.fnmatchcase(name, "xcit_*_384_distill")]
+    assert len(larger) == 14
+    for name in larger:
+        assert differences(name.replace("_384", "_224"), name) == {**deit, "image_resize": 384}
 
 
-def test_every_network_has_a_recipe() -> None:
-    found = {path.stem for path in LEAVES}
-    assert {f"{name}_ascend" for name in mindvit.list_models()} <= found
+def test_the_larger_pictures_of_cvt_change_nothing_else() -> None:
+    assert differences("cvt_13_224", "cvt_13_384") == {"image_resize": 384}
+    assert differences("cvt_21_224", "cvt_21_384") == {"image_resize": 384, "aug_repeats": 0}
+    for name in ("cvt_13_384", "cvt_21_384"):
+        assert differences(name, f"{name}_22k") == {}
+
+
+def test_distillation_differs_from_training_in_these_keys_only() -> None:
+    distilled = [name for name in SHIPPED if fnmatch.fnmatchcase(name, "xcit_*_224_distill")]
+    assert len(distilled) == 14
+    for name in distilled:
+        assert differences(name.replace("_distill", ""), name) == {"distill_type": "hard", "teacher": "mindcv/regnet_y_16gf"}
+
+
+def test_distillation_is_switched_off_by_one_key() -> None:
+    recipe = leaf("xcit_nano_12_p16_224_distill", "--distill_type", "none")
+    assert (recipe.distill.distill_type, recipe.distill.teacher) == ("none", "mindcv/regnet_y_16gf")
+
+
+def test_every_network_has_a_recipe_and_every_recipe_a_network() -> None:
+    assert sorted(SHIPPED) == mindvit.list_models()
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -251,13 +322,16 @@ def test_a_recipe_that_ships_is_short_and_names_its_network(path: Path) -> None:
     if path.parent.name == "quickstart":
         assert recipe.data.dataset == "digits"
         return
-    text = path.read_text("utf-8")
+    text, command = path.read_text("utf-8"), f"--config configs/{info.family}/{path.name} --data_dir DIR"
     assert len(text.splitlines()) <= 20
     assert path.parent.name == info.family and re.sub(r"(_mindcv)?_ascend$", "", path.stem) == info.name
     assert recipe.augment.image_resize == info.input_size
     assert "This recipe's: not measured." in text
     if "_mindcv" not in path.stem:  # a published figure is the registry's, with its source
-        assert f"{info.acc1:.3f} / {info.acc5:.3f} % ({info.accuracy_source})" in text and f"--config configs/{info.family}/{path.name} --data_dir DIR" in text
+        figures = f"{info.acc1:.3f}" if info.acc5 is None else f"{info.acc1:.3f} / {info.acc5:.3f}"
+        assert f"authors' weights: {figures} % ({info.accuracy_source})" in text and command in text
+        assert (" --ckpt_path FILE" in text) == (recipe.schedule.epoch_size == 30 or info.name.endswith("_22k"))
+        assert (" --teacher_ckpt_path FILE" in text) == (recipe.distill.distill_type != "none")
 
 
 def test_no_recipe_repeats_what_it_inherits() -> None:
