@@ -12,7 +12,7 @@ from mindspore import Tensor, nn, ops
 
 from mindvit import device
 from mindvit.layers.basic import GELU, LayerNorm
-from mindvit.layers.conv import Conv2d
+from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 
 
 def values_and_gradients(cell: nn.Cell, x: np.ndarray) -> list[np.ndarray]:
@@ -34,7 +34,7 @@ def both(monkeypatch: pytest.MonkeyPatch, switch: str, build: Any, x: np.ndarray
         monkeypatch.setattr(device, switch, lambda slow=slow: slow)
         ms.set_seed(4)
         cell = build()
-        for parameter, scale in zip(cell.get_parameters(), (1.0, 0.5)):
+        for parameter, scale in zip(cell.trainable_params(), (1.0, 0.5)):
             parameter.set_data(Tensor(scale * np.random.default_rng(parameter.size).standard_normal(parameter.shape).astype(np.float32)))
         results.append(values_and_gradients(cell, x))
     assert len(results[0]) == 4
@@ -42,11 +42,62 @@ def both(monkeypatch: pytest.MonkeyPatch, switch: str, build: Any, x: np.ndarray
         assert ours.shape == reference.shape and np.abs(ours - reference).max() < 2e-5 * max(1, np.abs(reference).max())
 
 
-# the dagger stems' convolutions
-@pytest.mark.parametrize("kernel, stride, padding", [(7, 4, 3), (3, 3, 0), (3, 2, 1), (3, 1, 1)])
-def test_convolution_as_a_product(monkeypatch: pytest.MonkeyPatch, kernel: int, stride: int, padding: int) -> None:
-    x = np.random.default_rng(0).standard_normal((2, 4, 12, 12)).astype(np.float32)
-    both(monkeypatch, "convolution_is_slow", lambda: Conv2d(4, 6, kernel, stride, padding), x)
+class OnPictures(nn.Cell):
+    """A cell that works on maps, between pictures."""
+
+    def __init__(self, cell: nn.Cell):
+        super().__init__()
+        self.maps, self.cell = Maps(), cell
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.maps.to_pictures(self.cell(self.maps.of_pictures(x)))
+
+
+class Rows(nn.Cell):
+    """Pictures -> rows -> maps -> rows of a convolution."""
+
+    def __init__(self, cell: Conv2d):
+        super().__init__()
+        self.maps, self.cell = Maps(), cell
+
+    def construct(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        rows = self.maps.to_rows(self.maps.of_pictures(x))
+        return self.cell.rows(self.maps.of_rows(rows, batch, height, width))
+
+
+# the dagger stems' and CrossFormer's convolutions, and patches
+@pytest.mark.parametrize("around", [OnPictures, Rows])
+@pytest.mark.parametrize("kernel, stride, padding", [(7, 4, 3), (3, 3, 0), (3, 2, 1), (3, 1, 1), (4, 2, 1), (4, 4, 0)])
+def test_convolution_as_a_product(monkeypatch: pytest.MonkeyPatch, kernel: int, stride: int, padding: int, around: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4, 12, 16)).astype(np.float32)
+    both(monkeypatch, "convolution_is_slow", lambda: around(Conv2d(4, 6, kernel, stride, padding)), x)
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (7, 10), (9, 5), (1, 3)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolution_as_a_product(monkeypatch: pytest.MonkeyPatch, stride: int, height: int, width: int) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4, height, width)).astype(np.float32)
+    both(monkeypatch, "convolution_is_slow", lambda: OnPictures(DepthwiseConv3x3(4, stride)), x)
+
+
+def test_batch_norm_in_both_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = 2 * np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32) + 1
+    both(monkeypatch, "convolution_is_slow", lambda: OnPictures(BatchNorm(4)).set_train(True), x)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_batch_norm_is_pytorchs(monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+    monkeypatch.setattr(device, "convolution_is_slow", lambda: slow)
+    x = 2 * np.random.default_rng(0).standard_normal((3, 4, 1, 2)).astype(np.float32) + 1
+    cell = OnPictures(BatchNorm(4)).set_train(True)
+    mean, var = x.mean((0, 2, 3), dtype=np.float64), x.var((0, 2, 3), dtype=np.float64)
+    assert np.abs(cell(Tensor(x)).asnumpy() - (x - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]).max() < 1e-5
+    assert np.abs(cell.cell.running_mean.asnumpy() - 0.1 * mean).max() < 1e-6
+    assert np.abs(cell.cell.running_var.asnumpy() - (0.9 + 0.1 * var * 6 / 5)).max() < 1e-6  # unbiased: 6 values a channel
+    cell.set_train(False)
+    mean, var = cell.cell.running_mean.asnumpy()[:, None, None], cell.cell.running_var.asnumpy()[:, None, None]
+    assert np.abs(cell(Tensor(x)).asnumpy() - (x - mean) / np.sqrt(var + 1e-5)).max() < 1e-5
 
 
 @pytest.mark.parametrize("eps", [1e-6, 1e-2])

@@ -26,27 +26,36 @@ class SelfAttention(nn.Cell):
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
 
+    def attend(self, qkv: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+        """(groups of tokens, 3h, N, d) -> (groups, h, N, d); bias: (h, N, N) or (groups of a sample, h, N, N) float32, added to the scores."""
+        q, k, v = self.split(qkv)
+        scores = self.scores(q * self.scale, k).astype(ms.float32)              # groups h N N
+        if bias is not None:
+            scores = (scores.reshape(-1, *bias.shape) + bias).reshape(scores.shape)
+        weights = ops.softmax(scores, -1)
+        return self.mix(self.attn_drop(weights).astype(self.compute_type), v)
+
     def construct(self, x: Tensor, batch: int) -> Tensor:
         rows, channels = x.shape
         qkv = self.qkv(x).reshape(batch, rows // batch, 3 * self.heads, -1)     # B N 3h d
-        q, k, v = self.split(qkv.transpose(0, 2, 1, 3))                         # B h N d, each
-        weights = ops.softmax(self.scores(q * self.scale, k).astype(ms.float32), -1)
-        y = self.mix(self.attn_drop(weights).astype(self.compute_type), v)      # B h N d
+        y = self.attend(qkv.transpose(0, 2, 1, 3))                              # B h N d
         return self.proj_drop(self.proj(y.transpose(0, 2, 1, 3).reshape(rows, channels)))
 
 
 class Block(nn.Cell):
-    """x + attention(norm(x)), then x + MLP(norm(x)). x: (B*N, C)."""
+    """x + attention(norm(x)), then x + MLP(norm(x)). x: (B*N, C); grid: height and width in tokens, for attentions that ask for it."""
 
-    def __init__(self, channels: int, heads: int, mlp_ratio: float, eps: float, drop: float, attn_drop: float, drop_path: float):
+    def __init__(self, channels: int, attention: nn.Cell, mlp_ratio: float, eps: float, drop: float, drop_path: float):
         super().__init__()
         self.norm1 = LayerNorm(channels, eps)
-        self.attn = SelfAttention(channels, heads, attn_drop, drop)
+        self.attn = attention
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = LayerNorm(channels, eps)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop)
         self.drop_path2 = DropPath(drop_path)
 
-    def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None) -> Tensor:
-        x = x + self.drop_path1(self.attn(self.norm1(x), batch), batch, chances)
+    def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:
+        y = self.norm1(x)
+        y = self.attn(y, batch) if grid is None else self.attn(y, batch, grid)
+        x = x + self.drop_path1(y, batch, chances)
         return x + self.drop_path2(self.mlp(self.norm2(x)), batch, chances)

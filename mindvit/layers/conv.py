@@ -1,47 +1,191 @@
-"""Convolutions with PyTorch's weights (O, I, k, k), as matrix products where that is faster than the framework's kernel."""
+"""Convolutions and batch normalisation with PyTorch's weights, as matrix products where that is faster than the framework's kernels.
+
+They work on maps: pictures or tokens on their grid, in the layout (C, B, H, W) where convolutions are products, which then
+need no transposition between them, and (B, C, H, W) elsewhere. `Maps` goes in and out; nothing else knows the layout.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import Uniform
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import Uniform, Zero, initializer
 
 from mindvit import device
 from mindvit.layers.basic import weight_of
 
 
-class Conv2d(nn.Cell):
-    """Convolution with bias. x: (B, I, H, W) -> (B, O, H', W'), H' = (H + 2 padding - kernel) // stride + 1."""
+class Maps(nn.Cell):
+    """The layout of maps."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int):
+    def __init__(self) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(inputs * kernel * kernel)  # torch's default for weight and bias, which the papers keep
-        self.weight = weight_of((outputs, inputs, kernel, kernel), Uniform(bound))
-        self.bias = weight_of((outputs,), Uniform(bound))
+        self.channels_first = device.convolution_is_slow()
+
+    def of_pictures(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> maps."""
+        return x.transpose(1, 0, 2, 3) if self.channels_first else x
+
+    def of_rows(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
+        """(B*H*W, C) -> maps."""
+        if self.channels_first:
+            return x.transpose(1, 0).reshape(-1, batch, height, width)
+        return x.reshape(batch, height, width, -1).transpose(0, 3, 1, 2)
+
+    def to_pictures(self, x: Tensor) -> Tensor:
+        """Maps -> (B, C, H, W)."""
+        return self.of_pictures(x)  # swapping the first two axes is its own inverse
+
+    def to_rows(self, x: Tensor) -> Tensor:
+        """Maps -> (B*H*W, C)."""
+        if self.channels_first:
+            return x.reshape(x.shape[0], -1).transpose(1, 0)
+        return x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _parameters(outputs: int, inputs: int, kernel: int, bias: bool) -> tuple[Parameter, Any]:
+    """Weight and bias with torch's default initialisation, which the papers keep for convolutions."""
+    bound = 1 / math.sqrt(inputs * kernel * kernel)
+    return weight_of((outputs, inputs, kernel, kernel), Uniform(bound)), weight_of((outputs,), Uniform(bound)) if bias else None
+
+
+class Conv2d(nn.Cell):
+    """Convolution of maps: side S -> (S + 2 padding - kernel) // stride + 1, `inputs` -> `outputs` channels."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, bias: bool = True):
+        super().__init__()
+        self.weight, self.bias = _parameters(outputs, inputs, kernel, bias)
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.compute_type = ms.float32
         self.as_product = device.convolution_is_slow()
-        self.product = ops.MatMul(transpose_b=True)
+        self.patches = kernel == stride and padding == 0  # they do not overlap: a reshape finds them
+        self.product = ops.MatMul()
+        self.product_t = ops.MatMul(transpose_b=True)
+        self.product_tt = ops.MatMul(transpose_a=True, transpose_b=True)
         self.convolve = ops.Conv2D(outputs, kernel, pad_mode="pad", pad=padding, stride=stride)
 
+    def side(self, side: int) -> int:
+        """Output's height or width for an input's."""
+        return (side + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def columns(self, x: Tensor) -> Tensor:
+        """(I, B, H, W) -> (I*k*k, B*H'*W'), the input under the kernel at every place."""
+        inputs, batch, height, width = x.shape
+        x = ops.unfold(x.reshape(inputs * batch, 1, height, width), (self.kernel, self.kernel), 1, self.padding, self.stride)
+        return x.reshape(inputs, batch, self.kernel * self.kernel, -1).transpose(0, 2, 1, 3).reshape(inputs * self.kernel * self.kernel, -1)
+
     def rows(self, x: Tensor) -> Tensor:
-        """The same, channels last and flattened: (B*H'*W', O)."""
-        x = x.astype(self.compute_type)
-        weight = self.weight.astype(self.compute_type)
-        batch, channels, height, width = x.shape
-        if self.kernel == self.stride and self.padding == 0:  # patches do not overlap: a reshape finds them
-            h, w, k = height // self.stride, width // self.stride, self.kernel
-            patches = x.reshape(batch, channels, h, k, w, k).transpose(0, 2, 4, 1, 3, 5)
+        """Maps -> rows (B*H'*W', O)."""
+        x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
+        if self.patches:
+            inputs, k = weight.shape[1], self.kernel
+            height, width = self.side(x.shape[2]), self.side(x.shape[3])
+            if x.shape[2] % k or x.shape[3] % k:
+                x = x[:, :, :height * k, :width * k]
+            if self.as_product:
+                x = x.reshape(inputs, -1, height, k, width, k).transpose(1, 2, 4, 0, 3, 5)
+            else:
+                x = x.reshape(-1, inputs, height, k, width, k).transpose(0, 2, 4, 1, 3, 5)
+            y = self.product_t(x.reshape(-1, inputs * k * k), weight.reshape(weight.shape[0], -1))
         elif self.as_product:
-            patches = ops.unfold(x, (self.kernel, self.kernel), 1, self.padding, self.stride).transpose(0, 2, 1)
+            y = self.product_tt(self.columns(x), weight.reshape(weight.shape[0], -1))
         else:
             y = self.convolve(x, weight).transpose(0, 2, 3, 1)
-            return y.reshape(-1, y.shape[3]) + self.bias.astype(self.compute_type)
-        weight = weight.reshape(weight.shape[0], -1)
-        return self.product(patches.reshape(-1, weight.shape[1]), weight) + self.bias.astype(self.compute_type)
+            y = y.reshape(-1, y.shape[3])
+        return y if self.bias is None else y + self.bias.astype(self.compute_type)
 
     def construct(self, x: Tensor) -> Tensor:
-        height, width = ((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in x.shape[2:])
-        return self.rows(x).reshape(x.shape[0], height, width, -1).transpose(0, 3, 1, 2)
+        x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
+        bias = None if self.bias is None else self.bias.astype(self.compute_type).reshape(-1, 1, 1, 1)
+        if self.as_product:
+            y = self.product(weight.reshape(weight.shape[0], -1), self.columns(x))
+            y = y.reshape(y.shape[0], x.shape[1], self.side(x.shape[2]), self.side(x.shape[3]))
+            return y if bias is None else y + bias
+        y = self.convolve(x, weight)
+        return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+
+
+@ops.constexpr
+def _bands(width: int, stride: int) -> Tensor:
+    """(9, rows in a block * width, blocks * W'): where each of a 3x3 kernel's nine values stands in the matrix of _product.
+
+    Rows of the picture, one of padding above, are cut into blocks of `stride`; tap row `dy` is row dy % stride of block dy // stride.
+    """
+    blocks, outputs = -(-3 // stride), (width - 1) // stride + 1
+    bands = np.zeros((3, 3, stride, width, blocks, outputs), np.float32)
+    for dy in range(3):
+        for dx in range(3):
+            for place in range(outputs):
+                if 0 <= place * stride + dx - 1 < width:
+                    bands[dy, dx, dy % stride, place * stride + dx - 1, dy // stride, place] = 1
+    return Tensor(bands.reshape(9, stride * width, blocks * outputs))
+
+
+class DepthwiseConv3x3(nn.Cell):
+    """3x3 convolution of every channel of maps by itself, padding 1: side S -> (S - 1) // stride + 1.
+
+    As a product: along a row of the picture, convolving is multiplying by a banded matrix with the kernel's values. A block of
+    `stride` rows times such a matrix gives the block's part in each of the output rows that it touches; these are added up.
+    """
+
+    def __init__(self, channels: int, stride: int = 1, bias: bool = True):
+        super().__init__()
+        self.weight, self.bias = _parameters(channels, 1, 3, bias)
+        self.stride = stride
+        self.compute_type = ms.float32
+        self.as_product = device.convolution_is_slow()
+        self.convolve = ops.Conv2D(channels, 3, pad_mode="pad", pad=1, stride=stride, group=channels)
+        self.product = ops.BatchMatMul()
+
+    def by_product(self, x: Tensor) -> Tensor:
+        """(C, B, H, W) -> (C, B, H', W')."""
+        channels, batch, height, width = x.shape
+        stride, blocks = self.stride, -(-3 // self.stride)
+        bands = _bands(width, stride).astype(x.dtype)
+        outputs, out_width = (height - 1) // stride + 1, bands.shape[2] // blocks
+        matrices = ops.matmul(self.weight.astype(x.dtype).reshape(channels, 9), bands.reshape(9, -1)).reshape(channels, *bands.shape[1:])
+        above = ops.zeros((channels, batch, 1, width), x.dtype)
+        below = ops.zeros((channels, batch, stride * (outputs + blocks - 1) - 1 - height, width), x.dtype)
+        x = ops.cat((above, x, below), 2).reshape(channels, -1, stride * width)
+        parts = ops.split(self.product(x, matrices).reshape(channels, batch, -1, blocks * out_width), out_width, 3)
+        y = parts[0][:, :, :outputs]
+        for block in range(1, blocks):
+            y = y + parts[block][:, :, block:block + outputs]
+        return y
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = x.astype(self.compute_type)
+        y = self.by_product(x) if self.as_product else self.convolve(x, self.weight.astype(self.compute_type))
+        if self.bias is None:
+            return y
+        return y + self.bias.astype(self.compute_type).reshape((-1, 1, 1, 1) if self.as_product else (1, -1, 1, 1))
+
+
+class BatchNorm(nn.Cell):
+    """Batch normalisation of maps in float32, with PyTorch's constants: eps 1e-5, running values moved by a tenth of the batch's, the variance unbiased."""
+
+    EPS, MOMENTUM = 1e-5, 0.1
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = weight_of((channels,), "ones")
+        self.bias = weight_of((channels,), Zero())
+        self.running_mean = Parameter(initializer(Zero(), (channels,), ms.float32), requires_grad=False)
+        self.running_var = Parameter(initializer("ones", (channels,), ms.float32), requires_grad=False)
+        self.channels_first = device.convolution_is_slow()
+        self.train_kernel = ops.BatchNorm(is_training=True, epsilon=self.EPS, momentum=self.MOMENTUM)
+        self.eval_kernel = ops.BatchNorm(is_training=False, epsilon=self.EPS)
+
+    def construct(self, x: Tensor) -> Tensor:
+        kind, shape = x.dtype, x.shape
+        x = x.astype(ms.float32)
+        if self.channels_first:  # the kernel's layout, with all pictures as one high one
+            x = x.reshape(1, shape[0], -1, shape[3])
+        if self.training:
+            x = self.train_kernel(x, self.weight, self.bias, self.running_mean, self.running_var)[0]
+        else:
+            x = self.eval_kernel(x, self.weight, self.bias, self.running_mean, self.running_var)[0]
+        return x.reshape(shape).astype(kind)

@@ -11,17 +11,18 @@ Shapes: B batch, N tokens with the class token first, C channels, h heads, d cha
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from mindvit.errors import UserError
-from mindvit.layers.attention import Block
+from mindvit.layers.attention import Block, SelfAttention
 from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, weight_of
-from mindvit.layers.conv import Conv2d
+from mindvit.layers.conv import Conv2d, Maps
 from mindvit.layers.resize import BicubicResize
+from mindvit.models.network import Feature, Network
 from mindvit.models.registry import Entry, ModelInfo, register
 
 LAYER_NORM_EPS = 1e-6
@@ -105,7 +106,7 @@ class MultiScaleBlock(nn.Cell):
                  drop: float, attn_drop: float):
         super().__init__()
         self.blocks = nn.CellList([
-            nn.CellList([Block(width, head, ratio, LAYER_NORM_EPS, drop, attn_drop, rate) for rate in rates])
+            nn.CellList([Block(width, SelfAttention(width, head, attn_drop, drop), ratio, LAYER_NORM_EPS, drop, rate) for rate in rates])
             for width, head, ratio, rates in zip(widths, heads, mlp_ratios, drop_paths)])
         self.projs = nn.CellList([projection(widths[0], widths[1]), projection(widths[1], widths[0])])
         # fusion i works in the other branch's width, and both take the last rate of the large branch
@@ -146,6 +147,7 @@ class PatchEmbed(nn.Cell):
 
     def __init__(self, branch: int, channels: int, width: int, stem: str):
         super().__init__()
+        self.maps = Maps()
         if stem == "patch":
             self.proj: nn.Cell = Conv2d(channels, width, PATCH[branch], PATCH[branch], 0)
         else:  # the dagger: three convolutions, with strides that multiply to 12 and to 16
@@ -155,10 +157,8 @@ class PatchEmbed(nn.Cell):
         self.single = stem == "patch"
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.single:
-            return self.proj.rows(x)
-        x = self.proj(x)
-        return x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+        x = self.maps.of_pictures(x)
+        return self.proj.rows(x) if self.single else self.maps.to_rows(self.proj(x))
 
 
 def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
@@ -173,30 +173,43 @@ def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
     return small, large
 
 
-class CrossViT(nn.Cell):
+class CrossViT(Network):
     """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads; chances: see DropPath.
 
     A picture whose height is not a branch's is resized for that branch (bicubic, to a square), as in the authors' code; one
-    whose height is, must be square. num_classes=0 gives the two normalised class tokens side by side.
+    whose height is, must be square. num_classes=0 gives the two normalised class tokens side by side. Feature maps: the
+    patches of the small- and of the large-patch branch after each multi-scale block.
     """
 
     def __init__(self, img_size: Union[int, Sequence[int]], embed_dim: Sequence[int], depth: Sequence[int], num_heads: Sequence[int],
                  mlp_ratio: Sequence[float], stem: str, num_classes: int, in_channels: int, drop_path_rate: float,
                  drop_rate: float = 0.0, attn_drop_rate: float = 0.0):
-        super().__init__()
         self.sizes = branch_sizes(img_size)
-        self.num_classes = num_classes
-        self.stream_type = ms.float32
+        grids = [size // patch for size, patch in zip(self.sizes, PATCH)]
+        super().__init__(num_classes, [Feature(f"blocks.{block}.blocks.{branch}", width, self.sizes[0] / grids[branch])
+                                       for block in range(MULTI_SCALE_BLOCKS) for branch, width in enumerate(embed_dim)])
+        self.grids = grids
+        self.widths = tuple(embed_dim)
         self.resize = nn.CellList([BicubicResize(size) for size in self.sizes])
         self.patch_embed = nn.CellList([PatchEmbed(i, in_channels, width, stem) for i, width in enumerate(embed_dim)])
-        tokens = [(size // patch) ** 2 + 1 for size, patch in zip(self.sizes, PATCH)]
-        self.pos_embed = ParameterTuple([_named(f"pos_embed.{i}", (1, tokens[i], width)) for i, width in enumerate(embed_dim)])
+        self.pos_embed = ParameterTuple([_named(f"pos_embed.{i}", (1, grids[i] ** 2 + 1, width)) for i, width in enumerate(embed_dim)])
         self.cls_token = ParameterTuple([_named(f"cls_token.{i}", (1, 1, width)) for i, width in enumerate(embed_dim)])
         self.pos_drop = Dropout(drop_rate)
         self.blocks = nn.CellList([
             MultiScaleBlock(embed_dim, num_heads, mlp_ratio, rates, drop_rate, attn_drop_rate) for rates in drop_paths(drop_path_rate, depth)])
         self.norm = nn.CellList([LayerNorm(width, LAYER_NORM_EPS) for width in embed_dim])
-        self.head = nn.CellList([Linear(width, num_classes) for width in embed_dim] if num_classes else [])
+        self.head = self.new_head(num_classes)
+
+    def new_head(self, num_classes: int) -> Any:
+        """A classifier for each branch."""
+        return nn.CellList([Linear(width, num_classes) for width in self.widths]) if num_classes else None
+
+    def check_size(self, height: int, width: int) -> None:
+        """A picture of a branch's height goes in as it is, so it must have its width too."""
+        super().check_size(height, width)
+        if height in self.sizes and width != height:
+            raise UserError(f"CrossViT: a picture of {height} x {width} px: one of a branch's height ({self.sizes[0]} or {self.sizes[1]} px) must be square "
+                            f"(others are resized, to squares)")
 
     def no_weight_decay(self) -> frozenset[str]:
         """Names without weight decay beside biases and one-dimensional tensors: none.
@@ -217,25 +230,38 @@ class CrossViT(nn.Cell):
         tokens = self.pos_drop(ops.cat((cls, patches), 1) + self.pos_embed[index])
         return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)
 
+    def multi_scale(self, x: Tensor, chances: Optional[Tensor]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """What each multi-scale block gives: new class token and rows with the old one, of both branches."""
+        batch = x.shape[0]
+        outputs = [self.blocks[0](self.tokens(0, x), self.tokens(1, x), batch, chances)]
+        for index in range(1, MULTI_SCALE_BLOCKS):  # a slice of cells would rename their parameters outside graph mode
+            small_cls, small, large_cls, large = outputs[-1]
+            outputs.append(self.blocks[index](with_class_token(small_cls, small), with_class_token(large_cls, large), batch, chances))
+        return outputs
+
     def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""
-        batch = x.shape[0]
-        small, large = self.tokens(0, x), self.tokens(1, x)
-        small_cls, small, large_cls, large = self.blocks[0](small, large, batch, chances)
-        for block in self.blocks[1:]:
-            small, large = with_class_token(small_cls, small), with_class_token(large_cls, large)
-            small_cls, small, large_cls, large = block(small, large, batch, chances)
+        small_cls, _, large_cls, _ = self.multi_scale(x, chances)[-1]
         return self.norm[0](small_cls), self.norm[1](large_cls)
 
-    def forward_head(self, small: Tensor, large: Tensor) -> Tensor:
+    def forward_head(self, x: tuple[Tensor, Tensor]) -> Tensor:
         """Class tokens -> logits, in float32."""
-        if self.num_classes == 0:
+        small, large = x
+        if self.head is None:
             return ops.cat((small, large), 1)
         return (self.head[0](small).astype(ms.float32) + self.head[1](large).astype(ms.float32)) / 2
 
-    def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
-        small, large = self.forward_features(x, chances)
-        return self.forward_head(small, large)
+    def maps(self, x: Tensor, chances: Optional[Tensor] = None) -> list[Tensor]:
+        """(B, in_channels, H, W) -> maps (B, C, grid, grid), of the small and of the large branch after each multi-scale block."""
+        found = []
+        for _, small, _, large in self.multi_scale(x, chances):
+            found += [self.map_of(0, small, x.shape[0]), self.map_of(1, large, x.shape[0])]
+        return found
+
+    def map_of(self, branch: int, rows: Tensor, batch: int) -> Tensor:
+        """Rows with class tokens (B*N, C) -> the patches' map (B, C, grid, grid)."""
+        patches = rows.reshape(batch, -1, self.widths[branch])[:, 1:]
+        return patches.transpose(0, 2, 1).reshape(batch, -1, self.grids[branch], self.grids[branch])
 
 
 def _named(name: str, shape: tuple[int, ...]) -> ms.Parameter:

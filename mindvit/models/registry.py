@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
-from mindspore import nn
-
+from mindvit import mindcv
 from mindvit.errors import UserError, nearest
+from mindvit.models.network import Backbone, Network
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,7 +30,7 @@ class ModelInfo:
     input_size: int
     crop_pct: float
     acc1: float
-    acc5: float
+    acc5: Optional[float]  # None: not published
     accuracy_source: str
     paper: str
     source: str
@@ -47,7 +47,7 @@ class Entry:
     """A network's facts, the function that builds it, and that function's arguments for this variant."""
 
     info: ModelInfo
-    build: Callable[..., nn.Cell]
+    build: Callable[..., Network]
     config: Mapping[str, Any]
 
 
@@ -80,20 +80,35 @@ def model_info(name: str) -> ModelInfo:
     return _entry(name).info
 
 
+def model_config(name: str) -> dict[str, Any]:
+    """The arguments of its family's class that make a network; variants that differ in weights or picture size alone share them."""
+    return dict(_entry(name).config)
+
+
 def create_model(name: str, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: Optional[float] = None, img_size: Any = None,
-                 **overrides: Any) -> nn.Cell:
+                 features_only: bool = False, out_indices: Optional[Sequence[int]] = None, **overrides: Any) -> Union[Network, Backbone]:
     """A network by name or alias, freshly initialised; input (B, in_channels, H, W) float32, output (B, num_classes).
 
-    drop_path_rate None means the paper's; img_size None means the variant's own. `overrides` replace other arguments
-    of the family's class (drop_rate, attn_drop_rate, embed_dim, ...). UserError for an unknown name or argument.
+    drop_path_rate None means the paper's; img_size None means the variant's own. With features_only the output is a feature
+    map (B, C, H', W') for each of out_indices (None: those that the authors' detectors take), described by `feature_info`.
+    `overrides` replace other arguments of the family's class (drop_rate, attn_drop_rate, embed_dim, ...). UserError for an
+    unknown name or argument. "mindcv/NAME" is mindcv's network of that name, with mindcv's arguments.
     """
+    if name.startswith(mindcv.THEIRS):
+        return mindcv.create(name, num_classes=num_classes, in_channels=in_channels, drop_path_rate=drop_path_rate, img_size=img_size,
+                             features_only=features_only, foo=1, out_indices=out_indices, **overrides)
     entry = _entry(name)
-    config = {**entry.config, "num_classes": num_classes, "in_channels": in_channels}
+    config = {**entry.config, "num_classes": 0 if features_only else num_classes, "in_channels": in_channels}
     config["drop_path_rate"] = entry.info.drop_path_rate if drop_path_rate is None else drop_path_rate
     if img_size is not None:
-        config["img_size"] = img_size
+        overrides["img_size"] = img_size
     known = {*config, "drop_rate", "attn_drop_rate"}
     for key in overrides:
+        if key == "img_size" and key not in known:
+            raise UserError(f"{entry.info.name} is not built for one size: it takes pictures as they come (leave img_size out; recipes say image_resize)")
         if key not in known:
             raise UserError(f"{entry.info.name} has no argument {key!r}{nearest(key, known)}")
-    return entry.build(**{**config, **overrides})
+    if out_indices is not None and not features_only:
+        raise UserError("out_indices is given, but features_only is False: only feature maps can be chosen")
+    net = entry.build(**{**config, **overrides})
+    return Backbone(net, out_indices) if features_only else net

@@ -1,0 +1,99 @@
+"""What every network here can do beside turning pictures into logits: feature maps, another classifier, checked sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional, Sequence
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from mindvit.errors import UserError
+from mindvit.layers.basic import Linear
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A map (B, channels, H / stride, W / stride) that a network can give; `name` is the cell after which it is taken."""
+
+    name: str
+    channels: int
+    stride: float
+
+
+class Network(nn.Cell):
+    """A classifier of pictures (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
+
+    A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the order of
+    `feature_info`) and, where not all sizes fit, `check_size`. `construct` and those three take the chances of DropPath last.
+    """
+
+    def __init__(self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None):
+        super().__init__()
+        self.num_classes = num_classes
+        self.feature_info = tuple(feature_info)
+        self.default_indices = tuple(range(len(self.feature_info)) if default_indices is None else default_indices)
+        self.stream_type = ms.float32
+        self.head: Any = None
+
+    def __call__(self, x: Tensor, *others: Any) -> Any:
+        self.check_size(*x.shape[2:])
+        return super().__call__(x, *others)
+
+    def check_size(self, height: int, width: int) -> None:
+        """UserError for a picture that the network can't take."""
+        if height < 1 or width < 1:
+            raise UserError(f"a picture of {height} x {width} px has nothing to look at")
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """Names without weight decay beside biases and one-dimensional tensors."""
+        return frozenset()
+
+    def new_head(self, num_classes: int) -> Any:
+        """The classifier's cell for a number of classes; None for 0."""
+        return Linear(self.feature_info[-1].channels, num_classes) if num_classes else None
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new, untrained classifier for another number of classes; 0 takes it away."""
+        if num_classes < 0:
+            raise UserError(f"reset_classifier: num_classes is {num_classes}, but must be at least 0")
+        self.num_classes = num_classes
+        del self.head
+        self.head = self.new_head(num_classes)
+        self.compile_cache.clear()  # graphs with the old classifier
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Features (B, C) -> logits (B, num_classes), float32."""
+        return x if self.head is None else self.head(x).astype(ms.float32)
+
+    def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+        return self.forward_head(self.forward_features(x, chances))
+
+
+class Backbone(nn.Cell):
+    """A network's feature maps instead of its logits. x: (B, in_channels, H, W) -> a map (B, C, H', W') for each of out_indices.
+
+    `feature_info` tells channels and stride of each. The parameters keep their names.
+    """
+
+    def __init__(self, net: Network, out_indices: Optional[Sequence[int]] = None):
+        super().__init__(auto_prefix=False)
+        count = len(net.feature_info)
+        indices = net.default_indices if out_indices is None else tuple(out_indices)
+        if not indices or any(not -count <= index < count for index in indices):
+            raise UserError(f"out_indices is {tuple(indices)}, but must name some of the {count} feature maps, 0 to {count - 1}")
+        self.net = net
+        self.out_indices = tuple(index % count for index in indices)
+        self.feature_info = tuple(net.feature_info[index] for index in self.out_indices)
+
+    def __call__(self, x: Tensor, *others: Any) -> Any:
+        self.net.check_size(*x.shape[2:])
+        return super().__call__(x, *others)
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """As the network's."""
+        return self.net.no_weight_decay()
+
+    def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+        maps = self.net.maps(x, chances)
+        return tuple([maps[index] for index in self.out_indices])
