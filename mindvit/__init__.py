@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 from mindvit.environment import check
+from mindvit.mindcv import watch
 from mindvit.version import __version__
 
 _HOMES = {"ModelInfo": "models", "create_model": "models", "list_models": "models", "model_info": "models", "Report": "weights",
@@ -22,3 +23,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'mindvit' has no attribute {name!r}")
     check()
     return getattr(importlib.import_module(f"mindvit.{_HOMES[name]}"), name)
+
+
+watch()  # mindcv.create_model knows our networks from here on, whichever of the two is imported first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any, Mapping
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -14,7 +15,7 @@ from mindvit.data.sources import Source, open_source
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
 from mindvit.models import model_info
-from mindvit.recipe import Recipe
+from mindvit.recipe import FIELDS, Recipe
 from mindvit.setting import Setting, build, prepare
 from mindvit.step import EvalStep
 from mindvit.weights import read_weights
@@ -62,12 +63,23 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting) -> 
     return Score(int(correct1), int(correct5), int(count), float(loss / max(count, 1)))
 
 
+def as_trained(recipe: Recipe, path: str, meta: Mapping[str, Any]) -> Recipe:
+    """`recipe`, which names no network, with the network and the preprocessing that a checkpoint of ours was trained with."""
+    if not meta:
+        raise UserError(f"{path} doesn't say which network it belongs to: --model NAME, or -c RECIPE (all names: mindvit.list_models())")
+    told = {key: value for key, value in meta["recipe"].items() if key in FIELDS and recipe.origins[key] == "default"}
+    kept = {key: value for key, value in told.items() if FIELDS[key][0] in ("augment", "model") or key == "dataset"}
+    return recipe.replace(path, **{key: value for key, value in kept.items() if key not in ("pretrained", "ckpt_path")})
+
+
 def validate(recipe: Recipe) -> Score:
     """Accuracy of recipe.model.ckpt_path on the validation pictures, printed and returned."""
     path = recipe.model.ckpt_path
     if not path:
         raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
     _, meta = read_weights(path)
+    if recipe.origins.get("model", "default") == "default":
+        recipe = as_trained(recipe, path, meta)
     if meta and model_info(recipe.model.model).name != meta["model"]:
         raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {recipe.model.model}")
     source = open_source(recipe.data, "val", tuple(meta["class_names"]) if meta else None)

@@ -24,7 +24,7 @@ from mindvit.meter import Meter
 from mindvit.models import model_info
 from mindvit.optim import is_decayed, learning_rate
 from mindvit.recipe import Recipe
-from mindvit.setting import build, prepare, step_options
+from mindvit.setting import build, build_teacher, check_teacher, prepare, step_options
 from mindvit.step import EvalStep, TrainStep, first_inputs
 from mindvit.version import __version__
 
@@ -41,6 +41,7 @@ class Run:
     def __init__(self, recipe: Recipe, config: Optional[str]):
         self.started = time.time()
         model_info(recipe.model.model)  # a misspelt name is told before a million files are listed
+        check_teacher(recipe.distill)
         self.train = open_source(recipe.data, "train")
         self.val = open_source(recipe.data, "val", self.train.class_names)
         check_same_classes(self.train, self.val)
@@ -58,7 +59,7 @@ class Run:
         set_precision(self.net, self.device.amp_level, self.device.half)
         self.net.set_train(True)
         decayed = [is_decayed(item.name, item.ndim, recipe.optim.weight_decay_filter, self.net.no_weight_decay()) for item in self.net.trainable_params()]
-        self.step = TrainStep(self.net, decayed, step_options(self.setting))
+        self.step = TrainStep(self.net, decayed, step_options(self.setting), build_teacher(self.setting))
         self.eval_step = EvalStep(self.net, mean, std)
 
     def say(self, text: str) -> None:
@@ -136,6 +137,7 @@ class Run:
 
     def validate(self) -> tuple[Score, Optional[Score]]:
         """Scores of the weights and, with ema, of their average."""
+        parallel.average(self.step.statistics(), self.device.ranks)
         score = evaluate(self.net, self.eval_step, self.val, self.setting)
         if not self.recipe.optim.ema:
             return score, None

@@ -1,4 +1,4 @@
-"""The training loss."""
+"""The training loss, and what a teacher adds to it."""
 
 from __future__ import annotations
 
@@ -28,3 +28,24 @@ class SoftTargetCrossEntropy(nn.Cell):
         if self.smoothing:
             loss = (1 - self.smoothing) * loss - self.smoothing * log_p.mean(-1).mean()
         return loss
+
+
+class Distillation(nn.Cell):
+    """(1 - alpha) * loss + alpha * what the teacher says, in float32 (Touvron et al. 2021, section 4, with one head as in XCiT's release).
+
+    hard: cross entropy with the teacher's class. soft: Kullback-Leibler divergence from the teacher's distribution at temperature
+    tau, times tau^2, averaged over batch and classes (the release divides by both). loss: (); student, teacher: (B, classes) logits.
+    """
+
+    def __init__(self, kind: str, alpha: float, tau: float):
+        super().__init__()
+        self.hard, self.alpha, self.tau = kind == "hard", alpha, tau
+
+    def construct(self, loss: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+        student, teacher = student.astype(ms.float32), teacher.astype(ms.float32)
+        if self.hard:
+            term = -ops.gather_elements(ops.log_softmax(student, -1), 1, teacher.argmax(1).astype(ms.int32).expand_dims(1)).mean()
+        else:
+            log_p, log_q = ops.log_softmax(teacher / self.tau, -1), ops.log_softmax(student / self.tau, -1)
+            term = (ops.exp(log_p) * (log_p - log_q)).sum(-1).mean() * (self.tau ** 2 / student.shape[1])
+        return (1 - self.alpha) * loss + self.alpha * term

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import mindspore as ms
 from mindspore import nn
 
-from mindvit import device, log
+from mindvit import device, log, mindcv
 from mindvit.commandline import without_effect
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import Source
 from mindvit.device import Device
 from mindvit.errors import UserError
+from mindvit.layers.basic import set_precision
 from mindvit.models import ModelInfo, create_model, model_info
-from mindvit.recipe import Recipe, Triple
-from mindvit.step import StepOptions
-from mindvit.weights import load_weights
+from mindvit.recipe import DistillOptions, Recipe, Triple
+from mindvit.step import StepOptions, freeze
+from mindvit.weights import Report, WeightsError, load_weights, read_weights
 
 CHANNELS = 3  # of every picture that a source gives
 
@@ -83,6 +85,55 @@ def build(setting: Setting, resize: bool = False) -> nn.Cell:
     return net
 
 
+def check_teacher(options: DistillOptions) -> None:
+    """UserError if a teacher is wanted that nobody knows, or without its weights."""
+    if options.distill_type == "none":
+        return
+    name = str(options.teacher)
+    if name.startswith(mindcv.THEIRS):
+        mindcv.check_name(name)
+    else:
+        model_info(name)
+    if not options.teacher_ckpt_path:
+        raise UserError(f"distill_type is {options.distill_type}, but the teacher {name} has no weights (none are downloaded): --teacher_ckpt_path FILE")
+
+
+def build_teacher(setting: Setting) -> Optional[nn.Cell]:
+    """The recipe's teacher with its weights, frozen, in the student's precision; None without distillation.
+
+    Every rank reads the same file. mindcv's networks have MindSpore's own mixed precision: its O2 (all but norms) for any level
+    but O0, since its O1 rewrites a network's source, which fails on some of them and changes nothing in others.
+    """
+    options, chosen = setting.recipe.distill, setting.device
+    if options.distill_type == "none":
+        return None
+    check_teacher(options)
+    name, path = str(options.teacher), str(options.teacher_ckpt_path)
+    foreign = name.startswith(mindcv.THEIRS)
+    net = create_model(name, setting.num_classes, setting.recipe.model.in_channels, drop_path_rate=None if foreign else 0.0)
+    try:
+        report = _load_foreign(net, path) if foreign else load_weights(net, path)
+    except WeightsError as error:
+        raise UserError(f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}") from None
+    if chosen.is_main:
+        log.say(f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights from {path}: {report}")
+    if not foreign:
+        net.check_size(setting.size, setting.size)
+        set_precision(net, chosen.amp_level, chosen.half)
+    elif chosen.half is not None and chosen.amp_level != "O0":
+        net = ms.amp.auto_mixed_precision(net, "O2", chosen.half)
+    return freeze(net)
+
+
+def _load_foreign(net: nn.Cell, path: str) -> Report:
+    """Load all of a mindcv network's weights; what else its checkpoint holds (averages, an optimiser) is told as of no use."""
+    arrays, _ = read_weights(path)
+    names = {item.name for item in net.get_parameters()}
+    report = load_weights(net, {name: value for name, value in arrays.items() if name in names})
+    report.unused = sorted(set(arrays) - names)
+    return report
+
+
 def step_options(setting: Setting) -> StepOptions:
     """What a recipe means for the compiled step."""
     recipe, half = setting.recipe, setting.device.half
@@ -93,4 +144,5 @@ def step_options(setting: Setting) -> StepOptions:
         mean=mean, std=std, erase=augment.re_prob > 0, mix=augment.mixup > 0 or augment.cutmix > 0, smoothing=optim.label_smoothing, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_value if optim.clip_grad else 0.0,
         ema_decay=optim.ema_decay if optim.ema else 0.0, loss_scale=precision.loss_scale if scaled else 0.0,
-        dynamic_scale=scaled and precision.loss_scale_type != "fixed", ranks=setting.device.ranks)
+        dynamic_scale=scaled and precision.loss_scale_type != "fixed", ranks=setting.device.ranks,
+        distill_type=recipe.distill.distill_type, distill_alpha=recipe.distill.distill_alpha, distill_tau=recipe.distill.distill_tau)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Optional, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -11,7 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.data.mixing import Prepare
 from mindvit.layers.basic import number_drop_paths
-from mindvit.loss import SoftTargetCrossEntropy
+from mindvit.loss import Distillation, SoftTargetCrossEntropy
 from mindvit.weights.readers import STATE
 
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
@@ -34,6 +34,9 @@ class StepOptions:
     loss_scale: float = 0.0
     dynamic_scale: bool = False
     ranks: int = 1
+    distill_type: str = "none"  # soft, hard: with a teacher
+    distill_alpha: float = 0.5
+    distill_tau: float = 1.0
 
 
 adamw_update = ops.MultitypeFuncGraph("adamw_update")
@@ -64,19 +67,35 @@ def _times(factor, gradient):  # type: ignore[no-untyped-def]
     return gradient * factor
 
 
-class Loss(nn.Cell):
-    """uint8 pictures and labels -> loss times `scale`."""
+def freeze(net: nn.Cell) -> nn.Cell:
+    """Make a network a teacher: evaluation mode, nothing to train, and parameter names that no student has (ranks and files know a parameter by its name)."""
+    for parameter in net.get_parameters():
+        parameter.requires_grad = False
+        parameter.name = f"{STATE}teacher.{parameter.name}"
+    return net.set_train(False)
 
-    def __init__(self, net: nn.Cell, options: StepOptions):
+
+class Loss(nn.Cell):
+    """uint8 pictures and labels -> loss times `scale`. A (frozen) teacher sees what the network sees."""
+
+    def __init__(self, net: nn.Cell, options: StepOptions, teacher: Optional[nn.Cell] = None):
         super().__init__(auto_prefix=False)
+        if (teacher is None) != (options.distill_type == "none"):
+            raise ValueError(f"distill_type is {options.distill_type}, but there is {'no' if teacher is None else 'a'} teacher")
         self.prepare = Prepare(options.mean, options.std, options.erase, options.mix)
         self.net = net
         self.criterion = SoftTargetCrossEntropy(options.smoothing, options.mix)
+        self.teacher = teacher
+        self.distillation = Distillation(options.distill_type, options.distill_alpha, options.distill_tau)
 
     def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
                   scale: Tensor) -> Tensor:
-        logits = self.net(self.prepare(images, own_pixel, boxes, noise), paths)
-        return self.criterion(logits, labels, own_label) * scale
+        x = self.prepare(images, own_pixel, boxes, noise)
+        logits = self.net(x, paths)
+        loss = self.criterion(logits, labels, own_label)
+        if self.teacher is not None:
+            loss = self.distillation(loss, logits, ops.stop_gradient(self.teacher(x)))
+        return loss * scale
 
 
 class AdamW(nn.Cell):
@@ -115,10 +134,10 @@ class TrainStep(nn.Cell):
     finite changes no weight.
     """
 
-    def __init__(self, net: nn.Cell, decayed: Sequence[bool], options: StepOptions):
+    def __init__(self, net: nn.Cell, decayed: Sequence[bool], options: StepOptions, teacher: Optional[nn.Cell] = None):
         super().__init__(auto_prefix=False)
         self.paths = number_drop_paths(net)
-        self.loss = Loss(net, options)
+        self.loss = Loss(net, options, teacher)
         self.weights = ParameterTuple(net.trainable_params())
         self.gradient = ops.value_and_grad(self.loss, None, self.weights)
         self.ranks = options.ranks
@@ -128,7 +147,8 @@ class TrainStep(nn.Cell):
         self.optimiser = AdamW(self.weights, decayed, options)
         self.map = ops.HyperMap()
         self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
-        self.ema = self.weights.clone(f"{STATE}ema", "same") if options.ema_decay else ()
+        self.averaged = ParameterTuple([*self.weights, *(item for item in net.get_parameters() if not item.requires_grad)])
+        self.ema = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
         self.scaled, self.dynamic = options.loss_scale > 0, options.dynamic_scale
         self.scale = Parameter(Tensor(options.loss_scale or 1.0, ms.float32), name=f"{STATE}loss_scale", requires_grad=False)
         self.finite_steps = Parameter(Tensor(0, ms.float32), name=f"{STATE}finite_steps", requires_grad=False)
@@ -162,9 +182,14 @@ class TrainStep(nn.Cell):
         """What a checkpoint holds beside the network's own parameters."""
         return [*self.optimiser.moment1, *self.optimiser.moment2, self.optimiser.count, *self.ema, self.scale, self.finite_steps]
 
+    def statistics(self) -> list[Parameter]:
+        """Running means and variances of batch normalisation and, with ema, their averages: what each rank finds for itself."""
+        first = len(self.weights)
+        return [*self.averaged[first:], *self.ema[first:]]
+
     def swap_average(self) -> None:
-        """Exchange the weights and their moving average."""
-        for weight, average in zip(self.weights, self.ema):
+        """Exchange the weights and running statistics with their moving average."""
+        for weight, average in zip(self.averaged, self.ema):
             value = weight.asnumpy().copy()
             weight.set_data(Tensor(average.asnumpy()))
             average.set_data(Tensor(value))
@@ -173,7 +198,7 @@ class TrainStep(nn.Cell):
         """Weights, moments and average move by one step."""
         done = self.optimiser(gradients, lr)
         if self.ema_decay:
-            done = ops.depend(done, self.map(ops.partial(average_update, self.ema_decay, done), self.ema, self.weights))
+            done = ops.depend(done, self.map(ops.partial(average_update, self.ema_decay, done), self.ema, self.averaged))
         return done
 
     def rescale(self, scale: Tensor, finite: Tensor) -> Tensor:

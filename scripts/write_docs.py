@@ -24,7 +24,7 @@ def models() -> str:
     for name in list_models():
         info = model_info(name)
         lines.append(f"| `{name}` | {', '.join(f'`{alias}`' for alias in info.aliases)} | {info.params / 1e6:.2f} | {info.macs / 1e9:.2f} "
-                     f"| {info.input_size} | {info.acc1:.2f} | {info.acc5:.2f} |")
+                     f"| {info.input_size} | {info.acc1:.2f} | {'-' if info.acc5 is None else f'{info.acc5:.2f}'} |")
     return "\n".join(lines)
 
 
@@ -55,8 +55,13 @@ def goldens() -> str:
     return (ROOT / "results" / "goldens.md").read_text(encoding="utf-8").rstrip()
 
 
+def census() -> str:
+    """The tables of the last census that was kept."""
+    return (ROOT / "results" / "census.md").read_text(encoding="utf-8").rstrip()
+
+
 ROW_COLUMNS = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5")
-PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens}
+PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens, "census": census}
 
 
 def filled(text: str) -> str:

@@ -5,6 +5,7 @@ goldens/ holds the reference arrays (see goldens/README.md); run this file for a
 
 from __future__ import annotations
 
+import fnmatch
 import sys
 import zlib
 from pathlib import Path
@@ -21,12 +22,22 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parent.parent)]
 import fill  # noqa: E402
 
 from mindvit.models import create_model, list_models  # noqa: E402
+from mindvit.models.registry import model_config  # noqa: E402
 from mindvit.optim import is_decayed  # noqa: E402
 from mindvit.step import Loss, StepOptions, TrainStep, first_inputs  # noqa: E402
 
 VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "variants.yaml").read_text())["variants"]
 UNCHANGED = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # statistics with which the step's normalisation changes nothing
 TRAJECTORY_BATCH, TRAJECTORY_STEPS = 4, 20
+
+# gradients that are zero in exact arithmetic (the oracle's REPORT.md says why): key biases and what else shifts all scores of a
+# query alike; and CvT's last queries of patches, which nothing reads
+WITHOUT_GRADIENT = ("*.attn.wk.bias", "*.attn.proj_k.bias", "stage[01].*.conv_proj_k.bn.bias", "stage2.blocks.*.attn.conv_proj_q.*", "*.attn.pos.pos3.2.bias")
+
+
+def is_without_gradient(name: str) -> bool:
+    """Whether a whole parameter's gradient may be nothing but rounding."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in WITHOUT_GRADIENT)
 
 
 def filled(name: str, filling: Callable[..., Any] = fill.fill, **arguments: Any) -> nn.Cell:
@@ -52,14 +63,51 @@ def pictures_to_step(images: np.ndarray) -> Tensor:
     return Tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
 
 
-def gradients(name: str, size: int) -> tuple[float, dict[str, np.ndarray]]:
-    """Loss and every parameter's gradient of plain cross entropy in training mode, all drop rates 0."""
+def gradients(name: str, size: int) -> tuple[float, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Loss and every parameter's gradient of plain cross entropy in training mode, all drop rates 0; and the running statistics after it."""
     net = filled(name, drop_path_rate=0.0).set_train(True)
     weights = ms.ParameterTuple(net.trainable_params())
     inputs = first_inputs(2, size, 3)
     function = ops.value_and_grad(Loss(net, StepOptions(**UNCHANGED)), None, weights)
     loss, found = function(pictures_to_step(fill.image(2, size)), Tensor(fill.labels(2).astype(np.int32)), *inputs[2:7], Tensor(1.0, ms.float32))
-    return float(loss.asnumpy()), {weight.name: gradient.asnumpy() for weight, gradient in zip(weights, found)}
+    statistics = {item.name: item.asnumpy() for item in net.get_parameters() if not item.requires_grad}
+    return float(loss.asnumpy()), {weight.name: gradient.asnumpy() for weight, gradient in zip(weights, found)}, statistics
+
+
+def statistics_deviation(found: dict[str, np.ndarray], extra: Any) -> float:
+    """Worst deviation of batch normalisation's running values after that one step; 0.0 in networks without."""
+    names = [key for key in extra.files if key.startswith("bn/") and not key.endswith("num_batches_tracked")]
+    assert {f"bn/{name}" for name in found} == set(names)
+    return max((deviation(found[key.split("/")[1]], extra[key]) for key in names), default=0.0)
+
+
+def feature_name(name: str, index: int) -> str:
+    """What the oracle calls a network's feature map."""
+    family = VARIANTS[name]["family"]
+    if family == "crossvit":
+        return f"blocks.{index // 2}.branch.{index % 2}"
+    if family == "crossformer":
+        return f"layers.{index}.blocks.{VARIANTS[name]['arch']['depths'][index] - 1}"
+    return f"stage{index}" if family == "cvt" else f"blocks.{index}"
+
+
+def feature_deviations(name: str, size: int, extra: Any) -> dict[str, float]:
+    """Deviation of the sampled values of every feature map."""
+    count = len(create_model(name).feature_info)
+    maps = filled(name, features_only=True, out_indices=range(count))(Tensor(fill.image(2, size)))
+    places, deviations = list(map(str, extra["feat_name"])), {}
+    for index, found in enumerate(maps):
+        place = places.index(feature_name(name, index))
+        ours, samples, value = found.asnumpy(), extra["feat_idx"][place], extra["feat_val"][place]
+        if extra["feat_layout"][place] == "BNC":
+            tokens, channels = map(int, extra["feat_shape"][place][1:3])
+            ours = ours.reshape(*ours.shape[:2], -1).transpose(0, 2, 1)
+            classes = tokens - ours.shape[1]  # a class token in front, which is no place of the map
+            ours = np.pad(ours, ((0, 0), (classes, 0), (0, 0)))
+            samples = np.where(samples // channels % tokens < classes, -1, samples)
+        assert (samples >= 0).sum() > 32
+        deviations[places[place]] = deviation(ours.ravel()[samples[samples >= 0]], value[samples >= 0])
+    return deviations
 
 
 def trajectory_batch(step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,21 +138,31 @@ def trajectory(name: str, size: int, **options: Any) -> tuple[list[float], list[
     return losses, norms, step
 
 
-def goldens_of(family: str) -> list[str]:
-    """Variants of a family whose logits are here."""
-    return [name for name in list_models(f"{family}*") if (FOLDER / f"{name}.npz").exists()]
+def goldens() -> dict[str, list[str]]:
+    """Names of the logits goldens that are here, by the first variant that is their network (other sizes and weights share it)."""
+    found: dict[str, list[str]] = {}
+    networks: dict[str, str] = {}
+    for name in list_models():
+        golden = VARIANTS[name]["golden"]
+        network = networks.setdefault(f"{VARIANTS[name]['family']} {model_config(name)}", name)
+        if (FOLDER / f"{golden}.npz").exists() and golden not in found.get(network, []):
+            found.setdefault(network, []).append(golden)
+    return found
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
     """(network, what, worst deviation or count, tolerance or reference), one by one as they are computed."""
     for name in list_models():
-        measured, size = VARIANTS[name]["measured"]["params"], VARIANTS[name]["eval"]["input"][0]
+        count = sum(item.size for item in create_model(name).trainable_params())
+        yield name, "parameters", f"{count:,}", f"{VARIANTS[name]['measured']['params']:,}"
+    for name, files in goldens().items():
         net = filled(name)
-        yield name, "parameters", f"{sum(item.size for item in net.trainable_params()):,}", f"{measured:,}"
-        golden = FOLDER / f"{name}.npz"
-        yield name, f"logits, {size} px", f"{deviation(logits(net, size), np.load(golden)['logits']):.1e}" if golden.exists() else "no golden here", "1e-04"
-        if (FOLDER / f"{name}.extra.npz").exists():
-            yield from extra_rows(name, size)
+        for file in files:
+            golden = np.load(FOLDER / f"{file}.npz")
+            size = tuple(golden["input_size"])
+            yield file, f"logits, {size[0]} px", f"{deviation(logits(net, size), golden['logits']):.1e}", "1e-04"
+            if (FOLDER / f"{file}.extra.npz").exists():
+                yield from extra_rows(name, size[0])
 
 
 def extra_rows(name: str, size: int) -> Iterator[tuple[str, str, str, str]]:
@@ -115,11 +173,15 @@ def extra_rows(name: str, size: int) -> Iterator[tuple[str, str, str, str]]:
         yield name, f"logits, {height}x{width} px", f"{deviation(logits(filled(name), (height, width)), extra[key]):.1e}", "1e-04"
     yield name, "logits, ten classes", f"{deviation(logits(filled(name, num_classes=10), size), extra['nc10']):.1e}", "1e-04"
     yield name, "logits, small activations", f"{deviation(logits(filled(name, fill.fill_small), size), extra['small']):.1e}", "1e-04"
-    loss, found = gradients(name, size)
+    features = feature_deviations(name, size, extra)
+    yield name, f"features of {len(features)} places", f"{max(features.values()):.1e}", "1e-04"
+    loss, found, statistics = gradients(name, size)
     norm, sample = gradient_deviations(found, extra)
     yield name, "loss", f"{abs(loss / float(extra['loss']) - 1):.1e}", "1e-04"
     yield name, "gradients: norm", f"{norm:.1e}", "1e-03"
     yield name, "gradients: samples", f"{sample:.1e}", "1e-03"
+    if statistics:
+        yield name, f"{len(statistics)} running statistics", f"{statistics_deviation(statistics, extra):.1e}", "1e-04"
 
 
 def main() -> None:

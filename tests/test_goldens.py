@@ -8,19 +8,24 @@ from golden import (
     FOLDER,
     VARIANTS,
     deviation,
+    feature_deviations,
     fill,
     filled,
-    goldens_of,
+    goldens,
     gradient_deviations,
     gradients,
+    is_without_gradient,
     logits,
+    statistics_deviation,
     trajectory,
 )
+from small import SMALL
 
 from mindvit.layers.resize import bicubic_matrix
 from mindvit.models import list_models
 
 TOLERANCE = 1e-4
+GOLDENS = goldens()
 EXTRA = [name for name in list_models() if (FOLDER / f"{name}.extra.npz").exists()]
 TRAJECTORIES = [name for name in list_models() if (FOLDER / f"{name}.trajectory.npz").exists()]
 
@@ -30,13 +35,17 @@ def test_the_filling_is_the_oracles() -> None:
 
 
 def test_every_family_has_goldens() -> None:
-    assert len(goldens_of("crossvit")) == 7 and EXTRA and TRAJECTORIES
+    counts = {family: sum(len(files) for name, files in GOLDENS.items() if name.startswith(f"{family}_")) for family in SMALL}
+    assert counts == {"crossvit": 7, "cvt": 3, "crossformer": 3, "xcit": 20}
+    assert {VARIANTS[name]["family"] for name in EXTRA} == set(SMALL) and len(TRAJECTORIES) == 3
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if (FOLDER / f"{name}.npz").exists()])
+@pytest.mark.parametrize("name", GOLDENS)
 def test_logits(name: str) -> None:
-    golden = np.load(FOLDER / f"{name}.npz")
-    assert deviation(logits(filled(name), tuple(golden["input_size"])), golden["logits"]) < TOLERANCE
+    net = filled(name)
+    for file in GOLDENS[name]:
+        golden = np.load(FOLDER / f"{file}.npz")
+        assert deviation(logits(net, tuple(golden["input_size"])), golden["logits"]) < TOLERANCE, file
 
 
 @pytest.fixture(scope="module", params=EXTRA)
@@ -62,9 +71,16 @@ def test_small_activations_show_every_eps(extra: tuple) -> None:
     assert deviation(logits(filled(name, fill.fill_small), size), golden["small"]) < TOLERANCE
 
 
-def test_loss_and_every_gradient(extra: tuple) -> None:
+def test_features(extra: tuple) -> None:
     name, golden, size = extra
-    loss, found = gradients(name, size)
+    deviations = feature_deviations(name, size, golden)
+    assert deviations and max(deviations.values()) < TOLERANCE, deviations
+
+
+def test_loss_statistics_and_every_gradient(extra: tuple) -> None:
+    name, golden, size = extra
+    loss, found, statistics = gradients(name, size)
+    assert statistics_deviation(statistics, golden) < TOLERANCE
     assert set(found) == set(map(str, golden["grad_name"]))
     assert abs(loss / float(golden["loss"]) - 1) < TOLERANCE
     norm, sample = gradient_deviations(found, golden)
@@ -92,10 +108,10 @@ def test_twenty_steps(name: str, kind: str, options: dict) -> None:
 
 
 def without_effect(name: str, size: int, index: np.ndarray) -> np.ndarray:
-    """Elements of key biases: their gradient is zero in exact arithmetic, and what AdamW makes of it is rounding."""
+    """Elements whose gradient is zero in exact arithmetic: what AdamW makes of it is rounding. A third of qkv.bias is the keys'."""
     if name.endswith("qkv.bias"):
         return (index >= size // 3) & (index < 2 * size // 3)
-    return np.full(index.shape, name.endswith("wk.bias"))
+    return np.full(index.shape, is_without_gradient(name))
 
 
 def test_bicubic_matrices() -> None:

@@ -10,8 +10,8 @@ from mindspore import Tensor, nn, ops
 from mindvit.layers.basic import Dropout, DropPath, LayerNorm, Linear, Mlp
 
 
-class SelfAttention(nn.Cell):
-    """softmax(q k^T / sqrt(d)) v over the N tokens of each sample. x: (B*N, C) with C = h*d; h heads of d channels."""
+class HeadAttention(nn.Cell):
+    """What self-attention of any groups of tokens has: products before and after, and softmax(q k^T / sqrt(d) + bias) v in h heads of d channels."""
 
     def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
         super().__init__()
@@ -34,6 +34,10 @@ class SelfAttention(nn.Cell):
             scores = (scores.reshape(-1, *bias.shape) + bias).reshape(scores.shape)
         weights = ops.softmax(scores, -1)
         return self.mix(self.attn_drop(weights).astype(self.compute_type), v)
+
+
+class SelfAttention(HeadAttention):
+    """Each token attends to the N of its sample. x: (B*N, C) with C = h*d."""
 
     def construct(self, x: Tensor, batch: int) -> Tensor:
         rows, channels = x.shape

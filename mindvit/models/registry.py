@@ -96,7 +96,7 @@ def create_model(name: str, num_classes: int = 1000, in_channels: int = 3, drop_
     """
     if name.startswith(mindcv.THEIRS):
         return mindcv.create(name, num_classes=num_classes, in_channels=in_channels, drop_path_rate=drop_path_rate, img_size=img_size,
-                             features_only=features_only, foo=1, out_indices=out_indices, **overrides)
+                             features_only=features_only or None, out_indices=out_indices, **overrides)
     entry = _entry(name)
     config = {**entry.config, "num_classes": 0 if features_only else num_classes, "in_channels": in_channels}
     config["drop_path_rate"] = entry.info.drop_path_rate if drop_path_rate is None else drop_path_rate

@@ -15,7 +15,9 @@ from mindvit.errors import UserError
 from mindvit.layers.resize import bicubic_matrix
 from mindvit.weights.readers import STATE, read_weights
 
-POSITION = "pos_embed"  # tensors (1, 1 + side * side, C) that can be resized to another grid
+POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
+# buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of 2021 saved
+UNUSED = ("*.num_batches_tracked", "*.attn.biases", "*.attn.relative_position_index")
 
 
 class WeightsError(UserError):
@@ -35,11 +37,13 @@ class Report:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = [f"{len(self.loaded)} loaded"]
         counts += [f"{len(names)} {what}: {_some(names)}" for what, names in (
-            ("resized", self.resized), ("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.differing)) if names]
+            ("resized", self.resized), ("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.differing),
+            ("of no use here", self.unused)) if names]
         return "; ".join(counts)
 
 
@@ -60,8 +64,9 @@ def load_weights(net: nn.Cell, source: Union[str, os.PathLike, Mapping[str, np.n
     else:
         arrays, meta = read_weights(source)
         origin = str(source) + (f" (model {meta['model']})" if "model" in meta else "")
-    arrays = {name: value for name, value in arrays.items() if not name.startswith(STATE)}
     report, values = Report(), {}
+    report.unused = [name for name in arrays if any(fnmatch.fnmatch(name, pattern) for pattern in UNUSED)]
+    arrays = {name: value for name, value in arrays.items() if not name.startswith(STATE) and name not in set(report.unused)}
     for parameter in net.get_parameters():
         name = parameter.name
         if name not in arrays:

@@ -1,0 +1,104 @@
+"""The door to mindcv, both ways: our networks in mindcv.create_model, and mindcv's in mindvit.create_model("mindcv/NAME").
+
+Neither mindcv nor MindSpore is imported here before somebody asks for a network, so that `python train.py --help` stays instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.abc import MetaPathFinder
+from typing import Any, Callable
+
+from mindvit.environment import check
+from mindvit.errors import UserError, nearest
+
+THEIRS = "mindcv/"  # before a name in mindvit.create_model: mindcv's network
+OURS = "mindvit_"  # before a name in mindcv.create_model: ours, although mindcv may have one that is called the same
+
+
+class _Watcher(MetaPathFinder):
+    """Lets the other finders find mindcv, and has `offer` called when its import is complete.
+
+    Python has no call-back for the end of somebody else's import; a finder at the head of sys.meta_path is what it has instead.
+    """
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        if fullname != "mindcv":
+            return None
+        others = sys.meta_path[sys.meta_path.index(self) + 1:]  # those before this one have not found it
+        found = (finder.find_spec(fullname, path, target) for finder in others if hasattr(finder, "find_spec"))
+        spec = next((item for item in found if item is not None), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            _afterwards(spec.loader, offer)
+        return spec
+
+
+def _afterwards(loader: Any, action: Callable[[], None]) -> None:
+    """Make `loader` call `action` after the one module that it is about to load; an error of that module is left as it is."""
+    def exec_module(module: Any) -> None:
+        del loader.exec_module  # the class's own again
+        loader.exec_module(module)
+        action()
+
+    loader.exec_module = exec_module
+
+
+def watch() -> None:
+    """Offer our networks to mindcv: now if it has been imported, and whenever that happens."""
+    sys.meta_path.insert(0, _Watcher())
+    if "mindcv" in sys.modules:
+        offer()
+
+
+def offer() -> None:
+    """Register our networks with mindcv under mindvit_NAME, and under NAME where mindcv has none of its own."""
+    registry = sys.modules.get("mindcv.models.registry")
+    if registry is None:  # some other thing called mindcv, such as a folder
+        return
+    check()
+    from mindvit.models import list_models
+
+    for name in list_models():
+        for known_as in (OURS + name, name):
+            if not registry.is_model(known_as):
+                registry.register_model(_entry_point(known_as, name))
+
+
+def _entry_point(known_as: str, name: str) -> Callable[..., Any]:
+    def build(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **others: Any) -> Any:
+        if pretrained:
+            raise UserError(f"{known_as}: pretrained is True, but no weights are downloaded: give the file, checkpoint_path=FILE")
+        from mindvit.models import create_model
+
+        return create_model(name, num_classes, in_channels, **others)
+
+    build.__name__ = build.__qualname__ = known_as  # mindcv takes the name from here
+    build.__doc__ = f"mindvit's {name}."
+    return build
+
+
+def check_name(name: str) -> str:
+    """NAME of "mindcv/NAME"; UserError if mindcv isn't installed or has no such network."""
+    try:
+        registry = importlib.import_module("mindcv.models.registry")
+    except ModuleNotFoundError as error:
+        if error.name not in ("mindcv", "mindcv.models"):  # something that mindcv needs
+            raise
+        raise UserError(f"{name} is a network of mindcv, which is not installed: pip install mindcv (our own networks: mindvit.list_models())") from None
+    theirs = [item for item in registry.list_models() if registry.model_entrypoint(item).__module__ != __name__]
+    wanted = name[len(THEIRS):]
+    if wanted not in theirs:
+        raise UserError(f"{name}: mindcv has no network {wanted!r}{nearest(wanted, theirs)} (its networks: mindcv.list_models())")
+    return wanted
+
+
+def create(name: str, **options: Any) -> Any:
+    """mindcv's network "mindcv/NAME"; `options` go to mindcv.create_model, None meaning its default. UserError for one it hasn't."""
+    wanted = check_name(name)
+    try:
+        return importlib.import_module("mindcv").create_model(wanted, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(f"{name}: {error}") from None

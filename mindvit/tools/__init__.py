@@ -1,0 +1,1 @@
+"""Commands over the package: python -m mindvit.tools.NAME --help."""
