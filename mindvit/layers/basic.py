@@ -25,24 +25,22 @@ def weight_of(shape: tuple[int, ...], init: object = None) -> Parameter:
 
 
 class Linear(nn.Cell):
-    """y = x W^T + b. x: (rows, inputs); W: (outputs, inputs); y: (rows, outputs)."""
+    """y = x W^T + b. x: (..., inputs); W: (outputs, inputs); y: (..., outputs)."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         super().__init__()
         self.weight = weight_of((outputs, inputs))
         self.bias: Any = weight_of((outputs,), Zero()) if bias else None
         self.compute_type = ms.float32
-        self.product = ops.MatMul(transpose_b=True)
+        self.product = ops.Dense()
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type))
-        if self.bias is None:
-            return y
-        return y + self.bias.astype(self.compute_type)
+        kind = self.compute_type
+        return self.product(x.astype(kind), self.weight.astype(kind), None if self.bias is None else self.bias.astype(kind))
 
 
 class LayerNorm(nn.Cell):
-    """Normalises the channels of rows, in float32. x: (rows, C). `eps` has no default: the papers' differ."""
+    """Normalises the channels, the last axis, in float32. x: (..., C). `eps` has no default: the papers' differ."""
 
     def __init__(self, channels: int, eps: float):
         super().__init__()
@@ -57,9 +55,11 @@ class LayerNorm(nn.Cell):
         x = x.astype(ms.float32)
         if not self.mean_by_product:
             return self.normalise(x, self.weight, self.bias)[0]
+        shape = x.shape
+        x = x.reshape(-1, shape[-1])
         centred = x - ops.matmul(x, self.average)
         variance = ops.matmul(centred * centred, self.average)
-        return centred * ops.rsqrt(variance + self.eps) * self.weight + self.bias
+        return (centred * ops.rsqrt(variance + self.eps) * self.weight + self.bias).reshape(shape)
 
 
 class GELU(nn.Cell):

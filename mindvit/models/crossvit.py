@@ -35,13 +35,19 @@ def _first_of(tokens: int) -> Tensor:
     return Tensor(np.arange(tokens).reshape(1, 1, tokens) == 0)
 
 
-class CrossAttention(nn.Cell):
-    """The class token of one branch, cls (B, C), attends to itself and to the other branch's patches, rows (B*N, C).
+@ops.constexpr
+def _own_channels(heads: int, channels: int) -> Tensor:
+    return Tensor(np.repeat(np.eye(heads, dtype=np.float32), channels // heads, axis=1))
 
-    rows hold the other branch's class token in front of its patches; what is seen in its place is cls. A single query lets
+
+class CrossAttention(nn.Cell):
+    """The class token of one branch, cls (B, 1, C), attends to itself and to the other branch's patches, tokens (B, N, C).
+
+    tokens hold the other branch's class token in front of its patches; what is seen in its place is cls. A single query lets
     the products be reordered, q.(W_k y) = (W_k^T q).y and sum_n a_n (W_v y_n) = W_v (sum_n a_n y_n), so that neither keys nor
-    values of the N tokens are formed: 2hNC multiply-adds instead of 2NC^2 + 2NC. The key bias adds one number to all scores of
-    a query and cancels in the softmax; its parameter is kept because the authors' weights have it.
+    values of the N tokens are formed: 2hC^2 + 2hNC multiply-adds instead of 2NC^2 + 2NC. Heads are not cut out of the channels:
+    each has a row of all channels, with zeros at the other heads' (a mask before W_k, and one after W_v). The key bias adds one
+    number to all scores of a query and cancels in the softmax; its parameter is kept because the authors' weights have it.
     """
 
     def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
@@ -55,31 +61,32 @@ class CrossAttention(nn.Cell):
         self.proj = Linear(channels, channels)
         self.attn_drop = Dropout(attn_drop)
         self.proj_drop = Dropout(proj_drop)
+        self.dense = ops.Dense()
         self.product = ops.BatchMatMul()
         self.product_t = ops.BatchMatMul(transpose_b=True)
 
-    def construct(self, cls: Tensor, rows: Tensor) -> Tensor:
-        kind, heads = self.compute_type, self.heads
-        batch, channels = cls.shape
-        y = rows.astype(kind).reshape(batch, -1, channels)                                     # B N C
-        own = cls.astype(kind).reshape(batch, 1, channels)                                     # B 1 C
-        w_k = self.wk.weight.astype(kind).reshape(heads, -1, channels)                         # h d C
-        w_v = self.wv.weight.astype(kind).reshape(heads, -1, channels)                         # h d C
-        q = (self.wq(cls) * self.scale).reshape(batch, heads, -1).transpose(1, 0, 2)           # h B d
-        q = self.product(q, w_k).transpose(1, 0, 2)                                            # B h C
-        first = _first_of(y.shape[1])
+    def saved_multiply_adds(self, tokens: int) -> int:
+        """Multiply-adds of a picture that keys and values of each token would need beyond this order's."""
+        heads, channels = self.heads, self.wq.weight.shape[0]
+        return 2 * tokens * channels * (channels + 1) - 2 * heads * channels * (channels + tokens) - heads * channels
+
+    def construct(self, cls: Tensor, tokens: Tensor) -> Tensor:
+        kind, channels = self.compute_type, cls.shape[2]
+        own, y = cls.astype(kind), tokens.astype(kind)                                         # B 1 C, B N C
+        mask, first = _own_channels(self.heads, channels).astype(kind), _first_of(y.shape[1])  # h C, 1 1 N
+        q = self.wq(cls) * (self.scale * mask)                                                 # B h C
+        q = self.dense(q, self.wk.weight.astype(kind).transpose(1, 0))                         # B h C
         scores = ops.where(first, self.product_t(q, own), self.product_t(q, y))                # B h N
         weights = self.attn_drop(ops.softmax(scores.astype(ms.float32), -1)).astype(kind)
         seen = self.product(weights * ops.logical_not(first), y) + weights[:, :, :1] * own     # B h C
-        out = self.product_t(seen.transpose(1, 0, 2), w_v).transpose(1, 0, 2)                  # B h d
-        bias = self.wv.bias.astype(kind).reshape(heads, -1)
+        values = self.wv(seen)                                                                 # B h C
         if self.attn_drop.active:  # without dropout the weights sum to one
-            bias = bias * weights.sum(-1, keepdims=True)
-        return self.proj_drop(self.proj((out + bias).reshape(batch, channels)))
+            values = values + self.wv.bias.astype(kind) * (weights.sum(-1, keepdims=True) - 1)
+        return self.proj_drop(self.proj((values * mask).sum(1, keepdims=True)))
 
 
 class CrossAttentionBlock(nn.Cell):
-    """cls + attention(norm(cls), norm(rows)), section 3.3 of the paper; there is no MLP. cls: (B, C); rows: (B*N, C)."""
+    """cls + attention(norm(cls), norm(tokens)), section 3.3 of the paper; there is no MLP. cls: (B, 1, C); tokens: (B, N, C)."""
 
     def __init__(self, channels: int, heads: int, drop: float, attn_drop: float, drop_path: float):
         super().__init__()
@@ -87,8 +94,8 @@ class CrossAttentionBlock(nn.Cell):
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
         self.drop_path = DropPath(drop_path)
 
-    def construct(self, cls: Tensor, rows: Tensor, chances: Optional[Tensor] = None) -> Tensor:
-        return cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(rows)), cls.shape[0], chances)
+    def construct(self, cls: Tensor, tokens: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+        return cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], chances)
 
 
 def projection(inputs: int, outputs: int) -> nn.SequentialCell:
@@ -115,31 +122,24 @@ class MultiScaleBlock(nn.Cell):
         self.revert_projs = nn.CellList([projection(widths[1], widths[0]), projection(widths[0], widths[1])])
 
     def branch(self, index: int, rows: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
+        """(B*N, C) -> (B, N, C)."""
         for block in self.blocks[index]:
             rows = block(rows, batch, chances)
-        return rows
+        return rows.reshape(batch, -1, rows.shape[1])
 
-    def fuse(self, index: int, cls: Tensor, rows: Tensor, chances: Optional[Tensor]) -> Tensor:
-        return self.revert_projs[index](self.fusion[index](self.projs[index](cls), rows, chances))
+    def fuse(self, index: int, own: Tensor, other: Tensor, chances: Optional[Tensor]) -> Tensor:
+        """Tokens (B, N, C) of a branch and of the other one -> the branch's new class token (B, 1, C)."""
+        return self.revert_projs[index](self.fusion[index](self.projs[index](own[:, :1]), other, chances))
 
     def construct(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows of both branches -> new class token (B, C) and rows with the old one, of the small and the large branch."""
+        """Rows of both branches -> new class token (B, 1, C) and tokens (B, N, C) with the old one, of the small and the large branch."""
         small, large = self.branch(0, small, batch, chances), self.branch(1, large, batch, chances)
-        small_cls = self.fuse(0, class_token(small, batch), large, chances)
-        large_cls = self.fuse(1, class_token(large, batch), small, chances)
-        return small_cls, small, large_cls, large
+        return self.fuse(0, small, large, chances), small, self.fuse(1, large, small, chances), large
 
 
-def class_token(rows: Tensor, batch: int) -> Tensor:
-    """(B*N, C) -> (B, C)."""
-    return rows.reshape(batch, -1, rows.shape[1])[:, 0]
-
-
-def with_class_token(cls: Tensor, rows: Tensor) -> Tensor:
-    """rows (B*N, C), the first of each sample replaced by cls (B, C)."""
-    batch, channels = cls.shape
-    patches = rows.reshape(batch, -1, channels)[:, 1:]
-    return ops.cat((cls.reshape(batch, 1, channels).astype(rows.dtype), patches), 1).reshape(rows.shape)
+def with_class_token(cls: Tensor, tokens: Tensor) -> Tensor:
+    """Tokens (B, N, C), the first of each sample replaced by cls (B, 1, C) -> rows (B*N, C)."""
+    return ops.cat((cls.astype(tokens.dtype), tokens[:, 1:]), 1).reshape(-1, tokens.shape[2])
 
 
 class PatchEmbed(nn.Cell):
@@ -231,7 +231,7 @@ class CrossViT(Network):
         return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)
 
     def multi_scale(self, x: Tensor, chances: Optional[Tensor]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """What each multi-scale block gives: new class token and rows with the old one, of both branches."""
+        """What each multi-scale block gives: new class token and tokens with the old one, of both branches."""
         batch = x.shape[0]
         outputs = [self.blocks[0](self.tokens(0, x), self.tokens(1, x), batch, chances)]
         for index in range(1, MULTI_SCALE_BLOCKS):  # a slice of cells would rename their parameters outside graph mode
@@ -241,8 +241,8 @@ class CrossViT(Network):
 
     def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""
-        small_cls, _, large_cls, _ = self.multi_scale(x, chances)[-1]
-        return self.norm[0](small_cls), self.norm[1](large_cls)
+        small, _, large, _ = self.multi_scale(x, chances)[-1]
+        return self.norm[0](small.reshape(x.shape[0], -1)), self.norm[1](large.reshape(x.shape[0], -1))
 
     def forward_head(self, x: tuple[Tensor, Tensor]) -> Tensor:
         """Class tokens -> logits, in float32."""
@@ -255,13 +255,17 @@ class CrossViT(Network):
         """(B, in_channels, H, W) -> maps (B, C, grid, grid), of the small and of the large branch after each multi-scale block."""
         found = []
         for _, small, _, large in self.multi_scale(x, chances):
-            found += [self.map_of(0, small, x.shape[0]), self.map_of(1, large, x.shape[0])]
+            found += [self.map_of(0, small), self.map_of(1, large)]
         return found
 
-    def map_of(self, branch: int, rows: Tensor, batch: int) -> Tensor:
-        """Rows with class tokens (B*N, C) -> the patches' map (B, C, grid, grid)."""
-        patches = rows.reshape(batch, -1, self.widths[branch])[:, 1:]
-        return patches.transpose(0, 2, 1).reshape(batch, -1, self.grids[branch], self.grids[branch])
+    def map_of(self, branch: int, tokens: Tensor) -> Tensor:
+        """Tokens with the class token (B, N, C) -> the patches' map (B, C, grid, grid)."""
+        return tokens[:, 1:].transpose(0, 2, 1).reshape(tokens.shape[0], -1, self.grids[branch], self.grids[branch])
+
+    def saved_multiply_adds(self, size: int) -> int:
+        """See Network; the branches' sizes are the same whatever the picture's."""
+        tokens = [grid ** 2 + 1 for grid in self.grids]
+        return sum(block.fusion[index].attn.saved_multiply_adds(tokens[1 - index]) for block in self.blocks for index in (0, 1))
 
 
 def _named(name: str, shape: tuple[int, ...]) -> ms.Parameter:

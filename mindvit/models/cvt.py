@@ -189,8 +189,8 @@ class Stage(nn.Cell):
         """Maps -> the class token (B, C); what the last block does to the patches is left out."""
         grid = self.grid(*x.shape[2:])
         rows = self.tokens(x, batch)
-        for block in self.blocks[:-1]:
-            rows = block(rows, batch, chances, grid)
+        for index in range(len(self.blocks) - 1):  # a slice of cells would rename their parameters outside graph mode
+            rows = self.blocks[index](rows, batch, chances, grid)
         return self.blocks[-1].for_class_token(rows, batch, chances, grid)
 
 
@@ -216,6 +216,14 @@ class CvT(Network):
         """The first convolution, 7 px with 2 px of padding at each side, needs 3 px; every later one fits a grid of 1."""
         if height < 3 or width < 3:
             raise UserError(f"CvT: a picture of {height} x {width} px is too small: it needs at least 3 px each way (recipes say image_resize)")
+
+    def saved_multiply_adds(self, size: int) -> int:
+        """See Network: the last block computes queries, projection and MLP for the class token only."""
+        for stage in (self.stage0, self.stage1, self.stage2):
+            size = stage.grid(size, size)[0]
+        hidden, channels = self.stage2.blocks[-1].mlp.fc1.weight.shape
+        patches, keys = size ** 2, ((size - 1) // 2 + 1) ** 2 + 1
+        return patches * channels * (9 + 2 * channels + 2 * hidden + 2 * keys)
 
     def no_weight_decay(self) -> frozenset[str]:
         """The class token; the convolutions are decayed, the depth-wise ones too."""

@@ -49,6 +49,10 @@ class Network(nn.Cell):
         """Names without weight decay beside biases and one-dimensional tensors."""
         return frozenset()
 
+    def saved_multiply_adds(self, size: int) -> int:
+        """How many multiply-adds of a picture (of this side, px) the published form of the network needs beyond this one's."""
+        return 0
+
     def new_head(self, num_classes: int) -> Any:
         """The classifier's cell for a number of classes; None for 0."""
         return Linear(self.feature_info[-1].channels, num_classes) if num_classes else None

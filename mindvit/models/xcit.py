@@ -185,6 +185,14 @@ class ClassAttention(nn.Cell):
         self.product = ops.BatchMatMul()
         self.product_t = ops.BatchMatMul(transpose_b=True)
 
+    def saved_multiply_adds(self, tokens: int) -> int:
+        """Multiply-adds of a picture that queries, keys and values of each token would need beyond this order's.
+
+        The authors' product of the query and the keys is not counted: it is no matrix product there (see ModelInfo.macs).
+        """
+        channels = self.qkv.weight.shape[1]
+        return 3 * (tokens - 1) * channels * channels + tokens * channels - 2 * self.heads * tokens * channels
+
     def construct(self, cls: Tensor, patches: Tensor) -> Tensor:
         batch, channels = cls.shape
         by_head = (self.heads, -1, channels)
@@ -259,6 +267,10 @@ class XCiT(Network):
             ClassAttentionBlock(embed_dim, num_heads, mlp_ratio, eta, tokens_norm, drop_rate, attn_drop_rate) for _ in range(CLASS_BLOCKS)])
         self.norm = LayerNorm(embed_dim, LAYER_NORM_EPS)
         self.head = self.new_head(num_classes)
+
+    def saved_multiply_adds(self, size: int) -> int:
+        """See Network: class attention."""
+        return sum(block.attn.saved_multiply_adds((-(-size // self.patch_size)) ** 2 + 1) for block in self.cls_attn_blocks)
 
     def no_weight_decay(self) -> frozenset[str]:
         """The class token. The temperatures (h, 1, 1) do decay: the authors name them where timm doesn't look."""
