@@ -39,6 +39,9 @@ class StepOptions:
     distill_tau: float = 1.0
 
 
+ONE_SUM = 2 ** 16  # values that L2Loss may add up: on a CPU it does so one by one in float32, and 4 million squares came out 0.4 % short
+
+
 adamw_update = ops.MultitypeFuncGraph("adamw_update")
 average_update = ops.MultitypeFuncGraph("average_update")
 half_square_sum = ops.MultitypeFuncGraph("half_square_sum")
@@ -59,7 +62,10 @@ def _average_update(decay, done, average, weight):  # type: ignore[no-untyped-de
 
 @half_square_sum.register("Tensor")
 def _half_square_sum(gradient):  # type: ignore[no-untyped-def]
-    return ops.L2Loss()(gradient.astype(ms.float32))  # half the sum of squares, in one operator
+    gradient = gradient.astype(ms.float32)
+    if gradient.size < ONE_SUM:
+        return ops.L2Loss()(gradient)  # half the sum of squares, in one operator
+    return ops.square(gradient.reshape(gradient.shape[0], -1)).sum(1).sum() / 2
 
 
 @times.register("Tensor", "Tensor")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import numpy as np
 import pytest
 from golden import (
@@ -108,7 +110,12 @@ def test_twenty_steps(name: str, kind: str, options: dict) -> None:
 
 
 def without_effect(name: str, size: int, index: np.ndarray) -> np.ndarray:
-    """Elements whose gradient is zero in exact arithmetic: what AdamW makes of it is rounding. A third of qkv.bias is the keys'."""
+    """Elements whose gradient is zero in exact arithmetic, or nearly: what AdamW makes of it is rounding. A third of qkv.bias is the keys'.
+
+    What scales a channel before CvT's depth-wise convolutions is undone by the batch normalisation after them.
+    """
+    if fnmatch.fnmatch(name, "stage[01].blocks.*.norm1.weight"):
+        return np.full(index.shape, True)
     if name.endswith("qkv.bias"):
         return (index >= size // 3) & (index < 2 * size // 3)
     return np.full(index.shape, is_without_gradient(name))

@@ -158,7 +158,8 @@ def test_one_batch_is_learned_by_heart(family: str) -> None:
     losses = [float(step(images, labels, *unused, keep, Tensor(3e-3, ms.float32))[0].asnumpy()) for _ in range(60)]
     assert losses[0] > 1 and losses[-1] < 0.05, losses[::10]
     pairs = zip(small(family).trainable_params(), step.weights)
-    assert not [new.name for old, new in pairs if np.array_equal(old.asnumpy(), new.asnumpy()) and not is_without_gradient(new.name)]
+    unmoved = [new.name for old, new in pairs if np.array_equal(old.asnumpy(), new.asnumpy()) and not is_without_gradient(new.name)]
+    assert not [name for name in unmoved if not name.startswith("stage2.blocks.1.attn.conv_proj_q.")]  # CvT's last queries of patches are seen by nobody
 
 
 def test_crossvit_resizes_pictures_of_other_sizes() -> None:
