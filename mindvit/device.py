@@ -58,8 +58,8 @@ def convolution_is_slow() -> bool:
     return ms.get_context("device_target") == "CPU" and _cpu_has_avx512()
 
 
-def layer_norm_is_slow() -> bool:
-    """Whether means by matrix products beat LayerNorm's kernels: on CPUs its gradient takes twice as long."""
+def broadcasting_is_slow() -> bool:
+    """Whether sums with a row, and means and gradients of LayerNorm, are better done by products: on CPUs."""
     return ms.get_context("device_target") == "CPU"
 
 

@@ -103,7 +103,7 @@ def test_batch_norm_is_pytorchs(monkeypatch: pytest.MonkeyPatch, slow: bool) -> 
 @pytest.mark.parametrize("eps", [1e-6, 1e-2])
 def test_layer_norm_by_products(monkeypatch: pytest.MonkeyPatch, eps: float) -> None:
     x = 0.1 * np.random.default_rng(0).standard_normal((20, 24)).astype(np.float32) + 3
-    both(monkeypatch, "layer_norm_is_slow", lambda: LayerNorm(24, eps), x)
+    both(monkeypatch, "broadcasting_is_slow", lambda: LayerNorm(24, eps), x)
 
 
 def test_gelu_is_the_exact_one() -> None:

@@ -24,6 +24,25 @@ def weight_of(shape: tuple[int, ...], init: object = None) -> Parameter:
     return Parameter(initializer(init or Normal(INIT_STD), shape, ms.float32))
 
 
+class AddRow(nn.Cell):
+    """x + row, for CPUs: there a broadcast sum keeps four times its output in memory as long as the graph lives, and its gradient is a slow sum.
+
+    x: (M, C); row: (C,). BiasAdd keeps nothing; the gradient of the row is a product with a row of ones.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add = ops.BiasAdd()
+
+    def construct(self, x: Tensor, row: Tensor) -> Tensor:
+        return self.add(x, row)
+
+    def bprop(self, x: Tensor, row: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of x and row."""
+        ones = ops.ones((1, x.shape[0]), gradient.dtype)
+        return gradient, ops.matmul(ones, gradient).reshape(row.shape)
+
+
 class Linear(nn.Cell):
     """y = x W^T + b. x: (..., inputs); W: (outputs, inputs); y: (..., outputs)."""
 
@@ -33,10 +52,17 @@ class Linear(nn.Cell):
         self.bias: Any = weight_of((outputs,), Zero()) if bias else None
         self.compute_type = ms.float32
         self.product = ops.Dense()
+        self.add_row = AddRow() if device.broadcasting_is_slow() else None
 
     def construct(self, x: Tensor) -> Tensor:
         kind = self.compute_type
-        return self.product(x.astype(kind), self.weight.astype(kind), None if self.bias is None else self.bias.astype(kind))
+        x, weight = x.astype(kind), self.weight.astype(kind)
+        if self.bias is None:
+            return self.product(x, weight, None)
+        if self.add_row is None:
+            return self.product(x, weight, self.bias.astype(kind))
+        y = self.product(x, weight, None)
+        return self.add_row(y.reshape(-1, y.shape[-1]), self.bias.astype(kind)).reshape(y.shape)
 
 
 class LayerNorm(nn.Cell):
@@ -47,26 +73,27 @@ class LayerNorm(nn.Cell):
         self.weight = weight_of((channels,), "ones")
         self.bias = weight_of((channels,), Zero())
         self.eps = eps
-        self.mean_by_product = device.layer_norm_is_slow()
+        self.mean_by_product = device.broadcasting_is_slow()
         self.average = Tensor(np.full((channels, 1), 1 / channels), ms.float32)
         self.normalise = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
+        self.add_row = AddRow()
 
     def construct(self, x: Tensor) -> Tensor:
         x = x.astype(ms.float32)
-        if not self.mean_by_product:
+        if not (self.mean_by_product and self.training):  # it is the kernel's gradient that is slow
             return self.normalise(x, self.weight, self.bias)[0]
         shape = x.shape
         x = x.reshape(-1, shape[-1])
         centred = x - ops.matmul(x, self.average)
         variance = ops.matmul(centred * centred, self.average)
-        return (centred * ops.rsqrt(variance + self.eps) * self.weight + self.bias).reshape(shape)
+        return self.add_row(centred * ops.rsqrt(variance + self.eps) * self.weight, self.bias).reshape(shape)
 
 
 class GELU(nn.Cell):
-    """x * Phi(x), the exact form (nn.GELU() is the tanh approximation)."""
+    """x * Phi(x), the exact form (nn.GELU() is the tanh approximation; ops.gelu divides where this multiplies, which is slow on a CPU)."""
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.gelu(x, approximate="none")
+        return x * (ops.erf(x * 0.5 ** 0.5) * 0.5 + 0.5)
 
 
 class Dropout(nn.Cell):
