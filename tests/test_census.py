@@ -124,9 +124,9 @@ def test_a_graph_that_hides_operators_in_another_is_refused() -> None:
 
 def test_cells_take_the_form_of_an_npu_only_inside() -> None:
     with pytest.raises(KeyError), without_workarounds():
-        inside = LayerNorm(8, 1e-6)
+        inside = Linear(8, 8)
         raise KeyError
-    assert "LayerNorm" in found(graph(inside, (4, 8))) and "LayerNorm" not in found(graph(LayerNorm(8, 1e-6), (4, 8)))
+    assert "BiasAdd" not in found(graph(inside, (4, 8))) and "BiasAdd" in found(graph(Linear(8, 8), (4, 8)))  # a sum with a row, for CPUs
 
 
 @pytest.mark.parametrize("name", sorted({*SMALLEST, "crossvit_9"}))
@@ -167,7 +167,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_form_is_an_npus_unless_asked_otherwise(small: str) -> None:
-    assert census(small).counts["LayerNorm"] == 1 and "LayerNorm" not in census(small, as_run=True).counts
+    assert not census(small).counts.get("BiasAdd") and census(small, as_run=True).counts["BiasAdd"] > 0
 
 
 def test_what_the_published_form_needs_beyond_the_graph_is_added(small: str) -> None:

@@ -176,7 +176,7 @@ def test_help_and_printing_need_no_mindspore(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments, says", [
     (["config.py", "--batchsize", "3"], "command line: unknown argument '--batchsize'; did you mean --batch_size"),
     (["validate.py", "-c", QUICKSTART, "--batch_size", "many"], "command line: batch_size is 'many', but must be a whole number"),
-    (["train.py", "-c", "configs/quickstart/crossvit_digit.yaml"], "no recipe configs/quickstart/crossvit_digit.yaml; did you mean crossvit_digits.yaml?"),
+    (["train.py", "-c", "configs/quickstart/crossvit_digit.yaml"], "no recipe configs/quickstart/crossvit_digit.yaml; did you mean crossvit_digits.yaml"),
     (["train.py", "-c", QUICKSTART, "--model", "crossvit_99"], "unknown model 'crossvit_99'; did you mean crossvit_9 or ")])
 def test_a_script_ends_with_code_2_and_one_line(arguments: list[str], says: str) -> None:
     done = script(*arguments)
