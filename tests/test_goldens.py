@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,12 @@ TOLERANCE = 1e-4
 GOLDENS = goldens()
 EXTRA = [name for name in list_models() if (FOLDER / f"{name}.extra.npz").exists()]
 TRAJECTORIES = [name for name in list_models() if (FOLDER / f"{name}.trajectory.npz").exists()]
+KINDS: dict[str, dict[str, float]] = {"plain": {}, "clip_ema": {"clip_norm": 1.0, "ema_decay": 0.9}}
+
+
+def big(name: str, is_so: bool, *others: str) -> Any:
+    """A test's parameters; those of the tests that take minutes, and wait for `pytest -m big`, are marked."""
+    return pytest.param(name, *others, marks=[pytest.mark.big] if is_so else [])
 
 
 def test_the_filling_is_the_oracles() -> None:
@@ -45,13 +52,13 @@ def test_every_family_has_goldens() -> None:
     assert {VARIANTS[name]["family"] for name in EXTRA} == set(SMALL) and len(TRAJECTORIES) == 3
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize("name", [big(name, is_big(name)) for name in GOLDENS])
 def test_logits(name: str) -> None:
     found = logits_deviations_apart(name) if is_big(name) else logits_deviations(name)
     assert list(found) == GOLDENS[name] and max(found.values()) < TOLERANCE, found
 
 
-@pytest.fixture(scope="module", params=EXTRA)
+@pytest.fixture(scope="module", params=[big(name, name == "xcit_nano_12_p8_224") for name in EXTRA])
 def extra(request: pytest.FixtureRequest) -> tuple:
     return request.param, np.load(FOLDER / f"{request.param}.extra.npz"), VARIANTS[request.param]["eval"]["input"][0]
 
@@ -90,9 +97,9 @@ def test_loss_statistics_and_every_gradient(extra: tuple) -> None:
     assert norm < 1e-3 and sample < 1e-3
 
 
-@pytest.mark.parametrize("kind, options", [("plain", {}), ("clip_ema", {"clip_norm": 1.0, "ema_decay": 0.9})])
-@pytest.mark.parametrize("name", TRAJECTORIES)
-def test_twenty_steps(name: str, kind: str, options: dict) -> None:
+@pytest.mark.parametrize("name, kind", [big(name, name == "cvt_13_224" and kind == "clip_ema", kind) for name in TRAJECTORIES for kind in KINDS])
+def test_twenty_steps(name: str, kind: str) -> None:
+    options = KINDS[kind]
     golden = np.load(FOLDER / f"{name}.trajectory.npz")
     losses, norms, step = trajectory(name, int(golden["input_size"][0]), **options)
     assert np.abs(np.array(losses) / golden[f"{kind}/loss"] - 1).max() < 1e-4

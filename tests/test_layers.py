@@ -67,14 +67,14 @@ class Rows(nn.Cell):
 
 
 # the dagger stems' and CrossFormer's convolutions, and patches
-@pytest.mark.parametrize("around", [OnPictures, Rows])
-@pytest.mark.parametrize("kernel, stride, padding", [(7, 4, 3), (3, 3, 0), (3, 2, 1), (3, 1, 1), (4, 2, 1), (4, 4, 0)])
+@pytest.mark.parametrize("kernel, stride, padding, around", [(7, 4, 3, OnPictures), (3, 3, 0, Rows), (3, 2, 1, OnPictures), (3, 1, 1, OnPictures),
+                                                            (4, 2, 1, Rows), (4, 4, 0, Rows)])
 def test_convolution_as_a_product(monkeypatch: pytest.MonkeyPatch, kernel: int, stride: int, padding: int, around: Any) -> None:
     x = np.random.default_rng(0).standard_normal((2, 4, 12, 16)).astype(np.float32)
     both(monkeypatch, "convolution_is_slow", lambda: around(Conv2d(4, 6, kernel, stride, padding)), x)
 
 
-@pytest.mark.parametrize("height, width", [(8, 8), (7, 10), (9, 5), (1, 3)])
+@pytest.mark.parametrize("height, width", [(8, 6), (7, 10), (1, 3)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_convolution_as_a_product(monkeypatch: pytest.MonkeyPatch, stride: int, height: int, width: int) -> None:
     x = np.random.default_rng(0).standard_normal((2, 4, height, width)).astype(np.float32)
