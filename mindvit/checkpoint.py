@@ -1,33 +1,54 @@
-"""Checkpoints: one file with everything, written whole or not at all."""
+"""Checkpoints: one file with everything, written whole or not at all, and found again by the run that goes on."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 import mindspore as ms
-from mindspore import Parameter
+from mindspore import Parameter, Tensor
 
 from mindvit.errors import UserError
-from mindvit.weights.readers import META
+from mindvit.weights.readers import META, Arrays, read_weights
+
+UNFINISHED = ".unfinished.ckpt"
+Found = tuple[Path, Arrays, dict[str, Any]]
 
 
-def open_folder(folder: Path, resolved: str) -> None:
-    """Make the run's folder and leave the resolved recipe there; UserError if that can't be."""
+@contextlib.contextmanager
+def own_folder(folder: Path, resolved: str) -> Iterator[None]:
+    """Make the run's folder, leave the resolved recipe there, and keep other runs out for the time being.
+
+    UserError if the folder can't be written or another run is in it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.yaml").write_text(resolved + "\n", encoding="utf-8")
+        lock = (folder / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"ckpt_save_dir {folder} can't be written: {error.strerror} (choose another one)") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends, however it ends
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise UserError(f"ckpt_save_dir {folder} is in use by another run (process {owner}): wait for it, or choose another one") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        (folder / "recipe.yaml").write_text(resolved + "\n", encoding="utf-8")
+        yield
 
 
 def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
     """Write parameters and `meta` (JSON) to `path`, with a CRC; what stood there before stays until the new file is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.unfinished.ckpt")
+    unfinished = path.with_name(f".{path.stem}{UNFINISHED}")
     try:
         ms.save_checkpoint([{"name": item.name, "data": item} for item in parameters], str(unfinished), append_dict={META: json.dumps(meta)}, crc_check=True)
         os.chmod(unfinished, 0o644)  # the framework makes it read-only, which a user moving files stumbles over
@@ -39,18 +60,66 @@ def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -
     return path
 
 
+def newest(folder: Path, model: str, complain: Callable[[str], None]) -> Optional[Found]:
+    """The checkpoint of `model` with the most steps in a run's folder; damaged ones are complained of and passed over."""
+    found: list[Found] = []
+    for path in folder.glob(f"{model}-*.ckpt"):
+        try:
+            arrays, meta = read_weights(path)
+        except UserError as error:
+            complain(f"passed over: {error}")
+            continue
+        if "step" in meta:
+            found.append((path, arrays, meta))
+    return max(found, key=lambda item: (item[2]["step"], not item[0].stem.endswith("-best")), default=None)
+
+
+def of_file(path: str) -> Found:
+    """The checkpoint in a file. UserError if it is no checkpoint of a run."""
+    arrays, meta = read_weights(path)
+    if "step" not in meta:
+        raise UserError(f"{path} holds weights, but not the state of a run: --resume takes what train.py saved (--ckpt_path FILE starts from weights)")
+    return Path(path), arrays, meta
+
+
+def restore(parameters: Sequence[Parameter], found: Found) -> None:
+    """Give a run its whole state back. UserError, with nothing changed, if the checkpoint lacks a part of it or has other shapes."""
+    path, arrays, _ = found
+    wrong = [item.name for item in parameters if item.name not in arrays or arrays[item.name].shape != tuple(item.shape)]
+    if wrong:
+        raise UserError(f"{path} is the checkpoint of another run: {len(wrong)} tensors are missing or differ, {wrong[0]} first "
+                        f"(--resume none starts anew; --ckpt_path FILE takes weights alone)")
+    for item in parameters:
+        item.set_data(Tensor(arrays[item.name], item.dtype))
+
+
 class Keeper:
-    """Saves one checkpoint an epoch as <model>-<epoch>.ckpt, keeps the newest `keep`, and a copy of the best one."""
+    """Saves checkpoints as <model>-<epoch>.ckpt, keeps the newest `keep` and a copy of the best one; one within an epoch as <model>-within.ckpt."""
 
     def __init__(self, folder: Path, model: str, keep: int):
         self.folder, self.model, self.keep = folder, model, keep
         self.saved: list[Path] = []
 
+    def adopt(self, epochs: int) -> None:
+        """Look after the checkpoints that an earlier start of the run left, up to `epochs`."""
+        numbered = [(epoch, self.folder / f"{self.model}-{epoch}.ckpt") for epoch in range(1, epochs + 1)]
+        self.saved = [path for _, path in numbered if path.exists()]
+
+    @property
+    def within(self) -> Path:
+        """Where a checkpoint goes that isn't at an epoch's end."""
+        return self.folder / f"{self.model}-within.ckpt"
+
+    def save_within(self, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
+        """Checkpoint in the middle of an epoch; the last such one is replaced."""
+        return save(self.within, parameters, meta)
+
     def save(self, epoch: int, parameters: Sequence[Parameter], meta: Mapping[str, Any], best: bool) -> Path:
         """Checkpoint after `epoch` epochs."""
         path = save(self.folder / f"{self.model}-{epoch}.ckpt", parameters, meta)
+        self.within.unlink(missing_ok=True)
         if best:
-            link = self.folder / f".{self.model}-best.unfinished.ckpt"
+            link = self.folder / f".{self.model}-best{UNFINISHED}"
             link.unlink(missing_ok=True)
             try:
                 os.link(path, link)  # the same bytes under a second name, which outlives the first

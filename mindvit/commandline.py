@@ -15,7 +15,7 @@ from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, Recipe, build, type
 COMMAND_LINE = "command line"
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, but a mistake is one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -64,7 +64,7 @@ def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, An
 
 def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = ()) -> argparse.ArgumentParser:
     """The command line: --config, one option a recipe key, and a command's `extra` arguments."""
-    result = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    result = Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     result.add_argument("-c", "--config", metavar="FILE", help="recipe; options after it override its keys")
     for flags, settings in extra:
         result.add_argument(*flags, **settings)

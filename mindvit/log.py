@@ -21,12 +21,12 @@ def say(text: str) -> None:
 class Progress:
     """A bar on a terminal; elsewhere a line every `interval` steps. Both show epoch, loss, lr, img/s and the time left."""
 
-    def __init__(self, steps: int, epochs: int, interval: int, shown: bool = True):
+    def __init__(self, steps: int, epochs: int, interval: int, shown: bool = True, done: int = 0):
         self.steps, self.epochs, self.interval, self.shown = steps, epochs, interval, shown
         self.started = time.monotonic()
-        self.done = 0
+        self.first = self.done = done
         terminal = shown and sys.stderr.isatty()
-        self.bar: Optional[tqdm] = tqdm(total=steps, unit="step", dynamic_ncols=True, leave=False) if terminal else None
+        self.bar: Optional[tqdm] = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, leave=False) if terminal else None
 
     def update(self, epoch: int, values: Mapping[str, str]) -> None:
         """One step is done; `values` are shown as they are."""
@@ -36,7 +36,7 @@ class Progress:
             self.bar.set_postfix(values, refresh=False)
             self.bar.update()
         elif self.shown and (self.done % self.interval == 0 or self.done == self.steps):
-            left = (time.monotonic() - self.started) / self.done * (self.steps - self.done)
+            left = (time.monotonic() - self.started) / (self.done - self.first) * (self.steps - self.done)
             text = "  ".join(f"{key} {value}" for key, value in values.items())
             say(f"epoch {epoch + 1}/{self.epochs}  step {self.done}/{self.steps}  {text}  ETA {duration(left)}")
 
@@ -66,6 +66,18 @@ def append_csv(path: Path, row: Mapping[str, Any]) -> None:
         if new:
             writer.writerow(header)
         writer.writerow(row.values())
+
+
+def cut_csv(path: Path, epochs: int) -> None:
+    """Leave out of a run's CSV what a start that was cut off wrote after its last checkpoint: the rows beyond `epochs`."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    kept = [row for row in rows if not row or not row[0].isdigit() or int(row[0]) <= epochs]
+    if kept != rows:
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(kept)
 
 
 def table(row: Mapping[str, Any]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import signal
+import threading
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import mindspore as ms
 import numpy as np
@@ -28,11 +31,24 @@ from mindvit.setting import build, build_teacher, check_teacher, prepare, step_o
 from mindvit.step import EvalStep, TrainStep, first_inputs
 from mindvit.version import __version__
 
+# keys that may change from one start of a run to the next without changing what it computes
+UNIMPORTANT = ("data_dir", "num_parallel_workers", "pretrained", "ckpt_path", "teacher_ckpt_path", "device_target", "mode", "jit_level", "distribute",
+               "ckpt_save_dir", "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train", "val_interval", "log_interval",
+               "results_csv")
+
 
 class TrainingFailed(UserError):
     """The run can't go on: the loss is no number any more."""
 
     exit_code = 1
+
+
+class Interrupted(UserError):
+    """The run was asked to end, by Ctrl-C or SIGTERM, and has saved where it is."""
+
+    def __init__(self, text: str, number: int):
+        super().__init__(text)
+        self.exit_code = 128 + number  # as shells count it
 
 
 class Run:
@@ -54,7 +70,9 @@ class Run:
         self.keeper = checkpoint.Keeper(self.folder, recipe.model.model, recipe.checkpoint.keep_checkpoint_max)
         self.meter = Meter(recipe.data.batch_size * self.device.ranks)
         self.params = sum(item.size for item in self.net.trainable_params())
-        self.best = -1
+        self.fingerprint = self.train.fingerprint()
+        self.path: Optional[Path] = None  # the last checkpoint
+        self.best, self.at, self.asked, self.epoch_loss = -1, 0, 0, 0.0  # best count of right answers, steps done, signal, sum of this epoch's losses
         mean, std = self.setting.statistics
         set_precision(self.net, self.device.amp_level, self.device.half)
         self.net.set_train(True)
@@ -77,16 +95,54 @@ class Run:
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s")
         set_precision(self.net, self.device.val_amp_level, self.device.half)
 
+    def resume(self) -> None:
+        """Go on where the recipe says: at the newest checkpoint in the run's folder, at a file's, or at the beginning."""
+        wanted = self.recipe.checkpoint.resume
+        if wanted == "none":
+            return
+        found = checkpoint.newest(self.folder, self.recipe.model.model, self.say) if wanted == "auto" else checkpoint.of_file(wanted)
+        if found is None:
+            return
+        path, _, meta = found
+        if meta["model"] != self.setting.info.name:
+            raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {self.setting.info.name} (--resume none starts anew)")
+        if meta["data"] != self.fingerprint:
+            raise UserError(f"the training pictures are not those that {path} was trained with: another number, other names or other classes "
+                            f"(--resume none starts anew; --ckpt_path {path} takes its weights alone)")
+        checkpoint.restore(self.state(), found)
+        self.at, self.best, self.epoch_loss, self.path = meta["step"], meta["best"], meta["epoch_loss"], path
+        if meta["pictures"] != self.meter.pictures:  # another batch over all cards: its steps can't be counted in the old ones
+            if meta["step"] % meta["steps"]:
+                raise UserError(f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are {self.meter.pictures} now: go on "
+                                f"with as many, or from an epoch's checkpoint, --resume FILE")
+            self.at = meta["step"] // meta["steps"] * self.steps
+        self.keeper.adopt(self.at // self.steps)
+        changed = [key for key, value in self.recipe.flat().items() if key not in UNIMPORTANT and list_or_value(value) != meta["recipe"].get(key)]
+        self.say(f"going on from {path}: epoch {self.at // self.steps}, step {self.at % self.steps} of {self.steps}"
+                 + (f"; other values than there: {', '.join(changed)}" if changed else ""))
+
+    def state(self) -> list[ms.Parameter]:
+        """Everything that the run changes."""
+        return [*self.net.get_parameters(), *self.step.state()]
+
     def fit(self) -> dict[str, Any]:
         """Train, validate, save, epoch by epoch; the result row."""
-        schedule, recipe = self.recipe.schedule, self.recipe
         self.describe()
-        if self.device.is_main:
-            checkpoint.open_folder(self.folder, describe(recipe))
-        self.compile()
-        progress = log.Progress(self.steps * schedule.epoch_size, schedule.epoch_size, recipe.log.log_interval, self.device.is_main)
-        path: Optional[Path] = None
-        for epoch in range(schedule.epoch_size):
+        with checkpoint.own_folder(self.folder, describe(self.recipe)) if self.device.is_main else contextlib.nullcontext():
+            self.resume()
+            if self.device.is_main:
+                log.cut_csv(self.folder / "log.csv", self.at // self.steps)
+            self.compile()
+            with signals(self.ask_to_stop):
+                score, average = self.epochs()
+            return self.finish(score, average)
+
+    def epochs(self) -> tuple[Score, Optional[Score]]:
+        """The epochs that are left; the last scores."""
+        schedule, recipe = self.recipe.schedule, self.recipe
+        progress = log.Progress(self.steps * schedule.epoch_size, schedule.epoch_size, recipe.log.log_interval, self.device.is_main, self.at)
+        score = average = None
+        for epoch in range(self.at // self.steps, schedule.epoch_size):
             loss = self.train_epoch(epoch, progress)
             score = average = None
             last = epoch + 1 == schedule.epoch_size
@@ -94,38 +150,56 @@ class Run:
                 score, average = self.validate()
                 self.note(epoch, loss, score, average)
             if self.device.is_main and (last or (epoch + 1) % recipe.checkpoint.ckpt_save_interval == 0):
-                path = self.save(epoch + 1, score, average)
+                self.path = self.save(epoch + 1, score, average)
         progress.close()
-        assert score is not None
-        return self.finish(score, average, path)
+        return (score, average) if score is not None else self.validate()  # nothing was left to train
+
+    def ask_to_stop(self, number: int, _: Any) -> None:
+        """A signal's handler: end after the step that is running."""
+        self.asked = number
+        self.step.ask_to_stop()
 
     def train_epoch(self, epoch: int, progress: log.Progress) -> float:
-        """All steps of an epoch; the mean loss."""
+        """The steps of an epoch that are not yet done; the mean loss of all."""
         recipe, setting = self.recipe, self.setting
         batches = train_batches(self.train, recipe.data, recipe.augment, size=setting.size, interpolation=setting.interpolation,
                                 mean=setting.statistics[0], epoch=epoch, seed=recipe.runtime.seed, ranks=self.device.ranks, rank=self.device.rank,
-                                workers=setting.workers)
+                                workers=setting.workers, first_step=self.at % self.steps)
         self.net.set_train(True)
-        losses = []
+        losses: list[float] = []
         began = time.perf_counter()
-        for index, (images, labels) in enumerate(self.meter.waiting(batches)):
-            number = epoch * self.steps + index
-            lr = learning_rate(number, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures)
+        for images, labels in self.meter.waiting(batches):
+            lr = learning_rate(self.at, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures)
             chance = draw(recipe.augment, batch=len(labels), size=setting.size, channels=images.shape[-1], paths=self.step.paths,
-                          seed=recipe.runtime.seed, step=number, rank=self.device.rank)
+                          seed=recipe.runtime.seed, step=self.at, rank=self.device.rank)
             loss, norm, scale = (float(output.asnumpy()) for output in self.step(
                 Tensor(images), Tensor(labels), *(Tensor(item) for item in chance), Tensor(lr, ms.float32)))
-            self.check(number, loss, norm)
+            self.check(self.at, loss, norm)
             losses.append(loss)
+            self.epoch_loss += loss
+            self.at += 1
             now = time.perf_counter()
             self.meter.step(now - began)
             began = now
-            progress.update(epoch, self.line(losses, lr, scale))
-        return float(np.mean(losses))
+            progress.update(epoch, self.line(losses, lr, scale, norm))
+            self.pause()
+        mean, self.epoch_loss = self.epoch_loss / self.steps, 0.0
+        return mean
 
-    def line(self, losses: list[float], lr: float, scale: float) -> dict[str, str]:
+    def pause(self) -> None:
+        """What may be due between two steps of an epoch: a checkpoint, and the end of a run that was asked to stop."""
+        stopping = self.step.is_stopping(self.asked > 0)
+        inside = self.at % self.steps > 0
+        due = self.recipe.checkpoint.ckpt_save_steps
+        if inside and self.device.is_main and (stopping or (due and self.at % due == 0)):
+            self.keeper.save_within(self.state(), self.meta(None))
+        if stopping and inside:  # at the end of an epoch it is validated and saved first
+            raise Interrupted(f"stopped after step {self.at} ({signal.Signals(self.asked or signal.SIGTERM).name}); saved in {self.keeper.within}: "
+                              f"the same command goes on from there", self.asked or signal.SIGTERM)
+
+    def line(self, losses: list[float], lr: float, scale: float, norm: float) -> dict[str, str]:
         """What a progress line shows."""
-        values = {"loss": f"{np.mean(losses[-20:]):.4f}", "lr": f"{lr:.2e}", "img/s": f"{self.meter.recent_pictures_per_second:.0f}",
+        values = {"loss": f"{np.mean(losses[-20:]):.4f}", "lr": f"{lr:.2e}", "norm": f"{norm:.2f}", "img/s": f"{self.meter.recent_pictures_per_second:.0f}",
                   "data wait": f"{100 * self.meter.wait_share:.0f} %"}
         return {**values, "scale": f"{scale:.0f}"} if self.step.scaled else values
 
@@ -137,7 +211,6 @@ class Run:
 
     def validate(self) -> tuple[Score, Optional[Score]]:
         """Scores of the weights and, with ema, of their average."""
-        parallel.average(self.step.statistics(), self.device.ranks)
         score = evaluate(self.net, self.eval_step, self.val, self.setting)
         if not self.recipe.optim.ema:
             return score, None
@@ -161,9 +234,14 @@ class Run:
         better = leader is not None and leader.correct1 > self.best
         if leader is not None and better:
             self.best = leader.correct1
-        meta = {"model": self.setting.info.name, "num_classes": self.setting.num_classes, "class_names": list(self.train.class_names), "epoch": epoch,
-                "score": dataclasses.asdict(score) if score else None, "recipe": self.recipe.flat(), "mindvit": __version__, "mindspore": ms.__version__}
-        return self.keeper.save(epoch, [*self.net.get_parameters(), *self.step.state()], meta, better)
+        return self.keeper.save(epoch, self.state(), self.meta(score), better)
+
+    def meta(self, score: Optional[Score]) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors: the network, and where the run is."""
+        return {"model": self.setting.info.name, "num_classes": self.setting.num_classes, "class_names": list(self.train.class_names),
+                "epoch": self.at // self.steps, "step": self.at, "steps": self.steps, "pictures": self.meter.pictures, "best": self.best,
+                "epoch_loss": self.epoch_loss, "data": self.fingerprint, "score": dataclasses.asdict(score) if score else None,
+                "recipe": self.recipe.flat(), "mindvit": __version__, "mindspore": ms.__version__}
 
     def describe(self) -> None:
         """The run in a few lines, before it starts."""
@@ -172,15 +250,41 @@ class Run:
         self.say(f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
                  f"{self.steps} steps of {data.batch_size} x {self.device.ranks} an epoch, {self.recipe.schedule.epoch_size} epochs")
 
-    def finish(self, score: Score, average: Optional[Score], path: Optional[Path]) -> dict[str, Any]:
+    def finish(self, score: Score, average: Optional[Score]) -> dict[str, Any]:
         """The performance row: shown, as JSON beside the checkpoints, and appended to the results."""
-        row = result.performance_row(self.setting, self.meter, self.params, score, self.config, path)
+        row = result.performance_row(self.setting, self.meter, self.params, score, self.config, self.path)
         if self.device.is_main:
             log.say("\n" + log.table(row) + (f"\nmoving average: {average}" if average else "") + "\n")
             more = {**row, **result.circumstances(self.setting, self.meter, time.time() - self.started), "bad pictures": len(self.train.bad)}
             log.write_json(self.folder / "result.json", more)
             log.append_csv(Path(self.recipe.log.results_csv), more)
         return row
+
+
+def list_or_value(value: Any) -> Any:
+    """A recipe's value as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+@contextlib.contextmanager
+def signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `handler` the first time and do what they did before from then on."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets only that one handle signals
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def once(number: int, frame: Any) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        handler(number, frame)
+
+    for number in before:
+        signal.signal(number, once)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def fit(recipe: Recipe, config: Optional[str] = None) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""What ranks say to each other outside the training step: the same initial weights, sums of counts, averages of statistics."""
+"""What ranks say to each other outside the training step: the same initial weights, and sums of counts."""
 
 from __future__ import annotations
 
 import zlib
-from typing import Iterable, Sequence
+from typing import Iterable
 
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import ParameterTuple, Tensor, nn, ops
 
 
 class _Sum(nn.Cell):
@@ -36,16 +36,6 @@ def total(values: Iterable[float], ranks: int) -> np.ndarray:
     if ranks == 1:
         return np.array(list(values), np.float64)
     return _Sum()(Tensor(np.array(list(values), np.float32))).asnumpy().astype(np.float64)
-
-
-def average(parameters: Sequence[Parameter], ranks: int) -> None:
-    """Give every rank the mean of all ranks' values: each has seen the statistics of its own pictures only."""
-    if ranks == 1 or not parameters:
-        return
-    means = total(np.concatenate([item.asnumpy().ravel() for item in parameters]), ranks) / ranks
-    places = np.cumsum([item.size for item in parameters])[:-1]
-    for item, mean in zip(parameters, np.split(means, places)):
-        item.set_data(Tensor(mean.reshape(item.shape).astype(np.float32)))
 
 
 def checksum(net: nn.Cell) -> int:

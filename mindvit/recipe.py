@@ -158,6 +158,8 @@ class CheckpointOptions:
 
     ckpt_save_dir: str = option("./ckpt", "folder of the run: checkpoints, log, resolved recipe")
     ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1)
+    ckpt_save_steps: Optional[int] = option(None, "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)", low=1)
+    resume: str = option("auto", "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)")
     keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1)
 
 

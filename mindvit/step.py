@@ -150,14 +150,29 @@ class TrainStep(nn.Cell):
         if self.ranks > 1:
             self.reduce = nn.DistributedGradReducer(self.weights, mean=True, degree=self.ranks)
             self.sum = ops.AllReduce()
+            self.asked_to_stop, self.stopping = (Parameter(Tensor(0, ms.float32), name=f"{STATE}{name}", requires_grad=False) for name in ("asked", "stopping"))
         self.optimiser = AdamW(self.weights, decayed, options)
         self.map = ops.HyperMap()
         self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
-        self.averaged = ParameterTuple([*self.weights, *(item for item in net.get_parameters() if not item.requires_grad)])
+        self.running = ParameterTuple([item for item in net.get_parameters() if not item.requires_grad])  # batch normalisation's mean and variance
+        self.averaged = ParameterTuple([*self.weights, *self.running])
         self.ema = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
         self.scaled, self.dynamic = options.loss_scale > 0, options.dynamic_scale
         self.scale = Parameter(Tensor(options.loss_scale or 1.0, ms.float32), name=f"{STATE}loss_scale", requires_grad=False)
         self.finite_steps = Parameter(Tensor(0, ms.float32), name=f"{STATE}finite_steps", requires_grad=False)
+
+    def share(self, loss: Tensor) -> Tensor:
+        """All ranks' mean loss; in the same message, whether any was asked to stop, and the mean of their running statistics."""
+        values = [loss.reshape(1), self.asked_to_stop.value().reshape(1)]
+        for item in self.running:
+            values.append(ops.depend(item.value(), loss).reshape(-1))
+        shared = self.sum(ops.cat(values)) / self.ranks
+        done = ops.assign(self.stopping, shared[1])
+        place = 2
+        for item in self.running:
+            done = ops.depend(ops.assign(item, shared[place:place + item.size].reshape(item.shape)), done)
+            place += item.size
+        return ops.depend(shared[0], done)
 
     def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
                   lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,7 +180,7 @@ class TrainStep(nn.Cell):
         loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, paths, scale)
         if self.ranks > 1:
             gradients = self.reduce(gradients)
-            loss = self.sum(ops.depend(loss, gradients)) / self.ranks  # what one rank finds not finite stops all of them
+            loss = self.share(ops.depend(loss, gradients))  # what one rank finds not finite stops all of them
         norm = ops.sqrt(2 * ops.addn(self.map(half_square_sum, gradients))) / scale
         factor = 1 / scale
         if self.clip_norm:
@@ -188,10 +203,14 @@ class TrainStep(nn.Cell):
         """What a checkpoint holds beside the network's own parameters."""
         return [*self.optimiser.moment1, *self.optimiser.moment2, self.optimiser.count, *self.ema, self.scale, self.finite_steps]
 
-    def statistics(self) -> list[Parameter]:
-        """Running means and variances of batch normalisation and, with ema, their averages: what each rank finds for itself."""
-        first = len(self.weights)
-        return [*self.averaged[first:], *self.ema[first:]]
+    def ask_to_stop(self) -> None:
+        """Let every rank know, with the next step, that this one is to end."""
+        if self.ranks > 1:
+            self.asked_to_stop.set_data(Tensor(1, ms.float32))
+
+    def is_stopping(self, asked: bool) -> bool:
+        """Whether the last step found that a rank was asked to stop: the same answer on all of them, unlike `asked`."""
+        return asked if self.ranks == 1 else float(self.stopping.asnumpy()) > 0
 
     def swap_average(self) -> None:
         """Exchange the weights and running statistics with their moving average."""

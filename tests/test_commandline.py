@@ -30,7 +30,7 @@ OPTIONS = {
                 "lr_epoch_stair lr_lag",
     "precision": "amp_level val_amp_level amp_type loss_scale_type loss_scale drop_overflow_update",
     "runtime": "device_target mode jit_level distribute seed",
-    "checkpoint": "ckpt_save_dir ckpt_save_interval keep_checkpoint_max",
+    "checkpoint": "ckpt_save_dir ckpt_save_interval ckpt_save_steps resume keep_checkpoint_max",
     "log": "val_while_train val_interval log_interval results_csv"}
 
 

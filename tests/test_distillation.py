@@ -125,7 +125,7 @@ def test_a_step_with_a_teacher_of_the_students_kind() -> None:
 def test_a_step_with_a_teacher_of_mindcv() -> None:
     teacher = tiny(3, "mindcv/mobilenet_v1_025")  # with batch normalisation and dropout, which must stay in evaluation mode
     step = check_step(tiny(1), teacher, "hard")
-    assert not any("teacher" in item.name for item in step.statistics())
+    assert not any("teacher" in item.name for item in [*step.running, *step.ema])
 
 
 def test_a_teacher_and_a_type_come_together() -> None:

@@ -59,8 +59,8 @@ def eval_steps(count: int, batch_size: int, ranks: int) -> int:
 
 
 def train_batches(source: Source, data: DataOptions, augment: AugmentOptions, *, size: int, interpolation: str, mean: Triple,
-                  epoch: int, seed: int, ranks: int, rank: int, workers: int) -> Iterator[Batch]:
-    """One rank's batches of one epoch, pictures size x size px; `mean` (0..1) is the colour that policies fill with.
+                  epoch: int, seed: int, ranks: int, rank: int, workers: int, first_step: int = 0) -> Iterator[Batch]:
+    """One rank's batches of one epoch from a step on, pictures size x size px; `mean` (0..1) is the colour that policies fill with.
 
     UserError for a picture that can't be decoded where data.bad_image is 'stop'.
     """
@@ -76,7 +76,7 @@ def train_batches(source: Source, data: DataOptions, augment: AugmentOptions, *,
         image, index = _decodable(source, index) if data.bad_image == "skip" else (_decoded(source, index, ", or set bad_image: skip"), index)
         return transform(image, generator(PICTURE_STREAM, seed, epoch, int(positions[place]))), int(source.labels[index])
 
-    return _batches(picture, len(order), data.batch_size, size, workers)
+    return _batches(picture, len(order), data.batch_size, size, workers, first_step * data.batch_size)
 
 
 def eval_batches(source: Source, *, batch_size: int, size: int, crop_pct: float, interpolation: str, squeeze: bool,
@@ -116,8 +116,8 @@ def _decodable(source: Source, index: int) -> tuple[Image.Image, int]:
     raise UserError(f"{tries} training pictures in a row can't be decoded, the last one being {last.name} ({last.reason}); check the data set") from None
 
 
-def _batches(picture: Callable[[int], Picture], count: int, batch_size: int, size: int, workers: int) -> Iterator[Batch]:
-    """Batches of picture(0), ..., picture(count - 1), made by threads; `count` is a multiple of `batch_size`."""
+def _batches(picture: Callable[[int], Picture], count: int, batch_size: int, size: int, workers: int, start: int = 0) -> Iterator[Batch]:
+    """Batches of picture(start), ..., picture(count - 1), made by threads; `start` and `count` are multiples of `batch_size`."""
 
     def fill(batch: Batch, slot: int, place: int) -> None:
         batch.images[slot], batch.labels[slot] = picture(place)
@@ -125,7 +125,7 @@ def _batches(picture: Callable[[int], Picture], count: int, batch_size: int, siz
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
     pending: deque[tuple[Batch, list[Future[None]]]] = deque()
     try:
-        for first in range(0, count, batch_size):
+        for first in range(start, count, batch_size):
             batch = Batch(np.empty((batch_size, size, size, 3), np.uint8), np.empty(batch_size, np.int32))
             pending.append((batch, [pool.submit(fill, batch, slot, first + slot) for slot in range(batch_size)]))
             if len(pending) > AHEAD:

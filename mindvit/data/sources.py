@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import threading
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -53,6 +54,13 @@ class Source(ABC):
     @abstractmethod
     def read(self, index: int) -> Image.Image:
         """The decoded picture, RGB, 8 bits; BadPicture if that is impossible."""
+
+    def fingerprint(self) -> str:
+        """Eight digits that change with the pictures' number, names (of file and folder, wherever the data set lies), labels or classes; not with pixels."""
+        crc = zlib.crc32(repr(self.class_names).encode(), zlib.crc32(self.labels.tobytes()))
+        for index in range(len(self)):
+            crc = zlib.crc32("/".join(self.name(index).rsplit("/", 2)[-2:]).encode("utf-8", "surrogateescape"), crc)
+        return f"{crc:08x}"
 
     def skip(self, error: BadPicture) -> None:
         """Count an undecodable picture and, the first time, say so on stderr."""
