@@ -10,7 +10,8 @@ from typing import Sequence
 
 from mindvit import errors
 
-EXTRA = ((("--print_config",), {"action": "store_true", "help": "print the resolved recipe, with the file each value came from, and stop"}),)
+EXTRA = ((("--print_config",), {"action": "store_true", "help": "print the resolved recipe, with the file each value came from, and stop"}),
+         (("--dry_run",), {"action": "store_true", "help": "build, compile, take a few steps, print time and memory, and stop; nothing is written"}))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,9 +22,12 @@ def main(arguments: Sequence[str]) -> None:
     if given.get("print_config"):
         print(describe(recipe))
         return
-    from mindvit.loop import fit  # MindSpore takes seconds to import: not for --help
+    from mindvit.loop import dry_run, fit  # MindSpore takes seconds to import: not for --help
 
-    fit(recipe, given["config"])
+    if given.get("dry_run"):
+        dry_run(recipe)
+    else:
+        fit(recipe, given["config"])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,14 @@ from mindvit.errors import UserError
 from mindvit.weights.readers import META, Arrays, read_weights
 
 UNFINISHED = ".unfinished.ckpt"
+
+
+class NotSaved(UserError):
+    """A checkpoint couldn't be written; the one before it is as it was."""
+
+    exit_code = 1
+
+
 Found = tuple[Path, Arrays, dict[str, Any]]
 
 
@@ -46,15 +54,20 @@ def own_folder(folder: Path, resolved: str) -> Iterator[None]:
 
 
 def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
-    """Write parameters and `meta` (JSON) to `path`, with a CRC; what stood there before stays until the new file is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write parameters and `meta` (JSON) to `path`, with a CRC; what stood there before stays until the new file is complete.
+
+    NotSaved if that fails: a full disk, a folder that is gone.
+    """
     unfinished = path.with_name(f".{path.stem}{UNFINISHED}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         ms.save_checkpoint([{"name": item.name, "data": item} for item in parameters], str(unfinished), append_dict={META: json.dumps(meta)}, crc_check=True)
         os.chmod(unfinished, 0o644)  # the framework makes it read-only, which a user moving files stumbles over
         with unfinished.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:  # the framework makes a RuntimeError of some
+        raise NotSaved(f"{path} can't be written: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
     finally:
         unfinished.unlink(missing_ok=True)
     return path

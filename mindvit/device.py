@@ -6,6 +6,7 @@ import functools
 import glob
 import os
 import platform
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -35,6 +36,11 @@ class Device:
     local_ranks: int = 1
 
     @property
+    def saturates(self) -> bool:
+        """Whether an overflow in half precision may leave the largest number and no infinity: on the first Ascend 910, which then keeps a flag."""
+        return self.target == "Ascend" and self.half == ms.float16
+
+    @property
     def is_main(self) -> bool:
         """Whether this rank prints and saves."""
         return self.rank == 0
@@ -51,6 +57,14 @@ def _cpu_has_avx512() -> bool:
 def machine() -> str:
     """This machine in a few words, for tables of results."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{', AVX-512' if _cpu_has_avx512() else ''}"
+
+
+def memory(target: str) -> str:
+    """The most memory that this process has used so far, in words."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20  # Linux counts in KiB
+    if target == "CPU":
+        return f"{host:.1f} GiB of memory at most"
+    return f"{ms.hal.max_memory_allocated() / 2 ** 30:.1f} GiB of {target} memory at most ({host:.1f} GiB on the host)"
 
 
 def convolution_is_slow() -> bool:
@@ -101,8 +115,8 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
         if runtime.jit_level in ("auto", "O2"):
             changes.append("jit level O0 (O2 is Ascend's)")
     amp, val_amp = precision.amp_level, precision.val_amp_level or precision.amp_level
-    if target == "CPU" and (amp, val_amp) != ("O0", "O0"):
-        changes.append(f"AMP O0, float32 (the recipe's {amp} {precision.amp_type} is for NPUs and GPUs)")
+    if target == "CPU" and (amp, val_amp) != ("O0", "O0") and not precision.amp_on_cpu:
+        changes.append(f"AMP O0, float32 (the recipe's {amp} {precision.amp_type} is for NPUs and GPUs; amp_on_cpu keeps it)")
         amp = val_amp = "O0"
     if runtime.mode == 0:
         ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": jit_level})

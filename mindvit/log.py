@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 from tqdm import tqdm
+
+from mindvit.errors import UserError
 
 
 def say(text: str) -> None:
@@ -44,6 +48,59 @@ class Progress:
         """Take the bar away."""
         if self.bar is not None:
             self.bar.close()
+
+
+@contextlib.contextmanager
+def heartbeat(text: str, shown: bool = True, seconds: float = 30) -> Iterator[None]:
+    """Say `text` and the seconds gone, every so many seconds, for as long as this lasts."""
+    over, start = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not over.wait(seconds):
+            say(f"{text} ({time.monotonic() - start:.0f} s)")
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    if shown:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if shown:
+            thread.join()
+
+
+@contextlib.contextmanager
+def summary(kind: str, folder: Path) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A function (step, values by name) that writes files for a viewer into `folder`/summary; for kind 'none' it writes nothing.
+
+    kind: mindspore (MindInsight's files) or tensorboard. UserError if the package for the latter is missing.
+    """
+    if kind == "none":
+        yield lambda step, values: None
+    elif kind == "mindspore":
+        from mindspore import SummaryRecord, Tensor  # starts processes of its own: only for those who want it
+
+        with SummaryRecord(str(folder / "summary")) as record:
+
+            def write(step: int, values: Mapping[str, float]) -> None:
+                for name, value in values.items():
+                    record.add_value("scalar", name, Tensor(float(value)))
+                record.record(step)
+
+            yield write
+    else:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise UserError("summary is tensorboard, but the package tensorboardX is missing: pip install tensorboardX, or summary: mindspore") from None
+        with SummaryWriter(str(folder / "summary")) as writer:
+
+            def add(step: int, values: Mapping[str, float]) -> None:
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+
+            yield add
 
 
 def duration(seconds: float) -> str:

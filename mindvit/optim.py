@@ -1,9 +1,10 @@
-"""The learning rate as a pure function of the step, and which tensors are decayed."""
+"""The learning rate as a pure function of the step and of the depth, and which tensors are decayed."""
 
 from __future__ import annotations
 
 import math
-from typing import Collection
+import re
+from typing import Collection, Sequence
 
 from mindvit.recipe import ScheduleOptions
 
@@ -23,6 +24,8 @@ def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int,
         return start + (peak - start) * at / schedule.warmup_epochs
     if schedule.scheduler == "constant":
         return peak
+    if schedule.scheduler == "step_decay":
+        return max(schedule.min_lr, peak * schedule.decay_rate ** int((at - schedule.warmup_epochs) // (schedule.decay_epochs or 30)))
     offset = 0 if schedule.cosine_from_start else schedule.warmup_epochs
     length = schedule.decay_epochs or schedule.epoch_size - offset
     cycle = min(int((at - offset) // length), schedule.num_cycles)
@@ -30,9 +33,28 @@ def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int,
         return schedule.min_lr
     top = peak * schedule.cycle_decay ** cycle
     phase = (at - offset - cycle * length) / length
+    if schedule.scheduler == "linear_decay":
+        return top + (schedule.min_lr - top) * phase
     return schedule.min_lr + 0.5 * (top - schedule.min_lr) * (1 + math.cos(math.pi * phase))
 
 
 def is_decayed(name: str, dimensions: int, weight_decay_filter: str, no_weight_decay: Collection[str]) -> bool:
     """Whether weight decay applies to a parameter: timm's rule for norm_and_bias, everything for disable."""
     return weight_decay_filter == "disable" or not (dimensions <= 1 or name.endswith(".bias") or name in no_weight_decay)
+
+
+def layer_rates(names: Sequence[str], decay: float) -> list[float]:
+    """The factor of the learning rate for each weight: 1 for the head and the last norm, times `decay` for every block below (Clark et al. 2020).
+
+    names: the network's weights in its own order. What stands before the first block is the stem; what stands between two
+    blocks (a stage's patch embedding) goes with the block after it.
+    """
+    blocks: list[str] = []
+    after = []  # blocks begun when a name comes, and whether it belongs to the last of them
+    for name in names:
+        block = re.match(r".*?blocks\.\d+(?=\.)", name)
+        if block and block[0] not in blocks:
+            blocks.append(block[0])
+        after.append((len(blocks), block is not None))
+    layers = [count if inside or count == 0 else count + 1 for count, inside in after]
+    return [decay ** (len(blocks) + 1 - layer) for layer in layers]

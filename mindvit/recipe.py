@@ -83,18 +83,22 @@ class ModelOptions:
 class OptimOptions:
     """The optimiser."""
 
-    opt: str = option("adamw", "optimiser", ("adamw",))
-    betas: Pair = option((0.9, 0.999), "AdamW: decay of the two moments")
-    eps: float = option(1e-8, "AdamW: added to the denominator", low=0)
-    weight_decay: float = option(0.05, "decoupled weight decay", low=0)
+    opt: str = option("adamw", "optimiser", ("adamw", "lamb", "sgd"))
+    betas: Pair = option((0.9, 0.999), "adamw, lamb: decay of the two moments")
+    eps: float = option(1e-8, "adamw, lamb: added to the denominator", low=0)
+    momentum: float = option(0.9, "sgd: momentum", low=0, high=1)
+    use_nesterov: bool = option(False, "sgd: Nesterov's momentum")
+    weight_decay: float = option(0.05, "weight decay; decoupled with adamw and lamb, part of the gradient with sgd", low=0)
     weight_decay_filter: str = option(
         "norm_and_bias", "tensors without weight decay: one-dimensional ones, biases and what the paper's code names (norm_and_bias), or none (disable)",
         ("norm_and_bias", "disable"))
+    layer_decay: float = option(1.0, "factor of the learning rate from each block to the one below it (fine-tuning: 0.65 to 0.9; 1: off)", low=0.01, high=1)
+    gradient_accumulation_steps: int = option(1, "batches whose mean gradient makes one step: a step takes that many times batch_size pictures a card", low=1)
     clip_grad: bool = option(False, "clip the gradient by its global norm")
     clip_value: float = option(5.0, "largest global norm of the gradient", low=0)
     ema: bool = option(False, "keep an exponential moving average of the weights and evaluate it beside them")
     ema_decay: float = option(0.9999, "decay of that average", low=0, high=1)
-    loss: str = option("CE", "loss: cross entropy with soft targets", ("CE",))
+    loss: str = option("CE", "loss: cross entropy with soft targets, or every class a yes-or-no question (BCE)", ("CE", "BCE"))
     label_smoothing: float = option(0.0, "share of the target spread over all classes", low=0, high=0.99)
 
 
@@ -114,14 +118,16 @@ class ScheduleOptions:
     """The learning rate as a function of the step."""
 
     epoch_size: int = option(300, "epochs", low=1)
-    scheduler: str = option("cosine_decay", "decay after the warm-up", ("cosine_decay", "warmup_cosine_decay", "constant"))
+    scheduler: str = option("cosine_decay", "decay after the warm-up",
+                            ("cosine_decay", "warmup_cosine_decay", "linear_decay", "step_decay", "constant"))
     lr: float = option(5e-4, "highest learning rate (at lr_reference_batch, if that is given)", low=0)
     lr_reference_batch: Optional[int] = option(None, "batch over all cards that lr belongs to; lr is scaled to the real one (none: lr as it is)", low=1)
     min_lr: float = option(1e-5, "learning rate at the end of the decay", low=0)
     warmup_epochs: int = option(5, "epochs of linear warm-up", low=0)
     warmup_lr: float = option(0.0, "learning rate at the start of the warm-up", low=0)
     warmup_factor: Optional[float] = option(None, "the same as a factor of lr; MindCV's key, wins over warmup_lr", low=0, high=1)
-    decay_epochs: Optional[int] = option(None, "epochs over which the cosine falls (none: up to the last)", low=1)
+    decay_epochs: Optional[int] = option(None, "epochs over which the rate falls (none: up to the last); step_decay: between two falls (none: 30)", low=1)
+    decay_rate: float = option(0.1, "step_decay: factor of each fall", low=0, high=1)
     cosine_from_start: bool = option(False, "count the cosine from epoch 0, the warm-up replacing its beginning (timm's way), not from the warm-up's end")
     num_cycles: int = option(1, "cosine cycles, each decay_epochs long", low=1)
     cycle_decay: float = option(1.0, "factor of the peak from one cycle to the next", low=0)
@@ -136,8 +142,10 @@ class PrecisionOptions:
     amp_level: str = option("O0", "O0: float32; O1: matrix products in half precision; O2 and O3: the residual stream too", ("O0", "O1", "O2", "O3"))
     val_amp_level: Optional[str] = option(None, "the same for evaluation (none: as amp_level)", ("O0", "O1", "O2", "O3"))
     amp_type: str = option("float16", "half precision", ("float16", "bfloat16"))
+    amp_on_cpu: bool = option(False, "keep to amp_level on a CPU too, where half precision is slower than float32: for trying it out")
     loss_scale_type: str = option("auto", "auto: dynamic with float16 and none otherwise", ("auto", "dynamic", "fixed"))
     loss_scale: float = option(65536.0, "loss scale, or the first one if it is dynamic", low=1)
+    skip_nonfinite: int = option(0, "steps in a row whose loss or gradient is no number, loss scaling apart, that are left out before a run stops", low=0)
     drop_overflow_update: bool = option(True, "leave out a step whose gradient is not finite while the loss is scaled (only True)", (True,))
 
 
@@ -170,6 +178,9 @@ class LogOptions:
     val_while_train: bool = option(True, "validate during training (the last epoch is always validated)")
     val_interval: int = option(1, "epochs between validations", low=1)
     log_interval: int = option(100, "steps between lines when the output is no terminal", low=1)
+    chance_epochs: int = option(5, "epochs after which an accuracy no better than guessing is warned of", low=1)
+    summary: str = option("none", "files for a viewer, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX)",
+                          ("none", "mindspore", "tensorboard"))
     results_csv: str = option("results/runs.csv", "file to which the final row is appended")
 
 
@@ -180,8 +191,8 @@ SECTIONS = {
 
 # Keys of MindCV's files that change nothing here, and why.
 WITHOUT_EFFECT = {
-    "dataset_download": "no data set is downloaded", "dataset_sink_mode": "the device chooses", "use_nesterov": "AdamW has no momentum of that kind",
-    "momentum": "AdamW uses betas", "decay_rate": "the cosine has none", "filter_bias_and_bn": "see weight_decay_filter",
+    "dataset_download": "no data set is downloaded", "dataset_sink_mode": "the device chooses",
+    "filter_bias_and_bn": "see weight_decay_filter",
     "dynamic_loss_scale": "see loss_scale_type", "resume_opt": "a checkpoint is resumed whole", "ckpt_save_policy": "the newest and the best are kept",
     "aux_factor": "no auxiliary heads", "reduction": "the loss is a mean", "re_max_attempts": "ten, as in timm", "cutmix_prob": "see mixup_prob",
     "enable_modelarts": "no ModelArts", "multi_data_url": "no ModelArts", "data_url": "no ModelArts", "ckpt_url": "no ModelArts", "train_url": "no ModelArts",

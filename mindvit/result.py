@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import platform
 from pathlib import Path
 from typing import Any, Optional
 
 import mindspore as ms
+import numpy as np
 
 from mindvit import device
 from mindvit.evaluation import Score
@@ -32,6 +34,11 @@ def performance_row(setting: Setting, meter: Meter, params: int, score: Score, c
         "recipe": config or "command line",
         "checkpoint": str(path),
     }
+
+
+def versions() -> str:
+    """What ran, in one line."""
+    return f"mindvit {__version__}, mindspore {ms.__version__}, numpy {np.__version__}, Python {platform.python_version()}; {device.machine()}"
 
 
 def circumstances(setting: Setting, meter: Meter, seconds: float) -> dict[str, Any]:

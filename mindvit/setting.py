@@ -16,8 +16,9 @@ from mindvit.device import Device
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
 from mindvit.models import ModelInfo, create_model, model_info
+from mindvit.optim import is_decayed, layer_rates
 from mindvit.recipe import DistillOptions, Recipe, Triple
-from mindvit.step import StepOptions, freeze
+from mindvit.step import StepOptions, TrainStep, freeze
 from mindvit.weights import Report, WeightsError, load_weights, read_weights
 
 CHANNELS = 3  # of every picture that a source gives
@@ -141,8 +142,17 @@ def step_options(setting: Setting) -> StepOptions:
     mean, std = setting.statistics
     scaled = precision.loss_scale_type != "auto" or (half == ms.float16 and setting.device.amp_level != "O0")
     return StepOptions(
-        mean=mean, std=std, erase=augment.re_prob > 0, mix=augment.mixup > 0 or augment.cutmix > 0, smoothing=optim.label_smoothing, betas=optim.betas,
-        eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_value if optim.clip_grad else 0.0,
-        ema_decay=optim.ema_decay if optim.ema else 0.0, loss_scale=precision.loss_scale if scaled else 0.0,
-        dynamic_scale=scaled and precision.loss_scale_type != "fixed", ranks=setting.device.ranks,
+        mean=mean, std=std, erase=augment.re_prob > 0, mix=augment.mixup > 0 or augment.cutmix > 0, loss=optim.loss, smoothing=optim.label_smoothing,
+        opt=optim.opt, betas=optim.betas, eps=optim.eps, momentum=optim.momentum, nesterov=optim.use_nesterov, weight_decay=optim.weight_decay,
+        clip_norm=optim.clip_value if optim.clip_grad else 0.0, ema_decay=optim.ema_decay if optim.ema else 0.0,
+        loss_scale=precision.loss_scale if scaled else 0.0, dynamic_scale=scaled and precision.loss_scale_type != "fixed",
+        parts=optim.gradient_accumulation_steps, leave_out=precision.skip_nonfinite > 0, ranks=setting.device.ranks, saturates=setting.device.saturates,
         distill_type=recipe.distill.distill_type, distill_alpha=recipe.distill.distill_alpha, distill_tau=recipe.distill.distill_tau)
+
+
+def train_step(net: nn.Cell, setting: Setting) -> TrainStep:
+    """The recipe's step, with its teacher if it has one."""
+    optim, weights = setting.recipe.optim, net.trainable_params()
+    decayed = [is_decayed(item.name, item.ndim, optim.weight_decay_filter, net.no_weight_decay()) for item in weights]
+    rates = layer_rates([item.name for item in weights], optim.layer_decay)
+    return TrainStep(net, decayed, step_options(setting), build_teacher(setting), rates)

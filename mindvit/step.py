@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
@@ -11,7 +11,8 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.data.mixing import Prepare
 from mindvit.layers.basic import number_drop_paths
-from mindvit.loss import Distillation, SoftTargetCrossEntropy
+from mindvit.loss import BinaryCrossEntropy, Distillation, SoftTargetCrossEntropy
+from mindvit.optimiser import SGD, AdamW, Lamb, half_square_sum
 from mindvit.weights.readers import STATE
 
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
@@ -25,34 +26,32 @@ class StepOptions:
     std: Sequence[float]
     erase: bool = False
     mix: bool = False
+    loss: str = "CE"
     smoothing: float = 0.0
+    opt: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 0.05
     clip_norm: float = 0.0
     ema_decay: float = 0.0
     loss_scale: float = 0.0
     dynamic_scale: bool = False
+    parts: int = 1  # batches whose gradients make one step
+    leave_out: bool = False  # a step whose loss or gradient is not finite changes nothing (always so with a loss scale)
     ranks: int = 1
+    saturates: bool = False  # the device's half precision overflows to its largest number: only the device knows
     distill_type: str = "none"  # soft, hard: with a teacher
     distill_alpha: float = 0.5
     distill_tau: float = 1.0
 
 
-ONE_SUM = 2 ** 16  # values that L2Loss may add up: on a CPU it does so one by one in float32, and 4 million squares came out 0.4 % short
-
-
-adamw_update = ops.MultitypeFuncGraph("adamw_update")
 average_update = ops.MultitypeFuncGraph("average_update")
-half_square_sum = ops.MultitypeFuncGraph("half_square_sum")
 times = ops.MultitypeFuncGraph("times")
-
-
-@adamw_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
-def _adamw_update(adam, power1, power2, lr, beta1, beta2, eps, decay, weight, moment1, moment2, gradient):  # type: ignore[no-untyped-def]
-    if decay:
-        gradient = ops.depend(gradient, ops.assign(weight, weight * (1 - lr * decay)))
-    return ops.depend(True, adam(weight, moment1, moment2, power1, power2, lr, beta1, beta2, eps, gradient))
+add_part = ops.MultitypeFuncGraph("add_part")
+clear = ops.MultitypeFuncGraph("clear")
+assign_after = ops.MultitypeFuncGraph("assign_after")
 
 
 @average_update.register("Number", "Tensor", "Tensor", "Tensor")
@@ -60,17 +59,24 @@ def _average_update(decay, done, average, weight):  # type: ignore[no-untyped-de
     return ops.depend(True, ops.assign(average, average * decay + ops.depend(weight, done) * (1 - decay)))
 
 
-@half_square_sum.register("Tensor")
-def _half_square_sum(gradient):  # type: ignore[no-untyped-def]
-    gradient = gradient.astype(ms.float32)
-    if gradient.size < ONE_SUM:
-        return ops.L2Loss()(gradient)  # half the sum of squares, in one operator
-    return ops.square(gradient.reshape(gradient.shape[0], -1)).sum(1).sum() / 2
-
-
 @times.register("Tensor", "Tensor")
 def _times(factor, gradient):  # type: ignore[no-untyped-def]
     return gradient * factor
+
+
+@add_part.register("Number", "Tensor", "Tensor")
+def _add_part(share, total, part):  # type: ignore[no-untyped-def]
+    return ops.assign_add(total, part.astype(ms.float32) * share)
+
+
+@clear.register("Tensor", "Tensor")
+def _clear(done, total):  # type: ignore[no-untyped-def]
+    return ops.assign(total, ops.depend(ops.zeros_like(total), done))
+
+
+@assign_after.register("Tensor", "Tensor", "Tensor")
+def _assign_after(done, target, source):  # type: ignore[no-untyped-def]
+    return ops.assign(target, ops.depend(source, done) * 1)
 
 
 def freeze(net: nn.Cell) -> nn.Cell:
@@ -90,7 +96,7 @@ class Loss(nn.Cell):
             raise ValueError(f"distill_type is {options.distill_type}, but there is {'no' if teacher is None else 'a'} teacher")
         self.prepare = Prepare(options.mean, options.std, options.erase, options.mix)
         self.net = net
-        self.criterion = SoftTargetCrossEntropy(options.smoothing, options.mix)
+        self.criterion = {"CE": SoftTargetCrossEntropy, "BCE": BinaryCrossEntropy}[options.loss](options.smoothing, options.mix)
         self.teacher = teacher
         self.distillation = Distillation(options.distill_type, options.distill_alpha, options.distill_tau)
 
@@ -104,104 +110,116 @@ class Loss(nn.Cell):
         return loss * scale
 
 
-class AdamW(nn.Cell):
-    """AdamW (Loshchilov & Hutter 2019) in PyTorch's form, with the framework's fused Adam operator.
-
-    That operator divides by sqrt(v) + eps with bias corrections folded into the rate; PyTorch's eps stands beside the
-    corrected sqrt(v / (1 - beta2^t)), hence the eps given here is eps * sqrt(1 - beta2^t).
-    """
-
-    def __init__(self, weights: ParameterTuple, decayed: Sequence[bool], options: StepOptions):
-        super().__init__(auto_prefix=False)
-        self.weights = weights
-        self.moment1 = weights.clone(f"{STATE}moment1", "zeros")
-        self.moment2 = weights.clone(f"{STATE}moment2", "zeros")
-        self.count = Parameter(Tensor(0, ms.float32), name=f"{STATE}count", requires_grad=False)
-        self.decay = tuple(options.weight_decay * flag for flag in decayed)
-        self.beta1, self.beta2 = (Tensor(beta, ms.float32) for beta in options.betas)
-        self.eps = options.eps
-        self.adam = ops.Adam()
-        self.map = ops.HyperMap()
-
-    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        count = self.count + 1
-        power1, power2 = ops.pow(self.beta1, count), ops.pow(self.beta2, count)
-        eps = self.eps * ops.sqrt(1 - power2)
-        step = ops.partial(adamw_update, self.adam, power1, power2, lr, self.beta1, self.beta2, eps)
-        done = self.map(step, self.decay, self.weights, self.moment1, self.moment2, gradients)
-        return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
+def optimiser(weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], options: StepOptions) -> Union[AdamW, Lamb, SGD]:
+    """The cell that `options.opt` names."""
+    if options.opt == "sgd":
+        return SGD(weights, decay, rates, options.momentum, options.nesterov)
+    return {"adamw": AdamW, "lamb": Lamb}[options.opt](weights, decay, rates, options.betas, options.eps)
 
 
 class TrainStep(nn.Cell):
-    """One optimiser step: normalise, mix, forward, loss, gradient, all-reduce, finite check, clip, AdamW, EMA.
+    """One optimiser step: normalise, mix, forward, loss, gradient, accumulate, all-reduce, finite check, clip, optimiser, EMA.
 
-    Inputs: images uint8 (B, H, W, C), labels int32 (B,), a `Draw`'s five arrays, lr float32 (). Outputs, float32 (): loss, the
-    gradient's global norm before clipping, and the loss scale after the step. With a loss scale, a step whose gradient is not
-    finite changes no weight.
+    decayed: whether each weight is decayed; rates: factors of the learning rate, one a weight (none: 1). Inputs: images uint8
+    (B, H, W, C), labels int32 (B,), a `Draw`'s five arrays, lr float32 (). Outputs, float32 (): loss, the gradient's global norm
+    before clipping, and the loss scale after the step. With a loss scale or `leave_out`, a step whose loss or gradient is not
+    finite changes no weight, moment, average or running statistic. With `parts` batches a step, every parts-th call makes the
+    step, from the mean gradient, and gives the mean loss; what the calls between give is of no use.
     """
 
-    def __init__(self, net: nn.Cell, decayed: Sequence[bool], options: StepOptions, teacher: Optional[nn.Cell] = None):
+    def __init__(self, net: nn.Cell, decayed: Sequence[bool], options: StepOptions, teacher: Optional[nn.Cell] = None,
+                 rates: Optional[Sequence[float]] = None):
         super().__init__(auto_prefix=False)
         self.paths = number_drop_paths(net)
         self.loss = Loss(net, options, teacher)
         self.weights = ParameterTuple(net.trainable_params())
         self.gradient = ops.value_and_grad(self.loss, None, self.weights)
-        self.ranks = options.ranks
+        self.ranks, self.parts, self.saturates = options.ranks, options.parts, options.saturates
         if self.ranks > 1:
             self.reduce = nn.DistributedGradReducer(self.weights, mean=True, degree=self.ranks)
             self.sum = ops.AllReduce()
-            self.asked_to_stop, self.stopping = (Parameter(Tensor(0, ms.float32), name=f"{STATE}{name}", requires_grad=False) for name in ("asked", "stopping"))
-        self.optimiser = AdamW(self.weights, decayed, options)
+            self.asked_to_stop, self.stopping = (_number("asked"), _number("stopping"))
+        self.optimiser = optimiser(self.weights, [options.weight_decay * flag for flag in decayed], rates or [1.0] * len(decayed), options)
         self.map = ops.HyperMap()
         self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
         self.running = ParameterTuple([item for item in net.get_parameters() if not item.requires_grad])  # batch normalisation's mean and variance
         self.averaged = ParameterTuple([*self.weights, *self.running])
         self.ema = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
         self.scaled, self.dynamic = options.loss_scale > 0, options.dynamic_scale
-        self.scale = Parameter(Tensor(options.loss_scale or 1.0, ms.float32), name=f"{STATE}loss_scale", requires_grad=False)
-        self.finite_steps = Parameter(Tensor(0, ms.float32), name=f"{STATE}finite_steps", requires_grad=False)
+        self.guarded = self.scaled or options.leave_out
+        self.settled = self.running.clone(f"{STATE}settled", "same") if self.guarded and self.running else ()  # `running` after the last good step
+        self.scale, self.finite_steps = _number("loss_scale", options.loss_scale or 1.0), _number("finite_steps")
+        if self.parts > 1:
+            self.sums = self.weights.clone(f"{STATE}sum", "zeros")
+            self.loss_sum, self.part = _number("loss_sum"), _number("part")
 
-    def share(self, loss: Tensor) -> Tensor:
-        """All ranks' mean loss; in the same message, whether any was asked to stop, and the mean of their running statistics."""
-        values = [loss.reshape(1), self.asked_to_stop.value().reshape(1)]
+    def share(self, loss: Tensor, overflow: Tensor) -> tuple[Tensor, Tensor]:
+        """All ranks' mean loss and overflows; in the same message, whether any was asked to stop, and the mean of their running statistics."""
+        values = [loss.reshape(1), self.asked_to_stop.value().reshape(1), overflow.reshape(1)]
         for item in self.running:
             values.append(ops.depend(item.value(), loss).reshape(-1))
         shared = self.sum(ops.cat(values)) / self.ranks
         done = ops.assign(self.stopping, shared[1])
-        place = 2
+        place = 3
         for item in self.running:
             done = ops.depend(ops.assign(item, shared[place:place + item.size].reshape(item.shape)), done)
             place += item.size
-        return ops.depend(shared[0], done)
+        return ops.depend(shared[0], done), shared[2]
 
     def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
                   lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, paths, self.scale.value())
+        if self.parts == 1:
+            return self.finish(loss, gradients, lr)
+        sums = self.map(ops.partial(add_part, 1 / self.parts), self.sums, gradients)
+        loss = ops.assign_add(self.loss_sum, loss / self.parts)
+        part = ops.assign_add(self.part, Tensor(1, ms.float32))
+        norm, scale = ops.zeros_like(loss), ops.ones_like(loss)
+        if part > self.parts - 0.5:
+            loss, norm, scale = self.finish(loss + 0, sums, lr)
+            done = self.map(ops.partial(clear, ops.depend(scale, norm)), (*self.sums, self.loss_sum, self.part))
+            scale = ops.depend(scale, done)
+        return loss, norm, scale
+
+    def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From the gradient, still scaled, to the moved weights."""
         scale = self.scale.value()
-        loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, paths, scale)
+        overflow = self.overflow(gradients)
         if self.ranks > 1:
             gradients = self.reduce(gradients)
-            loss = self.share(ops.depend(loss, gradients))  # what one rank finds not finite stops all of them
+            loss, overflow = self.share(ops.depend(loss, gradients), overflow)  # what one rank finds not finite stops all of them
         norm = ops.sqrt(2 * ops.addn(self.map(half_square_sum, gradients))) / scale
         factor = 1 / scale
         if self.clip_norm:
             factor = factor * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
         if self.clip_norm or self.scaled:
             gradients = self.map(ops.partial(times, factor), gradients)
-        finite = ops.isfinite(norm)
-        if not self.scaled:  # noqa: SIM114  (known when the graph is built; `finite` only when it runs)
+        finite = ops.isfinite(norm + loss) if not self.saturates else ops.logical_and(ops.isfinite(norm + loss), overflow == 0)
+        if not self.guarded:  # noqa: SIM114  (known when the graph is built; `finite` only when it runs)
             done = self.update(gradients, lr)
         elif finite:
             done = self.update(gradients, lr)
         else:
-            done = lr
+            done = self.copy(lr, self.settled, self.running)
         loss = ops.depend(loss / scale, done)
         if self.dynamic:
             loss = ops.depend(loss, self.rescale(scale, finite))
         return loss, norm, ops.depend(self.scale.value(), loss)
 
+    def overflow(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """1 if this device's half precision has overflowed without leaving an infinity, else 0."""
+        if not self.saturates:
+            return Tensor(0, ms.float32)
+        return 1 - ms.amp.all_finite(gradients).astype(ms.float32)
+
     def state(self) -> list[Parameter]:
         """What a checkpoint holds beside the network's own parameters."""
-        return [*self.optimiser.moment1, *self.optimiser.moment2, self.optimiser.count, *self.ema, self.scale, self.finite_steps]
+        return [*self.optimiser.state(), *self.ema, self.scale, self.finite_steps]
+
+    def settle(self) -> None:
+        """Take the running statistics as good: they were loaded."""
+        for item, value in zip(self.settled, self.running):
+            item.set_data(Tensor(value.asnumpy()))
 
     def ask_to_stop(self) -> None:
         """Let every rank know, with the next step, that this one is to end."""
@@ -220,10 +238,16 @@ class TrainStep(nn.Cell):
             average.set_data(Tensor(value))
 
     def update(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        """Weights, moments and average move by one step."""
-        done = self.optimiser(gradients, lr)
+        """Weights, moments, average and settled statistics move by one step."""
+        done = self.copy(self.optimiser(gradients, lr), self.running, self.settled)
         if self.ema_decay:
             done = ops.depend(done, self.map(ops.partial(average_update, self.ema_decay, done), self.ema, self.averaged))
+        return done
+
+    def copy(self, done: Tensor, source: ParameterTuple, target: ParameterTuple) -> Tensor:
+        """Running statistics from one place to the other, after `done`, where both are kept."""
+        if self.settled:
+            done = ops.depend(done, self.map(ops.partial(assign_after, done), target, source))
         return done
 
     def rescale(self, scale: Tensor, finite: Tensor) -> Tensor:
@@ -232,6 +256,10 @@ class TrainStep(nn.Cell):
         grown = ops.where(steps >= GROWTH_STEPS, scale * 2, scale)
         done = ops.assign(self.scale, ops.where(finite, grown, ops.maximum(scale / 2, Tensor(1.0, ms.float32))))
         return ops.depend(done, ops.assign(self.finite_steps, ops.where(steps >= GROWTH_STEPS, ops.zeros_like(steps), steps)))
+
+
+def _number(name: str, value: float = 0.0) -> Parameter:
+    return Parameter(Tensor(value, ms.float32), name=f"{STATE}{name}", requires_grad=False)
 
 
 class EvalStep(nn.Cell):

@@ -103,10 +103,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     def fails(_: list, name: str, **settings: object) -> None:
         Path(name).write_bytes(b"half")
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.ms, "save_checkpoint", fails)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(checkpoint.NotSaved, match="net.ckpt can't be written: No space left"):
         checkpoint.save(path, parameters(2), {})
     assert [item.name for item in tmp_path.iterdir()] == ["net.ckpt"] and read_weights(path)[0]["weight"][0] == 1
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from golden import FOLDER, VARIANTS
 from mindspore import Tensor, nn, ops
+from small import small
 
 from mindvit.data.mixing import Draw, Prepare, draw
 from mindvit.layers.basic import DropPath, number_drop_paths, set_precision
-from mindvit.loss import SoftTargetCrossEntropy
+from mindvit.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from mindvit.models import create_model, list_models
 from mindvit.models.crossvit import drop_paths
 from mindvit.recipe import AugmentOptions
@@ -23,7 +24,19 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 def tiny(**arguments: Any) -> nn.Cell:
     ms.set_seed(1)
-    return create_model("crossvit_tiny", num_classes=7, img_size=(24, 16), **arguments)
+    return create_model("crossvit_tiny", num_classes=7, img_size=(24, 16), depth=(1, 1), **arguments)
+
+
+class Plain(nn.Cell):
+    """A network that compiles in a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ms.set_seed(1)
+        self.first, self.last = nn.Dense(3 * 24 * 24, 8), nn.Dense(8, 7)
+
+    def construct(self, x: Tensor, _: Optional[Tensor] = None) -> Tensor:
+        return self.last(ops.tanh(self.first(x.reshape(x.shape[0], -1))))
 
 
 def batch(size: int = 24, count: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +68,20 @@ def test_mixed_labels_give_the_soft_target_loss() -> None:
     log_p = log_p - np.log(np.exp(log_p).sum(1, keepdims=True))
     loss = SoftTargetCrossEntropy(smoothing, mix=True)(Tensor(logits), Tensor(labels), Tensor(share, ms.float32))
     assert abs(float(loss.asnumpy()) - float(-(target * log_p).sum(1).mean())) < 1e-5
+
+
+def test_binary_cross_entropy_with_mixed_and_smoothed_labels() -> None:
+    golden = np.load(FOLDER / "losses.npz")
+    logits, labels, share, smoothing = golden["logits"].astype(np.float64), golden["labels"].astype(np.int32), 0.3, 0.1
+    one_hot = np.eye(logits.shape[1])[labels] * (1 - smoothing) + smoothing / logits.shape[1]
+    target = share * one_hot + (1 - share) * one_hot[::-1]
+    p = 1 / (1 + np.exp(-logits))
+    function = ops.value_and_grad(BinaryCrossEntropy(smoothing, mix=True), 0)
+    loss, gradient = function(Tensor(golden["logits"]), Tensor(labels), Tensor(share, ms.float32))
+    assert abs(float(loss.asnumpy()) / -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean() - 1) < 1e-5
+    assert np.abs(gradient.asnumpy() - (p - target) / logits.size).max() < 1e-5 / len(logits)
+    extreme = BinaryCrossEntropy(0.0, mix=False)(Tensor(np.array([[200.0, -200.0]], np.float32)), Tensor([1], ms.int32), Tensor(1.0, ms.float32))
+    assert float(extreme.asnumpy()) == 200  # neither overflows nor is cut off
 
 
 def test_prepare_normalises_erases_and_mixes_in_this_order() -> None:
@@ -124,7 +151,7 @@ def test_overflow_leaves_the_weights_alone_and_halves_the_scale() -> None:
 
 
 def test_average_and_its_exchange() -> None:
-    net = tiny().set_train(True)
+    net = Plain().set_train(True)
     step = TrainStep(net, [True] * len(net.trainable_params()), StepOptions(MEAN, STD, ema_decay=0.75))
     start = step.weights[0].asnumpy().copy()
     step(*inputs(1e-2))
@@ -132,6 +159,47 @@ def test_average_and_its_exchange() -> None:
     assert np.abs(step.ema[0].asnumpy() - (0.75 * start + 0.25 * moved)).max() < 1e-7
     step.swap_average()
     assert np.array_equal(step.ema[0].asnumpy(), moved) and not np.array_equal(step.weights[0].asnumpy(), moved)
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_scale": 1024.0, "dynamic_scale": True}])
+def test_two_halves_make_the_step_of_the_whole(options: dict) -> None:
+    results = []
+    for parts in (1, 2):
+        net = Plain().set_train(True)
+        step = TrainStep(net, [True] * len(net.trainable_params()), StepOptions(MEAN, STD, eps=1e-6, clip_norm=0.5, ema_decay=0.5, parts=parts, **options))
+        images, labels, *rest = inputs(1e-3)
+        outputs: Any = None
+        for part in range(2 * parts):  # two steps: the second finds nothing left of the first
+            half = slice(part % parts * 4 // parts, (part % parts + 1) * 4 // parts)
+            chances = [item[half] if item.shape[:1] == (4,) else item for item in rest]
+            chances[4] = rest[4][:, half]
+            outputs = step(images[half], labels[half], *chances)
+        results.append(([float(item.asnumpy()) for item in outputs], [item.asnumpy() for item in (*step.weights, *step.ema, *step.optimiser.moment1)]))
+    (whole, expected), (parted, ours) = results
+    assert np.allclose(whole, parted, rtol=1e-5)
+    assert max(np.abs(a - b).max() for a, b in zip(expected, ours)) < 2e-5
+
+
+def test_a_step_that_is_no_number_leaves_nothing_behind() -> None:
+    net = small("xcit").set_train(True)  # batch normalisation: running statistics move in the forward pass already
+    step = TrainStep(net, [True] * len(net.trainable_params()), StepOptions(MEAN, STD, leave_out=True, ema_decay=0.9, mix=True))
+    good = [*first_inputs(2, 32, 3, step.paths)[:7], Tensor(1e-3, ms.float32)]
+    good[0] = Tensor(np.random.default_rng(0).integers(0, 256, good[0].shape).astype(np.uint8))
+    bad = [*good]
+    bad[3] = Tensor(np.full(good[3].shape, np.nan, np.float32))
+
+    def state() -> dict[str, np.ndarray]:
+        return {item.name: item.asnumpy().copy() for item in (*net.get_parameters(), *step.state())}
+
+    start = state()
+    step(*good)
+    before = state()
+    moved = [name for name in before if not np.array_equal(start[name], before[name])]
+    assert any(name.endswith("running_mean") for name in moved) and any(name.startswith("mindvit.ema") for name in moved)
+    assert not np.isfinite(step(*bad)[0].asnumpy())
+    after = state()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert all(np.isfinite(float(item.asnumpy())) for item in step(*good)) and not np.array_equal(state()["cls_token"], before["cls_token"])
 
 
 class Given(nn.Cell):

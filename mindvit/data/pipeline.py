@@ -44,12 +44,14 @@ def default_workers(local_ranks: int) -> int:
     return max(1, min(MOST_WORKERS, usable, cores // local_ranks))
 
 
-def steps_per_epoch(source: Source, data: DataOptions, ranks: int) -> int:
-    """Steps of an epoch; UserError if the pictures don't fill one."""
-    steps = len(source) // (data.batch_size * ranks)
+def steps_per_epoch(source: Source, data: DataOptions, ranks: int, parts: int = 1) -> int:
+    """Steps of an epoch, each of `parts` batches a rank; UserError if the pictures don't fill one."""
+    batches = ranks * parts
+    steps = len(source) // (data.batch_size * batches)
     if steps == 0:
-        raise UserError(f"batch_size {data.batch_size} on {ranks} rank{'s' * (ranks > 1)} needs {data.batch_size * ranks} training pictures a step, "
-                        f"but there are {len(source)}; the largest batch_size is {len(source) // ranks}")
+        accumulated = f" and {parts} batches a step" if parts > 1 else ""
+        raise UserError(f"batch_size {data.batch_size} on {ranks} rank{'s' * (ranks > 1)}{accumulated} needs {data.batch_size * batches} training pictures "
+                        f"a step, but there are {len(source)}; the largest batch_size is {len(source) // batches}")
     return steps
 
 
@@ -59,8 +61,8 @@ def eval_steps(count: int, batch_size: int, ranks: int) -> int:
 
 
 def train_batches(source: Source, data: DataOptions, augment: AugmentOptions, *, size: int, interpolation: str, mean: Triple,
-                  epoch: int, seed: int, ranks: int, rank: int, workers: int, first_step: int = 0) -> Iterator[Batch]:
-    """One rank's batches of one epoch from a step on, pictures size x size px; `mean` (0..1) is the colour that policies fill with.
+                  epoch: int, seed: int, ranks: int, rank: int, workers: int, first: int = 0) -> Iterator[Batch]:
+    """One rank's batches of one epoch from the `first` on, pictures size x size px; `mean` (0..1) is the colour that policies fill with.
 
     UserError for a picture that can't be decoded where data.bad_image is 'stop'.
     """
@@ -76,7 +78,7 @@ def train_batches(source: Source, data: DataOptions, augment: AugmentOptions, *,
         image, index = _decodable(source, index) if data.bad_image == "skip" else (_decoded(source, index, ", or set bad_image: skip"), index)
         return transform(image, generator(PICTURE_STREAM, seed, epoch, int(positions[place]))), int(source.labels[index])
 
-    return _batches(picture, len(order), data.batch_size, size, workers, first_step * data.batch_size)
+    return _batches(picture, len(order), data.batch_size, size, workers, first * data.batch_size)
 
 
 def eval_batches(source: Source, *, batch_size: int, size: int, crop_pct: float, interpolation: str, squeeze: bool,
