@@ -1,0 +1,58 @@
+"""train.py with networks that compile in seconds: `nano`, and small_FAMILY, one a family. For tests that start runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from mindspore import Tensor  # noqa: E402
+from small import SIDE, SMALL  # noqa: E402
+
+import train  # noqa: E402
+from mindvit import errors  # noqa: E402
+from mindvit.layers.basic import GELU, DropPath, LayerNorm, Linear  # noqa: E402
+from mindvit.layers.conv import BatchNorm  # noqa: E402
+from mindvit.models import model_info, registry  # noqa: E402
+from mindvit.models.network import Feature, Network  # noqa: E402
+
+WIDTH, NANO_SIDE = 16, 16
+
+
+class Nano(Network):
+    """One hidden layer, with everything that a run has to remember: running statistics, stochastic depth."""
+
+    def __init__(self, num_classes: int, in_channels: int, drop_path_rate: float, **_: Any):
+        super().__init__(num_classes, (Feature("act", WIDTH, 16),))
+        self.first, self.middle = Linear(in_channels * NANO_SIDE ** 2, WIDTH), Linear(WIDTH, WIDTH)
+        self.bn, self.act, self.norm, self.drop = BatchNorm(WIDTH), GELU(), LayerNorm(WIDTH, 1e-6), DropPath(drop_path_rate)
+        self.head = self.new_head(num_classes)
+
+    def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+        batch = x.shape[0]
+        y = self.first(x.reshape(batch, -1))
+        if self.bn.channels_first:
+            y = self.bn(y.transpose(1, 0).reshape(WIDTH, batch, 1, 1)).reshape(WIDTH, batch).transpose(1, 0)
+        else:
+            y = self.bn(y.reshape(batch, WIDTH, 1, 1)).reshape(batch, WIDTH)
+        return y + self.drop(self.middle(self.act(self.norm(y))), batch, chances)
+
+
+def register() -> list[str]:
+    """Make the networks known to recipes; their names."""
+    networks: dict[str, tuple[str, int, Any, dict[str, Any]]] = {
+        f"small_{family}": (original, SIDE[family], registry._entry(original).build, {**registry.model_config(original), **cut})
+        for family, (original, cut) in SMALL.items()}
+    networks["nano"] = ("xcit_nano_12_p16_224", NANO_SIDE, Nano, {})
+    for name, (original, side, build, config) in networks.items():
+        info = dataclasses.replace(model_info(original), name=name, aliases=(), input_size=side)
+        registry.register(registry.Entry(info, build, config))
+    return list(networks)
+
+
+if __name__ == "__main__":
+    register()
+    errors.run(train.main)
