@@ -9,15 +9,17 @@ from typing import Sequence
 
 from mindvit import errors
 
+EXTRA = ((("--predictions",), {"metavar": "FILE", "help": "CSV file for what the network says of every picture: its five most probable classes"}),)
+
 
 def main(arguments: Sequence[str]) -> None:
     """Validate; UserError for anything that the user can mend."""
     from mindvit.commandline import parse  # after errors.run has looked at the environment
 
-    recipe, _ = parse(arguments, "Measure the accuracy of a checkpoint on the validation pictures.")
+    recipe, given = parse(arguments, "Measure the accuracy of a checkpoint on the validation pictures.", EXTRA)
     from mindvit.evaluation import validate  # MindSpore takes seconds to import: not for --help
 
-    validate(recipe)
+    validate(recipe, given.get("predictions"))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 
 import mindspore as ms
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 
 from mindvit.errors import UserError
-from mindvit.weights.readers import META, Arrays, read_weights
+from mindvit.weights import load_weights
+from mindvit.weights.readers import META, STATE, Arrays, read_weights
 
 UNFINISHED = ".unfinished.ckpt"
+AVERAGE = f"{STATE}ema."
 
 
 class NotSaved(UserError):
@@ -104,6 +106,15 @@ def restore(parameters: Sequence[Parameter], found: Found) -> None:
                         f"(--resume none starts anew; --ckpt_path FILE takes weights alone)")
     for item in parameters:
         item.set_data(Tensor(arrays[item.name], item.dtype))
+
+
+def load_average(net: nn.Cell, path: Union[str, os.PathLike]) -> None:
+    """Give a network the moving average of the weights that a checkpoint of a run holds. UserError if it holds none."""
+    arrays, _ = read_weights(path)
+    averages = {name[len(AVERAGE):]: value for name, value in arrays.items() if name.startswith(AVERAGE)}
+    if not averages:
+        raise UserError(f"{path} holds no moving average of the weights: the run was made without ema (leave --ema out)")
+    load_weights(net, averages)
 
 
 class Keeper:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit import log, parallel
+from mindvit.checkpoint import load_average
+from mindvit.commandline import COMMAND_LINE
 from mindvit.data.pipeline import eval_batches
 from mindvit.data.sources import Source, open_source
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
 from mindvit.models import model_info
+from mindvit.predictions import Predictions
 from mindvit.recipe import FIELDS, Recipe
 from mindvit.setting import Setting, build, prepare
 from mindvit.step import EvalStep
@@ -50,8 +53,8 @@ class Score:
         return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"
 
 
-def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting) -> Score:
-    """Every picture of `source` once, whatever the batch and the number of ranks."""
+def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, predictions: Optional[Predictions] = None) -> Score:
+    """Every picture of `source` once, whatever the batch and the number of ranks; each is added to `predictions`, where given."""
     recipe, chosen = setting.recipe, setting.device
     net.set_train(False)
     correct1 = correct5 = count = 0
@@ -59,7 +62,10 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting) -> 
     batches = eval_batches(source, batch_size=recipe.data.batch_size, size=setting.size, crop_pct=recipe.augment.crop_pct or setting.info.crop_pct,
                            interpolation=setting.interpolation, squeeze=setting.info.squeeze, ranks=chosen.ranks, rank=chosen.rank, workers=setting.workers)
     for images, labels in batches:
-        ranks, losses = (output.asnumpy() for output in step(Tensor(images), Tensor(labels)))
+        outputs = step(Tensor(images), Tensor(labels))
+        ranks, losses = (output.asnumpy() for output in outputs[:2])
+        if predictions:
+            predictions.add(outputs[2].asnumpy(), losses)
         real = ranks >= 0
         count += int(real.sum())
         correct1 += int((real & (ranks < 1)).sum())
@@ -78,8 +84,13 @@ def as_trained(recipe: Recipe, path: str, meta: Mapping[str, Any]) -> Recipe:
     return recipe.replace(path, **{key: value for key, value in kept.items() if key not in ("pretrained", "ckpt_path")})
 
 
-def validate(recipe: Recipe) -> Score:
-    """Accuracy of recipe.model.ckpt_path on the validation pictures, printed and returned."""
+def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
+    """Accuracy of recipe.model.ckpt_path on the validation pictures, printed and returned.
+
+    predictions: a CSV file for what the network says of every picture. `ema`, said on the command line and not in a recipe's file,
+    means the moving average of the weights.
+    """
+    average = recipe.optim.ema and recipe.origins["ema"] == COMMAND_LINE
     path = recipe.model.ckpt_path
     if not path:
         raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
@@ -91,9 +102,15 @@ def validate(recipe: Recipe) -> Score:
     source = open_source(recipe.data, "val", tuple(meta["class_names"]) if meta else None)
     setting = prepare(recipe, source)
     net = build(setting)
+    if average:
+        load_average(net, path)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
+    lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None
     start = time.perf_counter()
-    score = evaluate(net, EvalStep(net, *setting.statistics), source, setting)
+    score = evaluate(net, EvalStep(net, *setting.statistics), source, setting, lines)
+    if lines:
+        lines.write()
     if setting.device.is_main:
-        log.say(f"{setting.info.name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
+        name = setting.info.name + " (moving average)" * average
+        log.say(f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
     return score

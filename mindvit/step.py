@@ -263,7 +263,7 @@ def _number(name: str, value: float = 0.0) -> Parameter:
 
 
 class EvalStep(nn.Cell):
-    """uint8 pictures (B, H, W, C) and labels (B,) int32 -> (rank (B,) int32, loss (B,) float32).
+    """uint8 pictures (B, H, W, C) and labels (B,) int32 -> (rank (B,) int32, loss (B,) float32, logits (B, classes) float32).
 
     rank is the place of the true class among all logits, 0 for the largest, ties resolved by class number; a logit that is
     not a number puts it last. Labels of -1 mark padding, whose rank is -1 and whose loss is 0.
@@ -274,7 +274,7 @@ class EvalStep(nn.Cell):
         self.prepare = Prepare(mean, std)
         self.net = net
 
-    def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.net(self.prepare.plain(images).transpose(0, 3, 1, 2)).astype(ms.float32)
         real = labels >= 0
         label = ops.maximum(labels, Tensor(0, ms.int32)).expand_dims(1)
@@ -284,7 +284,7 @@ class EvalStep(nn.Cell):
         broken = ops.logical_not(ops.isfinite(own))
         rank = ops.where(broken.squeeze(1), ops.full_like(labels, logits.shape[1] - 1), ahead.astype(ms.int32).sum(1).astype(ms.int32))
         loss = -ops.gather_elements(ops.log_softmax(logits, -1), 1, label).squeeze(1)
-        return ops.where(real, rank, ops.full_like(labels, -1)), ops.where(real, loss, ops.zeros_like(loss))
+        return ops.where(real, rank, ops.full_like(labels, -1)), ops.where(real, loss, ops.zeros_like(loss)), logits
 
 
 def first_inputs(batch: int, size: int, channels: int, paths: int = 0) -> tuple[Tensor, ...]:

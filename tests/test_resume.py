@@ -22,10 +22,11 @@ from mindvit.weights import read_weights
 
 # everything that a run remembers: batch normalisation's statistics, moments, average; and all that is drawn
 MODEL = "nano"
-OPTIONS = ["--model", MODEL, "--device_target", "CPU", "--epoch_size", "3", "--warmup_epochs", "1", "--batch_size", "4", "--gradient_accumulation_steps", "2",
-           "--amp_on_cpu", "True", "--amp_level", "O2", "--skip_nonfinite", "2", "--layer_decay", "0.8", "--log_interval", "1", "--label_smoothing", "0.1", "--clip_grad", "True",
-           "--mixup", "0.8", "--cutmix", "1.0", "--re_prob", "0.5", "--drop_path_rate", "0.2", "--auto_augment", "randaug-m9-mstd0.5-inc1",
-           "--aug_repeats", "3", "--ema", "True", "--ema_decay", "0.9", "--val_interval", "2"]
+OPTIONS = ["--model", MODEL, "--device_target", "CPU", "--epoch_size", "3", "--warmup_epochs", "1", "--batch_size", "4",
+           "--gradient_accumulation_steps", "2", "--amp_on_cpu", "True", "--amp_level", "O2", "--skip_nonfinite", "2", "--layer_decay", "0.8",
+           "--log_interval", "1", "--label_smoothing", "0.1", "--clip_grad", "True", "--mixup", "0.8", "--cutmix", "1.0", "--re_prob", "0.5",
+           "--drop_path_rate", "0.2", "--auto_augment", "randaug-m9-mstd0.5-inc1", "--aug_repeats", "3", "--ema", "True", "--ema_decay", "0.9",
+           "--val_interval", "2"]
 STEPS = 3  # an epoch
 
 

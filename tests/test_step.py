@@ -213,7 +213,8 @@ def test_ranks_of_the_true_class() -> None:
     step = EvalStep(Given(), (0.0,), (1 / 255,))
     rows = np.array([[9, 1, 2, 3], [1, 9, 2, 3], [5, 5, 5, 5], [5, 5, 5, 5], [1, 2, 3, 4]], np.uint8)
     images = np.repeat(rows[:, None, :, None], 4, 1)
-    ranks, losses = step(Tensor(images), Tensor(np.array([0, 0, 0, 3, -1], np.int32)))
+    ranks, losses, logits = step(Tensor(images), Tensor(np.array([0, 0, 0, 3, -1], np.int32)))
+    assert np.array_equal(logits.asnumpy(), rows)
     assert ranks.asnumpy().tolist() == [0, 3, 0, 3, -1]  # equal logits are told apart by class number
     shifted = rows - rows.max(1, keepdims=True).astype(float)
     expected = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(5), [0, 0, 0, 3, 0]]
@@ -229,7 +230,7 @@ class Nothing(nn.Cell):
 
 def test_a_diverged_network_has_nothing_right() -> None:
     step = EvalStep(Nothing(), (0.0,), (1 / 255,))
-    ranks, _ = step(Tensor(np.ones((2, 4, 4, 1), np.uint8)), Tensor(np.array([0, 1], np.int32)))
+    ranks, _, _ = step(Tensor(np.ones((2, 4, 4, 1), np.uint8)), Tensor(np.array([0, 1], np.int32)))
     assert ranks.asnumpy().tolist() == [3, 3]
 
 
@@ -257,7 +258,7 @@ def test_drop_path_drops_whole_samples() -> None:
 def test_drop_path_rates_are_the_papers(name: str) -> None:
     published = VARIANTS[name]["train"]["drop_path_per_block"]
     depth = [row[:2] for row in VARIANTS[name]["arch"]["depth"]]
-    for index, (small, large) in enumerate(drop_paths(0.1, depth[0])):
+    for index, (first, second) in enumerate(drop_paths(0.1, depth[0])):
         block = published[f"multiscale{index}"]
-        assert np.allclose(small, block["small"], atol=1e-6) and np.allclose(large, block["large"], atol=1e-6)
-        assert np.allclose(large[-1], block["fusion"], atol=1e-6)
+        assert np.allclose(first, block["small"], atol=1e-6) and np.allclose(second, block["large"], atol=1e-6)
+        assert np.allclose(second[-1], block["fusion"], atol=1e-6)

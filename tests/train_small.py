@@ -9,15 +9,15 @@ from typing import Any, Optional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mindspore import Tensor  # noqa: E402
-from small import SIDE, SMALL  # noqa: E402
+from mindspore import Tensor
+from small import SIDE, SMALL
 
-import train  # noqa: E402
-from mindvit import errors  # noqa: E402
-from mindvit.layers.basic import GELU, DropPath, LayerNorm, Linear  # noqa: E402
-from mindvit.layers.conv import BatchNorm  # noqa: E402
-from mindvit.models import model_info, registry  # noqa: E402
-from mindvit.models.network import Feature, Network  # noqa: E402
+import train
+from mindvit import errors
+from mindvit.layers.basic import GELU, DropPath, LayerNorm, Linear
+from mindvit.layers.conv import BatchNorm
+from mindvit.models import model_info, registry
+from mindvit.models.network import Feature, Network
 
 WIDTH, NANO_SIDE = 16, 16
 

@@ -1,0 +1,65 @@
+"""What a network said of every picture of an evaluation, as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindvit import parallel
+from mindvit.data.order import val_order
+from mindvit.data.sources import Source
+from mindvit.errors import UserError
+
+MOST = 5  # classes a picture
+
+
+class Predictions:
+    """Collects the rows of one rank's pictures; `write` puts all ranks' rows into `file`, in the order of the data set.
+
+    Columns: picture, label, loss, then class1, probability1, ... for the five most probable classes. UserError if the file can't be written.
+    """
+
+    def __init__(self, file: str, source: Source, ranks: int, rank: int):
+        self.file, self.source, self.ranks, self.rank = Path(file), source, ranks, rank
+        self.order = val_order(len(source), ranks, rank)
+        self.rows: list[list[Any]] = []
+        self._write(self._part(rank), [])  # what can't be written is better known before an hour of work
+
+    def add(self, logits: np.ndarray, losses: np.ndarray) -> None:
+        """A batch: logits (B, classes) and losses (B,) of the next pictures, those that fill up the last batch among them."""
+        shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+        probabilities = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
+        names = self.source.class_names
+        for row, loss, index in zip(probabilities, losses, self.order[len(self.rows):len(self.rows) + len(losses)]):
+            best = np.argsort(-row, kind="stable")[:MOST]
+            said = [text for label in best for text in (names[label] if label < len(names) else str(label), f"{row[label]:.6f}")]
+            self.rows.append([index, self.source.name(index), names[self.source.labels[index]], f"{loss:.6f}", *said])
+
+    def write(self) -> None:
+        """All ranks' rows, in order; called on every rank."""
+        self._write(self._part(self.rank), self.rows)
+        parallel.total([1], self.ranks)  # every rank's part is there
+        if self.rank == 0:
+            parts = [self._part(rank) for rank in range(self.ranks)]
+            rows = [row for part in parts for row in csv.reader(part.open(newline="", encoding="utf-8"))]
+            columns = (max(map(len, rows), default=4) - 4) // 2
+            header = ["picture", "label", "loss", *(f"{what}{place}" for place in range(1, columns + 1) for what in ("class", "probability"))]
+            self._write(parts[0], [header, *(row[1:] for row in sorted(rows, key=lambda row: int(row[0])))])
+            os.replace(parts[0], self.file)
+            for part in parts[1:]:
+                part.unlink()
+
+    def _part(self, rank: int) -> Path:
+        return self.file.with_name(f".{self.file.name}.{rank}")
+
+    def _write(self, path: Path, rows: list[list[Any]]) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows(rows)
+        except OSError as error:
+            raise UserError(f"predictions can't be written to {self.file}: {error.strerror}") from None

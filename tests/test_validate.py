@@ -1,0 +1,80 @@
+"""validate.py: the moving average, and what was said of every picture."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import pytest
+from pictures import make_data_dir
+from train_small import register
+
+import train
+import validate
+from mindvit.commandline import parse
+from mindvit.errors import UserError
+from mindvit.models import registry
+from mindvit.weights import read_weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_entries", dict(registry._entries))
+        patch.setattr(registry, "_aliases", dict(registry._aliases))
+        register()
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set of 3 classes with 15 pictures to validate, and the folder of a run over it that kept an average."""
+    data = make_data_dir(tmp_path_factory.mktemp("pictures"), classes=3, train=8, val=5, modes=("jpeg_rgb",))
+    out = tmp_path_factory.mktemp("out")
+    train.main(["--model", "nano", "--data_dir", str(data), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv"), "--device_target", "CPU",
+                "--epoch_size", "2", "--warmup_epochs", "0", "--batch_size", "8", "--lr", "0.01", "--ema", "--ema_decay", "0.5"])
+    return data, out
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_picture_once_with_what_was_said(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, out = trained
+    validate.main(["--data_dir", str(data), "--ckpt_path", str(out / "nano-2.ckpt"), "--batch_size", "4", "--predictions", str(tmp_path / "new" / "said.csv")])
+    said = rows(tmp_path / "new" / "said.csv")
+    assert [row["picture"] for row in said] == sorted(str(path) for path in (data / "val").rglob("*.*"))
+    assert all(row["label"] == Path(row["picture"]).parent.name for row in said) and list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "said.csv"]
+    right = sum(row["label"] == row["class1"] for row in said)
+    assert f"({right}/15)" in capsys.readouterr().out
+    for row in said:
+        classes = {row[f"class{place}"]: float(row[f"probability{place}"]) for place in (1, 2, 3)}
+        assert abs(sum(classes.values()) - 1) < 1e-5 and list(classes.values()) == sorted(classes.values(), reverse=True)
+        assert abs(-np.log(classes[row["label"]]) - float(row["loss"])) < 1e-3
+    final = rows(out / "log.csv")[-1]
+    assert abs(np.mean([float(row["loss"]) for row in said]) - float(final["val_loss"])) < 1e-5
+
+
+def test_the_average_is_measured_where_asked_for(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, out = trained
+    asked = ["--data_dir", str(data), "--ckpt_path", str(out / "nano-2.ckpt")]
+    validate.main([*asked, "--ema"])
+    text = capsys.readouterr().out
+    final = rows(out / "log.csv")[-1]
+    assert "nano (moving average)" in text and f"loss {float(final['ema_loss']):.4f}" in text and final["ema_loss"] != final["val_loss"]
+    arrays, _ = read_weights(out / "nano-2.ckpt")
+    np.savez(tmp_path / "raw.npz", **{name: value for name, value in arrays.items() if not name.startswith("mindvit.")})
+    with pytest.raises(UserError, match="no moving average"):
+        validate.main([*asked[:2], "--model", "nano", "--num_classes", "3", "--ckpt_path", str(tmp_path / "raw.npz"), "--ema"])
+
+
+def test_predictions_that_cannot_be_written_are_told_before_the_work(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    data, out = trained
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="predictions can't be written"):
+        validate.main(["--data_dir", str(data), "--ckpt_path", str(out / "nano-2.ckpt"), "--predictions", str(tmp_path / "file" / "said.csv")])
+    assert parse(["--ema"], "")[0].optim.ema
