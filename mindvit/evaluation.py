@@ -44,10 +44,10 @@ class Score:
         """Per cent."""
         return 100 * self.correct5 / self.count
 
-    def is_guessing(self, classes: int) -> bool:
-        """Whether top-1 is within three standard deviations of what guessing one of `classes` classes would give."""
+    def is_guessing(self, classes: int, commonest: int) -> bool:
+        """Whether top-1 is no more than naming the class of the `commonest` pictures every time, or drawing one of `classes` classes, would give."""
         chance = 1 / classes
-        return self.correct1 <= self.count * chance + 3 * math.sqrt(self.count * chance * (1 - chance))
+        return self.correct1 <= max(commonest, self.count * chance + math.sqrt(self.count * chance * (1 - chance)))
 
     def __str__(self) -> str:
         return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"

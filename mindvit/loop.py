@@ -74,6 +74,7 @@ class Run:
         self.keeper = checkpoint.Keeper(self.folder, recipe.model.model, recipe.checkpoint.keep_checkpoint_max)
         self.meter = Meter(recipe.data.batch_size * self.device.ranks * self.parts)
         self.params = sum(item.size for item in self.net.trainable_params())
+        self.commonest = int(np.bincount(self.val.labels).max())
         self.fingerprint = self.train.fingerprint()
         self.path: Optional[Path] = None  # the last checkpoint
         self.best, self.at, self.asked = -1, 0, 0  # best count of right answers, steps done, signal
@@ -169,6 +170,9 @@ class Run:
         for epoch in range(self.at // self.steps, schedule.epoch_size):
             loss = self.train_epoch(epoch, progress)
             score = average = None
+            if not parallel.agree(self.net, self.device.ranks):
+                raise TrainingFailed(f"after epoch {epoch + 1} rank {self.device.rank} holds other weights than the others: the run stops before it saves them "
+                                     f"(one network and one seed on all ranks? a fault of a card?)")
             last = epoch + 1 == schedule.epoch_size
             if last or (recipe.log.val_while_train and (epoch + 1) % recipe.log.val_interval == 0):
                 score, average = self.validate()
@@ -279,7 +283,7 @@ class Run:
         """One line on the screen and one in the run's CSV."""
         self.say(f"epoch {epoch + 1}/{self.recipe.schedule.epoch_size}  train loss {loss:.4f}  {score}" + (f"  ema {average}" if average else "")
                  + (f"  {len(self.train.bad)} bad pictures" if self.train.bad else ""))
-        if epoch + 1 >= self.recipe.log.chance_epochs and score.is_guessing(self.setting.num_classes):
+        if epoch + 1 >= self.recipe.log.chance_epochs and score.is_guessing(self.setting.num_classes, self.commonest):
             self.say(f"WARNING: after {epoch + 1} epochs top-1 is {score.top1:.2f} %, no better than guessing one of {self.setting.num_classes} classes: "
                      f"the network doesn't learn (labels, lr, normalisation, or pretrained weights may be wrong)")
         if not self.device.is_main:

@@ -77,9 +77,10 @@ def test_a_network_that_only_guesses_is_warned_of(folder: Path, tmp_path: Path, 
     assert len(lines) == 1 and "after 2 epochs" in lines[0] and "guessing one of 2 classes" in lines[0]
 
 
-@pytest.mark.parametrize("correct, count, classes, guessing", [(50, 50000, 1000, True), (90, 50000, 1000, False), (8, 16, 2, True), (15, 16, 2, False)])
-def test_guessing(correct: int, count: int, classes: int, guessing: bool) -> None:
-    assert Score(correct, correct, count, 0.0).is_guessing(classes) is guessing
+@pytest.mark.parametrize("correct, count, classes, commonest, guessing", [
+    (50, 50000, 1000, 50, True), (90, 50000, 1000, 50, False), (4, 8, 2, 4, True), (8, 8, 2, 4, False), (70, 100, 2, 70, True), (71, 100, 2, 70, False)])
+def test_guessing(correct: int, count: int, classes: int, commonest: int, guessing: bool) -> None:
+    assert Score(correct, correct, count, 0.0).is_guessing(classes, commonest) is guessing
 
 
 def test_a_full_disk_costs_one_checkpoint_and_not_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
