@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Mapping, Optional
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
 from mindvit import device, log, mindcv
@@ -111,9 +112,11 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     check_teacher(options)
     name, path = str(options.teacher), str(options.teacher_ckpt_path)
     foreign = name.startswith(mindcv.THEIRS)
-    net = create_model(name, setting.num_classes, setting.recipe.model.in_channels, drop_path_rate=None if foreign else 0.0)
+    arrays, meta = read_weights(path)
+    built_for = meta["recipe"].get("img_size") if meta.get("recipe") else None  # a teacher trained here knows its own size
+    net = create_model(name, setting.num_classes, setting.recipe.model.in_channels, None if foreign else 0.0, built_for)
     try:
-        report = _load_foreign(net, path) if foreign else load_weights(net, path)
+        report = _load_foreign(net, arrays) if foreign else load_weights(net, path)
     except WeightsError as error:
         raise UserError(f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}") from None
     if chosen.is_main:
@@ -126,9 +129,8 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     return freeze(net)
 
 
-def _load_foreign(net: nn.Cell, path: str) -> Report:
+def _load_foreign(net: nn.Cell, arrays: Mapping[str, np.ndarray]) -> Report:
     """Load all of a mindcv network's weights; what else its checkpoint holds (averages, an optimiser) is told as of no use."""
-    arrays, _ = read_weights(path)
     names = {item.name for item in net.get_parameters()}
     report = load_weights(net, {name: value for name, value in arrays.items() if name in names})
     report.unused = sorted(set(arrays) - names)
