@@ -18,7 +18,7 @@ from mindvit.commandline import COMMAND_LINE
 from mindvit.data.mixing import Prepare
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import BadPicture, as_rgb, read_picture
-from mindvit.errors import UserError
+from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.evaluation import as_trained
 from mindvit.layers.basic import set_precision
 from mindvit.models import create_model, model_info
@@ -31,6 +31,14 @@ Answer = list[tuple[str, float]]  # class names and their probabilities, the lik
 
 AHEAD = 2  # batches that threads decode while another one is computed
 HEADS = ("head.weight", "head.0.weight")  # (classes, channels); CrossViT has a head a branch
+
+
+class Unreadable(UserError):
+    """Some pictures couldn't be decoded; the others were answered."""
+
+    def __init__(self, count: int, total: int):
+        super().__init__(f"{count} of {total} pictures can't be decoded (named above)")
+        self.exit_code = EXIT_BAD_INPUT if count == total else 1
 
 
 class Logits(nn.Cell):

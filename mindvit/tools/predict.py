@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 Named = tuple[str, "Answer"]  # a picture's path and its classes
 
 
-class Unreadable(errors.UserError):
-    """Some pictures couldn't be decoded; what the others are has been said."""
-
-    def __init__(self, count: int, total: int):
-        super().__init__(f"{count} of {total} pictures can't be decoded (named above)")
-        self.exit_code = errors.EXIT_BAD_INPUT if count == total else 1
-
-
 def as_csv(answers: Iterable[Named]) -> Iterator[str]:
     """A line for each class of each picture."""
     yield "picture,rank,class,probability"
@@ -106,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.data.sources import find_pictures
 
     paths = find_pictures(given.pictures)
-    from mindvit.predictor import Predictor  # MindSpore takes seconds to import: not for --help or a mistyped path
+    from mindvit.predictor import Predictor, Unreadable  # MindSpore takes seconds to import: not for --help or a mistyped path
 
     predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target)
     bad: list[str] = []
