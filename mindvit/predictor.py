@@ -75,17 +75,20 @@ class Predictor:
         self.class_names = _class_names(count, meta.get("class_names", ()), classes)
         self.preprocessing = Preprocessing(self.info, recipe.augment)
         self.batch_size = batch_size
-        chosen, self.device = device.set_up(RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions())
+        self.device, self._told = device.set_up(RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions())
         self.net = create_model(self.info.name, count, img_size=recipe.model.img_size, drop_path_rate=0.0)
         try:
             load_weights(self.net, arrays)
         except WeightsError as error:
             raise UserError(f"{path} doesn't fit {self.info.name} with {count} classes: {error.report}") from None
         self.net.check_size(self.preprocessing.size, self.preprocessing.size)
-        set_precision(self.net, chosen.val_amp_level, chosen.half)
+        set_precision(self.net, self.device.val_amp_level, self.device.half)
         self.net.set_train(False)
         self.step = Logits(self.net, *self.preprocessing.statistics)
         self.compiled: set[int] = set()  # sizes of batches
+
+    def __str__(self) -> str:
+        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes; {self._told}"
 
     def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
         """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of pictures.

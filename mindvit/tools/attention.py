@@ -63,6 +63,7 @@ def main(arguments: Sequence[str]) -> None:
         given.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.UserError(f"--out {given.out} can't be written: {error.strerror}") from None
+    print(predictor, file=sys.stderr)
     bad = 0
     for path, target in zip(tqdm(paths, unit="picture", dynamic_ncols=True, leave=False, disable=None), targets(paths, given.out)):
         try:

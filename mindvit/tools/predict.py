@@ -27,8 +27,8 @@ def as_csv(answers: Iterable[Named]) -> Iterator[str]:
     for path, answer in answers:
         for rank, (name, probability) in enumerate(answer, 1):
             line = io.StringIO()
-            csv.writer(line, lineterminator="").writerow((path, rank, name, f"{probability:.6f}"))
-            yield line.getvalue()
+            csv.writer(line, lineterminator="\n").writerow((path, rank, name, f"{probability:.6f}"))
+            yield line.getvalue()[:-1]
 
 
 def as_json(answers: Iterable[Named]) -> Iterator[str]:
@@ -101,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.predictor import Predictor, Unreadable  # MindSpore takes seconds to import: not for --help or a mistyped path
 
     predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target)
+    print(predictor, file=sys.stderr)
     bad: list[str] = []
     answers = predictions(predictor, paths, given.topk, bad)
     lines = {"csv": as_csv, "json": as_json}.get(given.format, lambda found: as_table(found, paths, predictor.class_names))(answers)
