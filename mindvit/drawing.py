@@ -104,8 +104,8 @@ def remark(item: Union[AttentionMap, ChannelMatrix]) -> str:
 
 
 def number(value: float) -> str:
-    """Two digits, or all that stand before the point."""
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.095 or value < 1e-4 else f"{value:.1g}"
+    """Two digits, three before the point, and none beyond the hundredths."""
+    return f"{value:.{0 if value >= 9.95 else 1 if value >= 0.995 else 2}f}"
 
 
 def fitted(text: str, font: Font, width: float) -> str:

@@ -136,19 +136,19 @@ def read_table(path: Path) -> list[Table]:
 
 
 def markdown_tables(content: str, title: str) -> list[Table]:
-    """Each block of lines that begin with |, without the line of dashes."""
-    found: list[Table] = []
-    before = False
-    for line in content.splitlines():
-        inside = line.lstrip().startswith("|")
-        if inside:
-            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-            if not before:
-                found.append(Table(title, []))
-            if not all(cell and set(cell) <= set("-: ") for cell in cells):
-                found[-1].rows.append(cells)  # type: ignore[attr-defined]
-        before = inside
-    return found
+    """Each block of lines that begin with |, without the line of dashes below its head."""
+    blocks: list[list[list[str]]] = [[]]
+    for line in map(str.strip, content.splitlines()):
+        if line.startswith("|"):
+            blocks[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif blocks[-1]:
+            blocks.append([])
+    return [Table(title, block[:1] + block[2 if is_ruler(block[1]) else 1:] if len(block) > 1 else block) for block in blocks if block]
+
+
+def is_ruler(cells: Sequence[str]) -> bool:
+    """Whether a row only separates a table's head from its body."""
+    return all(cell and set(cell) <= set("-:") for cell in cells)
 
 
 def text(value: Any) -> str:
