@@ -163,5 +163,5 @@ def draw_foot(canvas: Image.Image, pen: ImageDraw.ImageDraw, foot: str, font: Fo
     y = canvas.height - MARGIN - LINE
     bar = np.broadcast_to(np.linspace(0, 1, TILE), (12, TILE))
     canvas.paste(Image.fromarray(colours(bar)), (MARGIN, y + 2))
-    text = f"from the least to the most of each tile   |   {foot}"
+    text = f"from the least to the most of each tile; itself: the class token's attention to itself   |   {foot}"
     pen.text((MARGIN + TILE + GAP, y), fitted(text, font.small, canvas.width - 2 * MARGIN - TILE - GAP), GREY, font.small)

@@ -149,7 +149,7 @@ def test_tables_of_results_in_any_form(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text('{"model": "w"}', "utf-8")
     write_report([tmp_path / name for name in ("a.csv", "b.json", "c.md", "d.json")], tmp_path / "out")
     assert read(tmp_path / "out").rows == [["model", "img/s"], ["x", "3"], ["model", "n", "more"], ["y", "", ""], ["z", "", "[1]"],
-                                           ["net", "what"], ["`v`", "a - b"], ["second"], ["", ""], ["model", "w"]]
+                                           ["net", "what"], ["`v`", "a - b"], ["second"], ["-"], ["", ""], ["model", "w"]]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
 
 
