@@ -70,7 +70,7 @@ class Predictor:
         path = str(ckpt_path)
         arrays, meta = read_weights(path)
         recipe = _recipe(path, meta, model)
-        count = meta["num_classes"] if meta else next((len(arrays[name]) for name in HEADS if name in arrays), 1000)
+        count = meta.get("num_classes") or next((len(arrays[name]) for name in HEADS if name in arrays), 1000)
         self.info = model_info(recipe.model.model)
         self.class_names = _class_names(count, meta.get("class_names", ()), classes)
         self.preprocessing = Preprocessing(self.info, recipe.augment)
@@ -173,13 +173,15 @@ def opened(picture: Picture) -> Image.Image:
 
 def _recipe(path: str, meta: Mapping[str, Any], model: Optional[str]) -> Recipe:
     """The network and the preprocessing that a file was trained with, or else those of the model that is named."""
-    if meta and model is not None and model_info(model).name != meta["model"]:
-        raise UserError(f"{path} is a checkpoint of {meta['model']}, but the model asked for is {model} (leave --model out)")
-    if meta:
+    told = meta.get("model")
+    if told and model is not None and model_info(model).name != told:
+        raise UserError(f"{path} is a checkpoint of {told}, but the model asked for is {model} (leave --model out)")
+    if "recipe" in meta:
         return as_trained(build({}, {}), path, meta)
-    if model is None:
+    name = model or told
+    if name is None:
         raise UserError(f"{path} doesn't say which network it belongs to: --model NAME (all names: mindvit.list_models())")
-    return build({"model": model}, {"model": COMMAND_LINE})
+    return build({"model": name}, {"model": COMMAND_LINE})
 
 
 def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike, None]) -> tuple[str, ...]:

@@ -191,6 +191,12 @@ def test_other_weights_need_a_model_and_may_have_names(tmp_path: Path, capsys: p
     assert "has 2 lines, but the network has 5 classes" in refused(tmp_path / "a.png", *plain, "--model", "small_xcit", "--classes", tmp_path / "names.txt")
 
 
+def test_a_file_may_tell_its_network_alone(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path / "told.ckpt", list(small("xcit").get_parameters()), {"model": "small_xcit"})
+    found = mindvit.Predictor(path, device_target="CPU")
+    assert found.class_names == tuple("01234") and str(found).startswith("small_xcit, 32 px, 5 classes; device: CPU")
+
+
 def test_wrong_input_is_one_line(weights: Path, tmp_path: Path) -> None:
     stripes(0, 2, 0).save(tmp_path / "a.png")
     (tmp_path / "empty").mkdir()
