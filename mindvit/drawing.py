@@ -137,7 +137,8 @@ def sheet(picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], 
             pen.text((x, y + TILE + 2), fitted(tile.title, font.small, TILE), INK, font.small)
             pen.text((x, y + TILE + 2 + SMALL_LINE), fitted(remark(tile), font.small, TILE), GREY, font.small)
         top += height
-    draw_foot(canvas, pen, foot, font)
+    own = any(isinstance(tile, AttentionMap) and tile.rest is not None for row in rows for tile in row.tiles)
+    draw_foot(canvas, pen, f"{'itself: what the class token gives to itself   |   ' if own else ''}{foot}", font)
     return canvas
 
 
@@ -163,5 +164,5 @@ def draw_foot(canvas: Image.Image, pen: ImageDraw.ImageDraw, foot: str, font: Fo
     y = canvas.height - MARGIN - LINE
     bar = np.broadcast_to(np.linspace(0, 1, TILE), (12, TILE))
     canvas.paste(Image.fromarray(colours(bar)), (MARGIN, y + 2))
-    text = f"from the least to the most of each tile; itself: the class token's attention to itself   |   {foot}"
+    text = f"from the least to the most of each tile   |   {foot}"
     pen.text((MARGIN + TILE + GAP, y), fitted(text, font.small, canvas.width - 2 * MARGIN - TILE - GAP), GREY, font.small)

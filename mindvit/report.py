@@ -222,7 +222,8 @@ def draw(chart: Chart, runs: Sequence[Run], along: str) -> Optional[bytes]:
             if values:
                 lowest = min(lowest, *values)
                 label = ", ".join(part for part in (run.name if len(runs) > 1 else "", words) if part)
-                axes.plot(places, values, color=colour, linestyle=style, marker="o" if len(values) < 30 else "", markersize=3.5, label=escaped(label))
+                axes.plot(places, values, color=colour, linestyle=style, marker="o" if len(values) < 30 else "", markersize=4,
+                          markerfacecolor=colour if style == LINES[0] else "white", label=escaped(label))
     if not axes.lines:
         return None
     axes.set(title=chart.title, xlabel=along, ylabel=chart.unit)
