@@ -34,7 +34,7 @@ class AttentionMap:
 
     values: (h, rows, columns), nan where a place is no key of this query. first, step: where the first key's centre is, and how far
     the next one's. rest: the share (h,) that went to the class token, which is no place in the picture. query: where the query is; None: a class token.
-    unit: '%', of one query's attention, or 'x', times the average key's.
+    unit: '%', of one query's attention, or of what the values are multiples, 'x average'.
     """
 
     title: str
@@ -194,8 +194,10 @@ def of_cvt(net: CvT, weights: Weights, size: tuple[int, int], at: Point) -> list
     keys = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
     names = [f"stage2.blocks.{index}.attn" for index in range(len(net.stage2.blocks))]
     maps = [of_class_token(f"block {number}", weights[name][0, :, 0], keys, (first, first), (2 * step, 2 * step)) for number, name in enumerate(names, 1)]
-    rolled = rollout_cvt([weights[name][0].mean(0) for name in names], grid)
-    tiles = [of_class_token("rollout", rolled[None], grid, (first, first), (step, step))]
+    layers = [weights[name][0].mean(0) for name in names]
+    # a token at the border has fewer keys around it, which even attention shows too: what is left is what the network chose
+    rolled = rollout_cvt(layers, grid) / rollout_cvt([np.full_like(layer, 1 / layer.shape[1]) for layer in layers], grid)
+    tiles = [AttentionMap("rollout", rolled[None, 1:].reshape(1, *grid), (first, first), (step, step), unit="x even attention")]
     every = np.mean([weights[name][0, :, 0].mean(0) for name in names], 0)
     tiles.append(of_class_token("mean of all blocks", every[None], keys, (first, first), (2 * step, 2 * step)))
     return [Row(f"class token in stage 3 ({grid[0]} x {grid[1]} tokens, {keys[0]} x {keys[1]} keys)", tiles),
@@ -235,7 +237,7 @@ def of_crossformer(net: CrossFormer, weights: Weights, size: tuple[int, int], at
             query, received = of_groups(layer.blocks[index].attn, weights[f"layers.{number}.blocks.{index}.attn"], grid, place)
             first, point = (step / 2, step / 2), ((place[0] + 0.5) * step, (place[1] + 0.5) * step)
             tiles.append(AttentionMap("", query, first, (step, step), query=point).mean(f"{kind}, one query"))
-            tiles.append(AttentionMap("", received, first, (step, step), unit="x").mean(f"{kind}, received"))
+            tiles.append(AttentionMap("", received, first, (step, step), unit="x average").mean(f"{kind}, received"))
         rows.append(Row(f"stage {number + 1} ({grid[0]} x {grid[1]} tokens), mean of heads", tiles))
     return rows
 

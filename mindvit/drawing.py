@@ -97,7 +97,7 @@ def drawn_matrix(item: ChannelMatrix) -> Image.Image:
 
 def remark(item: Union[AttentionMap, ChannelMatrix]) -> str:
     """The scale of a tile in a few words."""
-    factor, unit = (1, "x average") if isinstance(item, AttentionMap) and item.unit == "x" else (100, "%")
+    factor, unit = (1, item.unit) if isinstance(item, AttentionMap) and item.unit != "%" else (100, "%")
     low, high = (number(factor * value) for value in limits(item))
     rest = f", itself {100 * float(item.rest.mean()):.0f} %" if isinstance(item, AttentionMap) and item.rest is not None else ""
     return f"{low if low == high else f'{low} to {high}'} {unit}{rest}"

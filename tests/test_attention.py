@@ -20,6 +20,7 @@ from mindvit.attention_maps import (
     Row,
     attention_maps,
     centres,
+    of_cvt,
     of_groups,
     record_attention,
     rollout_crossvit,
@@ -66,7 +67,7 @@ def test_the_maps_are_those_of_the_network_that_runs(family: str) -> None:
     for tile in tiles(rows):
         if isinstance(tile, ChannelMatrix):
             np.testing.assert_allclose(tile.values.sum(-1), 1, atol=1e-5)
-        elif tile.unit == "x":
+        elif tile.unit == "x average":
             np.testing.assert_allclose(tile.values.mean((1, 2)), 1, atol=1e-5)
         elif tile.title != "rollout":
             np.testing.assert_allclose(np.nansum(tile.values, (1, 2)) + (0 if tile.rest is None else tile.rest), 1, atol=1e-5)
@@ -132,7 +133,7 @@ def planted(family: str) -> Any:
 
 
 @pytest.mark.parametrize("family, spot", [
-    ("crossvit", (36, 48, 12, 24)), ("cvt", (60, 72, 92, 104)), ("crossformer", (36, 40, 44, 48)), ("xcit", (28, 36, 44, 52))])
+    ("crossvit", (36, 48, 12, 24)), ("cvt", (60, 72, 28, 40)), ("crossformer", (36, 40, 44, 48)), ("xcit", (28, 36, 44, 52))])
 def test_attention_that_is_planted_in_one_place_is_shown_there(family: str, spot: tuple[int, int, int, int]) -> None:
     top, bottom, left, right = spot
     side = SIDE[family]
@@ -225,6 +226,16 @@ def test_rollout_of_cvt_puts_strided_keys_on_their_tokens() -> None:
     np.testing.assert_allclose(grid, grid.T)
     assert (grid[[0, 4]] == 0).all() and (grid[1:4, 1:4] > 0).all()
     np.testing.assert_allclose(windows(4), [[2 / 3, 1 / 3, 0, 0], [0, 0.25, 0.5, 0.25]])
+
+
+def test_rollout_of_cvt_shows_no_border_where_attention_is_even() -> None:
+    net = network("cvt")
+    with record_attention(net, "stage2.") as weights:
+        net(noise("cvt"))
+    even = {name: np.full_like(values, 1 / values.shape[-1]) for name, values in weights.items()}
+    rolled = of_cvt(net, even, (SIDE["cvt"],) * 2, (0.5, 0.5))[0].tiles[0]
+    assert isinstance(rolled, AttentionMap) and rolled.values.shape == (1, 8, 8)
+    np.testing.assert_allclose(rolled.values, 1, rtol=1e-5)
 
 
 def test_one_picture_of_a_network_that_is_known() -> None:
