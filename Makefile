@@ -42,7 +42,7 @@ $(VENV)/ready: requirements.txt
 	@$(PIP) install -r requirements.txt
 	@touch $@
 
-$(VENV)/ready-for-tests: requirements-dev.txt $(VENV)/ready
+$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt $(VENV)/ready
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
 

@@ -13,9 +13,9 @@ from mindvit.mindcv import watch
 from mindvit.version import __version__
 
 _HOMES = {"ModelInfo": "models", "create_model": "models", "list_models": "models", "model_info": "models", "Report": "weights",
-          "load_weights": "weights", "fit": "loop", "validate": "evaluation"}
+          "load_weights": "weights", "fit": "loop", "validate": "evaluation", "Predictor": "predictor"}
 
-__all__ = ["ModelInfo", "Report", "__version__", "create_model", "fit", "list_models", "load_weights", "model_info", "validate"]
+__all__ = ["ModelInfo", "Predictor", "Report", "__version__", "create_model", "fit", "list_models", "load_weights", "model_info", "validate"]
 
 
 def __getattr__(name: str) -> Any:

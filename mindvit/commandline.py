@@ -22,6 +22,21 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{COMMAND_LINE}: {message} (all options: --help)")
 
 
+def positive(text: str) -> int:
+    """An argument's whole number, at least 1."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options with which a command is told of a trained network: see predictor.Predictor."""
+    parser.add_argument("--ckpt_path", required=True, metavar="FILE", help="weights: a checkpoint of ours, or others by the authors' names")
+    parser.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
+    parser.add_argument("--classes", metavar="FILE", help="class names, one a line (default: the checkpoint's, else numbers)")
+    parser.add_argument("--device_target", choices=("auto", "Ascend", "GPU", "CPU"), default="auto", help="device (default: the best there is)")
+
+
 def read_yaml(path: Path, asker: str = "") -> dict[str, Any]:
     """A YAML file's mapping; UserError if it is missing (`asker`: who wants it), not YAML or no mapping."""
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from typing import Callable, Iterable, NoReturn, Sequence
 
 from mindvit import environment
 
 EXIT_BAD_INPUT = 2
+EXIT_BROKEN_PIPE = 141  # as shells count SIGPIPE
 
 
 class UserError(Exception):
@@ -32,6 +34,9 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(getattr(error, "exit_code", EXIT_BAD_INPUT))
+    except BrokenPipeError:  # whoever read stdout has enough: COMMAND | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else Python tries to flush it once more at exit
+        sys.exit(EXIT_BROKEN_PIPE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)

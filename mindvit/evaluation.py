@@ -59,7 +59,7 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, pre
     net.set_train(False)
     correct1 = correct5 = count = 0
     loss = 0.0
-    batches = eval_batches(source, batch_size=recipe.data.batch_size, size=setting.size, crop_pct=recipe.augment.crop_pct or setting.info.crop_pct,
+    batches = eval_batches(source, batch_size=recipe.data.batch_size, size=setting.size, crop_pct=setting.preprocessing.crop_pct,
                            interpolation=setting.interpolation, squeeze=setting.info.squeeze, ranks=chosen.ranks, rank=chosen.rank, workers=setting.workers)
     for images, labels in batches:
         outputs = step(Tensor(images), Tensor(labels))

@@ -13,16 +13,52 @@ from mindvit import device, log, mindcv
 from mindvit.commandline import without_effect
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import Source
+from mindvit.data.transforms import EvalTransform
 from mindvit.device import Device
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
 from mindvit.models import ModelInfo, create_model, model_info
 from mindvit.optim import is_decayed, layer_rates
-from mindvit.recipe import DistillOptions, Recipe, Triple
+from mindvit.recipe import AugmentOptions, DistillOptions, Recipe, Triple
 from mindvit.step import StepOptions, TrainStep, freeze
 from mindvit.weights import Report, WeightsError, load_weights, read_weights
 
 CHANNELS = 3  # of every picture that a source gives
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures are prepared for evaluation: as a recipe says and, where it says nothing, as the network's authors did."""
+
+    info: ModelInfo
+    augment: AugmentOptions
+
+    @property
+    def size(self) -> int:
+        """Side of the picture, px."""
+        return self.augment.image_resize or self.info.input_size
+
+    @property
+    def crop_pct(self) -> float:
+        """Share of the resized short side that is kept."""
+        return self.augment.crop_pct or self.info.crop_pct
+
+    @property
+    def interpolation(self) -> str:
+        """Resampling of crops and resizes."""
+        return self.augment.interpolation or self.info.interpolation
+
+    @property
+    def statistics(self) -> tuple[Triple, Triple]:
+        """Mean and standard deviation of pixels in 0..1."""
+        mean, std = self.augment.mean or self.info.mean, self.augment.std or self.info.std
+        unit = 255 if max(mean) > 1 or max(std) > 1 else 1  # MindCV's recipes count pixels from 0 to 255
+        return (mean[0] / unit, mean[1] / unit, mean[2] / unit), (std[0] / unit, std[1] / unit, std[2] / unit)
+
+    @property
+    def transform(self) -> EvalTransform:
+        """From an RGB picture to uint8 (size, size, 3)."""
+        return EvalTransform(self.size, self.crop_pct, self.interpolation, self.info.squeeze)
 
 
 @dataclass(frozen=True)
@@ -36,21 +72,24 @@ class Setting:
     workers: int
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures are prepared for evaluation."""
+        return Preprocessing(self.info, self.recipe.augment)
+
+    @property
     def size(self) -> int:
         """Side of the picture, px."""
-        return self.recipe.augment.image_resize or self.info.input_size
+        return self.preprocessing.size
 
     @property
     def interpolation(self) -> str:
         """Resampling of crops and resizes."""
-        return self.recipe.augment.interpolation or self.info.interpolation
+        return self.preprocessing.interpolation
 
     @property
     def statistics(self) -> tuple[Triple, Triple]:
         """Mean and standard deviation of pixels in 0..1."""
-        mean, std = self.recipe.augment.mean or self.info.mean, self.recipe.augment.std or self.info.std
-        unit = 255 if max(mean) > 1 or max(std) > 1 else 1  # MindCV's recipes count pixels from 0 to 255
-        return (mean[0] / unit, mean[1] / unit, mean[2] / unit), (std[0] / unit, std[1] / unit, std[2] / unit)
+        return self.preprocessing.statistics
 
 
 def prepare(recipe: Recipe, source: Source) -> Setting:

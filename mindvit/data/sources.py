@@ -96,7 +96,7 @@ class FolderSource(FileSource):
         numbers = {name: number for number, name in enumerate(class_names or found)}
         paths, labels, without = [], [], []
         for name in found:
-            inside = sorted(_pictures(folder / name))
+            inside = sorted(pictures_in(folder / name))
             paths += inside
             labels += [numbers[name]] * len(inside)
             without += [] if inside else [name]
@@ -196,13 +196,18 @@ def decode(content: bytes) -> Image.Image:
         raise ValueError("the file is empty")
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
-        if image.mode == "RGB":
-            return image
-        if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip at 255: nearly all white
-            return Image.fromarray(np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)).convert("RGB")
-        if image.mode == "P" and "transparency" in image.info:
-            return image.convert("RGBA").convert("RGB")  # the same colours, without Pillow's warning
-        return image.convert("RGB")
+        return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB, 8 bits: alpha is dropped, 16-bit grey scaled."""
+    if image.mode == "RGB":
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip at 255: nearly all white
+        return Image.fromarray(np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")  # the same colours, without Pillow's warning
+    return image.convert("RGB")
 
 
 def _class_folders(folder: Path) -> list[str]:
@@ -221,13 +226,27 @@ def _entries(folder: Path) -> list[str]:
         raise UserError(f"{folder} can't be read ({error.strerror}); check its permissions") from None
 
 
-def _pictures(folder: Path) -> Iterator[str]:
+def pictures_in(folder: Path) -> Iterator[str]:
+    """Paths of all pictures below a folder, known by their extension; hidden files and folders are left out. UserError if it can't be read."""
     for name in _entries(folder):
         path = os.path.join(folder, name)
         if name.lower().endswith(EXTENSIONS):
             yield path
         elif os.path.isdir(path):
-            yield from _pictures(Path(path))
+            yield from pictures_in(Path(path))
+
+
+def find_pictures(places: Sequence[str]) -> list[str]:
+    """Files as they are named, and every picture below folders, in alphabetical order. UserError for a place that isn't there or holds no picture."""
+    found: list[str] = []
+    for place in places:
+        inside = sorted(pictures_in(Path(place))) if os.path.isdir(place) else [place]
+        if not os.path.exists(place):
+            raise UserError(f"no picture or folder {place}")
+        if not inside:
+            raise UserError(f"folder {place} holds no picture ({' '.join(EXTENSIONS)})")
+        found += inside
+    return found
 
 
 def _list_entries(file: Path) -> Iterator[tuple[int, str, int]]:

@@ -7,7 +7,7 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindvit.layers.basic import Dropout, DropPath, LayerNorm, Linear, Mlp
+from mindvit.layers.basic import Dropout, DropPath, LayerNorm, Linear, Mlp, Softmax
 
 
 class HeadAttention(nn.Cell):
@@ -23,6 +23,7 @@ class HeadAttention(nn.Cell):
         self.attn_drop = Dropout(attn_drop)
         self.proj_drop = Dropout(proj_drop)
         self.split = ops.Split(axis=1, output_num=3)
+        self.softmax = Softmax()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
 
@@ -32,7 +33,7 @@ class HeadAttention(nn.Cell):
         scores = self.scores(q * self.scale, k).astype(ms.float32)              # groups h N N
         if bias is not None:
             scores = (scores.reshape(-1, *bias.shape) + bias).reshape(scores.shape)
-        weights = ops.softmax(scores, -1)
+        weights = self.softmax(scores)
         return self.mix(self.attn_drop(weights).astype(self.compute_type), v)
 
 

@@ -140,6 +140,13 @@ def number_drop_paths(net: nn.Cell) -> int:
     return len(cells)
 
 
+class Softmax(nn.Cell):
+    """Attention weights from float32 scores (..., keys). A cell of its own, so that a forward hook sees the weights of any attention (attention_maps)."""
+
+    def construct(self, scores: Tensor) -> Tensor:
+        return ops.softmax(scores, -1)
+
+
 class Mlp(nn.Cell):
     """Linear, activation, Linear on rows (rows, C)."""
 

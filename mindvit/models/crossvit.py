@@ -19,7 +19,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 
 from mindvit.errors import UserError
 from mindvit.layers.attention import Block, SelfAttention
-from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, weight_of
+from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, Softmax, weight_of
 from mindvit.layers.conv import Conv2d, Maps
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.network import Feature, Network
@@ -61,6 +61,7 @@ class CrossAttention(nn.Cell):
         self.proj = Linear(channels, channels)
         self.attn_drop = Dropout(attn_drop)
         self.proj_drop = Dropout(proj_drop)
+        self.softmax = Softmax()
         self.dense = ops.Dense()
         self.product = ops.BatchMatMul()
         self.product_t = ops.BatchMatMul(transpose_b=True)
@@ -77,7 +78,7 @@ class CrossAttention(nn.Cell):
         q = self.wq(cls) * (self.scale * mask)                                                 # B h C
         q = self.dense(q, self.wk.weight.astype(kind).transpose(1, 0))                         # B h C
         scores = ops.where(first, self.product_t(q, own), self.product_t(q, y))                # B h N
-        weights = self.attn_drop(ops.softmax(scores.astype(ms.float32), -1)).astype(kind)
+        weights = self.attn_drop(self.softmax(scores.astype(ms.float32))).astype(kind)
         seen = self.product(weights * ops.logical_not(first), y) + weights[:, :, :1] * own     # B h C
         values = self.wv(seen)                                                                 # B h C
         if self.attn_drop.active:  # without dropout the weights sum to one

@@ -20,7 +20,7 @@ from mindspore import Tensor, nn, ops
 
 from mindvit.errors import UserError
 from mindvit.layers import attention
-from mindvit.layers.basic import Dropout, LayerNorm, Linear, weight_of
+from mindvit.layers.basic import Dropout, LayerNorm, Linear, Softmax, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 from mindvit.models.network import Feature, Network
 from mindvit.models.registry import Entry, ModelInfo, register
@@ -93,6 +93,7 @@ class Attention(nn.Cell):
         self.proj = Linear(channels, channels)
         self.attn_drop = Dropout(attn_drop)
         self.proj_drop = Dropout(proj_drop)
+        self.softmax = Softmax()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
 
@@ -101,7 +102,7 @@ class Attention(nn.Cell):
         rows, channels = q.shape
         q = self.split_heads(self.proj_q(q) * self.scale, batch)                    # B h M d
         k, v = self.split_heads(self.proj_k(k), batch), self.split_heads(self.proj_v(v), batch)
-        weights = ops.softmax(self.scores(q, k).astype(ms.float32), -1)             # B h M N
+        weights = self.softmax(self.scores(q, k).astype(ms.float32))                # B h M N
         y = self.mix(self.attn_drop(weights).astype(self.compute_type), v)          # B h M d
         return self.proj_drop(self.proj(y.transpose(0, 2, 1, 3).reshape(rows, channels)))
 

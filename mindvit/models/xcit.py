@@ -20,7 +20,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Constant
 
 from mindvit.errors import UserError
-from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, Mlp, weight_of
+from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, Mlp, Softmax, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 from mindvit.models.network import Feature, Network
 from mindvit.models.registry import Entry, ModelInfo, register
@@ -97,6 +97,7 @@ class CrossCovarianceAttention(nn.Cell):
         self.proj = Linear(channels, channels)
         self.attn_drop = Dropout(attn_drop)
         self.proj_drop = Dropout(proj_drop)
+        self.softmax = Softmax()
         self.split = ops.Split(axis=1, output_num=3)
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
@@ -114,7 +115,7 @@ class CrossCovarianceAttention(nn.Cell):
         qkv = self.qkv(x).reshape(batch, tokens, 3 * channels).transpose(0, 2, 1)                             # B 3C N
         q, k, v = self.split(qkv.reshape(batch, 3 * self.heads, -1, tokens))                                  # B h d N, each
         scores = self.scores(self.normalised(q), self.normalised(k)).astype(ms.float32) * self.temperature    # B h d d
-        weights = self.attn_drop(ops.softmax(scores, -1)).astype(self.compute_type)
+        weights = self.attn_drop(self.softmax(scores)).astype(self.compute_type)
         y = self.mix(weights, v).reshape(batch, channels, tokens)                                             # B C N
         return self.proj_drop(self.proj(y.transpose(0, 2, 1).reshape(rows, channels)))
 
@@ -180,6 +181,7 @@ class ClassAttention(nn.Cell):
         self.proj = Linear(channels, channels)
         self.attn_drop = Dropout(attn_drop)
         self.proj_drop = Dropout(proj_drop)
+        self.softmax = Softmax()
         self.split = ops.Split(axis=0, output_num=3)
         self.rows_product_t = ops.MatMul(transpose_b=True)
         self.product = ops.BatchMatMul()
@@ -203,7 +205,7 @@ class ClassAttention(nn.Cell):
         q = ((self.rows_product_t(cls, w_q) + b_q) * self.scale).reshape(batch, self.heads, -1)          # B h d
         q = self.product(q.transpose(1, 0, 2), w_k.reshape(by_head)).transpose(1, 0, 2)                  # B h C
         scores = self.product_t(q, tokens).astype(ms.float32)                                            # B h 1+N
-        weights = self.attn_drop(ops.softmax(scores, -1)).astype(self.compute_type)
+        weights = self.attn_drop(self.softmax(scores)).astype(self.compute_type)
         seen = self.product(weights, tokens).transpose(1, 0, 2)                                          # h B C
         y = self.product_t(seen, w_v.reshape(by_head)).transpose(1, 0, 2)                                # B h d
         bias = b_v.reshape(self.heads, -1)

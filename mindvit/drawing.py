@@ -1,0 +1,168 @@
+"""Attention maps as pictures: a colour map, overlays, and the sheet that has them all beside the picture and its classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Sequence, Union
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mindvit.attention_maps import AttentionMap, ChannelMatrix, Row
+from mindvit.errors import UserError
+
+# From none to much, lighter all the way (L* 8 to 95 in even steps), so that it reads in grey and for the colour-blind too.
+ANCHORS = np.array([(22, 17, 48), (77, 24, 103), (139, 34, 113), (199, 57, 92), (238, 104, 61), (250, 162, 56), (247, 232, 141)], np.float64)
+TILE, GAP, MARGIN, COLUMNS = 168, 12, 24, 6  # px; tiles side by side
+PICTURE = 2 * TILE + GAP  # px, side of the picture at the left
+OPACITY = 0.75  # of the colours over the picture
+LINE, SMALL_LINE = 20, 16  # px between base lines
+INK, GREY, FAINT, PAPER, ACCENT = (28, 28, 32), (105, 105, 115), (225, 225, 230), (255, 255, 255), (40, 110, 190)
+Font = Union[ImageFont.FreeTypeFont, ImageFont.ImageFont]
+
+
+@dataclass(frozen=True)
+class Fonts:
+    """A heading's, a label's and a remark's."""
+
+    heading: Font
+    label: Font
+    small: Font
+
+
+def fonts(file: Optional[Path] = None) -> Fonts:
+    """Pillow's own font, which has Latin letters, or a TrueType file for other scripts. UserError if that can't be read."""
+    try:
+        sizes = [ImageFont.truetype(str(file), size) if file else ImageFont.load_default(size) for size in (16, 14, 12)]
+    except OSError as error:
+        raise UserError(f"--font {file} can't be read as a TrueType or OpenType font: {error}") from None
+    return Fonts(*sizes)
+
+
+def colours(values: np.ndarray) -> np.ndarray:
+    """0..1 -> uint8 (..., 3)."""
+    places = np.clip(values, 0, 1) * (len(ANCHORS) - 1)
+    low = np.minimum(places.astype(int), len(ANCHORS) - 2)
+    share = (places - low)[..., None]
+    return np.rint(ANCHORS[low] * (1 - share) + ANCHORS[low + 1] * share).astype(np.uint8)
+
+
+def sampled(values: np.ndarray, first: float, step: float, side: float, pixels: int) -> np.ndarray:
+    """Along the first axis: values at `pixels` places over `side` px, linear between keys' centres, constant beyond; next key where any is missing."""
+    places = np.clip(((np.arange(pixels) + 0.5) * side / pixels - first) / step, 0, len(values) - 1)
+    if np.isnan(values).any():
+        return values[np.rint(places).astype(int)]
+    low = np.minimum(places.astype(int), max(len(values) - 2, 0))
+    share = (places - low)[:, None]
+    return values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share
+
+
+def spread(item: AttentionMap, size: tuple[int, int], pixels: int) -> np.ndarray:
+    """A map's mean over heads at each of pixels x pixels places of a picture of size (height, width) px; nan where no key is."""
+    values = item.values.mean(0)
+    values = sampled(values, item.first[0], item.step[0], size[0], pixels)
+    return sampled(values.T, item.first[1], item.step[1], size[1], pixels).T
+
+
+def limits(item: Union[AttentionMap, ChannelMatrix]) -> tuple[float, float]:
+    """The least and the most of what a tile shows."""
+    values = item.values.mean(0) if isinstance(item, AttentionMap) else item.values
+    return float(np.nanmin(values)), float(np.nanmax(values))
+
+
+def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 at `low`, 1 at `high`; 0 where there is nothing."""
+    return np.nan_to_num((values - low) / (high - low) if high > low else 0 * values)
+
+
+def overlay(picture: Image.Image, item: AttentionMap) -> Image.Image:
+    """TILE x TILE px: the picture in grey, shining through the map's colours, and paler where no key is; the query as a ring."""
+    values = spread(item, (picture.height, picture.width), TILE)
+    grey = np.asarray(picture.convert("L").resize((TILE, TILE), Image.Resampling.BICUBIC), np.float64)[..., None]
+    coloured = (1 - OPACITY) * grey + OPACITY * colours(scaled(values, *limits(item)))
+    image = Image.fromarray(np.rint(np.where(np.isnan(values)[..., None], 0.4 * grey + 140, coloured)).astype(np.uint8))
+    if item.query is not None:
+        y, x = (place * TILE / side for place, side in zip(item.query, (picture.height, picture.width)))
+        pen = ImageDraw.Draw(image)
+        for radius, colour, width in ((6, INK, 4), (5, PAPER, 2)):
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
+    return image
+
+
+def drawn_matrix(item: ChannelMatrix) -> Image.Image:
+    """TILE x TILE px."""
+    return Image.fromarray(colours(scaled(item.values, *limits(item)))).resize((TILE, TILE), Image.Resampling.NEAREST)
+
+
+def remark(item: Union[AttentionMap, ChannelMatrix]) -> str:
+    """The scale of a tile in a few words."""
+    factor, unit = (1, item.unit) if isinstance(item, AttentionMap) and item.unit != "%" else (100, "%")
+    low, high = (number(factor * value) for value in limits(item))
+    rest = f", itself {100 * float(item.rest.mean()):.0f} %" if isinstance(item, AttentionMap) and item.rest is not None else ""
+    return f"{low if low == high else f'{low} to {high}'} {unit}{rest}"
+
+
+def number(value: float) -> str:
+    """Two digits, three before the point, and none beyond the hundredths."""
+    return f"{value:.{0 if value >= 9.95 else 1 if value >= 0.995 else 2}f}"
+
+
+def fitted(text: str, font: Font, width: float) -> str:
+    """As much of a text as is `width` px wide, with dots where it is cut."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def sheet(picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], rows: Sequence[Row], foot: str, font: Fonts) -> Image.Image:
+    """The picture, as the network sees it, with its classes at the left, and a row of tiles for each kind of attention at the right."""
+    columns = min(COLUMNS, max(len(row.tiles) for row in rows))
+    columns = max(columns, 4)  # room for the headings
+    tile_height = TILE + 2 * SMALL_LINE + GAP
+    heights = [LINE + 6 + -(-len(row.tiles) // columns) * tile_height for row in rows]
+    left = MARGIN + PICTURE + 2 * MARGIN
+    body = max(sum(heights), LINE + PICTURE + (len(answer) + 3) * 2 * LINE)
+    canvas = Image.new("RGB", (left + columns * (TILE + GAP) - GAP + MARGIN, 2 * MARGIN + body + 2 * LINE), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    draw_answer(canvas, pen, picture, name, answer, font)
+    top = MARGIN
+    for row, height in zip(rows, heights):
+        pen.text((left, top), fitted(row.title, font.heading, columns * (TILE + GAP)), INK, font.heading)
+        for number, tile in enumerate(row.tiles):
+            x, y = left + number % columns * (TILE + GAP), top + LINE + 6 + number // columns * tile_height
+            canvas.paste(overlay(picture, tile) if isinstance(tile, AttentionMap) else drawn_matrix(tile), (x, y))
+            pen.text((x, y + TILE + 2), fitted(tile.title, font.small, TILE), INK, font.small)
+            pen.text((x, y + TILE + 2 + SMALL_LINE), fitted(remark(tile), font.small, TILE), GREY, font.small)
+        top += height
+    own = any(isinstance(tile, AttentionMap) and tile.rest is not None for row in rows for tile in row.tiles)
+    draw_foot(canvas, pen, f"{'itself: what the class token gives to itself   |   ' if own else ''}{foot}", font)
+    return canvas
+
+
+def draw_answer(canvas: Image.Image, pen: ImageDraw.ImageDraw, picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], font: Fonts) -> None:
+    """The left column: the picture's name, the picture, and its classes with bars."""
+    pen.text((MARGIN, MARGIN), fitted(name, font.heading, PICTURE), INK, font.heading)
+    y = MARGIN + LINE + 6
+    canvas.paste(picture.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC), (MARGIN, y))
+    y += PICTURE + LINE
+    for label, probability in answer:
+        percent = f"{100 * probability:.1f} %"
+        width = font.label.getlength(percent)
+        pen.text((MARGIN, y), fitted(label, font.label, PICTURE - width - 2 * GAP), INK, font.label)
+        pen.text((MARGIN + PICTURE - width, y), percent, INK, font.label)
+        y += LINE
+        pen.rectangle((MARGIN, y, MARGIN + PICTURE, y + 5), FAINT)
+        pen.rectangle((MARGIN, y, MARGIN + round(probability * PICTURE), y + 5), ACCENT)
+        y += LINE
+
+
+def draw_foot(canvas: Image.Image, pen: ImageDraw.ImageDraw, foot: str, font: Fonts) -> None:
+    """The colour scale and a line below everything."""
+    y = canvas.height - MARGIN - LINE
+    bar = np.broadcast_to(np.linspace(0, 1, TILE), (12, TILE))
+    canvas.paste(Image.fromarray(colours(bar)), (MARGIN, y + 2))
+    text = f"from the least to the most of each tile   |   {foot}"
+    pen.text((MARGIN + TILE + GAP, y), fitted(text, font.small, canvas.width - 2 * MARGIN - TILE - GAP), GREY, font.small)

@@ -1,0 +1,198 @@
+"""Predictions of a trained network for pictures from anywhere: files, Pillow's images, arrays."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional, Sequence, Union
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+from PIL import Image
+
+from mindvit import device
+from mindvit.commandline import COMMAND_LINE
+from mindvit.data.mixing import Prepare
+from mindvit.data.pipeline import default_workers
+from mindvit.data.sources import BadPicture, as_rgb, read_picture
+from mindvit.errors import EXIT_BAD_INPUT, UserError
+from mindvit.evaluation import as_trained
+from mindvit.layers.basic import set_precision
+from mindvit.models import create_model, model_info
+from mindvit.recipe import PrecisionOptions, Recipe, RuntimeOptions, build
+from mindvit.setting import Preprocessing
+from mindvit.weights import WeightsError, load_weights, read_weights
+
+Picture = Union[str, os.PathLike, Image.Image, np.ndarray]
+Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
+
+AHEAD = 2  # batches that threads decode while another one is computed
+HEADS = ("head.weight", "head.0.weight")  # (classes, channels); CrossViT has a head a branch
+
+
+class Unreadable(UserError):
+    """Some pictures couldn't be decoded; the others were answered."""
+
+    def __init__(self, count: int, total: int):
+        super().__init__(f"{count} of {total} pictures can't be decoded (named above)")
+        self.exit_code = EXIT_BAD_INPUT if count == total else 1
+
+
+class Logits(nn.Cell):
+    """uint8 pictures (B, H, W, 3) -> logits (B, num_classes) float32: what validation sees of the same pictures."""
+
+    def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):
+        super().__init__(auto_prefix=False)
+        self.prepare = Prepare(mean, std)
+        self.net = net
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.net(self.prepare.plain(images).transpose(0, 3, 1, 2)).astype(ms.float32)
+
+
+class Predictor:
+    """A trained network that names what is in pictures, prepared as they are for validation.
+
+    ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does). classes: a
+    file with a class name a line, in the order of the logits; by default those of the checkpoint, or else numbers. batch_size: most
+    pictures that are computed at once. UserError for weights that don't fit, or a device that isn't there.
+
+    A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
+    """
+
+    def __init__(self, ckpt_path: Union[str, os.PathLike], model: Optional[str] = None, classes: Union[str, os.PathLike, None] = None,
+                 batch_size: int = 32, device_target: str = "auto"):
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}, but must be at least 1")
+        path = str(ckpt_path)
+        arrays, meta = read_weights(path)
+        recipe = _recipe(path, meta, model)
+        count = meta.get("num_classes") or next((len(arrays[name]) for name in HEADS if name in arrays), 1000)
+        self.info = model_info(recipe.model.model)
+        self.class_names = _class_names(count, meta.get("class_names", ()), classes)
+        self.preprocessing = Preprocessing(self.info, recipe.augment)
+        self.batch_size = batch_size
+        self.device, self._told = device.set_up(RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions())
+        self.net = create_model(self.info.name, count, img_size=recipe.model.img_size, drop_path_rate=0.0)
+        try:
+            load_weights(self.net, arrays)
+        except WeightsError as error:
+            raise UserError(f"{path} doesn't fit {self.info.name} with {count} classes: {error.report}") from None
+        self.net.check_size(self.preprocessing.size, self.preprocessing.size)
+        set_precision(self.net, self.device.val_amp_level, self.device.half)
+        self.net.set_train(False)
+        self.step = Logits(self.net, *self.preprocessing.statistics)
+        self.compiled: set[int] = set()  # sizes of batches
+
+    def __str__(self) -> str:
+        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes; {self._told}"
+
+    def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
+        """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of pictures.
+
+        A picture is a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or (H, W, 4). UserError for one that can't be decoded.
+        """
+        single = isinstance(pictures, (str, os.PathLike, Image.Image)) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
+        logits = self.logits([pictures] if single else pictures)  # type: ignore[list-item, arg-type]
+        answers = [self.best(row, topk) for row in logits]
+        return answers[0] if single else answers
+
+    def logits(self, pictures: Sequence[Picture]) -> np.ndarray:
+        """(pictures, num_classes) float32. UserError for a picture that can't be decoded."""
+        rows = []
+        for row in self.stream(pictures):
+            if isinstance(row, BadPicture):
+                raise UserError(f"{row}; repair it or leave it out")
+            rows.append(row)
+        return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
+
+    def stream(self, pictures: Sequence[Picture]) -> Iterator[Union[np.ndarray, BadPicture]]:
+        """For each picture, in order, its logits (num_classes,) or why it can't be decoded; threads decode ahead."""
+        pool = ThreadPoolExecutor(default_workers(1), thread_name_prefix="pictures")
+        pending: deque[list[Future[Union[np.ndarray, BadPicture]]]] = deque()
+        try:
+            for start in range(0, len(pictures), self.batch_size):
+                pending.append([pool.submit(self._prepared_or_bad, picture) for picture in pictures[start:start + self.batch_size]])
+                if len(pending) > AHEAD:
+                    yield from self._computed(pending.popleft())
+            while pending:
+                yield from self._computed(pending.popleft())
+        finally:  # also when the caller leaves early
+            pool.shutdown(cancel_futures=True)
+
+    def prepared(self, picture: Picture) -> np.ndarray:
+        """What the network sees of a picture, before normalisation: uint8 (size, size, 3). BadPicture if it can't be decoded."""
+        return self.preprocessing.transform(opened(picture))
+
+    def normalised(self, images: np.ndarray) -> Tensor:
+        """uint8 (B, size, size, 3) -> the network's input, float32 (B, 3, size, size)."""
+        return self.step.prepare.plain(Tensor(images)).transpose(0, 3, 1, 2)
+
+    def best(self, logits: np.ndarray, topk: int = 5) -> Answer:
+        """The classes with the largest of these logits (num_classes,), by name, with their probabilities; ties by class number."""
+        values = np.exp(logits.astype(np.float64) - logits.max())
+        values /= values.sum()
+        return [(self.class_names[index], float(values[index])) for index in np.argsort(-logits, kind="stable")[:max(topk, 1)]]
+
+    def _prepared_or_bad(self, picture: Picture) -> Union[np.ndarray, BadPicture]:
+        try:
+            return self.prepared(picture)
+        except BadPicture as error:
+            return error
+
+    def _computed(self, futures: Sequence[Future[Union[np.ndarray, BadPicture]]]) -> Iterator[Union[np.ndarray, BadPicture]]:
+        found = [future.result() for future in futures]
+        images = [item for item in found if not isinstance(item, BadPicture)]
+        rows = iter(self._run(np.stack(images)) if images else ())
+        for item in found:
+            yield item if isinstance(item, BadPicture) else next(rows)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        count = len(images)
+        size = min((known for known in self.compiled if known >= count), default=min(self.batch_size, 1 << (count - 1).bit_length()))
+        self.compiled.add(size)
+        logits = self.step(Tensor(np.concatenate((images, np.repeat(images[-1:], size - count, 0))))).asnumpy()[:count]
+        if not np.isfinite(logits).all():
+            raise UserError(f"{self.info.name} gives logits that are no numbers: its weights are damaged, or its training diverged")
+        return logits
+
+
+def opened(picture: Picture) -> Image.Image:
+    """A picture from anywhere as RGB, 8 bits. BadPicture for a file that can't be decoded, UserError for an array that is no picture."""
+    if isinstance(picture, Image.Image):
+        return as_rgb(picture)
+    if not isinstance(picture, np.ndarray):
+        return read_picture(os.fspath(picture))
+    if picture.dtype != np.uint8 or 0 in picture.shape or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
+        raise UserError(f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, W), (H, W, 3) or (H, W, 4)")
+    return as_rgb(Image.fromarray(picture))
+
+
+def _recipe(path: str, meta: Mapping[str, Any], model: Optional[str]) -> Recipe:
+    """The network and the preprocessing that a file was trained with, or else those of the model that is named."""
+    told = meta.get("model")
+    if told and model is not None and model_info(model).name != told:
+        raise UserError(f"{path} is a checkpoint of {told}, but the model asked for is {model} (leave --model out)")
+    if "recipe" in meta:
+        return as_trained(build({}, {}), path, meta)
+    name = model or told
+    if name is None:
+        raise UserError(f"{path} doesn't say which network it belongs to: --model NAME (all names: mindvit.list_models())")
+    return build({"model": name}, {"model": COMMAND_LINE})
+
+
+def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike, None]) -> tuple[str, ...]:
+    """A name for each class: those of a file, or those known, the rest by number. UserError for a file that can't be read or has another number."""
+    if file is None:
+        return (*known, *map(str, range(len(known), count)))
+    try:
+        names = Path(file).read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UserError(f"classes {file}: can't be read: {reason} (a text file, a name a line)") from None
+    if len(names) != count:
+        raise UserError(f"classes {file} has {len(names)} lines, but the network has {count} classes: one name a line, in the order of the logits")
+    return tuple(name.strip() for name in names)

@@ -1,0 +1,84 @@
+"""Draw what a network's attention looks at.
+
+python -m mindvit.tools.attention PICTURE ... --ckpt_path FILE --out DIR [--model NAME] [--at x,y]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Sequence
+
+from mindvit import errors
+
+
+def point(text: str) -> tuple[float, float]:
+    """'x,y', shares of the picture's sides -> (y, x)."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = -1.0
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not x,y, two shares of the picture's sides from 0,0 (top left) to 1,1")
+    return y, x
+
+
+def targets(paths: Sequence[str], out: Path) -> list[Path]:
+    """Where each picture's sheet goes: its name with -attention.png, and a number where two pictures share a name."""
+    found: list[Path] = []
+    for path in paths:
+        base, number = f"{Path(path).stem}-attention", 1
+        target = out / f"{base}.png"
+        while target in found:
+            number += 1
+            target = out / f"{base}-{number}.png"
+        found.append(target)
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draw; UserError for anything that the user can mend."""
+    from mindvit.commandline import Parser, weights_arguments
+
+    parser = Parser(prog="python -m mindvit.tools.attention", description="Draw what a network's attention looks at, a PNG a picture.")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")
+    weights_arguments(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the PNGs, PICTURE-attention.png")
+    parser.add_argument("--at", type=point, default=(0.5, 0.5), metavar="x,y", help="CrossFormer: whose attention, shares of the sides (default: the centre)")
+    parser.add_argument("--font", type=Path, metavar="FILE", help="TrueType font for class names that aren't in Latin letters")
+    given = parser.parse_args(arguments)
+    from mindvit.data.sources import BadPicture, find_pictures
+
+    paths = find_pictures(given.pictures)
+    from PIL import Image
+    from tqdm import tqdm
+
+    from mindvit import drawing, log  # MindSpore takes seconds to import: not for --help or a mistyped path
+    from mindvit.attention_maps import attention_maps
+    from mindvit.predictor import Predictor, Unreadable
+
+    predictor, font = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target), drawing.fonts(given.font)
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.UserError(f"--out {given.out} can't be written: {error.strerror}") from None
+    print(predictor, file=sys.stderr)
+    bad = 0
+    for path, target in zip(tqdm(paths, unit="picture", dynamic_ncols=True, leave=False, disable=None), targets(paths, given.out)):
+        try:
+            pixels = predictor.prepared(path)
+        except BadPicture as error:
+            bad += 1
+            tqdm.write(f"warning: {error}", file=sys.stderr)
+            continue
+        logits, rows = attention_maps(predictor.net, predictor.normalised(pixels[None]), given.at)
+        foot = f"{predictor.info.name}, {Path(given.ckpt_path).name}, {predictor.preprocessing.size} px"
+        drawing.sheet(Image.fromarray(pixels), Path(path).name, predictor.best(logits), rows, foot, font).save(target)
+        log.say(str(target))
+    if bad:
+        raise Unreadable(bad, len(paths))
+
+
+if __name__ == "__main__":
+    errors.run(main)
