@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     meta = {"model": info.name, "names": given.to, "origin": report.origin or "unknown", "format": content.form, "source": given.source.name,
             "sha256": sha256(given.source), "mindvit": __version__, "report": report.facts()}
     save_weights(given.out, arrays, meta)
-    print(f"{given.out}: {info.name}, {given.to}'s names; {content.form}, {report}")
+    print(f"{given.out}: {info.name}, names: {given.to}; from {content.form}: {report}")
 
 
 if __name__ == "__main__":

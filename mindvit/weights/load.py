@@ -146,7 +146,7 @@ def _ours(net: nn.Cell, content: Source, where: str, report: Report) -> tuple[Ar
         arrays, report.renamed, report.transposed = translation.arrays, translation.renamed, translation.transposed
         report.origin, absent = origin.name, origin.absent
         if origin.name != names.OFFICIAL:
-            report.notes.append(f"{origin.who}'s names")
+            report.notes.append(f"names of {origin.who}")
     others = set(content.arrays) if absent else frozenset()  # of a detector, what wasn't renamed is no part of the backbone
     report.unused = [*(name for name in arrays if name in others or _matches(name, UNUSED)), *content.ignored]
     if content.taken or content.others:
@@ -161,7 +161,7 @@ def _check_origin(origin: names.Origin, own: names.Origin, net: nn.Cell, where: 
     if origin.refused:
         raise UserError(f"{where} has {origin.who}'s weights of {names.FAMILIES[origin.family]}. {origin.refused}")
     if origin.family != own.family:
-        raise UserError(f"{where} has weights of {names.FAMILIES[origin.family]} ({origin.who}'s names), but the network is {_called(net, own.family)}")
+        raise UserError(f"{where} has weights of {names.FAMILIES[origin.family]} (names of {origin.who}), but the network is {_called(net, own.family)}")
 
 
 def _called(net: nn.Cell, family: str) -> str:

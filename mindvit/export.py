@@ -1,0 +1,125 @@
+"""Networks as files that run without this package, each loaded again and compared with the network before it is called done."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, Optional
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindvit.errors import UserError
+from mindvit.weights.readers import quiet
+
+FORMATS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
+TOLERANCE = 1e-4  # of max(1, the largest logit)
+NEEDED = "pip install onnx onnxruntime"
+
+
+class ExportError(UserError):
+    """A file that doesn't compute what the network does, or can't be written; nothing of it is left."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file, the batches it was tried with, and the worst deviation from the network, relative to max(1, the largest output)."""
+
+    path: Path
+    batches: tuple[int, ...]
+    deviation: float
+
+    def __str__(self) -> str:
+        return f"{self.path}: loaded again, batch {' and '.join(map(str, self.batches))}: within {self.deviation:.1e} of the network"
+
+
+def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch: Optional[int]) -> Exported:
+    """Write `net` for pictures (batch, channels, size, size), any batch if it is None, load the file again and compare.
+
+    UserError if the network can't be written; ExportError, and no file, if what was written differs.
+    """
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: accepted are {', '.join(FORMATS)}")
+    if path.suffix != FORMATS[form]:
+        raise UserError(f"--out {path}: a file of format {form} must have a name in {FORMATS[form]}")
+    load = _session if form == "ONNX" else _graph_cell
+    if form == "ONNX":
+        _need_onnx()
+    net.set_train(False)
+    batches = (batch,) if batch else (2, 3, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        written = Path(folder) / path.name
+        _write(net, (batch, channels, size, size), form, written)
+        run = load(written)
+        deviation = max(_deviation(net, run, (count, channels, size, size)) for count in batches)
+        if not deviation < TOLERANCE:
+            raise ExportError(f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance {TOLERANCE:.0e})")
+        written.replace(path)
+    return Exported(path, batches, deviation)
+
+
+def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path) -> None:
+    mindir = path.with_suffix(".mindir")
+    try:
+        with quiet():
+            ms.export(net, Tensor(shape=shape, dtype=ms.float32), file_name=str(mindir.with_suffix("")), file_format="MINDIR")
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ExportError(f"{path.name}: MindSpore can't export this network: {str(error).splitlines()[0]}") from None
+    whole = mindir if mindir.exists() else mindir.with_name(f"{mindir.stem}_graph.mindir")  # above 1 GB the weights go to files of their own
+    if form == "ONNX":
+        import onnx
+
+        from mindvit.onnx_graph import to_onnx
+
+        onnx.save(to_onnx(whole, {item.name: item.asnumpy() for item in net.get_parameters()}), str(path))
+    elif whole != mindir:
+        raise ExportError(f"{path.name}: above 1 GB MindSpore writes several files, which this command doesn't (--format ONNX writes one)")
+
+
+def _graph_cell(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    cell = nn.GraphCell(ms.load(str(path)))
+    return lambda images: np.asarray(cell(Tensor(images)).asnumpy())
+
+
+def _session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import onnxruntime
+
+    with _errors_of_onnx(path):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with _errors_of_onnx(path):
+            return np.asarray(session.run(None, {name: images})[0])
+
+    return run
+
+
+@contextlib.contextmanager
+def _errors_of_onnx(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime's have no common class but this
+        raise ExportError(f"{path.name}: not written: onnxruntime can't run it: {(str(error).splitlines() or [''])[0]}") from None
+
+
+def _need_onnx() -> None:
+    for name in ("onnx", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError:
+            raise UserError(f"--format ONNX needs the package {name}, which is not installed: {NEEDED}") from None
+
+
+def _deviation(net: nn.Cell, run: Callable[[np.ndarray], Any], shape: tuple[int, ...]) -> float:
+    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected, found = net(Tensor(images)).asnumpy(), run(images)
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
