@@ -43,16 +43,10 @@ def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch:
 
     UserError if the network can't be written; ExportError, and no file, if what was written differs.
     """
-    if form not in FORMATS:
-        raise UserError(f"--format {form}: accepted are {', '.join(FORMATS)}")
-    if path.suffix != FORMATS[form]:
-        raise UserError(f"--out {path}: a file of format {form} must have a name in {FORMATS[form]}")
+    check(form, path)
     load = _session if form == "ONNX" else _graph_cell
-    if form == "ONNX":
-        _need_onnx()
     net.set_train(False)
     batches = (batch,) if batch else (2, 3, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
         _write(net, (batch, channels, size, size), form, written)
@@ -109,8 +103,18 @@ def _errors_of_onnx(path: Path) -> Iterator[None]:
         raise ExportError(f"{path.name}: not written: onnxruntime can't run it: {(str(error).splitlines() or [''])[0]}") from None
 
 
-def _need_onnx() -> None:
-    for name in ("onnx", "onnxruntime"):
+def check(form: str, path: Path) -> None:
+    """UserError for a format, a file or a folder that can't be written."""
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: accepted are {', '.join(FORMATS)}")
+    if path.suffix != FORMATS[form]:
+        raise UserError(f"--out {path}: a file of format {form} must have a name in {FORMATS[form]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"--out {path}: can't be written: {error.strerror}") from None
+    for name in ("onnx", "onnxruntime") if form == "ONNX" else ():
         try:
             __import__(name)
         except ImportError:

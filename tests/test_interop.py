@@ -25,7 +25,8 @@ FILES = Path(os.environ.get("MINDVIT_INTEROP", "interop"))
 NETWORKS = [name for pair in PAIRS.values() for name in pair]
 WRITTEN = {"crossvit": {"official", "timm", "paddlevit"}, "cvt": {"official", "hf", "paddlevit"}, "crossformer": {"official"},
            "xcit": {"official", "timm", "paddlevit"}}
-BACK = {"crossvit": ("timm", "pytorch", "paddlevit"), "cvt": ("hf", "pytorch", "paddlevit"), "crossformer": ("pytorch",), "xcit": ("timm", "pytorch", "paddlevit")}
+BACK = {"crossvit": ("timm", "pytorch", "paddlevit"), "cvt": ("hf", "pytorch", "paddlevit"), "crossformer": ("pytorch",),
+        "xcit": ("timm", "pytorch", "paddlevit")}
 TOLERANCE = 1e-4
 
 

@@ -198,7 +198,8 @@ class CrossViT(Network):
         self.cls_token = ParameterTuple([_named(f"cls_token.{i}", (1, 1, width)) for i, width in enumerate(embed_dim)])
         self.pos_drop = Dropout(drop_rate)
         self.blocks = nn.CellList([
-            MultiScaleBlock(embed_dim, [grid ** 2 + 1 for grid in grids], num_heads, mlp_ratio, rates, drop_rate, attn_drop_rate) for rates in drop_paths(drop_path_rate, depth)])
+            MultiScaleBlock(embed_dim, [grid ** 2 + 1 for grid in grids], num_heads, mlp_ratio, rates, drop_rate, attn_drop_rate)
+            for rates in drop_paths(drop_path_rate, depth)])
         self.norm = nn.CellList([LayerNorm(width, LAYER_NORM_EPS) for width in embed_dim])
         self.head = self.new_head(num_classes)
 

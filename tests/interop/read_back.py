@@ -10,9 +10,10 @@ import torch
 from oracle import GOLDENS, PAIRS, deviation, fill, names
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
-from write_files import CVT
+from write_files import CVT, PADDLE
 
 TOLERANCE = 1e-4
+UNUSED = ("num_batches_tracked", ".biases", "relative_position_index")
 
 
 def worst(net: torch.nn.Module, name: str) -> float:
@@ -57,13 +58,13 @@ def main() -> None:
                 deviated = worst(net, name)
                 print(f"{whose}-{name}: loaded strictly, logits {deviated:.1e}")
                 failed += [name] if deviated > TOLERANCE else []
-            for whose, network in (("pytorch", names("official", name)), ("paddlevit", None)):
+            forms = [("pytorch", "official", name)] + ([("paddlevit", "paddlevit", PADDLE.get(name, name))] if family != "crossformer" else [])
+            for whose, origin, network in forms:
                 file = folder / f"{whose}-{name}.safetensors"
-                if network is not None:
-                    found = {key: value.shape for key, value in load_numpy(file).items()}
-                    known = {key: shape for key, shape in network.items() if not key.endswith(("num_batches_tracked", ".biases", "relative_position_index"))}
-                    print(f"{file.name}: {len(found)} names and shapes are the authors': {found == known}")
-                    failed += [] if found == known else [file.name]
+                found = {key: value.shape for key, value in load_numpy(file).items()}
+                known = {key: shape for key, shape in names(origin, network).items() if not key.endswith(UNUSED)}
+                print(f"{file.name}: {len(found)} names and shapes are theirs: {found == known}")
+                failed += [] if found == known else [file.name]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -1,4 +1,7 @@
-"""Write the files that users have, by the libraries that write them: python write_files.py FOLDER, in an environment with torch, timm, transformers and paddle."""
+"""Write the files that users have, by the libraries that write them: python write_files.py FOLDER.
+
+In an environment with torch, timm, transformers and paddle: requirements-interop.txt.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from oracle import DETECTORS, PAIRS, filling, names
 from safetensors.torch import save_file
 
+PADDLE = {"crossvit_9": "crossvit_9_224", "crossvit_tiny": "crossvit_tiny_224", "cvt_13_224": "cvt-13-224x224", "cvt_21_224": "cvt-21-224x224"}
 CVT = {"cvt_13_224": [1, 2, 10], "cvt_21_224": [1, 4, 16]}  # transformers' blocks a stage; all else are its defaults
 
 
@@ -66,10 +70,9 @@ def paddle_files(folder: Path) -> None:
     """PaddleViT isn't on the registry: paddle saves tensors with its names and shapes."""
     import paddle
 
-    files = {"crossvit_9": "crossvit_9_224", "crossvit_tiny": "crossvit_tiny_224", "cvt_13_224": "cvt-13-224x224", "cvt_21_224": "cvt-21-224x224"}
     for family in ("crossvit", "cvt", "xcit"):
         for name in PAIRS[family]:
-            shapes = names("paddlevit", files.get(name, name))
+            shapes = names("paddlevit", PADDLE.get(name, name))
             state = {key: paddle.to_tensor(filling(key, shape, f"paddlevit_{family}")) for key, shape in shapes.items()}
             paddle.save(state, str(folder / f"paddlevit-{name}.pdparams"))
 
@@ -77,7 +80,7 @@ def paddle_files(folder: Path) -> None:
 def detectors(folder: Path) -> None:
     """What MMDetection and MMSegmentation save."""
     for name, detector in DETECTORS.items():
-        state = {key: value for key, value in tensors(names("mm", detector), "mmdet_mmseg_backbone").items()}
+        state = tensors(names("mm", detector), "mmdet_mmseg_backbone")
         torch.save({"meta": {"epoch": 12, "CLASSES": ("person",)}, "state_dict": state}, folder / f"mm-{name}.pth")
 
 
