@@ -153,7 +153,7 @@ def _translated(arrays: Mapping[str, np.ndarray], rows: tuple[tuple[Side, Side],
             if target in result.arrays:
                 raise UserError(f"two tensors would be called {target} (one of them is {name}): the file mixes names of several projects")
             if origin.linear_transposed and part.ndim == 2:
-                part = np.ascontiguousarray(part.T)
+                part = part.T
                 result.transposed.append(target)
             result.arrays[target] = part
             if target != name:
