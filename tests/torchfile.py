@@ -40,6 +40,7 @@ class View:
     """A tensor: an array's memory seen with an offset, a shape and strides (in elements); uint16 stands for bfloat16."""
 
     def __init__(self, storage: np.ndarray, offset: int = 0, shape: Optional[tuple[int, ...]] = None, strides: Optional[tuple[int, ...]] = None):
+        storage = storage if storage.flags.c_contiguous else np.ascontiguousarray(storage)
         self.storage = storage
         self.offset = offset
         self.shape = storage.shape if shape is None else shape
