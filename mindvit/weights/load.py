@@ -97,8 +97,7 @@ def load_weights(net: nn.Cell, source: Union[str, os.PathLike, Mapping[str, np.n
     report, values = fitted(net, content, where, wanted)
     for parameter in net.get_parameters():
         if parameter.name in values:
-            # in C's order: Tensor takes the memory of a transposed array for that of a plain one
-            parameter.set_data(Tensor(np.array(values[parameter.name], np.float32, order="C"), parameter.dtype))
+            parameter.set_data(Tensor(values[parameter.name].astype(np.float32), parameter.dtype))
     return report
 
 
