@@ -186,6 +186,12 @@ def test_create_model_takes_weights(weights: dict[str, np.ndarray], tmp_path: Pa
         create_model("crossvit_tiny", pretrained=True)
 
 
+def test_no_hint_where_nothing_helps() -> None:
+    with pytest.raises(WeightsError) as caught:
+        load_weights(small("crossvit", embed_dim=(24, 48)), official("crossvit")[1])
+    assert not any(word in str(caught.value) for word in ("resize", "new_head", "adapt_channels"))
+
+
 def test_a_file_of_another_model_says_so(tmp_path: Path) -> None:
     net, weights = official("cvt")
     save_weights(tmp_path / "a.safetensors", weights, {"model": "cvt_21_224"})

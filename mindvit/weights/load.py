@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence, Union
 
@@ -205,18 +206,26 @@ def _refuse(report: Report, where: str, content: Source, net: nn.Cell, wanted: W
 
 def _hint(wrong: Report) -> str:
     """What could be asked for so that the weights fit."""
-    hints, heads = [], [name for name in wrong.differing if name.startswith(HEAD)]
-    if any(name.startswith(POSITION) for name in wrong.differing):
-        hints.append("resize=True interpolates position embeddings")
-    if heads:
-        classes = int(heads[0].split("(")[1].split(",")[0])
-        whose = f", those of {HEADS[classes]}" if classes in HEADS else ""
-        hints.append(f"the file's head has {classes} classes{whose}: new_head=True (--new_head) leaves the network's untrained, num_classes={classes} takes it")
-    elif any(name.startswith(HEAD) for name in wrong.missing):
-        hints.append("new_head=True (--new_head) leaves the head untrained, features_only=True needs none")
-    if any(STEM in name for name in wrong.differing):
-        hints.append("adapt_channels=True fits the first convolutions to other input channels")
+    hints: dict[str, None] = {}  # each once
+    for name, there, here in map(_shapes_in, wrong.differing):
+        if name.startswith(POSITION) and there[0::2] == here[0::2]:
+            hints["resize=True (--resize) interpolates position embeddings"] = None
+        elif name.startswith(HEAD) and there[1:] == here[1:]:
+            whose = f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
+            hints[f"the file's head has {there[0]} classes{whose}: new_head=True (--new_head) leaves the network's untrained, "
+                  f"num_classes={there[0]} takes it"] = None
+        elif _has_other_channels(name, there, here):
+            hints["adapt_channels=True fits the first convolutions to other input channels"] = None
+    if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
+        hints["new_head=True (--new_head) leaves the head untrained, features_only=True needs none"] = None
     return f" ({'; '.join(hints)})" if hints else ""
+
+
+def _shapes_in(text: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """Name and both shapes of an entry of Report.differing."""
+    name, shapes = text.split(" ", 1)
+    there, here = (tuple(map(int, re.findall(r"\d+", shape))) for shape in shapes.split(" instead of "))
+    return name, there, here
 
 
 def with_channels(value: np.ndarray, channels: int) -> np.ndarray:
