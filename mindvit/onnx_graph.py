@@ -22,6 +22,7 @@ INPUT, OUTPUT = "image", "output"
 END = np.iinfo(np.int64).max
 TYPES: dict[int, Any] = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64}  # of tensors in MindIR
 BOOL = 9  # of those types
+CASTS = {30: 9, 34: 6, 35: 7, 42: 10, 43: 1, 44: 11}  # types as MindIR's operators are told them: as ONNX has them
 DIRECT = {"Add": "Add", "Sub": "Sub", "Mul": "Mul", "Div": "Div", "Adds": "Add", "Subs": "Sub", "Muls": "Mul", "Divs": "Div", "Maximum": "Max", "Erf": "Erf",
           "Sigmoid": "Sigmoid", "ReLU": "Relu", "LogicalNot": "Not", "Select": "Where", "MatMulExt": "MatMul", "BatchMatMulExt": "MatMul", "Exp": "Exp",
           "Sqrt": "Sqrt", "Tanh": "Tanh", "Neg": "Neg"}
@@ -202,6 +203,12 @@ class Writer:
         for axis, size in enumerate(self.shapes[x]):
             sizes.append(size if size >= 0 else self.emit("Shape", [x], start=axis, end=axis + 1))
         return tuple(sizes)
+
+    def op_Cast(self, node: Any, x: Any, kind: int) -> Name:
+        """Another number type."""
+        if kind not in CASTS:
+            raise UserError(f"a conversion to MindSpore's type {kind} can't be exported to ONNX (--format MINDIR takes it)")
+        return self.emit("Cast", [x], to=CASTS[kind])
 
     def op_Reshape(self, node: Any, x: Name, shape: Sequence[Known]) -> Name:
         """A single size that depends on the batch is left to ONNX."""

@@ -64,6 +64,13 @@ def test_operators_that_cant_be_exported_are_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_conversions(tmp_path: Path) -> None:
+    def whole_tenths(x: Tensor) -> Tensor:
+        return (10 * x).astype(ms.int32).astype(ms.float32) * x
+
+    assert export(Plain(whole_tenths), 3, 4, "ONNX", tmp_path / "a.onnx", None).deviation < 1e-6
+
+
 def test_a_file_that_computes_something_else_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Writer, "op_Rsqrt", lambda self, node, x: self.emit("Sqrt", [x]))
     with pytest.raises(ExportError, match="not written: what the file computes is .* off the network") as caught:
