@@ -191,10 +191,10 @@ def _as_ckpt(file: Path) -> Iterator[Path]:
     if file.suffix == ".ckpt":
         yield file
         return
-    with tempfile.TemporaryDirectory(dir=file.parent if os.access(file.parent, os.W_OK) else None, prefix=".mindvit-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mindvit-") as folder:
         path = Path(folder) / "weights.ckpt"
         try:
-            os.link(file, path)
+            path.symlink_to(file.resolve())
         except OSError:
             shutil.copyfile(file, path)
         yield path
