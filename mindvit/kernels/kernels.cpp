@@ -198,24 +198,35 @@ constexpr int64_t kBlock = 64;  // rows whose sum is taken by itself, so that lo
 #define IN(i) static_cast<const float *>(params[i])
 #define OUT(i) static_cast<float *>(params[i])
 
-// ---- GELU(x + bias): x (M, C), bias (C,) -> y (M, C) ----
+// ---- activation(x + bias): x (M, C), bias (C,) -> y (M, C) ----
 
-KERNEL(BiasGelu) {
-  const float *x = IN(0), *bias = IN(1);
-  float *y = OUT(2);
-  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+namespace {
+
+struct Exact {
+  static float Value(float x) { return Gelu(x); }
+  static float Slope(float x) { return GeluSlope(x); }
+};
+
+// x * sigmoid(1.702 x)
+struct Quick {
+  static float Value(float x) { return x / (1.0f + Exp(-1.702f * x)); }
+  static float Slope(float x) {
+    const float s = 1.0f / (1.0f + Exp(-1.702f * x));
+    return s * (1.0f + 1.702f * x * (1.0f - s));
+  }
+};
+
+template <typename Activation>
+int BiasActivation(const float *x, const float *bias, float *y, int64_t rows, int64_t channels) {
   Rows(rows, channels * 4, [=](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r)
-      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = Gelu(x[r * channels + c] + bias[c]);
+      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = Activation::Value(x[r * channels + c] + bias[c]);
   });
   return 0;
 }
 
-// x, bias, dy -> dx, dbias
-KERNEL(BiasGeluGrad) {
-  const float *x = IN(0), *bias = IN(1), *dy = IN(2);
-  float *dx = OUT(3);
-  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+template <typename Activation>
+int BiasActivationGrad(const float *x, const float *bias, const float *dy, float *dx, float *dbias, int64_t rows, int64_t channels) {
   Sums sums(rows, channels * 4, channels);
   Rows(rows, channels * 4, [&, x, bias, dy, dx](int64_t first, int64_t last, int part) {
     float *total = sums.line(part);
@@ -225,15 +236,30 @@ KERNEL(BiasGeluGrad) {
       float *sum = block.data();
       for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
         for (int64_t c = 0; c < channels; ++c) {
-          const float d = dy[r * channels + c] * GeluSlope(x[r * channels + c] + bias[c]);
+          const float d = dy[r * channels + c] * Activation::Slope(x[r * channels + c] + bias[c]);
           dx[r * channels + c] = d;
           sum[c] += d;
         }
       for (int64_t c = 0; c < channels; ++c) total[c] += sum[c];
     }
   });
-  sums.Write(OUT(4));
+  sums.Write(dbias);
   return 0;
+}
+
+}  // namespace
+
+KERNEL(BiasGelu) { return BiasActivation<Exact>(IN(0), IN(1), OUT(2), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]); }
+
+KERNEL(BiasQuickGelu) { return BiasActivation<Quick>(IN(0), IN(1), OUT(2), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]); }
+
+// x, bias, dy -> dx, dbias
+KERNEL(BiasGeluGrad) {
+  return BiasActivationGrad<Exact>(IN(0), IN(1), IN(2), OUT(3), OUT(4), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]);
+}
+
+KERNEL(BiasQuickGeluGrad) {
+  return BiasActivationGrad<Quick>(IN(0), IN(1), IN(2), OUT(3), OUT(4), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]);
 }
 
 // ---- GELU(x), any shape ----
@@ -529,5 +555,101 @@ KERNEL(MixedAttentionGrad) {
   const int64_t batch = shapes[0][0], m = shapes[0][1], n = shapes[1][1], channels = shapes[0][2], heads = shapes[4][1];
   AttendGrad({IN(0), m, channels}, {IN(1), n, channels}, {IN(2), n, channels}, IN(4), {IN(5), m, channels}, batch, IN(3)[0], batch, heads,
              channels / heads, {OUT(6), m, channels}, {OUT(7), n, channels}, {OUT(8), n, channels}, nullptr);
+  return 0;
+}
+
+// ---- cross-covariance attention (XCiT) ----
+
+namespace {
+
+// 1 / max(length, eps) of each of `depth` columns of `tokens` rows, `stride` values apart
+void Inverses(const float *x, int64_t tokens, int64_t stride, int64_t depth, float eps, float *out) {
+  std::vector<double> squares(depth, 0.0);
+  std::vector<float> block(depth);
+  for (int64_t start = 0; start < tokens; start += kBlock) {
+    std::fill(block.begin(), block.end(), 0.0f);
+    for (int64_t t = start; t < std::min(tokens, start + kBlock); ++t)
+      for (int64_t c = 0; c < depth; ++c) block[c] += x[t * stride + c] * x[t * stride + c];
+    for (int64_t c = 0; c < depth; ++c) squares[c] += block[c];
+  }
+  for (int64_t c = 0; c < depth; ++c) out[c] = 1.0f / std::max(static_cast<float>(std::sqrt(squares[c])), eps);
+}
+
+}  // namespace
+
+// qkv (B, N, 3C), temperature (heads, 1, 1), eps (1,) -> y (B, N, C), weights (B, heads, d, d), products q^T k (B, heads, d, d), 1 / lengths (B, heads, 2, d)
+KERNEL(CrossCovariance) {
+  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[1][0], d = channels / heads;
+  const float *qkv = IN(0), *temperature = IN(1);
+  const float eps = IN(2)[0];
+  float *y = OUT(3), *weights = OUT(4), *products = OUT(5), *lengths = OUT(6);
+  Rows(batch * heads, tokens * d * 4, [=](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / heads, h = i % heads;
+      const float *q = qkv + b * tokens * width + h * d, *k = q + channels, *v = k + channels;
+      float *p = weights + i * d * d, *g = products + i * d * d, *inverse = lengths + i * 2 * d;
+      Inverses(q, tokens, width, d, eps, inverse);
+      Inverses(k, tokens, width, d, eps, inverse + d);
+      gemm()('T', 'N', d, d, tokens, 1.0f, q, width, k, width, 0.0f, g, d);
+      for (int64_t r = 0; r < d; ++r) {
+        for (int64_t c = 0; c < d; ++c) p[r * d + c] = temperature[h] * inverse[r] * inverse[d + c] * g[r * d + c];
+        SoftmaxRow(p + r * d, d);
+      }
+      gemm()('N', 'T', tokens, d, d, 1.0f, v, width, p, d, 0.0f, y + b * tokens * channels + h * d, channels);
+    }
+  });
+  return 0;
+}
+
+// qkv, temperature, eps, weights, products, 1 / lengths, dy -> dqkv, dtemperature (heads, 1, 1)
+KERNEL(CrossCovarianceGrad) {
+  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[1][0], d = channels / heads;
+  const float *qkv = IN(0), *temperature = IN(1), *weights = IN(3), *products = IN(4), *lengths = IN(5), *dy = IN(6);
+  const float most = 1.0f / IN(2)[0];
+  float *dqkv = OUT(7), *dtemperature = OUT(8);
+  std::vector<double> shares(batch * heads);
+  double *share = shares.data();
+  Rows(batch * heads, tokens * d * 8, [=](int64_t first, int64_t last, int) {
+    std::vector<float> scratch(d * d), slopes(2 * d);
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / heads, h = i % heads;
+      const float *q = qkv + b * tokens * width + h * d, *k = q + channels, *v = k + channels;
+      float *dq = dqkv + b * tokens * width + h * d, *dk = dq + channels, *dv = dk + channels;
+      const float *p = weights + i * d * d, *g = products + i * d * d, *inverse = lengths + i * 2 * d, *out = dy + b * tokens * channels + h * d;
+      float *s = scratch.data();
+      gemm()('N', 'N', tokens, d, d, 1.0f, out, channels, p, d, 0.0f, dv, width);
+      gemm()('T', 'N', d, d, tokens, 1.0f, out, channels, v, width, 0.0f, s, d);
+      std::fill(slopes.begin(), slopes.end(), 0.0f);
+      double total = 0;
+      for (int64_t r = 0; r < d; ++r) {
+        SoftmaxRowGrad(p + r * d, s + r * d, d);
+        for (int64_t c = 0; c < d; ++c) {
+          const float score = inverse[r] * inverse[d + c] * g[r * d + c] * s[r * d + c];  // d loss / d temperature, this part
+          total += score;
+          slopes[r] += score;
+          slopes[d + c] += score;
+          s[r * d + c] *= temperature[h] * inverse[r] * inverse[d + c];
+        }
+      }
+      share[i] = total;
+      gemm()('N', 'T', tokens, d, d, 1.0f, k, width, s, d, 0.0f, dq, width);
+      gemm()('N', 'N', tokens, d, d, 1.0f, q, width, s, d, 0.0f, dk, width);
+      // a length's own gradient: d(1/l)/dx = -x / l^3, where the length is not cut off
+      for (int64_t c = 0; c < d; ++c) {
+        slopes[c] *= inverse[c] < most ? -temperature[h] * inverse[c] * inverse[c] : 0.0f;
+        slopes[d + c] *= inverse[d + c] < most ? -temperature[h] * inverse[d + c] * inverse[d + c] : 0.0f;
+      }
+      for (int64_t t = 0; t < tokens; ++t)
+        for (int64_t c = 0; c < d; ++c) {
+          dq[t * width + c] += q[t * width + c] * slopes[c];
+          dk[t * width + c] += k[t * width + c] * slopes[d + c];
+        }
+    }
+  });
+  for (int64_t h = 0; h < heads; ++h) {
+    double sum = 0;
+    for (int64_t b = 0; b < batch; ++b) sum += share[b * heads + h];
+    dtemperature[h] = static_cast<float>(sum);
+  }
   return 0;
 }

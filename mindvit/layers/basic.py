@@ -99,6 +99,8 @@ class LayerNorm(nn.Cell):
 class GELU(nn.Cell):
     """x * Phi(x), the exact form (nn.GELU() is the tanh approximation; ops.gelu divides where this multiplies, which is slow on a CPU)."""
 
+    BIASED = "BiasGelu"  # the kernel that adds a bias first
+
     def __init__(self) -> None:
         super().__init__()
         self.fused: Any = kernels.Gelu() if device.has_kernels() else None
@@ -172,14 +174,14 @@ class Mlp(nn.Cell):
     def __init__(self, channels: int, hidden: int, drop_rate: float, activation: Optional[nn.Cell] = None):
         super().__init__()
         self.fc1 = Linear(channels, hidden)
-        self.act = activation or GELU()
+        self.act: Any = activation or GELU()
         self.fc2 = Linear(hidden, channels)
         self.drop = Dropout(drop_rate)
-        self.bias_gelu: Any = kernels.BiasGelu() if device.has_kernels() and activation is None else None
+        self.biased_act: Any = kernels.BiasActivation(self.act.BIASED) if device.has_kernels() else None
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.bias_gelu is not None and self.fc1.compute_type == ms.float32:
-            hidden = self.bias_gelu(self.fc1.multiply(x), self.fc1.bias)
+        if self.biased_act is not None and self.fc1.compute_type == ms.float32:
+            hidden = self.biased_act(self.fc1.multiply(x), self.fc1.bias)
         else:
             hidden = self.act(self.fc1(x))
         return self.drop(self.fc2(self.drop(hidden)))
