@@ -240,6 +240,60 @@ class CrossCovariance(nn.Cell):
         return self.backward(qkv, temperature, self.eps, out[1], out[2], out[3], gradients[0])
 
 
+class Depthwise(nn.Cell):
+    """3x3 convolution of every channel by itself, padding 1, stride 1 or 2. x: (B, H, W, C), weight: (C, 1, 3, 3), bias: (C,)."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.forward = kernel("Depthwise", lambda x, *_: [x[0], (x[1] - 1) // stride + 1, (x[2] - 1) // stride + 1, x[3]])
+        self.backward = kernel("DepthwiseGrad", lambda x, weight, dy: (x, weight, [x[3]]), 3)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(x, weight, bias)
+
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x, weight and bias."""
+        return self.backward(x, weight, gradient)
+
+
+class Columns(nn.Cell):
+    """What lies under a convolution's kernel at each place. x: (B, H, W, I) -> (B, H', W', k*k*I), the input's channels innermost."""
+
+    def __init__(self, size: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.geometry = Tensor([size, stride, padding], ms.float32)
+
+        def shapes(x: Any, *_: Any) -> Any:
+            return [x[0], *((side + 2 * padding - size) // stride + 1 for side in x[1:3]), size * size * x[3]]
+
+        self.forward = kernel("Columns", shapes)
+        self.backward = kernel("ColumnsGrad", lambda gradient, geometry, x: x)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x, self.geometry)
+
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradient of x."""
+        return (self.backward(gradient, self.geometry, x),)
+
+
+class BatchNorm(nn.Cell):
+    """Normalises channels, the last axis, by the batch's own mean and (biased) variance. Outputs: the result, mean (C,) and variance (C,)."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = Tensor([eps], ms.float32)
+        self.forward = kernel("BatchNormForward", lambda x, weight, *_: (x, weight, weight), 3)
+        self.backward = kernel("BatchNormGrad", _first_and_twice_second, 3)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.forward(x, weight, bias, self.eps)
+
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of x, weight and bias."""
+        return self.backward(x, weight, self.eps, out[1], out[2], gradients[0])
+
+
 WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, CrossCovariance)  # cells whose second output is attention's weights
 
 

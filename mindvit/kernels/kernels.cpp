@@ -653,3 +653,239 @@ KERNEL(CrossCovarianceGrad) {
   }
   return 0;
 }
+
+// ---- convolutions and batch normalisation of B x H x W x C ----
+
+namespace {
+
+struct Picture {
+  int64_t batch, height, width, channels;
+  int64_t row() const { return width * channels; }
+};
+
+Picture PictureOf(const int64_t *shape) { return {shape[0], shape[1], shape[2], shape[3]}; }
+
+// weight (C, 1, 3, 3) -> 9 rows of C
+std::vector<float> Taps(const float *weight, int64_t channels) {
+  std::vector<float> taps(9 * channels);
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t t = 0; t < 9; ++t) taps[t * channels + c] = weight[c * 9 + t];
+  return taps;
+}
+
+// the nine pixels of `x` under the kernel at an output, or `zeros` beyond the border
+void Under(const float *x, const Picture &in, int64_t b, int64_t oy, int64_t ox, int64_t stride, const float *zeros, const float **pixels) {
+  for (int64_t t = 0; t < 9; ++t) {
+    const int64_t y = oy * stride + t / 3 - 1, c = ox * stride + t % 3 - 1;
+    const bool inside = y >= 0 && y < in.height && c >= 0 && c < in.width;
+    pixels[t] = inside ? x + ((b * in.height + y) * in.width + c) * in.channels : zeros;
+  }
+}
+
+}  // namespace
+
+// x (B, H, W, C), weight (C, 1, 3, 3), bias (C,) -> y (B, H', W', C); padding 1, the stride follows from the sizes
+KERNEL(Depthwise) {
+  const Picture in = PictureOf(shapes[0]), out = PictureOf(shapes[3]);
+  const float *x = IN(0), *bias = IN(2);
+  float *y = OUT(3);
+  const int64_t channels = in.channels, stride = out.height == in.height && out.width == in.width ? 1 : 2;
+  const std::vector<float> taps = Taps(IN(1), channels), none(channels, 0.0f);
+  const float *w = taps.data(), *zeros = none.data();
+  Rows(out.batch * out.height, out.row() * 4, [=](int64_t first, int64_t last, int) {
+    const float *p[9];
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t ox = 0; ox < out.width; ++ox) {
+        Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
+        float *to = y + (r * out.width + ox) * channels;
+        for (int64_t c = 0; c < channels; ++c) {
+          float sum = bias[c];
+          for (int64_t t = 0; t < 9; ++t) sum += w[t * channels + c] * p[t][c];
+          to[c] = sum;
+        }
+      }
+  });
+  return 0;
+}
+
+// x, weight, dy -> dx, dweight (C, 1, 3, 3), dbias (C,)
+KERNEL(DepthwiseGrad) {
+  const Picture in = PictureOf(shapes[0]), out = PictureOf(shapes[2]);
+  const float *x = IN(0), *dy = IN(2);
+  float *dx = OUT(3), *dweight = OUT(4), *dbias = OUT(5);
+  const int64_t channels = in.channels, stride = out.height == in.height && out.width == in.width ? 1 : 2;
+  const std::vector<float> taps = Taps(IN(1), channels), none(channels, 0.0f);
+  const float *w = taps.data(), *zeros = none.data();
+  Rows(in.batch * in.height, in.row() * 4, [=](int64_t first, int64_t last, int) {
+    const float *p[9];
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t ix = 0; ix < in.width; ++ix) {
+        const int64_t b = r / in.height, iy = r % in.height;
+        for (int64_t t = 0; t < 9; ++t) {
+          const int64_t y = iy + 1 - t / 3, c = ix + 1 - t % 3;  // times the stride, the output whose tap t lies here
+          const bool inside = y >= 0 && c >= 0 && y % stride == 0 && c % stride == 0 && y / stride < out.height && c / stride < out.width;
+          p[t] = inside ? dy + ((b * out.height + y / stride) * out.width + c / stride) * channels : zeros;
+        }
+        float *to = dx + (r * in.width + ix) * channels;
+        for (int64_t c = 0; c < channels; ++c) {
+          float sum = 0;
+          for (int64_t t = 0; t < 9; ++t) sum += w[t * channels + c] * p[t][c];
+          to[c] = sum;
+        }
+      }
+  });
+  Sums sums(out.batch * out.height, out.row() * 4, 10 * channels);
+  Rows(out.batch * out.height, out.row() * 4, [&](int64_t first, int64_t last, int part) {
+    float *total = sums.line(part);
+    std::vector<float> block(10 * channels);
+    const float *p[9];
+    for (int64_t r = first; r < last; ++r) {
+      std::fill(block.begin(), block.end(), 0.0f);
+      float *sum = block.data();
+      for (int64_t ox = 0; ox < out.width; ++ox) {
+        Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
+        const float *d = dy + (r * out.width + ox) * channels;
+        for (int64_t c = 0; c < channels; ++c) {
+          for (int64_t t = 0; t < 9; ++t) sum[t * channels + c] += p[t][c] * d[c];
+          sum[9 * channels + c] += d[c];
+        }
+      }
+      for (int64_t i = 0; i < 10 * channels; ++i) total[i] += sum[i];
+    }
+  });
+  std::vector<float> both(10 * channels);
+  sums.Write(both.data());
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t t = 0; t < 9; ++t) dweight[c * 9 + t] = both[t * channels + c];
+  std::copy(both.begin() + 9 * channels, both.end(), dbias);
+  return 0;
+}
+
+// x (B, H, W, I), geometry (3,): kernel, stride, padding; -> columns (B, H', W', k*k*I), what lies under the kernel at each place
+KERNEL(Columns) {
+  const Picture in = PictureOf(shapes[0]), out = PictureOf(shapes[2]);
+  const float *x = IN(0), *geometry = IN(1);
+  float *columns = OUT(2);
+  const int64_t k = static_cast<int64_t>(geometry[0]), stride = static_cast<int64_t>(geometry[1]), padding = static_cast<int64_t>(geometry[2]);
+  Rows(out.batch * out.height, out.row(), [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t ox = 0; ox < out.width; ++ox)
+        for (int64_t ky = 0; ky < k; ++ky) {
+          const int64_t y = r % out.height * stride + ky - padding, left = ox * stride - padding;
+          float *to = columns + (r * out.width + ox) * out.channels + ky * k * in.channels;
+          if (y < 0 || y >= in.height) {
+            std::fill(to, to + k * in.channels, 0.0f);
+            continue;
+          }
+          const int64_t from = std::max<int64_t>(0, -left), until = std::max(from, std::min(k, in.width - left));
+          std::fill(to, to + from * in.channels, 0.0f);
+          const float *row = x + ((r / out.height * in.height + y) * in.width + left) * in.channels;
+          std::copy(row + from * in.channels, row + until * in.channels, to + from * in.channels);
+          std::fill(to + until * in.channels, to + k * in.channels, 0.0f);
+        }
+  });
+  return 0;
+}
+
+// dcolumns, geometry, x (for its size) -> dx
+KERNEL(ColumnsGrad) {
+  const Picture out = PictureOf(shapes[0]), in = PictureOf(shapes[2]);
+  const float *d = IN(0), *geometry = IN(1);
+  float *dx = OUT(3);
+  const int64_t k = static_cast<int64_t>(geometry[0]), stride = static_cast<int64_t>(geometry[1]), padding = static_cast<int64_t>(geometry[2]);
+  Rows(in.batch * in.height, in.row() * 4, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      float *row = dx + r * in.row();
+      std::fill(row, row + in.row(), 0.0f);
+      for (int64_t ky = 0; ky < k; ++ky) {
+        const int64_t y = r % in.height + padding - ky;
+        if (y < 0 || y % stride != 0 || y / stride >= out.height) continue;
+        const float *line = d + ((r / in.height * out.height + y / stride) * out.width) * out.channels + ky * k * in.channels;
+        for (int64_t ox = 0; ox < out.width; ++ox) {
+          const int64_t left = ox * stride - padding, from = std::max<int64_t>(0, -left), until = std::max(from, std::min(k, in.width - left));
+          const float *source = line + ox * out.channels;
+          for (int64_t i = from * in.channels; i < until * in.channels; ++i) row[left * in.channels + i] += source[i];
+        }
+      }
+    }
+  });
+  return 0;
+}
+
+// x (..., C), weight (C,), bias (C,), eps (1,) -> y, mean (C,), variance (C,): batch normalisation with the batch's own, biased, statistics
+KERNEL(BatchNormForward) {
+  const float *x = IN(0), *weight = IN(1), *bias = IN(2);
+  const float eps = IN(3)[0];
+  float *y = OUT(4), *mean = OUT(5), *variance = OUT(6);
+  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+  for (int pass = 0; pass < 2; ++pass) {  // the mean, then squares around it
+    Sums sums(rows, channels, channels);
+    Rows(rows, channels, [&](int64_t first, int64_t last, int part) {
+      float *total = sums.line(part);
+      std::vector<float> block(channels);
+      for (int64_t start = first; start < last; start += kBlock) {
+        std::fill(block.begin(), block.end(), 0.0f);
+        float *sum = block.data();
+        for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
+          for (int64_t c = 0; c < channels; ++c) {
+            const float value = pass == 0 ? x[r * channels + c] : (x[r * channels + c] - mean[c]) * (x[r * channels + c] - mean[c]);
+            sum[c] += value;
+          }
+        for (int64_t c = 0; c < channels; ++c) total[c] += sum[c];
+      }
+    });
+    float *to = pass == 0 ? mean : variance;
+    sums.Write(to);
+    for (int64_t c = 0; c < channels; ++c) to[c] /= rows;
+  }
+  std::vector<float> factors(channels), offsets(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    factors[c] = weight[c] / std::sqrt(variance[c] + eps);
+    offsets[c] = bias[c] - mean[c] * factors[c];
+  }
+  const float *factor = factors.data(), *offset = offsets.data();
+  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = x[r * channels + c] * factor[c] + offset[c];
+  });
+  return 0;
+}
+
+// x, weight, eps, mean, variance, dy -> dx, dweight, dbias
+KERNEL(BatchNormGrad) {
+  const float *x = IN(0), *weight = IN(1), *mean = IN(3), *variance = IN(4), *dy = IN(5);
+  const float eps = IN(2)[0];
+  float *dx = OUT(6), *dweight = OUT(7), *dbias = OUT(8);
+  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+  std::vector<float> inverses(channels);
+  for (int64_t c = 0; c < channels; ++c) inverses[c] = 1.0f / std::sqrt(variance[c] + eps);
+  const float *inverse = inverses.data();
+  Sums sums(rows, channels, 2 * channels);
+  Rows(rows, channels, [&](int64_t first, int64_t last, int part) {
+    float *total = sums.line(part);
+    std::vector<float> block(2 * channels);
+    for (int64_t start = first; start < last; start += kBlock) {
+      std::fill(block.begin(), block.end(), 0.0f);
+      float *dots = block.data(), *plain = block.data() + channels;
+      for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
+        for (int64_t c = 0; c < channels; ++c) {
+          dots[c] += dy[r * channels + c] * (x[r * channels + c] - mean[c]) * inverse[c];
+          plain[c] += dy[r * channels + c];
+        }
+      for (int64_t c = 0; c < 2 * channels; ++c) total[c] += block[c];
+    }
+  });
+  std::vector<float> both(2 * channels);
+  sums.Write(both.data());
+  std::copy(both.begin(), both.begin() + channels, dweight);
+  std::copy(both.begin() + channels, both.end(), dbias);
+  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
+    const float count = static_cast<float>(rows);
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t c = 0; c < channels; ++c) {
+        const float normal = (x[r * channels + c] - mean[c]) * inverse[c];
+        dx[r * channels + c] = weight[c] * inverse[c] * (dy[r * channels + c] - dbias[c] / count - normal * dweight[c] / count);
+      }
+  });
+  return 0;
+}

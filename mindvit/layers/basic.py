@@ -52,21 +52,24 @@ class Linear(nn.Cell):
         self.bias: Any = weight_of((outputs,), Zero()) if bias else None
         self.compute_type = ms.float32
         self.product = ops.Dense()
+        self.rows_product = ops.MatMul(transpose_b=True)  # on a CPU the gradient of Dense transposes its operands first
         self.add_row = AddRow() if device.broadcasting_is_slow() else None
 
     def multiply(self, x: Tensor) -> Tensor:
         """x W^T, for whoever adds the bias later."""
-        return self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type), None)
+        x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
+        if self.add_row is None:
+            return self.product(x, weight, None)
+        return self.rows_product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], -1)
 
     def construct(self, x: Tensor) -> Tensor:
-        kind = self.compute_type
-        x, weight = x.astype(kind), self.weight.astype(kind)
         if self.bias is None:
-            return self.product(x, weight, None)
+            return self.multiply(x)
+        bias = self.bias.astype(self.compute_type)
         if self.add_row is None:
-            return self.product(x, weight, self.bias.astype(kind))
-        y = self.product(x, weight, None)
-        return self.add_row(y.reshape(-1, y.shape[-1]), self.bias.astype(kind)).reshape(y.shape)
+            return self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type), bias)
+        y = self.multiply(x)
+        return self.add_row(y.reshape(-1, y.shape[-1]), bias).reshape(y.shape)
 
 
 class LayerNorm(nn.Cell):

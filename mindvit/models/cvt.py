@@ -187,7 +187,7 @@ class Stage(nn.Cell):
         return self.pos_drop(rows).astype(self.stream_type)
 
     def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None) -> Tensor:
-        grid = self.grid(*x.shape[2:])
+        grid = self.grid(*self.maps.grid(x))
         rows = self.tokens(x, batch)
         for block in self.blocks:
             rows = block(rows, batch, chances, grid)
@@ -195,7 +195,7 @@ class Stage(nn.Cell):
 
     def for_class_token(self, x: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
         """Maps -> the class token (B, C); what the last block does to the patches is left out."""
-        grid = self.grid(*x.shape[2:])
+        grid = self.grid(*self.maps.grid(x))
         rows = self.tokens(x, batch)
         for index in range(len(self.blocks) - 1):  # a slice of cells would rename their parameters outside graph mode
             rows = self.blocks[index](rows, batch, chances, grid)

@@ -287,7 +287,7 @@ class XCiT(Network):
         """Pictures -> rows (B*N, C), position added."""
         batch = x.shape[0]
         x = self.patch_embed(self.layout.of_pictures(x))
-        height, width = x.shape[2], x.shape[3]
+        height, width = self.layout.grid(x)
         x = self.pos_drop(self.layout.to_rows(x).reshape(batch, height * width, -1) + self.pos_embeder(height, width))
         return x.reshape(batch * height * width, -1).astype(self.stream_type)
 
