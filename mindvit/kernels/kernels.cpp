@@ -120,8 +120,8 @@ void Rows(int64_t rows, int64_t width, const Body &body) {
 // ---- functions ----
 
 // exp within 2 ulp; 0 below -87.3. NaN stays NaN.
-inline float Exp(float x) {
-  x = x < -87.3f ? -87.3f : x;
+inline float Exp(float value) {
+  float x = value < -87.3f ? -87.3f : value;
   x = x > 88.3f ? 88.3f : x;
   const float n = std::nearbyint(x * 1.44269504f);
   float r = x - n * 0.693359375f;
@@ -136,7 +136,7 @@ inline float Exp(float x) {
   const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
   float power;
   std::memcpy(&power, &bits, sizeof(power));
-  return p * power;
+  return value < -87.3f ? 0.0f : p * power;
 }
 
 // Phi(x), the normal distribution function, given e = exp(-x^2 / 2). Phi(-|x|) = erfc(|x| / sqrt 2) / 2 with the Chebyshev fit of Numerical Recipes
