@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
@@ -159,8 +160,10 @@ def peak_flops(half: Optional[Any]) -> float:
     return 2.0 * PEAK_SIDE ** 3 * PEAK_PRODUCTS / fastest(several, rounds=PEAK_ROUNDS)
 
 
-def multiply_adds(setting: Setting) -> float:
-    """Of one picture: the registry's at the network's own size, counted in its graph at another."""
+def multiply_adds(setting: Setting) -> Optional[float]:
+    """Of one picture: the registry's at the network's own size, counted in its graph at another; None for a network built for another size."""
+    if setting.recipe.model.img_size is not None:
+        return None
     if setting.size == setting.info.input_size:
         return setting.info.macs
     from mindvit.tools.census import census
@@ -190,15 +193,17 @@ def measure(task: Task) -> dict[str, Any]:
     return {**row, **speed(timing, rates, setting, task.mode), "peak memory": memory}
 
 
-def speed(timing: Timing, rates: Sequence[float], setting: Setting, mode: str) -> dict[str, Any]:
+def speed(timing: Timing, rates: np.ndarray, setting: Setting, mode: str) -> dict[str, Any]:
     """The figures of a timing; `rates` are pictures a second over all ranks, at the median and sustained."""
     chosen = setting.device
     half = chosen.half if (chosen.amp_level if mode == "train" else chosen.val_amp_level) != "O0" else None
     peak, macs = peak_flops(half), multiply_adds(setting)
-    reached = flops(macs, rates[0] / chosen.ranks, mode)
-    return {"ms/step": round(timing.ms, 2), "p90 ms": round(timing.p90, 2), "img/s": round(rates[0], 2), "img/s per card": round(rates[0] / chosen.ranks, 2),
-            "sustained img/s": round(rates[1], 2), "multiply-adds (G)": round(macs / 1e9, 3), "GFLOP/s per card": round(reached / 1e9, 1),
-            "peak GFLOP/s": round(peak / 1e9, 1), "share of peak": round(reached / peak, 4)}
+    row = {"ms/step": round(timing.ms, 2), "p90 ms": round(timing.p90, 2), "img/s": round(float(rates[0]), 2), "img/s per card": round(float(rates[0]) / chosen.ranks, 2),
+            "sustained img/s": round(float(rates[1]), 2), "peak GFLOP/s": round(peak / 1e9, 1)}
+    if macs is None:
+        return row
+    reached = flops(macs, float(rates[0]) / chosen.ranks, mode)
+    return {**row, "multiply-adds (G)": round(macs / 1e9, 3), "GFLOP/s per card": round(reached / 1e9, 1), "share of peak": round(reached / peak, 4)}
 
 
 def circumstances(setting: Setting, task: Task) -> dict[str, Any]:
@@ -214,7 +219,9 @@ def circumstances(setting: Setting, task: Task) -> dict[str, Any]:
 def profile(step: Callable[[], Tensor], target: str) -> list[tuple[str, float, float]]:
     """(operator, calls a step, ms a step), the most expensive first, over a few steps under MindSpore's profiler; UserError if it leaves no figures."""
     with tempfile.TemporaryDirectory() as folder:
-        profiler = ms.Profiler(output_path=folder, op_time=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # op_time is old, and what it asks for instead is NPU activity
+            profiler = ms.Profiler(output_path=folder, op_time=True)
         for _ in range(PROFILED_STEPS):
             step().asnumpy()
         profiler.analyse()

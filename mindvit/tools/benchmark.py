@@ -28,6 +28,7 @@ BATCH = 8  # unless a recipe or the command line says another: what a laptop can
 MODES = ("forward", "train", "data")
 SHOWN = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "with cache", "ms/step", "p90 ms", "img/s",
          "GFLOP/s per card", "share of peak", "peak memory")
+SHOWN_DATA = ("pipeline", "pictures", "kB", "resolution", "augmentation", "batch size", "workers", "img/s", "CPU-ms an image")
 EXTRA = (
     (("models",), {"nargs": "*", "metavar": "MODEL", "help": "name, alias or shell pattern, e.g. 'crossvit_*' (none: the recipe's)"}),
     (("--mode",), {"dest": "what", "choices": MODES, "default": "train", "help": "what is timed: evaluation's graph, the training step, or the data pipeline "
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     if given["what"] == "data":
         from mindvit.databench import measure_data
 
-        keep(measure_data(recipe, given), given["out"], "benchmark_data", ())
+        keep(measure_data(recipe, warmup=given["warmup"], steps=given["steps"]), given["out"], "benchmark_data", SHOWN_DATA)
         return
     rows = networks(recipe, given)
     if not rows:
@@ -125,12 +126,11 @@ def child(task: Task) -> dict[str, Any]:
 
 
 def keep(rows: list[dict[str, Any]], folder: Path, name: str, shown: Sequence[str]) -> None:
-    """Print the `shown` columns (none: all) and keep all of them: CSV appended, JSON anew."""
+    """Print the `shown` columns, with the reason where one failed, and keep all of them: CSV appended, JSON anew."""
     from mindvit import log
 
-    good = [{key: row[key] for key in shown or row} for row in rows if not row.get("error")]
-    if good:
-        print("\n" + log.table(*good), flush=True)
+    columns = (*shown, "error") if any(row.get("error") for row in rows) else shown
+    print("\n" + log.table(*({key: row[key] for key in columns} for row in rows)), flush=True)
     try:
         for row in rows:
             log.append_csv(folder / f"{name}.csv", row)
