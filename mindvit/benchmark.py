@@ -198,11 +198,12 @@ def speed(timing: Timing, rates: np.ndarray, setting: Setting, mode: str) -> dic
     chosen = setting.device
     half = chosen.half if (chosen.amp_level if mode == "train" else chosen.val_amp_level) != "O0" else None
     peak, macs = peak_flops(half), multiply_adds(setting)
-    row = {"ms/step": round(timing.ms, 2), "p90 ms": round(timing.p90, 2), "img/s": round(float(rates[0]), 2), "img/s per card": round(float(rates[0]) / chosen.ranks, 2),
+    total = float(rates[0])
+    row = {"ms/step": round(timing.ms, 2), "p90 ms": round(timing.p90, 2), "img/s": round(total, 2), "img/s per card": round(total / chosen.ranks, 2),
             "sustained img/s": round(float(rates[1]), 2), "peak GFLOP/s": round(peak / 1e9, 1)}
     if macs is None:
         return row
-    reached = flops(macs, float(rates[0]) / chosen.ranks, mode)
+    reached = flops(macs, total / chosen.ranks, mode)
     return {**row, "multiply-adds (G)": round(macs / 1e9, 3), "GFLOP/s per card": round(reached / 1e9, 1), "share of peak": round(reached / peak, 4)}
 
 
