@@ -133,7 +133,10 @@ SUBJECTS: dict[str, Callable[[Setting], Subject]] = {"forward": forward, "train"
 
 def use_compile_cache(folder: Optional[str]) -> None:
     """Keep compiled graphs in `folder`, or nowhere."""
-    ms.set_context(enable_compile_cache=folder is not None, **({} if folder is None else {"compile_cache_path": folder}))
+    if folder is not None:
+        ms.set_context(enable_compile_cache=True, compile_cache_path=folder)
+    elif ms.get_context("enable_compile_cache"):
+        ms.set_context(enable_compile_cache=False)
 
 
 def compiled(subject: Subject, setting: Setting) -> float:
@@ -268,8 +271,9 @@ def main(arguments: Sequence[str]) -> None:
 def first_line(error: BaseException) -> str:
     """What went wrong, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[0] if lines else type(error).__name__
-    return said if isinstance(error, UserError) else f"{type(error).__name__}: {said}"
+    if isinstance(error, UserError) and lines:
+        return lines[0]
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def as_json(task: Task) -> str:

@@ -77,7 +77,7 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     from mindvit.device import launched_ranks
     from mindvit.tools.census import names
 
-    chosen = names(given["models"]) if given["models"] else [recipe.model.model]
+    chosen = names(given["models"]) if given.get("models") else [recipe.model.model]
     rank, ranks = launched_ranks()
     if ranks > 1 and len(chosen) > 1:
         raise UserError(f"{len(chosen)} networks ({', '.join(chosen[:3])}, ...) under a launcher: its ranks meet only once, so give one at a time")
