@@ -141,12 +141,12 @@ def test_a_network_that_fails_is_a_row_with_the_reason(tmp_path: Path, capsys: p
     with pytest.raises(UserError, match=r"^crossvit_9_dagger: the process ended with -9 \(killed: too little memory\?\)$") as caught:
         tool.main(["crossvit_9*", "--out", str(tmp_path)])
     assert caught.value.exit_code == 1
-    rows = json.loads((tmp_path / "benchmark.json").read_text())
+    rows = json.loads((tmp_path / "benchmark_train.json").read_text())
     assert [row["model"] for row in rows] == ["crossvit_9", "crossvit_9_dagger"] and list(rows[1]) == list(COLUMNS) and rows[1]["error"]
     text = capsys.readouterr().out
     head = next(line for line in text.splitlines() if line.startswith("| model"))
     assert [cell.strip() for cell in head.split("|")[1:-1]] == [*tool.SHOWN, "error"]
-    csv_lines = (tmp_path / "benchmark.csv").read_text().splitlines()
+    csv_lines = (tmp_path / "benchmark_train.csv").read_text().splitlines()
     assert csv_lines[0].split(",") == list(COLUMNS) and len(csv_lines) == 3
 
 

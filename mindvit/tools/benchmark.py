@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     rows = networks(recipe, given)
     if not rows:
         return
-    keep(rows, given["out"], "benchmark", SHOWN)
+    keep(rows, given["out"], f"benchmark_{given['what']}", SHOWN)
     failed = [row for row in rows if row["error"]]
     if failed:
         raise Failed("; ".join(f"{row['model']}: {row['error']}" for row in failed))
