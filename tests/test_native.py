@@ -97,7 +97,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                                            ("no folder", "File exists")])
 def test_without_a_library_one_line_says_so(fresh, monkeypatch, capsys, trouble, says):
     def refuse(command, **_):
-        raise subprocess.CalledProcessError(1, command, stderr="native.cpp:1: error: what is this?\nand more\n")
+        raise subprocess.CalledProcessError(1, command, stderr="In file included from x:\nnative.cpp:1: error: what is this?\nand more\n")
 
     if trouble == "none":
         monkeypatch.setattr(shutil, "which", lambda name: None)

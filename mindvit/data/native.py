@@ -1,7 +1,7 @@
 """Training's resizing and moving of pixels, two to four times as fast as Pillow's: native.cpp, built on first use.
 
 Moved pixels are Pillow's to the last bit. Resized ones are, where Pillow too does the width first; for other shapes it may round the picture in
-between the other way. Without a C++ compiler, or with MINDVIT_NATIVE=0, Pillow does it itself. Evaluation always takes Pillow.
+between the other way. On a processor without AVX2, without a C++ compiler, or with MINDVIT_NATIVE=0, Pillow does it itself. Evaluation always takes Pillow.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def loaded() -> Optional[ctypes.CDLL]:
 def reason(error: Exception) -> str:
     """Why there is no library, in one line."""
     said = getattr(error, "stderr", None) or str(error)
-    return (str(said).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(said).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if "error" in line), lines[0])
 
 
 def built() -> Path:
