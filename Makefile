@@ -62,6 +62,7 @@ benchmark: $(VENV)/ready
 
 compare: $(VENV)/ready-for-tests
 	@test -n "$(TORCH_PYTHON)" || { echo "make compare TORCH_PYTHON=FILE: a Python with torch, timm, torchvision and transformers"; exit 2; }
+	$(PIP) install mindcv==0.3.0 -r requirements.txt
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON)
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa avx2
 	$(BIN)/python benchmarks/compare.py --data

@@ -215,6 +215,7 @@ def networks(given: argparse.Namespace) -> None:
 
     environment = isa_environment(given.isa)
     table, details, failed = [], [], []
+    load = os.getloadavg()[0]
     for model in names(given.models):
         for mode in given.modes:
             log.say(f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} pictures ...")
@@ -225,7 +226,8 @@ def networks(given: argparse.Namespace) -> None:
             failed += [f"{model} {mode} {name}: {item.error}" for name, item in found.items() if item.error]
     whats = sorted({item["what"] for detail in details for item in detail["sides"].values() if item["what"]})
     told = (f"Batch {given.batch_size}, float32, {given.rounds} rounds of {given.steps} steps in turn, medians; {device.machine()}, "
-            f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}; {'; '.join(whats)}; {datetime.date.today().isoformat()}.")
+            f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}, load {load:.1f} before; "
+            f"{'; '.join(whats)}; {datetime.date.today().isoformat()}.")
     keep(table, told, details, given.out, f"compare_{given.isa}")
     if failed:
         raise UserError(f"some sides failed: {'; '.join(failed)}")

@@ -38,7 +38,7 @@ def serve(answers: TextIO, about: dict[str, Any], make: Callable[[str], Step]) -
     steps: dict[str, Step] = {}
     for line in sys.stdin:
         request = json.loads(line)
-        mode, answer = request["mode"], {}
+        mode, answer = request["mode"], dict[str, Any]()
         if mode not in steps:
             start = time.perf_counter()
             steps[mode] = make(mode)

@@ -82,24 +82,30 @@ def record_attention(net: nn.Cell, only: str = "") -> Iterator[Weights]:
     """
     found: Weights = {}
     mode, training = ms.get_context("mode"), net.training
-    handles = []
+    handles: list[Any] = []
+    fused: list[tuple[Any, Any]] = []
     try:
         ms.set_context(mode=ms.PYNATIVE_MODE)
         net.set_train(False)
         for name, cell in net.cells_and_names():
-            if isinstance(cell, (Softmax, *kernels.WITH_WEIGHTS)) and name.startswith(only):
+            if isinstance(getattr(cell, "fused", None), kernels.WITH_WEIGHTS):
+                fused.append((cell, cell.fused))
+                cell.fused = None  # the operators that it stands for show their weights to a hook
+            if isinstance(cell, Softmax) and name.startswith(only):
                 handles.append(cell.register_forward_hook(_keeper(found, name.rsplit(".", 1)[0])))
         yield found
     finally:
         for handle in handles:
             handle.remove()
+        for cell, kernel in fused:
+            cell.fused = kernel
         net.set_train(training)
         ms.set_context(mode=mode)
 
 
-def _keeper(found: Weights, name: str) -> Callable[[Any, Any, Any], None]:
-    def keep(cell: Any, inputs: Any, output: Any) -> None:
-        found[name] = (output[1] if isinstance(output, tuple) else output).asnumpy()
+def _keeper(found: Weights, name: str) -> Callable[[Any, Any, Tensor], None]:
+    def keep(cell: Any, inputs: Any, output: Tensor) -> None:
+        found[name] = output.asnumpy()
 
     return keep
 

@@ -37,7 +37,7 @@ class Clock:
 
 @pytest.fixture(name="nano", autouse=True)
 def _nano(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "PEAK_SIDE", 64)
+    monkeypatch.setattr(benchmark, "PEAK_SIDE", 512)
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(registry, "_aliases", dict(registry._aliases))
     register()
@@ -214,8 +214,8 @@ def test_data_rates_with_a_clock_of_our_own() -> None:
     clock, cpu = Clock(), Clock()
 
     def batches():
-        for _ in range(5):
-            clock.now, cpu.now = clock.now + 2, cpu.now + 3
+        for number in range(5):
+            clock.now, cpu.now = clock.now + (50 if number < 2 else 2), cpu.now + (50 if number < 2 else 3)
             yield databench.Batch(np.zeros(0), np.zeros(4))
 
     assert databench.timed(batches(), 2, 3, clock, cpu) == (4 * 3 / 6, 1000 * 9 / 12)

@@ -180,7 +180,7 @@ def test_what_the_published_form_needs_beyond_the_graph_is_added(small: str) -> 
 def test_the_training_step_holds_its_gradient_and_its_optimiser(small: str) -> None:
     counted = census(small, train=True)
     assert counted.graph == "train step" and not counted.macs
-    assert counted.counts["Adam"] == counted.counts["L2Loss"] == 6  # parameters
+    assert counted.counts["AdamWeightDecay"] == counted.counts["L2Loss"] == 6  # parameters
     assert counted.counts["LayerNormGrad"] == counted.counts["LayerNorm"] == 1
 
 

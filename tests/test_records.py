@@ -71,6 +71,20 @@ def test_a_shard_ends_before_it_grows_too_big(data):
     assert [len(shard) for shard in plan(source, data, 1)] == [1] * 15  # a picture that is bigger than a shard is alone
 
 
+def test_pictures_of_all_pages_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "PAGE", 32 << 10)
+    data = make_data_dir(tmp_path / "data", classes=2, train=20, val=1, modes=("bmp",))
+    main([str(data), str(tmp_path / "out"), "--split", "train"])
+    folder, packed = opened(data), opened(tmp_path / "out")
+    assert len({int(place) // (32 << 10) for place in packed._place}) > 5
+    assert all(packed.content(index) == Path(folder.name(index)).read_bytes() for index in range(40))
+
+
+def test_a_picture_too_big_for_a_page_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "PAGE", 1 << 10)
+    assert "more than a MindRecord page" in error_of(data, tmp_path / "out")
+
+
 def test_a_packing_that_was_cut_off_goes_on(data, tmp_path, monkeypatch):
     source, out = opened(data), tmp_path / "out"
     out.mkdir()

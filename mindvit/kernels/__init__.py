@@ -258,7 +258,7 @@ class BatchNorm(nn.Cell):
         return self.backward(x, weight, self.eps, out[1], out[2], gradients[0])
 
 
-WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, CrossCovariance)  # cells whose second output is attention's weights
+WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, CrossCovariance)  # cells that stand for a Softmax among others
 
 
 def _cross_covariance(qkv: Any, temperature: Any, *_: Any) -> Any:
