@@ -24,14 +24,15 @@ OPTIONS = {
     "augment": "image_resize scale ratio hflip vflip color_jitter auto_augment re_prob re_scale re_ratio re_value mixup cutmix mixup_prob mixup_switch_prob "
                "interpolation crop_pct mean std",
     "model": "model num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path new_head take",
-    "optim": "opt betas eps weight_decay weight_decay_filter clip_grad clip_value ema ema_decay loss label_smoothing",
+    "optim": "opt betas eps momentum use_nesterov weight_decay weight_decay_filter layer_decay gradient_accumulation_steps clip_grad "
+             "clip_value ema ema_decay loss label_smoothing",
     "distill": "distill_type teacher teacher_ckpt_path distill_alpha distill_tau",
-    "schedule": "epoch_size scheduler lr lr_reference_batch min_lr warmup_epochs warmup_lr warmup_factor decay_epochs cosine_from_start num_cycles cycle_decay "
-                "lr_epoch_stair lr_lag",
-    "precision": "amp_level val_amp_level amp_type loss_scale_type loss_scale drop_overflow_update",
+    "schedule": "epoch_size scheduler lr lr_reference_batch min_lr warmup_epochs warmup_lr warmup_factor decay_epochs decay_rate cosine_from_start num_cycles "
+                "cycle_decay lr_epoch_stair lr_lag",
+    "precision": "amp_level val_amp_level amp_type amp_on_cpu loss_scale_type loss_scale skip_nonfinite drop_overflow_update",
     "runtime": "device_target mode jit_level distribute seed",
     "checkpoint": "ckpt_save_dir ckpt_save_interval ckpt_save_steps resume keep_checkpoint_max",
-    "log": "val_while_train val_interval log_interval results_csv"}
+    "log": "val_while_train val_interval log_interval chance_epochs summary results_csv"}
 
 
 def write(folder: Path, **files: Union[str, dict[str, Any]]) -> Path:
@@ -140,7 +141,8 @@ def test_a_recipe_that_inherits_from_itself_names_the_circle(tmp_path: Path) -> 
     (["--lr", "-1"], "lr is -1.0, but must be at least 0"),
     (["--clip_grad", "maybe"], "clip_grad is 'maybe', but must be True or False"),
     (["--mean", "1,2"], "mean is '1,2', but must be a list of 3 numbers or none"),
-    (["--opt", "adam"], "opt is 'adam', but must be one of adamw; did you mean adamw?"), (["--config"], "argument -c/--config: expected one argument")])
+    (["--opt", "adam"], "opt is 'adam', but must be one of adamw, lamb, sgd; did you mean adamw or lamb?"),
+    (["--config"], "argument -c/--config: expected one argument")])
 def test_a_mistake_on_the_command_line(arguments: list[str], says: str) -> None:
     assert refused(*arguments).startswith(f"command line: {says}")
 

@@ -59,9 +59,14 @@ def has_products() -> bool:
     return path is not None and bool(ctypes.CDLL(path).HasGemm())
 
 
-def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1) -> ops.Custom:
-    """The kernel of that name as an operator with float32 outputs; `shapes`: the inputs' shapes -> the outputs'."""
-    return ops.Custom(f"{library()}:{name}", out_shape=shapes, out_dtype=(ms.float32,) * outputs if outputs > 1 else ms.float32, func_type="aot")
+def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1, variant: Any = None) -> ops.Custom:
+    """The kernel of that name as an operator with float32 outputs; `shapes`: the inputs' shapes -> the outputs'.
+
+    variant: what those depend on beside the inputs' shapes. Outside graphs the framework keeps operators by name, attributes and shapes.
+    """
+    operator = ops.Custom(f"{library()}:{name}", out_shape=shapes, out_dtype=(ms.float32,) * outputs if outputs > 1 else ms.float32, func_type="aot")
+    operator.add_prim_attr("variant", str(variant))
+    return operator
 
 
 class Gelu(nn.Cell):
@@ -142,7 +147,7 @@ class Attention(nn.Cell):
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel("Attention", lambda qkv, *_: ([*qkv[:2], qkv[2] // 3], [qkv[0], heads, qkv[1], qkv[1]]), 2)
+        self.forward = kernel("Attention", lambda qkv, *_: ([*qkv[:2], qkv[2] // 3], [qkv[0], heads, qkv[1], qkv[1]]), 2, heads)
         self.backward = kernel("AttentionGrad", _like_first)
 
     def construct(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +164,7 @@ class BiasedAttention(nn.Cell):
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel("BiasedAttention", lambda qkv, *_: ([*qkv[:2], qkv[2] // 3], [qkv[0], heads, qkv[1], qkv[1]]), 2)
+        self.forward = kernel("BiasedAttention", lambda qkv, *_: ([*qkv[:2], qkv[2] // 3], [qkv[0], heads, qkv[1], qkv[1]]), 2, heads)
         self.backward = kernel("BiasedAttentionGrad", lambda qkv, scale, bias, *_: (qkv, bias), 2)
 
     def construct(self, qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +181,7 @@ class MixedAttention(nn.Cell):
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel("MixedAttention", lambda q, k, *_: (q, [q[0], heads, q[1], k[1]]), 2)
+        self.forward = kernel("MixedAttention", lambda q, k, *_: (q, [q[0], heads, q[1], k[1]]), 2, heads)
         self.backward = kernel("MixedAttentionGrad", lambda q, k, v, *_: (q, k, v), 3)
 
     def construct(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,7 +214,7 @@ class Depthwise(nn.Cell):
 
     def __init__(self, stride: int) -> None:
         super().__init__()
-        self.forward = kernel("Depthwise", lambda x, *_: [x[0], (x[1] - 1) // stride + 1, (x[2] - 1) // stride + 1, x[3]])
+        self.forward = kernel("Depthwise", lambda x, *_: [x[0], (x[1] - 1) // stride + 1, (x[2] - 1) // stride + 1, x[3]], 1, stride)
         self.backward = kernel("DepthwiseGrad", lambda x, weight, dy: (x, weight, [x[3]]), 3)
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -230,7 +235,7 @@ class Columns(nn.Cell):
         def shapes(x: Any, *_: Any) -> Any:
             return [x[0], *((side + 2 * padding - size) // stride + 1 for side in x[1:3]), size * size * x[3]]
 
-        self.forward = kernel("Columns", shapes)
+        self.forward = kernel("Columns", shapes, 1, (size, stride, padding))
         self.backward = kernel("ColumnsGrad", lambda gradient, geometry, x: x)
 
     def construct(self, x: Tensor) -> Tensor:
