@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.9 python3; d
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
-.PHONY: quickstart test test-oldest lint goldens docs clean
+.PHONY: quickstart test test-oldest test-interop lint goldens docs clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
@@ -25,6 +25,15 @@ test-oldest:
 	@$(PYTHON) -m venv $(VENV)-oldest
 	@$(VENV)-oldest/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements.txt -c requirements-oldest.txt pytest
 	$(VENV)-oldest/bin/python -m pytest tests/test_step.py tests/test_weights.py tests/test_parts.py "tests/test_goldens.py::test_logits[crossvit_9]"
+
+# files that torch, timm, transformers and paddle write, and ours read by them; they need another NumPy than MindSpore, hence an environment of their own
+test-interop: $(VENV)/ready-for-tests
+	@$(PYTHON) -m venv $(VENV)-interop
+	@$(VENV)-interop/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements-interop.txt
+	$(VENV)-interop/bin/python tests/interop/write_files.py $(VENV)-interop/files
+	MINDVIT_INTEROP=$(VENV)-interop/files $(BIN)/python -m pytest tests/test_interop.py -m interop -s
+	$(VENV)-interop/bin/python tests/interop/read_back.py $(VENV)-interop/files/back
+	rm -r $(VENV)-interop/files
 
 lint: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
@@ -50,4 +59,4 @@ docs: $(VENV)/ready
 	$(BIN)/python scripts/write_docs.py
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop runs .pytest_cache .mypy_cache .ruff_cache

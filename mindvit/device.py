@@ -14,6 +14,7 @@ from typing import Optional
 import mindspore as ms
 from mindspore import communication
 
+from mindvit import kernels
 from mindvit.errors import UserError
 from mindvit.recipe import PrecisionOptions, RuntimeOptions
 
@@ -70,6 +71,11 @@ def memory(target: str) -> str:
 def convolution_is_slow() -> bool:
     """Whether Conv2D's forward is to be avoided: on AVX-512 CPUs oneDNN's reference kernel runs, 70 to 150 times too slow."""
     return ms.get_context("device_target") == "CPU" and _cpu_has_avx512()
+
+
+def has_kernels() -> bool:
+    """Whether cells may use our own kernels (mindvit.kernels): on CPUs where they could be built."""
+    return ms.get_context("device_target") == "CPU" and kernels.library() is not None
 
 
 def broadcasting_is_slow() -> bool:

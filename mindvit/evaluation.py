@@ -22,7 +22,7 @@ from mindvit.predictions import Predictions
 from mindvit.recipe import FIELDS, Recipe
 from mindvit.setting import Setting, build, prepare
 from mindvit.step import EvalStep
-from mindvit.weights import read_weights
+from mindvit.weights.readers import read
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,10 @@ def as_trained(recipe: Recipe, path: str, meta: Mapping[str, Any]) -> Recipe:
     """`recipe`, which names no network, with the network and the preprocessing that a checkpoint of ours was trained with."""
     if not meta:
         raise UserError(f"{path} doesn't say which network it belongs to: --model NAME, or -c RECIPE (all names: mindvit.list_models())")
-    told = {key: value for key, value in meta["recipe"].items() if key in FIELDS and recipe.origins[key] == "default"}
+    stored = meta.get("recipe", {"model": meta["model"]})  # a converted file knows its network alone
+    told = {key: value for key, value in stored.items() if key in FIELDS and recipe.origins[key] == "default"}
     kept = {key: value for key, value in told.items() if FIELDS[key][0] in ("augment", "model") or key == "dataset"}
-    return recipe.replace(path, **{key: value for key, value in kept.items() if key not in ("pretrained", "ckpt_path")})
+    return recipe.replace(path, **{key: value for key, value in kept.items() if key not in ("pretrained", "ckpt_path", "new_head", "take")})
 
 
 def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
@@ -94,12 +95,12 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     path = recipe.model.ckpt_path
     if not path:
         raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
-    _, meta = read_weights(path)
+    meta = read(path, recipe.model.take).meta
     if recipe.origins.get("model", "default") == "default":
         recipe = as_trained(recipe, path, meta)
     if meta and model_info(recipe.model.model).name != meta["model"]:
         raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {recipe.model.model}")
-    source = open_source(recipe.data, "val", tuple(meta["class_names"]) if meta else None)
+    source = open_source(recipe.data, "val", tuple(meta["class_names"]) if "class_names" in meta else None)
     setting = prepare(recipe, source)
     net = build(setting)
     if average:

@@ -77,6 +77,8 @@ class ModelOptions:
     drop_path_rate: Optional[float] = option(None, "largest stochastic-depth rate (none: the paper's)", low=0, high=0.99)
     pretrained: Union[bool, str] = option(False, "file with weights to start from")
     ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure")
+    new_head: bool = option(False, "leave the classifier untrained, whatever the weights to start from have")
+    take: Optional[str] = option(None, "which set of weights of a PyTorch training checkpoint to take, e.g. model_ema (none: model)")
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def build(setting: Setting, resize: bool = False) -> nn.Cell:
         raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE")
     start = options.ckpt_path or options.pretrained
     if start:
-        report = load_weights(net, str(start), resize=resize)
+        report = load_weights(net, str(start), resize=resize, new_head=options.new_head, take=options.take)
         if setting.device.is_main:
             log.say(f"weights from {start}: {report}")
     return net

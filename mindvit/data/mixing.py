@@ -68,7 +68,7 @@ def _erased_box(augment: AugmentOptions, size: int, random: np.random.Generator)
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if height < size and width < size:
             top, left = random.integers(0, size - height + 1), random.integers(0, size - width + 1)
-            return top, top + height, left, left + width
+            return int(top), int(top) + height, int(left), int(left) + width
     return 0, 0, 0, 0
 
 

@@ -3,6 +3,8 @@
 // MindSpore calls them by name (ops.Custom, func_type="aot"): params holds the inputs, then the outputs; all are float32 and contiguous.
 // A matrix is rows x channels, channels innermost; pictures are B x H x W x C. Loops over channels are what the compiler vectorises.
 
+#include <dlfcn.h>
+#include <link.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <cstring>
 #include <functional>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -364,5 +367,167 @@ KERNEL(LayerNormGrad) {
   sums.Write(both.data());
   std::copy(both.begin(), both.begin() + channels, OUT(6));
   std::copy(both.begin() + channels, both.end(), OUT(7));
+  return 0;
+}
+
+// ---- attention ----
+
+namespace {
+
+using Gemm = int (*)(char, char, int64_t, int64_t, int64_t, float, const float *, int64_t, const float *, int64_t, float, float *, int64_t);
+
+// The framework's own matrix product (oneDNN's, row-major), found among the libraries that this process has loaded.
+Gemm FindGemm() {
+  std::string path;
+  dl_iterate_phdr(
+      [](dl_phdr_info *info, size_t, void *found) {
+        if (std::strstr(info->dlpi_name, "libdnnl.so") != nullptr) *static_cast<std::string *>(found) = info->dlpi_name;
+        return 0;
+      },
+      &path);
+  void *library = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  return library == nullptr ? nullptr : reinterpret_cast<Gemm>(dlsym(library, "dnnl_sgemm"));
+}
+
+Gemm gemm() {
+  static const Gemm found = FindGemm();
+  return found;
+}
+
+void SoftmaxRow(float *row, int64_t width) {
+  float most = row[0];
+#pragma omp simd reduction(max : most)
+  for (int64_t i = 0; i < width; ++i) most = std::max(most, row[i]);
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < width; ++i) {
+    row[i] = Exp(row[i] - most);
+    sum += row[i];
+  }
+  const float share = 1.0f / sum;
+  for (int64_t i = 0; i < width; ++i) row[i] *= share;
+}
+
+// dP -> dS in place: P * (dP - sum of P * dP over the row)
+void SoftmaxRowGrad(const float *p, float *d, int64_t width) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < width; ++i) sum += p[i] * d[i];
+  for (int64_t i = 0; i < width; ++i) d[i] = p[i] * (d[i] - sum);
+}
+
+// One operand of attention: rows of tokens, `stride` values from token to token, heads beside each other.
+struct Side {
+  const float *data;
+  int64_t tokens, stride;
+  const float *at(int64_t batch, int64_t head, int64_t depth) const { return data + batch * tokens * stride + head * depth; }
+};
+
+struct Grad {
+  float *data;
+  int64_t tokens, stride;
+  float *at(int64_t batch, int64_t head, int64_t depth) const { return data + batch * tokens * stride + head * depth; }
+};
+
+// weights = softmax(scale q k^T + bias), y = weights v; bias (groups, heads, M, N) or null: sample b of the batch has group b % groups
+void Attend(const Side &q, const Side &k, const Side &v, const float *bias, int64_t groups, float scale, int64_t batch, int64_t heads, int64_t depth,
+            float *weights, const Grad &y) {
+  const int64_t m = q.tokens, n = k.tokens;
+  Rows(batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / heads, h = i % heads;
+      float *p = weights + i * m * n;
+      const float *add = bias == nullptr ? nullptr : bias + ((b % groups) * heads + h) * m * n;
+      gemm()('N', 'T', m, n, depth, scale, q.at(b, h, depth), q.stride, k.at(b, h, depth), k.stride, 0.0f, p, n);
+      for (int64_t r = 0; r < m; ++r) {
+        if (add != nullptr)
+          for (int64_t c = 0; c < n; ++c) p[r * n + c] += add[r * n + c];
+        SoftmaxRow(p + r * n, n);
+      }
+      gemm()('N', 'N', m, depth, n, 1.0f, p, n, v.at(b, h, depth), v.stride, 0.0f, y.at(b, h, depth), y.stride);
+    }
+  });
+}
+
+void AttendGrad(const Side &q, const Side &k, const Side &v, const float *weights, const Side &dy, int64_t groups, float scale, int64_t batch,
+                int64_t heads, int64_t depth, const Grad &dq, const Grad &dk, const Grad &dv, float *dbias) {
+  const int64_t m = q.tokens, n = k.tokens;
+  // a thread has whole (group, head) pairs: nobody else adds to its part of the bias
+  Rows(groups * heads, batch / groups * m * n * 2, [&](int64_t first, int64_t last, int) {
+    std::vector<float> scores(m * n);
+    for (int64_t pair = first; pair < last; ++pair) {
+      const int64_t h = pair % heads;
+      float *add = dbias == nullptr ? nullptr : dbias + pair * m * n;
+      if (add != nullptr) std::fill(add, add + m * n, 0.0f);
+      for (int64_t b = pair / heads; b < batch; b += groups) {
+        const float *p = weights + (b * heads + h) * m * n;
+        float *d = scores.data();
+        gemm()('T', 'N', n, depth, m, 1.0f, p, n, dy.at(b, h, depth), dy.stride, 0.0f, dv.at(b, h, depth), dv.stride);
+        gemm()('N', 'T', m, n, depth, 1.0f, dy.at(b, h, depth), dy.stride, v.at(b, h, depth), v.stride, 0.0f, d, n);
+        for (int64_t r = 0; r < m; ++r) SoftmaxRowGrad(p + r * n, d + r * n, n);
+        if (add != nullptr)
+          for (int64_t i = 0; i < m * n; ++i) add[i] += d[i];
+        gemm()('N', 'N', m, depth, n, scale, d, n, k.at(b, h, depth), k.stride, 0.0f, dq.at(b, h, depth), dq.stride);
+        gemm()('T', 'N', n, depth, m, scale, d, n, q.at(b, h, depth), q.stride, 0.0f, dk.at(b, h, depth), dk.stride);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+extern "C" int HasGemm() { return gemm() != nullptr; }
+
+// qkv (B, N, 3C): queries, keys, values, each C = heads x depth; scale (1,) -> y (B, N, C), weights (B, heads, N, N)
+KERNEL(Attention) {
+  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[3][1];
+  const float *qkv = IN(0);
+  Attend({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, nullptr, 1, IN(1)[0], batch, heads, channels / heads,
+         OUT(3), {OUT(2), tokens, channels});
+  return 0;
+}
+
+// qkv, scale, weights, dy -> dqkv
+KERNEL(AttentionGrad) {
+  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[2][1];
+  const float *qkv = IN(0);
+  float *d = OUT(4);
+  AttendGrad({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, IN(2), {IN(3), tokens, channels}, batch, IN(1)[0],
+             batch, heads, channels / heads, {d, tokens, width}, {d + channels, tokens, width}, {d + 2 * channels, tokens, width}, nullptr);
+  return 0;
+}
+
+// qkv, scale, bias (groups, heads, N, N) -> y, weights
+KERNEL(BiasedAttention) {
+  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[4][1];
+  const float *qkv = IN(0);
+  Attend({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, IN(2), shapes[2][0], IN(1)[0], batch, heads,
+         channels / heads, OUT(4), {OUT(3), tokens, channels});
+  return 0;
+}
+
+// qkv, scale, bias, weights, dy -> dqkv, dbias
+KERNEL(BiasedAttentionGrad) {
+  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[3][1];
+  const float *qkv = IN(0);
+  float *d = OUT(5);
+  AttendGrad({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, IN(3), {IN(4), tokens, channels}, shapes[2][0],
+             IN(1)[0], batch, heads, channels / heads, {d, tokens, width}, {d + channels, tokens, width}, {d + 2 * channels, tokens, width}, OUT(6));
+  return 0;
+}
+
+// q (B, M, C), k and v (B, N, C), scale -> y (B, M, C), weights (B, heads, M, N)
+KERNEL(MixedAttention) {
+  const int64_t batch = shapes[0][0], m = shapes[0][1], n = shapes[1][1], channels = shapes[0][2], heads = shapes[5][1];
+  Attend({IN(0), m, channels}, {IN(1), n, channels}, {IN(2), n, channels}, nullptr, 1, IN(3)[0], batch, heads, channels / heads, OUT(5),
+         {OUT(4), m, channels});
+  return 0;
+}
+
+// q, k, v, scale, weights, dy -> dq, dk, dv
+KERNEL(MixedAttentionGrad) {
+  const int64_t batch = shapes[0][0], m = shapes[0][1], n = shapes[1][1], channels = shapes[0][2], heads = shapes[4][1];
+  AttendGrad({IN(0), m, channels}, {IN(1), n, channels}, {IN(2), n, channels}, IN(4), {IN(5), m, channels}, batch, IN(3)[0], batch, heads,
+             channels / heads, {OUT(6), m, channels}, {OUT(7), n, channels}, {OUT(8), n, channels}, nullptr);
   return 0;
 }

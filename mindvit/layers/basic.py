@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, Zero, initializer
 
-from mindvit import device
+from mindvit import device, kernels
 
 # timm's trunc_normal_ cuts at +-2, a hundred standard deviations away: a normal distribution.
 INIT_STD = 0.02
@@ -54,6 +54,10 @@ class Linear(nn.Cell):
         self.product = ops.Dense()
         self.add_row = AddRow() if device.broadcasting_is_slow() else None
 
+    def multiply(self, x: Tensor) -> Tensor:
+        """x W^T, for whoever adds the bias later."""
+        return self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type), None)
+
     def construct(self, x: Tensor) -> Tensor:
         kind = self.compute_type
         x, weight = x.astype(kind), self.weight.astype(kind)
@@ -73,6 +77,7 @@ class LayerNorm(nn.Cell):
         self.weight = weight_of((channels,), "ones")
         self.bias = weight_of((channels,), Zero())
         self.eps = eps
+        self.fused: Any = kernels.LayerNorm(eps) if device.has_kernels() else None
         self.mean_by_product = device.broadcasting_is_slow()
         self.average = Tensor(np.full((channels, 1), 1 / channels), ms.float32)
         self.normalise = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
@@ -80,6 +85,8 @@ class LayerNorm(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         x = x.astype(ms.float32)
+        if self.fused is not None:
+            return self.fused(x, self.weight, self.bias)[0]
         if not (self.mean_by_product and self.training):  # it is the kernel's gradient that is slow
             return self.normalise(x, self.weight, self.bias)[0]
         shape = x.shape
@@ -92,7 +99,13 @@ class LayerNorm(nn.Cell):
 class GELU(nn.Cell):
     """x * Phi(x), the exact form (nn.GELU() is the tanh approximation; ops.gelu divides where this multiplies, which is slow on a CPU)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused: Any = kernels.Gelu() if device.has_kernels() else None
+
     def construct(self, x: Tensor) -> Tensor:
+        if self.fused is not None and x.dtype == ms.float32:
+            return self.fused(x)
         return x * (ops.erf(x * 0.5 ** 0.5) * 0.5 + 0.5)
 
 
@@ -143,7 +156,13 @@ def number_drop_paths(net: nn.Cell) -> int:
 class Softmax(nn.Cell):
     """Attention weights from float32 scores (..., keys). A cell of its own, so that a forward hook sees the weights of any attention (attention_maps)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused: Any = kernels.Softmax() if device.has_kernels() else None
+
     def construct(self, scores: Tensor) -> Tensor:
+        if self.fused is not None:
+            return self.fused(scores)
         return ops.softmax(scores, -1)
 
 
@@ -156,9 +175,14 @@ class Mlp(nn.Cell):
         self.act = activation or GELU()
         self.fc2 = Linear(hidden, channels)
         self.drop = Dropout(drop_rate)
+        self.bias_gelu: Any = kernels.BiasGelu() if device.has_kernels() and activation is None else None
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        if self.bias_gelu is not None and self.fc1.compute_type == ms.float32:
+            hidden = self.bias_gelu(self.fc1.multiply(x), self.fc1.bias)
+        else:
+            hidden = self.act(self.fc1(x))
+        return self.drop(self.fc2(self.drop(hidden)))
 
 
 def set_precision(net: nn.Cell, level: str, half: Optional[ms.dtype.Type]) -> None:

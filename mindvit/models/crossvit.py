@@ -107,12 +107,14 @@ def projection(inputs: int, outputs: int) -> nn.SequentialCell:
 class MultiScaleBlock(nn.Cell):
     """Transformer blocks in each branch, then one cross attention each way (section 3.3 of the paper).
 
-    widths, depths, heads: one number a branch; drop_paths: the rates of all of a branch's blocks, of both branches.
+    widths, tokens, heads: one number a branch; drop_paths: the rates of all of a branch's blocks, of both branches. The numbers of
+    tokens are told, as a graph that is exported for any batch can't derive them.
     """
 
-    def __init__(self, widths: Sequence[int], heads: Sequence[int], mlp_ratios: Sequence[float], drop_paths: Sequence[Sequence[float]],
-                 drop: float, attn_drop: float):
+    def __init__(self, widths: Sequence[int], tokens: Sequence[int], heads: Sequence[int], mlp_ratios: Sequence[float],
+                 drop_paths: Sequence[Sequence[float]], drop: float, attn_drop: float):
         super().__init__()
+        self.tokens = tuple(tokens)
         self.blocks = nn.CellList([
             nn.CellList([Block(width, SelfAttention(width, head, attn_drop, drop), ratio, LAYER_NORM_EPS, drop, rate) for rate in rates])
             for width, head, ratio, rates in zip(widths, heads, mlp_ratios, drop_paths)])
@@ -126,7 +128,7 @@ class MultiScaleBlock(nn.Cell):
         """(B*N, C) -> (B, N, C)."""
         for block in self.blocks[index]:
             rows = block(rows, batch, chances)
-        return rows.reshape(batch, -1, rows.shape[1])
+        return rows.reshape(-1, self.tokens[index], rows.shape[1])
 
     def fuse(self, index: int, own: Tensor, other: Tensor, chances: Optional[Tensor]) -> Tensor:
         """Tokens (B, N, C) of a branch and of the other one -> the branch's new class token (B, 1, C)."""
@@ -197,7 +199,8 @@ class CrossViT(Network):
         self.cls_token = ParameterTuple([_named(f"cls_token.{i}", (1, 1, width)) for i, width in enumerate(embed_dim)])
         self.pos_drop = Dropout(drop_rate)
         self.blocks = nn.CellList([
-            MultiScaleBlock(embed_dim, num_heads, mlp_ratio, rates, drop_rate, attn_drop_rate) for rates in drop_paths(drop_path_rate, depth)])
+            MultiScaleBlock(embed_dim, [grid ** 2 + 1 for grid in grids], num_heads, mlp_ratio, rates, drop_rate, attn_drop_rate)
+            for rates in drop_paths(drop_path_rate, depth)])
         self.norm = nn.CellList([LayerNorm(width, LAYER_NORM_EPS) for width in embed_dim])
         self.head = self.new_head(num_classes)
 
@@ -226,7 +229,7 @@ class CrossViT(Network):
         if x.shape[2] != self.sizes[index]:
             x = self.resize[index](x)
         patches = self.patch_embed[index](x)
-        patches = patches.reshape(batch, -1, patches.shape[1])
+        patches = patches.reshape(-1, self.grids[index] ** 2, patches.shape[1])
         cls = ops.broadcast_to(self.cls_token[index].astype(patches.dtype), (batch, 1, -1))
         tokens = self.pos_drop(ops.cat((cls, patches), 1) + self.pos_embed[index])
         return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)

@@ -31,6 +31,7 @@ class Network(nn.Cell):
     def __init__(self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None):
         super().__init__()
         self.num_classes = num_classes
+        self.model_name = ""  # in the registry
         self.feature_info = tuple(feature_info)
         self.default_indices = tuple(range(len(self.feature_info)) if default_indices is None else default_indices)
         self.stream_type = ms.float32
@@ -87,6 +88,7 @@ class Backbone(nn.Cell):
         if not indices or any(not -count <= index < count for index in indices):
             raise UserError(f"out_indices is {tuple(indices)}, but must name some of the {count} feature maps, 0 to {count - 1}")
         self.net = net
+        self.model_name = net.model_name
         self.out_indices = tuple(index % count for index in indices)
         self.feature_info = tuple(net.feature_info[index] for index in self.out_indices)
 

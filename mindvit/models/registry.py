@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
@@ -86,15 +87,20 @@ def model_config(name: str) -> dict[str, Any]:
 
 
 def create_model(name: str, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: Optional[float] = None, img_size: Any = None,
-                 features_only: bool = False, out_indices: Optional[Sequence[int]] = None, **overrides: Any) -> Union[Network, Backbone]:
+                 features_only: bool = False, out_indices: Optional[Sequence[int]] = None, pretrained: Union[None, bool, str, os.PathLike] = None,
+                 **overrides: Any) -> Union[Network, Backbone]:
     """A network by name or alias, freshly initialised; input (B, in_channels, H, W) float32, output (B, num_classes).
 
     drop_path_rate None means the paper's; img_size None means the variant's own. With features_only the output is a feature
     map (B, C, H', W') for each of out_indices (None: those that the authors' detectors take), described by `feature_info`.
+    pretrained: a file with its weights; all must fit (mindvit.load_weights can be told what may differ).
     `overrides` replace other arguments of the family's class (drop_rate, attn_drop_rate, embed_dim, ...). UserError for an
     unknown name or argument. "mindcv/NAME" is mindcv's network of that name, with mindcv's arguments.
     """
+    if pretrained is True:
+        raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained=FILE")
     if name.startswith(mindcv.THEIRS):
+        overrides.update({"checkpoint_path": str(pretrained)} if pretrained else {})
         return mindcv.create(name, num_classes=num_classes, in_channels=in_channels, drop_path_rate=drop_path_rate, img_size=img_size,
                              features_only=features_only or None, out_indices=out_indices, **overrides)
     entry = _entry(name)
@@ -111,4 +117,10 @@ def create_model(name: str, num_classes: int = 1000, in_channels: int = 3, drop_
     if out_indices is not None and not features_only:
         raise UserError("out_indices is given, but features_only is False: only feature maps can be chosen")
     net = entry.build(**{**config, **overrides})
-    return Backbone(net, out_indices) if features_only else net
+    net.model_name = entry.info.name
+    result = Backbone(net, out_indices) if features_only else net
+    if pretrained:
+        from mindvit.weights import load_weights  # which need not wait for networks to be known
+
+        load_weights(result, pretrained)
+    return result

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 import os
+import re
 from dataclasses import dataclass, field
-from typing import Mapping, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
 from mindvit.layers.resize import bicubic_matrix
-from mindvit.weights.readers import STATE, read_weights
+from mindvit.weights import names
+from mindvit.weights.readers import STATE, Arrays, Source, read
 
 POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
+STEM = "patch_embed."  # in the names of the convolutions that see the picture
+HEAD = "head."
 # buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of 2021 saved
 UNUSED = ("*.num_batches_tracked", "*.attn.biases", "*.attn.relative_position_index")
+HEADS = {1000: "ImageNet-1K", 21841: "ImageNet-22k", 21842: "ImageNet-22k", 21843: "ImageNet-21k", 11221: "ImageNet-21k-P", 10450: "ImageNet-21k-P"}
 
 
 class WeightsError(UserError):
@@ -30,7 +36,7 @@ class WeightsError(UserError):
 
 @dataclass
 class Report:
-    """Names by what happened to them."""
+    """Names, ours, by what happened to them; `notes` say where the weights came from."""
 
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
@@ -38,65 +44,196 @@ class Report:
     unexpected: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
+    transposed: list[str] = field(default_factory=list)
+    converted: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    origin: str = ""
 
     def __str__(self) -> str:
-        counts = [f"{len(self.loaded)} loaded"]
-        counts += [f"{len(names)} {what}: {_some(names)}" for what, names in (
-            ("resized", self.resized), ("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.differing),
-            ("of no use here", self.unused)) if names]
-        return "; ".join(counts)
+        parts = [*self.notes, f"{len(self.loaded)} loaded"]
+        parts += [f"{len(found)} {what}: {_some(found)}" for what, found in (
+            ("resized", self.resized), ("fitted to other input channels", self.adapted), ("renamed", self.renamed), ("transposed", self.transposed),
+            ("of another number type", self.converted), ("left at initial values", self.kept), ("missing", self.missing),
+            ("unexpected", self.unexpected), ("of another shape", self.differing), ("of no use here", self.unused)) if found]
+        return "; ".join(parts)
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON takes it; of what was simply loaded, the number."""
+        return {**dataclasses.asdict(self), "loaded": len(self.loaded)}
 
 
-def _some(names: Sequence[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+def _some(found: Sequence[str], count: int = 3) -> str:
+    return ", ".join(found[:count]) + (f" and {len(found) - count} more" if len(found) > count else "")
 
 
-def load_weights(net: nn.Cell, source: Union[str, os.PathLike, Mapping[str, np.ndarray]], may_differ: Sequence[str] = (), resize: bool = False) -> Report:
+@dataclass(frozen=True)
+class Wanted:
+    """What may differ between a file and the network.
+
+    may_differ: shell patterns of names that may be missing, unexpected or of another shape (such weights of the network keep their
+    values). new_head: the classifier keeps its initial values. resize: interpolate position embeddings of another grid.
+    adapt_channels: fit the first convolutions to another number of input channels. take: which set of weights of a training checkpoint.
+    """
+
+    may_differ: Sequence[str] = ()
+    resize: bool = False
+    new_head: bool = False
+    adapt_channels: bool = False
+    take: Optional[str] = None
+
+
+def load_weights(net: nn.Cell, source: Union[str, os.PathLike, Mapping[str, np.ndarray]], may_differ: Sequence[str] = (), resize: bool = False,
+                 new_head: bool = False, adapt_channels: bool = False, take: Optional[str] = None) -> Report:
     """Copy weights into `net` and say what was done.
 
-    source: a file (.ckpt, .safetensors, .npz) or a mapping of name to array; names and layouts are those of the authors' PyTorch
-    release. may_differ: shell patterns of names that may be missing, unexpected or of another shape (such weights of the
-    network keep their values). resize: interpolate position embeddings of another grid. WeightsError, with nothing
-    changed, if anything else differs.
+    source: a file of any format and origin that is known (see docs/weights.md), or a mapping of name to array. The other arguments
+    are those of Wanted. WeightsError, with nothing changed, if anything else differs.
     """
-    if isinstance(source, Mapping):
-        arrays, origin = dict(source), "the given weights"
-    else:
-        arrays, meta = read_weights(source)
-        origin = str(source) + (f" (model {meta['model']})" if "model" in meta else "")
-    report, values = Report(), {}
-    report.unused = [name for name in arrays if any(fnmatch.fnmatch(name, pattern) for pattern in UNUSED)]
-    arrays = {name: value for name, value in arrays.items() if not name.startswith(STATE) and name not in set(report.unused)}
-    for parameter in net.get_parameters():
-        name = parameter.name
-        if name not in arrays:
-            report.missing.append(name)
-            continue
-        value = np.asarray(arrays.pop(name))
-        if value.shape != parameter.shape and resize and name.startswith(POSITION):
-            value = resize_position(value, parameter.shape)
-            report.resized.append(name)
-        if value.shape != parameter.shape:
-            report.differing.append(f"{name} {value.shape} instead of {parameter.shape}")
-            continue
-        values[name] = value
-    report.unexpected = sorted(arrays)
-    report.loaded = [name for name in values if name not in report.resized]
-    _refuse(report, origin, may_differ)
+    wanted = Wanted(may_differ, resize, new_head, adapt_channels, take)
+    content = Source(dict(source), {}, "") if isinstance(source, Mapping) else read(source, take)
+    where = "the given weights" if isinstance(source, Mapping) else str(source)
+    report, values = fitted(net, content, where, wanted)
     for parameter in net.get_parameters():
         if parameter.name in values:
             parameter.set_data(Tensor(values[parameter.name].astype(np.float32), parameter.dtype))
     return report
 
 
-def _refuse(report: Report, origin: str, may_differ: Sequence[str]) -> None:
-    def unforeseen(names: list[str]) -> list[str]:
-        return [name for name in names if not any(fnmatch.fnmatch(name.split(" ")[0], pattern) for pattern in may_differ)]
+def fitted(net: nn.Cell, content: Source, where: str, wanted: Wanted) -> tuple[Report, Arrays]:
+    """The values for the network's parameters out of what a file holds; the network stays as it is."""
+    report = Report()
+    arrays, absent, wide = _ours(net, content, where, report)
+    parameters = {parameter.name: parameter.shape for parameter in net.get_parameters()}
+    body = getattr(net, "net", net)  # of a Backbone, whose feature maps don't pass through the last norm
+    headless = getattr(body, "num_classes", None) == 0
+    may_lack = [*(["norm.*"] if body is not net else []), *(absent if wanted.new_head else [])]
+    report.unused += [name for name in arrays if name.startswith(HEAD) and (wanted.new_head or headless) and name not in parameters]
+    arrays = {name: value for name, value in arrays.items() if name not in set(report.unused)}
+    values: Arrays = {}
+    for name, shape in parameters.items():
+        value = arrays.pop(name, None)
+        if (wanted.new_head and name.startswith(HEAD)) or (value is None and _matches(name, may_lack)):
+            report.kept.append(name)
+        elif value is None:
+            report.missing.append(name)
+        else:
+            _fit(name, value, shape, wanted, report, values)
+    report.unexpected = sorted(arrays)
+    report.loaded = [name for name in values if name not in {*report.resized, *report.adapted}]
+    kinds = {name: "bfloat16" if name in wide else str(value.dtype) for name, value in values.items()}
+    report.converted = [f"{name} {kind}" for name, kind in kinds.items() if kind != "float32"]
+    _refuse(report, where, content, net, wanted)
+    return report, values
 
-    wrong = Report(report.loaded, report.resized, unforeseen(report.missing), unforeseen(report.unexpected), unforeseen(report.differing))
-    if wrong.missing or wrong.unexpected or wrong.differing:
-        hint = " (resize=True interpolates position embeddings)" if any(name.startswith(POSITION) for name in wrong.differing) else ""
-        raise WeightsError(f"{origin} doesn't fit the network: {wrong}{hint}; may_differ names what may", report)
+
+def _ours(net: nn.Cell, content: Source, where: str, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
+    """The arrays under our names, without what no network needs; what the origin never has; and what was stored as bfloat16.
+
+    UserError for another family's weights, or such as can't be taken.
+    """
+    arrays = {name: value for name, value in content.arrays.items() if not name.startswith(STATE)}
+    origin = names.recognise(arrays)
+    own = names.recognise(parameter.name for parameter in net.get_parameters())
+    wide = set(content.widened)
+    absent: tuple[str, ...] = ()
+    if origin is not None and own is not None and own.name == names.OFFICIAL:
+        _check_origin(origin, own, net, where)
+        translation = names.inwards(arrays, origin)
+        if wide:
+            wide = {name for name, marks in names.inwards({name: np.full(3, name in wide) for name in arrays}, origin).arrays.items() if marks.any()}
+        arrays, report.renamed, report.transposed = translation.arrays, translation.renamed, translation.transposed
+        report.origin, absent = origin.name, origin.absent
+        if origin.name != names.OFFICIAL:
+            report.notes.append(f"names of {origin.who}")
+    others = set(content.arrays) if absent else frozenset()  # of a detector, what wasn't renamed is no part of the backbone
+    report.unused = [*(name for name in arrays if name in others or _matches(name, UNUSED)), *content.ignored]
+    if content.taken or content.others:
+        report.notes.append(f"taken: {content.taken}" + (f" (also there: {', '.join(content.others)})" if content.others else ""))
+    stored_as = content.meta.get("model")
+    if stored_as and stored_as != (getattr(net, "model_name", "") or stored_as):
+        report.notes.append(f"saved as {stored_as}")
+    return {name: value for name, value in arrays.items() if name not in set(report.unused)}, absent, wide
+
+
+def _check_origin(origin: names.Origin, own: names.Origin, net: nn.Cell, where: str) -> None:
+    if origin.refused:
+        raise UserError(f"{where} has {origin.who}'s weights of {names.FAMILIES[origin.family]}. {origin.refused}")
+    if origin.family != own.family:
+        raise UserError(f"{where} has weights of {names.FAMILIES[origin.family]} (names of {origin.who}), but the network is {_called(net, own.family)}")
+
+
+def _called(net: nn.Cell, family: str) -> str:
+    return getattr(net, "model_name", "") or f"a {names.FAMILIES[family]}"
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name.split(" ")[0], pattern) for pattern in patterns)
+
+
+def _fit(name: str, value: np.ndarray, shape: tuple[int, ...], wanted: Wanted, report: Report, values: Arrays) -> None:
+    if value.shape != shape and wanted.resize and name.startswith(POSITION):
+        value = resize_position(value, shape)
+        report.resized.append(name)
+    elif wanted.adapt_channels and _has_other_channels(name, value.shape, shape):
+        value = with_channels(value, shape[1])
+        report.adapted.append(name)
+    if value.shape != shape:
+        report.differing.append(f"{name} {value.shape} instead of {shape}")
+    else:
+        values[name] = value
+
+
+def _has_other_channels(name: str, there: tuple[int, ...], here: tuple[int, ...]) -> bool:
+    return STEM in name and len(there) == 4 and there != here and there[:1] + there[2:] == here[:1] + here[2:]
+
+
+def _refuse(report: Report, where: str, content: Source, net: nn.Cell, wanted: Wanted) -> None:
+    missing, unexpected, differing = ([name for name in found if not _matches(name, wanted.may_differ)]
+                                      for found in (report.missing, report.unexpected, report.differing))
+    wrong = Report(report.loaded, report.resized, missing, unexpected, differing, notes=report.notes)
+    if not (wrong.missing or wrong.unexpected or wrong.differing):
+        return
+    stored_as, called = content.meta.get("model"), getattr(net, "model_name", "")
+    if stored_as and called and stored_as != called:
+        where = f"{where} is a mindvit file of {stored_as}, but the network is {called}: it"
+    elif stored_as:
+        where = f"{where} (model {stored_as})"
+    raise WeightsError(f"{where} doesn't fit the network: {wrong}{_hint(wrong)}; may_differ names what may", report)
+
+
+def _hint(wrong: Report) -> str:
+    """What could be asked for so that the weights fit."""
+    hints: dict[str, None] = {}  # each once
+    for name, there, here in map(_shapes_in, wrong.differing):
+        if name.startswith(POSITION) and there[0::2] == here[0::2]:
+            hints["resize=True (--resize) interpolates position embeddings"] = None
+        elif name.startswith(HEAD) and there[1:] == here[1:]:
+            whose = f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
+            hints[f"the file's head has {there[0]} classes{whose}: new_head=True (--new_head) leaves the network's untrained, "
+                  f"num_classes={there[0]} takes it"] = None
+        elif _has_other_channels(name, there, here):
+            hints["adapt_channels=True fits the first convolutions to other input channels"] = None
+    if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
+        hints["new_head=True (--new_head) leaves the head untrained, features_only=True needs none"] = None
+    return f" ({'; '.join(hints)})" if hints else ""
+
+
+def _shapes_in(text: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """Name and both shapes of an entry of Report.differing."""
+    name, shapes = text.split(" ", 1)
+    there, here = (tuple(map(int, re.findall(r"\d+", shape))) for shape in shapes.split(" instead of "))
+    return name, there, here
+
+
+def with_channels(value: np.ndarray, channels: int) -> np.ndarray:
+    """A convolution's weights (O, I, k, k) for another number of input channels: their sum for one, else copies in turn, scaled by old / new."""
+    if channels == 1:
+        return np.asarray(value.sum(1, keepdims=True))
+    inputs = value.shape[1]
+    return np.asarray((value[:, np.arange(channels) % inputs] * (inputs / channels)).astype(value.dtype))
 
 
 def resize_position(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

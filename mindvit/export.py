@@ -1,0 +1,134 @@
+"""Networks as files that run without this package, each loaded again and compared with the network before it is called done."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, Optional, Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindvit.errors import UserError
+from mindvit.weights.readers import quiet
+
+FORMATS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
+TOLERANCE = 1e-4  # of max(1, the largest logit)
+NEEDED = "pip install onnx onnxruntime"
+
+
+class ExportError(UserError):
+    """A file that doesn't compute what the network does, or can't be written; nothing of it is left."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file, the batches it was tried with, and the worst deviation from the network, relative to max(1, the largest output)."""
+
+    path: Path
+    batches: tuple[int, ...]
+    deviation: float
+
+    def __str__(self) -> str:
+        return f"{self.path}: loaded again, batch {' and '.join(map(str, self.batches))}: within {self.deviation:.1e} of the network"
+
+
+def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch: Optional[int]) -> Exported:
+    """Write `net` for pictures (batch, channels, size, size), any batch if it is None, load the file again and compare.
+
+    UserError if the network can't be written; ExportError, and no file, if what was written differs.
+    """
+    check(form, path)
+    load = _session if form == "ONNX" else _graph_cell
+    net.set_train(False)
+    batches = (batch,) if batch else (1, 3, 4)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        written = Path(folder) / path.name
+        _write(net, (batch, channels, size, size), form, written)
+        run = load(written)
+        deviation = _deviation(net, run, batches, (channels, size, size), batch or 2)
+        if not deviation < TOLERANCE:
+            raise ExportError(f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance {TOLERANCE:.0e})")
+        written.replace(path)
+    return Exported(path, batches, deviation)
+
+
+def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path) -> None:
+    mindir = path.with_suffix(".mindir")
+    try:
+        with quiet():
+            ms.export(net, Tensor(shape=shape, dtype=ms.float32), file_name=str(mindir.with_suffix("")), file_format="MINDIR")
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ExportError(f"{path.name}: MindSpore can't export this network: {str(error).splitlines()[0]}") from None
+    whole = mindir if mindir.exists() else mindir.with_name(f"{mindir.stem}_graph.mindir")  # above 1 GB the weights go to files of their own
+    if form == "ONNX":
+        import onnx
+
+        from mindvit.onnx_graph import to_onnx
+
+        onnx.save(to_onnx(whole, {item.name: item.asnumpy() for item in net.get_parameters()}), str(path))
+    elif whole != mindir:
+        raise ExportError(f"{path.name}: above 1 GB MindSpore writes several files, which this command doesn't (--format ONNX writes one)")
+
+
+def _graph_cell(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    cell = nn.GraphCell(ms.load(str(path)))
+    return lambda images: np.asarray(cell(Tensor(images)).asnumpy())
+
+
+def _session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import onnxruntime
+
+    with _errors_of_onnx(path):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with _errors_of_onnx(path):
+            return np.asarray(session.run(None, {name: images})[0])
+
+    return run
+
+
+@contextlib.contextmanager
+def _errors_of_onnx(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime's have no common class but this
+        raise ExportError(f"{path.name}: not written: onnxruntime can't run it: {(str(error).splitlines() or [''])[0]}") from None
+
+
+def check(form: str, path: Path) -> None:
+    """UserError for a format, a file or a folder that can't be written."""
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: accepted are {', '.join(FORMATS)}")
+    if path.suffix != FORMATS[form]:
+        raise UserError(f"--out {path}: a file of format {form} must have a name in {FORMATS[form]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"--out {path}: can't be written: {error.strerror}") from None
+    for name in ("onnx", "onnxruntime") if form == "ONNX" else ():
+        try:
+            __import__(name)
+        except ImportError:
+            raise UserError(f"--format ONNX needs the package {name}, which is not installed: {NEEDED}") from None
+
+
+def _deviation(net: nn.Cell, run: Callable[[np.ndarray], Any], batches: Sequence[int], picture: tuple[int, ...], step: int) -> float:
+    """Worst of what the file gives for the first pictures, in each of `batches`, from the network's, `step` pictures at once: it is compiled for one batch."""
+    images = np.random.default_rng(0).standard_normal((max(batches), *picture)).astype(np.float32)
+    expected = np.concatenate([net(Tensor(images[first:first + step])).asnumpy() for first in range(0, len(images), step)])
+    worst = 0.0
+    for count in batches:
+        found = run(images[:count])
+        if found.shape != expected[:count].shape or not np.isfinite(found).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(found - expected[:count]).max() / max(1.0, np.abs(expected).max())))
+    return worst
