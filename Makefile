@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.9 python3; d
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
-.PHONY: quickstart test test-oldest test-interop lint goldens docs clean
+.PHONY: quickstart test test-oldest test-interop lint goldens docs site notebook clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
@@ -38,6 +38,7 @@ test-interop: $(VENV)/ready-for-tests
 lint: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/python scripts/write_docs.py --check
+	$(BIN)/mkdocs build --quiet --strict
 	$(BIN)/mypy
 	$(BIN)/pylint --disable=all --enable=similarities --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y mindvit tests *.py
 
@@ -51,12 +52,20 @@ $(VENV)/ready: requirements.txt
 	@$(PIP) install -r requirements.txt
 	@touch $@
 
-$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt $(VENV)/ready
+$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt requirements-docs.txt $(VENV)/ready
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
 
 docs: $(VENV)/ready
 	$(BIN)/python scripts/write_docs.py
 
+# build/site/index.html
+site: $(VENV)/ready-for-tests docs
+	$(BIN)/mkdocs build --quiet --strict
+
+# the notebook with what it prints and draws
+notebook: $(VENV)/ready-for-tests
+	$(BIN)/python scripts/run_notebook.py docs/notebook.ipynb
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop build runs .pytest_cache .mypy_cache .ruff_cache
