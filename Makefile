@@ -68,4 +68,4 @@ notebook: $(VENV)/ready-for-tests
 	$(BIN)/python scripts/run_notebook.py docs/notebook.ipynb
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop build runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop build runs .cache .pytest_cache .mypy_cache .ruff_cache

@@ -93,8 +93,9 @@ def errata_crossvit() -> str:
 def digits(name: str) -> str:
     """What a family's digits recipe reached in the run that was kept."""
     row = json.loads((ROOT / "results" / "digits" / f"{name}.json").read_text(encoding="utf-8"))
+    machine = f"{row['machine']}, MindSpore {row['mindspore']}, {row['date']}"
     return ("| recipe | network | input | epochs | top-1 | machine |\n|---|---|---|---|---|---|\n"
-            f"| `{row['recipe']}` | `{row['model']}` | {row['resolution']} | {row['epochs']} | {row['acc@top1']:.2f} | {row['machine']}, MindSpore {row['mindspore']}, {row['date']} |")
+            f"| `{row['recipe']}` | `{row['model']}` | {row['resolution']} | {row['epochs']} | {row['acc@top1']:.2f} | {machine} |")
 
 
 def keys() -> str:

@@ -1,4 +1,4 @@
-"""Every command, every piece of Python and every recipe in README and docs does what it says; scripts/docs_commands.py lists them, docs/commands.md is that list."""
+"""Every command, every piece of Python and every recipe in README and docs does what it says; docs/commands.md lists them."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_training_is_tried(text: str, place: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("text", pieces("python"))
-def test_a_piece_of_python_runs(text: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_piece_of_python_runs(text: str, place: Path, uncompiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Line by line; where a line's comment is a value, it is that line's."""
     monkeypatch.chdir(place)
     if "Predictor" not in text:
