@@ -1,6 +1,6 @@
 """The commands and pieces of Python in README and docs, and what the tests do with each.
 
-python scripts/docs_commands.py prints them as a table; tests/test_docs.py does what the table says.
+python scripts/docs_commands.py prints them; tests/test_docs.py does what the list says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LIST = "commands.md"  # the page that holds the table itself
+LIST = "commands.md"  # the page that holds the list itself
 NPU = "<!-- needs: npu -->"
 FENCE = re.compile(r"^(?P<mark><!-- needs: npu -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"^ {4,}(?:\$ )?(?:python|make|msrun|pip) ", re.MULTILINE)
@@ -88,15 +88,19 @@ def commands() -> list[Command]:
     return found
 
 
-def table() -> str:
-    """All commands and what is done with them, in Markdown."""
-    lines = ["| page | command | checked by |", "|---|---|---|"]
-    for item in commands():
-        shown = item.text if item.language == "bash" else f"{item.language}: {item.text.strip().splitlines()[0]} ..."
-        lines.append(f"| [{item.page}]({item.page if item.page != 'README.md' else '../README.md'}) | `{shown.replace('|', chr(92) + '|')}` "
-                     f"| {'needs an NPU; ' if item.npu else ''}{item.how} |")
-    return "\n".join(lines)
+def listing() -> str:
+    """All commands and what is done with them, page by page, in Markdown."""
+    lines: list[str] = []
+    found = commands()
+    for page in dict.fromkeys(item.page for item in found):
+        lines += [f"## {page}", ""]
+        for item in found:
+            if item.page == page:
+                shown = item.text if item.language == "bash" else f"{item.language}: {item.text.strip().splitlines()[0]} ..."
+                lines.append(f"- `{shown}`<br>{'needs NPUs; ' if item.npu else ''}{item.how}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 if __name__ == "__main__":
-    print(table())
+    print(listing())

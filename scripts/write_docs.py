@@ -37,9 +37,9 @@ def weights(info: ModelInfo) -> str:
     """Where the authors' weights of a network are, as a link."""
     where = info.source.split()[-1]
     if info.family == "crossvit":
-        return f"[{where.split('/')[-1]}](https://github.com/IBM/CrossViT/releases/download/{where})"
+        return f"[download](https://github.com/IBM/CrossViT/releases/download/{where})"
     if info.family == "xcit":
-        return f"[{where}](https://dl.fbaipublicfiles.com/xcit/{where})"
+        return f"[download](https://dl.fbaipublicfiles.com/xcit/{where})"
     if info.family == "cvt":
         name = published()[info.name]["also_called"]["huggingface"]
         return f"[microsoft/{name}](https://huggingface.co/microsoft/{name})"
@@ -49,7 +49,7 @@ def weights(info: ModelInfo) -> str:
 def family(name: str) -> str:
     """A family's networks: facts, published accuracy and, where timm measured it, the row there, recipe, weights."""
     by_timm = name in ("crossvit", "xcit")
-    columns = ["name", "parameters (M)", "multiply-adds (G)", "input", "top-1", "top-5", *["row in timm"] * by_timm, "recipe", "weights"]
+    columns = ["name", "parameters (M)", "multiply-adds (G)", "input", "top-1", "top-5", "weights", "recipe", *["row in timm"] * by_timm]
     lines = [columns, ["---"] * len(columns)]
     for info in (model_info(model) for model in list_models()):
         if info.family == name:
@@ -57,7 +57,7 @@ def family(name: str) -> str:
             assert (ROOT / recipe).exists(), recipe
             row = info.accuracy_source.partition("timm results-imagenet.csv, ")[2]
             lines.append([f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.2f}", str(info.input_size), f"{info.acc1:.2f}",
-                          "-" if info.acc5 is None else f"{info.acc5:.2f}", *[f"`{row}`"] * by_timm, f"`{recipe}`", weights(info)])
+                          "-" if info.acc5 is None else f"{info.acc5:.2f}", weights(info), f"`{recipe.name}`", *[f"`{row}`"] * by_timm])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -133,7 +133,7 @@ def census() -> str:
 ROW_COLUMNS = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5")
 AUTHORS_TOP1 = {"xcit_medium_24_p16_224_distill": 84.3, "xcit_medium_24_p16_384_distill": 85.4}  # README of facebookresearch/xcit
 FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
-PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens, "census": census, "commands": docs_commands.table,
+PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens, "census": census, "commands": docs_commands.listing,
          "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
          **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]}}
 

@@ -94,6 +94,8 @@ def place(zoo: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("place")
     for name in ("configs", *(path.name for path in ROOT.glob("requirements*.txt"))):
         (here / name).symlink_to(ROOT / name)
+    (here / "docs").mkdir()
+    (here / "docs" / "pictures").symlink_to(ROOT / "docs" / "pictures")
     (here / "results").mkdir()
     (here / "results" / "goldens.md").symlink_to(ROOT / "results" / "goldens.md")
     make_data_dir(here / "DIR", classes=CLASSES, train=2, val=2)
