@@ -16,6 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from mindvit import kernels
 from mindvit.errors import UserError
 from mindvit.layers.basic import Softmax
 from mindvit.layers.conv import Conv2d
@@ -86,7 +87,7 @@ def record_attention(net: nn.Cell, only: str = "") -> Iterator[Weights]:
         ms.set_context(mode=ms.PYNATIVE_MODE)
         net.set_train(False)
         for name, cell in net.cells_and_names():
-            if isinstance(cell, Softmax) and name.startswith(only):
+            if isinstance(cell, (Softmax, *kernels.WITH_WEIGHTS)) and name.startswith(only):
                 handles.append(cell.register_forward_hook(_keeper(found, name.rsplit(".", 1)[0])))
         yield found
     finally:
@@ -96,9 +97,9 @@ def record_attention(net: nn.Cell, only: str = "") -> Iterator[Weights]:
         ms.set_context(mode=mode)
 
 
-def _keeper(found: Weights, name: str) -> Callable[[Any, Any, Tensor], None]:
-    def keep(cell: Any, inputs: Any, output: Tensor) -> None:
-        found[name] = output.asnumpy()
+def _keeper(found: Weights, name: str) -> Callable[[Any, Any, Any], None]:
+    def keep(cell: Any, inputs: Any, output: Any) -> None:
+        found[name] = (output[1] if isinstance(output, tuple) else output).asnumpy()
 
     return keep
 

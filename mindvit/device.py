@@ -75,7 +75,12 @@ def convolution_is_slow() -> bool:
 
 def has_kernels() -> bool:
     """Whether cells may use our own kernels (mindvit.kernels): on CPUs where they could be built."""
-    return ms.get_context("device_target") == "CPU" and kernels.library() is not None
+    return ms.get_context("device_target") == "CPU" and kernels.wanted() and kernels.library() is not None
+
+
+def has_attention_kernels() -> bool:
+    """Whether cells may use our own attention, which the framework's matrix product must be found for."""
+    return has_kernels() and kernels.has_products()
 
 
 def broadcasting_is_slow() -> bool:

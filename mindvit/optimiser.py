@@ -28,13 +28,11 @@ def _half_square_sum(gradient):  # type: ignore[no-untyped-def]
     return ops.square(gradient.reshape(gradient.shape[0], -1)).sum(1).sum() / 2
 
 
-@adamw_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
-def _adamw_update(adam, power1, power2, lr, beta1, beta2, eps, decay, rate, weight, moment1, moment2, gradient):  # type: ignore[no-untyped-def]
+@adamw_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
+def _adamw_update(adam, lr, unit, beta1, beta2, eps, decay, rate, weight, moment1, moment2, gradient):  # type: ignore[no-untyped-def]
     if rate != 1:
         lr = lr * rate
-    if decay:
-        gradient = ops.depend(gradient, ops.assign(weight, weight * (1 - lr * decay)))
-    return ops.depend(True, adam(weight, moment1, moment2, power1, power2, lr, beta1, beta2, eps, gradient))
+    return ops.depend(True, adam(weight, moment1, moment2, lr, beta1, beta2, eps, unit * decay, gradient))
 
 
 @lamb_update.register("Tensor", "Tensor", "Tensor", "Number", "Number", "Number", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
@@ -90,21 +88,21 @@ class Moments(Optimiser):
 
 
 class AdamW(Moments):
-    """AdamW (Loshchilov & Hutter 2019) in PyTorch's form, with the framework's fused Adam operator.
+    """AdamW (Loshchilov & Hutter 2019) in PyTorch's form, with the framework's fused operator AdamWeightDecay.
 
-    That operator divides by sqrt(v) + eps with bias corrections folded into the rate; PyTorch's eps stands beside the
-    corrected sqrt(v / (1 - beta2^t)), hence the eps given here is eps * sqrt(1 - beta2^t).
+    That operator is w -= lr (m / (sqrt(v) + eps) + decay w), without bias corrections. With c1 = 1 - beta1^t and c2 = 1 - beta2^t
+    PyTorch's w -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay w) is the same with lr sqrt(c2) / c1, eps sqrt(c2), decay c1 / sqrt(c2).
     """
 
     def __init__(self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], betas: tuple[float, float], eps: float):
         super().__init__(weights, decay, rates, betas, eps)
-        self.adam = ops.Adam()
+        self.adam = ops.AdamWeightDecay()
 
     def construct(self, gradients: Gradients, lr: Tensor) -> Tensor:
         count = self.count + 1
-        power1, power2 = ops.pow(self.beta1, count), ops.pow(self.beta2, count)
-        eps = self.eps * ops.sqrt(1 - power2)
-        step = ops.partial(adamw_update, self.adam, power1, power2, lr, self.beta1, self.beta2, eps)
+        root = ops.sqrt(1 - ops.pow(self.beta2, count))
+        unit = (1 - ops.pow(self.beta1, count)) / root
+        step = ops.partial(adamw_update, self.adam, lr / unit, unit, self.beta1, self.beta2, self.eps * root)
         done = self.map(step, self.decay, self.rates, self.weights, self.moment1, self.moment2, gradients)
         return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
 

@@ -34,7 +34,9 @@ class Nano(Network):
     def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
         batch = x.shape[0]
         y = self.first(x.reshape(batch, -1))
-        if self.bn.channels_first:
+        if self.bn.fused is not None:
+            y = self.bn(y.reshape(batch, 1, 1, WIDTH)).reshape(batch, WIDTH)
+        elif self.bn.channels_first:
             y = self.bn(y.transpose(1, 0).reshape(WIDTH, batch, 1, 1)).reshape(WIDTH, batch).transpose(1, 0)
         else:
             y = self.bn(y.reshape(batch, WIDTH, 1, 1)).reshape(batch, WIDTH)

@@ -5,6 +5,8 @@ Only mindvit.device decides whether they are used; every cell has the same resul
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import os
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -49,6 +51,24 @@ def build(compiler: str, folder: Path) -> Path:
     return path
 
 
+_wanted = [True]
+
+
+def wanted() -> bool:
+    """Whether networks that are built now may use kernels."""
+    return _wanted[-1]
+
+
+@contextlib.contextmanager
+def left_out() -> Iterator[None]:
+    """Networks that are built inside do without: for files that other machines read."""
+    _wanted.append(False)
+    try:
+        yield
+    finally:
+        _wanted.pop()
+
+
 @functools.cache
 def library() -> Optional[str]:
     """The built library, or None, said once on stderr with the reason, where there can be none."""
@@ -66,6 +86,13 @@ def library() -> Optional[str]:
             reason = f"{error.filename or compiler}: {error.strerror}"
     print(f"warning: mindvit's CPU kernels are left out, training is slower: {reason} ({SWITCH}=0 silences this)", file=sys.stderr, flush=True)
     return None
+
+
+@functools.cache
+def has_products() -> bool:
+    """Whether the library found the framework's matrix product, which the attention kernels are made of."""
+    path = library()
+    return path is not None and bool(ctypes.CDLL(path).HasGemm())
 
 
 def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1) -> ops.Custom:
@@ -89,13 +116,13 @@ class Gelu(nn.Cell):
         return (self.backward(x, gradient),)
 
 
-class BiasGelu(nn.Cell):
-    """GELU(x + bias). x: (M, C), bias: (C,), float32."""
+class BiasActivation(nn.Cell):
+    """An activation of x + bias: BiasGelu or BiasQuickGelu, x sigmoid(1.702 x). x: (M, C), bias: (C,), float32."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.forward = kernel("BiasGelu", _like_first)
-        self.backward = kernel("BiasGeluGrad", _first_and_second, 2)
+        self.forward = kernel(name, _like_first)
+        self.backward = kernel(f"{name}Grad", _first_and_second, 2)
 
     def construct(self, x: Tensor, bias: Tensor) -> Tensor:
         return self.forward(x, bias)
@@ -140,6 +167,141 @@ class LayerNorm(nn.Cell):
     def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of x, weight and bias."""
         return self.backward(x, weight, out[1], out[2], gradients[0])
+
+
+class Attention(nn.Cell):
+    """softmax(scale q k^T + bias) v in `heads` heads. qkv: (B, N, 3C), bias: (groups, heads, N, N), where sample b has group b % groups.
+
+    Outputs: (B, N, C), and the weights (B, heads, N, N).
+    """
+
+    def __init__(self, heads: int, scale: float) -> None:
+        super().__init__()
+        self.scale = Tensor([scale], ms.float32)
+        self.forward = kernel("Attention", lambda qkv, *_: ([*qkv[:2], qkv[2] // 3], [qkv[0], heads, qkv[1], qkv[1]]), 2)
+        self.backward = kernel("AttentionGrad", _like_first)
+
+    def construct(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(qkv, self.scale)
+
+    def bprop(self, qkv: Tensor, out: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Gradient of qkv."""
+        return (self.backward(qkv, self.scale, out[1], gradients[0]),)
+
+
+class BiasedAttention(nn.Cell):
+    """Attention with a bias on the scores, (groups, heads, N, N), where sample b has group b % groups."""
+
+    def __init__(self, heads: int, scale: float) -> None:
+        super().__init__()
+        self.scale = Tensor([scale], ms.float32)
+        self.forward = kernel("BiasedAttention", lambda qkv, *_: ([*qkv[:2], qkv[2] // 3], [qkv[0], heads, qkv[1], qkv[1]]), 2)
+        self.backward = kernel("BiasedAttentionGrad", lambda qkv, scale, bias, *_: (qkv, bias), 2)
+
+    def construct(self, qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(qkv, self.scale, bias)
+
+    def bprop(self, qkv: Tensor, bias: Tensor, out: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of qkv and bias."""
+        return self.backward(qkv, self.scale, bias, out[1], gradients[0])
+
+
+class MixedAttention(nn.Cell):
+    """Attention of q (B, M, C) to k and v (B, N, C). Outputs: (B, M, C), and the weights (B, heads, M, N)."""
+
+    def __init__(self, heads: int, scale: float) -> None:
+        super().__init__()
+        self.scale = Tensor([scale], ms.float32)
+        self.forward = kernel("MixedAttention", lambda q, k, *_: (q, [q[0], heads, q[1], k[1]]), 2)
+        self.backward = kernel("MixedAttentionGrad", lambda q, k, v, *_: (q, k, v), 3)
+
+    def construct(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(q, k, v, self.scale)
+
+    def bprop(self, q: Tensor, k: Tensor, v: Tensor, out: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of q, k and v."""
+        return self.backward(q, k, v, self.scale, out[1], gradients[0])
+
+
+class CrossCovariance(nn.Cell):
+    """XCiT's attention among channels. qkv: (B, N, 3C), temperature: (heads, 1, 1). Outputs: (B, N, C), the weights (B, heads, d, d), two for the gradient."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = Tensor([eps], ms.float32)
+        self.forward = kernel("CrossCovariance", _cross_covariance, 4)
+        self.backward = kernel("CrossCovarianceGrad", _first_and_second, 2)
+
+    def construct(self, qkv: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.forward(qkv, temperature, self.eps)
+
+    def bprop(self, qkv: Tensor, temperature: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of qkv and temperature."""
+        return self.backward(qkv, temperature, self.eps, out[1], out[2], out[3], gradients[0])
+
+
+class Depthwise(nn.Cell):
+    """3x3 convolution of every channel by itself, padding 1, stride 1 or 2. x: (B, H, W, C), weight: (C, 1, 3, 3), bias: (C,)."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.forward = kernel("Depthwise", lambda x, *_: [x[0], (x[1] - 1) // stride + 1, (x[2] - 1) // stride + 1, x[3]])
+        self.backward = kernel("DepthwiseGrad", lambda x, weight, dy: (x, weight, [x[3]]), 3)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(x, weight, bias)
+
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x, weight and bias."""
+        return self.backward(x, weight, gradient)
+
+
+class Columns(nn.Cell):
+    """What lies under a convolution's kernel at each place. x: (B, H, W, I) -> (B, H', W', k*k*I), the input's channels innermost."""
+
+    def __init__(self, size: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.geometry = Tensor([size, stride, padding], ms.float32)
+
+        def shapes(x: Any, *_: Any) -> Any:
+            return [x[0], *((side + 2 * padding - size) // stride + 1 for side in x[1:3]), size * size * x[3]]
+
+        self.forward = kernel("Columns", shapes)
+        self.backward = kernel("ColumnsGrad", lambda gradient, geometry, x: x)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x, self.geometry)
+
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradient of x."""
+        return (self.backward(gradient, self.geometry, x),)
+
+
+class BatchNorm(nn.Cell):
+    """Normalises channels, the last axis, by the batch's own mean and (biased) variance. Outputs: the result, mean (C,) and variance (C,)."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = Tensor([eps], ms.float32)
+        self.forward = kernel("BatchNormForward", lambda x, weight, *_: (x, weight, weight), 3)
+        self.backward = kernel("BatchNormGrad", _first_and_twice_second, 3)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.forward(x, weight, bias, self.eps)
+
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of x, weight and bias."""
+        return self.backward(x, weight, self.eps, out[1], out[2], gradients[0])
+
+
+WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, CrossCovariance)  # cells whose second output is attention's weights
+
+
+def _cross_covariance(qkv: Any, temperature: Any, *_: Any) -> Any:
+    batch, tokens = qkv[:2]
+    channels, heads = qkv[2] // 3, temperature[0]
+    depth = channels // heads
+    return [batch, tokens, channels], [batch, heads, depth, depth], [batch, heads, depth, depth], [batch, heads, 2, depth]
 
 
 def _like_first(first: Any, *_: Any) -> Any:

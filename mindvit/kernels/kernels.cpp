@@ -120,8 +120,8 @@ void Rows(int64_t rows, int64_t width, const Body &body) {
 // ---- functions ----
 
 // exp within 2 ulp; 0 below -87.3. NaN stays NaN.
-inline float Exp(float x) {
-  x = x < -87.3f ? -87.3f : x;
+inline float Exp(float value) {
+  float x = value < -87.3f ? -87.3f : value;
   x = x > 88.3f ? 88.3f : x;
   const float n = std::nearbyint(x * 1.44269504f);
   float r = x - n * 0.693359375f;
@@ -136,7 +136,7 @@ inline float Exp(float x) {
   const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
   float power;
   std::memcpy(&power, &bits, sizeof(power));
-  return p * power;
+  return value < -87.3f ? 0.0f : p * power;
 }
 
 // Phi(x), the normal distribution function, given e = exp(-x^2 / 2). Phi(-|x|) = erfc(|x| / sqrt 2) / 2 with the Chebyshev fit of Numerical Recipes
@@ -198,24 +198,35 @@ constexpr int64_t kBlock = 64;  // rows whose sum is taken by itself, so that lo
 #define IN(i) static_cast<const float *>(params[i])
 #define OUT(i) static_cast<float *>(params[i])
 
-// ---- GELU(x + bias): x (M, C), bias (C,) -> y (M, C) ----
+// ---- activation(x + bias): x (M, C), bias (C,) -> y (M, C) ----
 
-KERNEL(BiasGelu) {
-  const float *x = IN(0), *bias = IN(1);
-  float *y = OUT(2);
-  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+namespace {
+
+struct Exact {
+  static float Value(float x) { return Gelu(x); }
+  static float Slope(float x) { return GeluSlope(x); }
+};
+
+// x * sigmoid(1.702 x)
+struct Quick {
+  static float Value(float x) { return x / (1.0f + Exp(-1.702f * x)); }
+  static float Slope(float x) {
+    const float s = 1.0f / (1.0f + Exp(-1.702f * x));
+    return s * (1.0f + 1.702f * x * (1.0f - s));
+  }
+};
+
+template <typename Activation>
+int BiasActivation(const float *x, const float *bias, float *y, int64_t rows, int64_t channels) {
   Rows(rows, channels * 4, [=](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r)
-      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = Gelu(x[r * channels + c] + bias[c]);
+      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = Activation::Value(x[r * channels + c] + bias[c]);
   });
   return 0;
 }
 
-// x, bias, dy -> dx, dbias
-KERNEL(BiasGeluGrad) {
-  const float *x = IN(0), *bias = IN(1), *dy = IN(2);
-  float *dx = OUT(3);
-  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+template <typename Activation>
+int BiasActivationGrad(const float *x, const float *bias, const float *dy, float *dx, float *dbias, int64_t rows, int64_t channels) {
   Sums sums(rows, channels * 4, channels);
   Rows(rows, channels * 4, [&, x, bias, dy, dx](int64_t first, int64_t last, int part) {
     float *total = sums.line(part);
@@ -225,15 +236,30 @@ KERNEL(BiasGeluGrad) {
       float *sum = block.data();
       for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
         for (int64_t c = 0; c < channels; ++c) {
-          const float d = dy[r * channels + c] * GeluSlope(x[r * channels + c] + bias[c]);
+          const float d = dy[r * channels + c] * Activation::Slope(x[r * channels + c] + bias[c]);
           dx[r * channels + c] = d;
           sum[c] += d;
         }
       for (int64_t c = 0; c < channels; ++c) total[c] += sum[c];
     }
   });
-  sums.Write(OUT(4));
+  sums.Write(dbias);
   return 0;
+}
+
+}  // namespace
+
+KERNEL(BiasGelu) { return BiasActivation<Exact>(IN(0), IN(1), OUT(2), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]); }
+
+KERNEL(BiasQuickGelu) { return BiasActivation<Quick>(IN(0), IN(1), OUT(2), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]); }
+
+// x, bias, dy -> dx, dbias
+KERNEL(BiasGeluGrad) {
+  return BiasActivationGrad<Exact>(IN(0), IN(1), IN(2), OUT(3), OUT(4), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]);
+}
+
+KERNEL(BiasQuickGeluGrad) {
+  return BiasActivationGrad<Quick>(IN(0), IN(1), IN(2), OUT(3), OUT(4), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]);
 }
 
 // ---- GELU(x), any shape ----
@@ -529,5 +555,337 @@ KERNEL(MixedAttentionGrad) {
   const int64_t batch = shapes[0][0], m = shapes[0][1], n = shapes[1][1], channels = shapes[0][2], heads = shapes[4][1];
   AttendGrad({IN(0), m, channels}, {IN(1), n, channels}, {IN(2), n, channels}, IN(4), {IN(5), m, channels}, batch, IN(3)[0], batch, heads,
              channels / heads, {OUT(6), m, channels}, {OUT(7), n, channels}, {OUT(8), n, channels}, nullptr);
+  return 0;
+}
+
+// ---- cross-covariance attention (XCiT) ----
+
+namespace {
+
+// 1 / max(length, eps) of each of `depth` columns of `tokens` rows, `stride` values apart
+void Inverses(const float *x, int64_t tokens, int64_t stride, int64_t depth, float eps, float *out) {
+  std::vector<double> squares(depth, 0.0);
+  std::vector<float> block(depth);
+  for (int64_t start = 0; start < tokens; start += kBlock) {
+    std::fill(block.begin(), block.end(), 0.0f);
+    for (int64_t t = start; t < std::min(tokens, start + kBlock); ++t)
+      for (int64_t c = 0; c < depth; ++c) block[c] += x[t * stride + c] * x[t * stride + c];
+    for (int64_t c = 0; c < depth; ++c) squares[c] += block[c];
+  }
+  for (int64_t c = 0; c < depth; ++c) out[c] = 1.0f / std::max(static_cast<float>(std::sqrt(squares[c])), eps);
+}
+
+}  // namespace
+
+// qkv (B, N, 3C), temperature (heads, 1, 1), eps (1,) -> y (B, N, C), weights (B, heads, d, d), products q^T k (B, heads, d, d), 1 / lengths (B, heads, 2, d)
+KERNEL(CrossCovariance) {
+  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[1][0], d = channels / heads;
+  const float *qkv = IN(0), *temperature = IN(1);
+  const float eps = IN(2)[0];
+  float *y = OUT(3), *weights = OUT(4), *products = OUT(5), *lengths = OUT(6);
+  Rows(batch * heads, tokens * d * 4, [=](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / heads, h = i % heads;
+      const float *q = qkv + b * tokens * width + h * d, *k = q + channels, *v = k + channels;
+      float *p = weights + i * d * d, *g = products + i * d * d, *inverse = lengths + i * 2 * d;
+      Inverses(q, tokens, width, d, eps, inverse);
+      Inverses(k, tokens, width, d, eps, inverse + d);
+      gemm()('T', 'N', d, d, tokens, 1.0f, q, width, k, width, 0.0f, g, d);
+      for (int64_t r = 0; r < d; ++r) {
+        for (int64_t c = 0; c < d; ++c) p[r * d + c] = temperature[h] * inverse[r] * inverse[d + c] * g[r * d + c];
+        SoftmaxRow(p + r * d, d);
+      }
+      gemm()('N', 'T', tokens, d, d, 1.0f, v, width, p, d, 0.0f, y + b * tokens * channels + h * d, channels);
+    }
+  });
+  return 0;
+}
+
+// qkv, temperature, eps, weights, products, 1 / lengths, dy -> dqkv, dtemperature (heads, 1, 1)
+KERNEL(CrossCovarianceGrad) {
+  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[1][0], d = channels / heads;
+  const float *qkv = IN(0), *temperature = IN(1), *weights = IN(3), *products = IN(4), *lengths = IN(5), *dy = IN(6);
+  const float most = 1.0f / IN(2)[0];
+  float *dqkv = OUT(7), *dtemperature = OUT(8);
+  std::vector<double> shares(batch * heads);
+  double *share = shares.data();
+  Rows(batch * heads, tokens * d * 8, [=](int64_t first, int64_t last, int) {
+    std::vector<float> scratch(d * d), slopes(2 * d);
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / heads, h = i % heads;
+      const float *q = qkv + b * tokens * width + h * d, *k = q + channels, *v = k + channels;
+      float *dq = dqkv + b * tokens * width + h * d, *dk = dq + channels, *dv = dk + channels;
+      const float *p = weights + i * d * d, *g = products + i * d * d, *inverse = lengths + i * 2 * d, *out = dy + b * tokens * channels + h * d;
+      float *s = scratch.data();
+      gemm()('N', 'N', tokens, d, d, 1.0f, out, channels, p, d, 0.0f, dv, width);
+      gemm()('T', 'N', d, d, tokens, 1.0f, out, channels, v, width, 0.0f, s, d);
+      std::fill(slopes.begin(), slopes.end(), 0.0f);
+      double total = 0;
+      for (int64_t r = 0; r < d; ++r) {
+        SoftmaxRowGrad(p + r * d, s + r * d, d);
+        for (int64_t c = 0; c < d; ++c) {
+          const float score = inverse[r] * inverse[d + c] * g[r * d + c] * s[r * d + c];  // d loss / d temperature, this part
+          total += score;
+          slopes[r] += score;
+          slopes[d + c] += score;
+          s[r * d + c] *= temperature[h] * inverse[r] * inverse[d + c];
+        }
+      }
+      share[i] = total;
+      gemm()('N', 'T', tokens, d, d, 1.0f, k, width, s, d, 0.0f, dq, width);
+      gemm()('N', 'N', tokens, d, d, 1.0f, q, width, s, d, 0.0f, dk, width);
+      // a length's own gradient: d(1/l)/dx = -x / l^3, where the length is not cut off
+      for (int64_t c = 0; c < d; ++c) {
+        slopes[c] *= inverse[c] < most ? -temperature[h] * inverse[c] * inverse[c] : 0.0f;
+        slopes[d + c] *= inverse[d + c] < most ? -temperature[h] * inverse[d + c] * inverse[d + c] : 0.0f;
+      }
+      for (int64_t t = 0; t < tokens; ++t)
+        for (int64_t c = 0; c < d; ++c) {
+          dq[t * width + c] += q[t * width + c] * slopes[c];
+          dk[t * width + c] += k[t * width + c] * slopes[d + c];
+        }
+    }
+  });
+  for (int64_t h = 0; h < heads; ++h) {
+    double sum = 0;
+    for (int64_t b = 0; b < batch; ++b) sum += share[b * heads + h];
+    dtemperature[h] = static_cast<float>(sum);
+  }
+  return 0;
+}
+
+// ---- convolutions and batch normalisation of B x H x W x C ----
+
+namespace {
+
+struct Picture {
+  int64_t batch, height, width, channels;
+  int64_t row() const { return width * channels; }
+};
+
+Picture PictureOf(const int64_t *shape) { return {shape[0], shape[1], shape[2], shape[3]}; }
+
+// weight (C, 1, 3, 3) -> 9 rows of C
+std::vector<float> Taps(const float *weight, int64_t channels) {
+  std::vector<float> taps(9 * channels);
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t t = 0; t < 9; ++t) taps[t * channels + c] = weight[c * 9 + t];
+  return taps;
+}
+
+// the nine pixels of `x` under the kernel at an output, or `zeros` beyond the border
+void Under(const float *x, const Picture &in, int64_t b, int64_t oy, int64_t ox, int64_t stride, const float *zeros, const float **pixels) {
+  for (int64_t t = 0; t < 9; ++t) {
+    const int64_t y = oy * stride + t / 3 - 1, c = ox * stride + t % 3 - 1;
+    const bool inside = y >= 0 && y < in.height && c >= 0 && c < in.width;
+    pixels[t] = inside ? x + ((b * in.height + y) * in.width + c) * in.channels : zeros;
+  }
+}
+
+}  // namespace
+
+// x (B, H, W, C), weight (C, 1, 3, 3), bias (C,) -> y (B, H', W', C); padding 1, the stride follows from the sizes
+KERNEL(Depthwise) {
+  const Picture in = PictureOf(shapes[0]), out = PictureOf(shapes[3]);
+  const float *x = IN(0), *bias = IN(2);
+  float *y = OUT(3);
+  const int64_t channels = in.channels, stride = out.height == in.height && out.width == in.width ? 1 : 2;
+  const std::vector<float> taps = Taps(IN(1), channels), none(channels, 0.0f);
+  const float *w = taps.data(), *zeros = none.data();
+  Rows(out.batch * out.height, out.row() * 4, [=](int64_t first, int64_t last, int) {
+    const float *p[9];
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t ox = 0; ox < out.width; ++ox) {
+        Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
+        float *to = y + (r * out.width + ox) * channels;
+        for (int64_t c = 0; c < channels; ++c) {
+          float sum = bias[c];
+          for (int64_t t = 0; t < 9; ++t) sum += w[t * channels + c] * p[t][c];
+          to[c] = sum;
+        }
+      }
+  });
+  return 0;
+}
+
+// x, weight, dy -> dx, dweight (C, 1, 3, 3), dbias (C,)
+KERNEL(DepthwiseGrad) {
+  const Picture in = PictureOf(shapes[0]), out = PictureOf(shapes[2]);
+  const float *x = IN(0), *dy = IN(2);
+  float *dx = OUT(3), *dweight = OUT(4), *dbias = OUT(5);
+  const int64_t channels = in.channels, stride = out.height == in.height && out.width == in.width ? 1 : 2;
+  const std::vector<float> taps = Taps(IN(1), channels), none(channels, 0.0f);
+  const float *w = taps.data(), *zeros = none.data();
+  Rows(in.batch * in.height, in.row() * 4, [=](int64_t first, int64_t last, int) {
+    const float *p[9];
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t ix = 0; ix < in.width; ++ix) {
+        const int64_t b = r / in.height, iy = r % in.height;
+        for (int64_t t = 0; t < 9; ++t) {
+          const int64_t y = iy + 1 - t / 3, c = ix + 1 - t % 3;  // times the stride, the output whose tap t lies here
+          const bool inside = y >= 0 && c >= 0 && y % stride == 0 && c % stride == 0 && y / stride < out.height && c / stride < out.width;
+          p[t] = inside ? dy + ((b * out.height + y / stride) * out.width + c / stride) * channels : zeros;
+        }
+        float *to = dx + (r * in.width + ix) * channels;
+        for (int64_t c = 0; c < channels; ++c) {
+          float sum = 0;
+          for (int64_t t = 0; t < 9; ++t) sum += w[t * channels + c] * p[t][c];
+          to[c] = sum;
+        }
+      }
+  });
+  Sums sums(out.batch * out.height, out.row() * 4, 10 * channels);
+  Rows(out.batch * out.height, out.row() * 4, [&](int64_t first, int64_t last, int part) {
+    float *total = sums.line(part);
+    std::vector<float> block(10 * channels);
+    const float *p[9];
+    for (int64_t r = first; r < last; ++r) {
+      std::fill(block.begin(), block.end(), 0.0f);
+      float *sum = block.data();
+      for (int64_t ox = 0; ox < out.width; ++ox) {
+        Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
+        const float *d = dy + (r * out.width + ox) * channels;
+        for (int64_t c = 0; c < channels; ++c) {
+          for (int64_t t = 0; t < 9; ++t) sum[t * channels + c] += p[t][c] * d[c];
+          sum[9 * channels + c] += d[c];
+        }
+      }
+      for (int64_t i = 0; i < 10 * channels; ++i) total[i] += sum[i];
+    }
+  });
+  std::vector<float> both(10 * channels);
+  sums.Write(both.data());
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t t = 0; t < 9; ++t) dweight[c * 9 + t] = both[t * channels + c];
+  std::copy(both.begin() + 9 * channels, both.end(), dbias);
+  return 0;
+}
+
+// x (B, H, W, I), geometry (3,): kernel, stride, padding; -> columns (B, H', W', k*k*I), what lies under the kernel at each place
+KERNEL(Columns) {
+  const Picture in = PictureOf(shapes[0]), out = PictureOf(shapes[2]);
+  const float *x = IN(0), *geometry = IN(1);
+  float *columns = OUT(2);
+  const int64_t k = static_cast<int64_t>(geometry[0]), stride = static_cast<int64_t>(geometry[1]), padding = static_cast<int64_t>(geometry[2]);
+  Rows(out.batch * out.height, out.row(), [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t ox = 0; ox < out.width; ++ox)
+        for (int64_t ky = 0; ky < k; ++ky) {
+          const int64_t y = r % out.height * stride + ky - padding, left = ox * stride - padding;
+          float *to = columns + (r * out.width + ox) * out.channels + ky * k * in.channels;
+          if (y < 0 || y >= in.height) {
+            std::fill(to, to + k * in.channels, 0.0f);
+            continue;
+          }
+          const int64_t from = std::max<int64_t>(0, -left), until = std::max(from, std::min(k, in.width - left));
+          std::fill(to, to + from * in.channels, 0.0f);
+          const float *row = x + ((r / out.height * in.height + y) * in.width + left) * in.channels;
+          std::copy(row + from * in.channels, row + until * in.channels, to + from * in.channels);
+          std::fill(to + until * in.channels, to + k * in.channels, 0.0f);
+        }
+  });
+  return 0;
+}
+
+// dcolumns, geometry, x (for its size) -> dx
+KERNEL(ColumnsGrad) {
+  const Picture out = PictureOf(shapes[0]), in = PictureOf(shapes[2]);
+  const float *d = IN(0), *geometry = IN(1);
+  float *dx = OUT(3);
+  const int64_t k = static_cast<int64_t>(geometry[0]), stride = static_cast<int64_t>(geometry[1]), padding = static_cast<int64_t>(geometry[2]);
+  Rows(in.batch * in.height, in.row() * 4, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      float *row = dx + r * in.row();
+      std::fill(row, row + in.row(), 0.0f);
+      for (int64_t ky = 0; ky < k; ++ky) {
+        const int64_t y = r % in.height + padding - ky;
+        if (y < 0 || y % stride != 0 || y / stride >= out.height) continue;
+        const float *line = d + ((r / in.height * out.height + y / stride) * out.width) * out.channels + ky * k * in.channels;
+        for (int64_t ox = 0; ox < out.width; ++ox) {
+          const int64_t left = ox * stride - padding, from = std::max<int64_t>(0, -left), until = std::max(from, std::min(k, in.width - left));
+          const float *source = line + ox * out.channels;
+          for (int64_t i = from * in.channels; i < until * in.channels; ++i) row[left * in.channels + i] += source[i];
+        }
+      }
+    }
+  });
+  return 0;
+}
+
+// x (..., C), weight (C,), bias (C,), eps (1,) -> y, mean (C,), variance (C,): batch normalisation with the batch's own, biased, statistics
+KERNEL(BatchNormForward) {
+  const float *x = IN(0), *weight = IN(1), *bias = IN(2);
+  const float eps = IN(3)[0];
+  float *y = OUT(4), *mean = OUT(5), *variance = OUT(6);
+  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+  for (int pass = 0; pass < 2; ++pass) {  // the mean, then squares around it
+    Sums sums(rows, channels, channels);
+    Rows(rows, channels, [&](int64_t first, int64_t last, int part) {
+      float *total = sums.line(part);
+      std::vector<float> block(channels);
+      for (int64_t start = first; start < last; start += kBlock) {
+        std::fill(block.begin(), block.end(), 0.0f);
+        float *sum = block.data();
+        for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
+          for (int64_t c = 0; c < channels; ++c) {
+            const float value = pass == 0 ? x[r * channels + c] : (x[r * channels + c] - mean[c]) * (x[r * channels + c] - mean[c]);
+            sum[c] += value;
+          }
+        for (int64_t c = 0; c < channels; ++c) total[c] += sum[c];
+      }
+    });
+    float *to = pass == 0 ? mean : variance;
+    sums.Write(to);
+    for (int64_t c = 0; c < channels; ++c) to[c] /= rows;
+  }
+  std::vector<float> factors(channels), offsets(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    factors[c] = weight[c] / std::sqrt(variance[c] + eps);
+    offsets[c] = bias[c] - mean[c] * factors[c];
+  }
+  const float *factor = factors.data(), *offset = offsets.data();
+  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = x[r * channels + c] * factor[c] + offset[c];
+  });
+  return 0;
+}
+
+// x, weight, eps, mean, variance, dy -> dx, dweight, dbias
+KERNEL(BatchNormGrad) {
+  const float *x = IN(0), *weight = IN(1), *mean = IN(3), *variance = IN(4), *dy = IN(5);
+  const float eps = IN(2)[0];
+  float *dx = OUT(6), *dweight = OUT(7), *dbias = OUT(8);
+  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+  std::vector<float> inverses(channels);
+  for (int64_t c = 0; c < channels; ++c) inverses[c] = 1.0f / std::sqrt(variance[c] + eps);
+  const float *inverse = inverses.data();
+  Sums sums(rows, channels, 2 * channels);
+  Rows(rows, channels, [&](int64_t first, int64_t last, int part) {
+    float *total = sums.line(part);
+    std::vector<float> block(2 * channels);
+    for (int64_t start = first; start < last; start += kBlock) {
+      std::fill(block.begin(), block.end(), 0.0f);
+      float *dots = block.data(), *plain = block.data() + channels;
+      for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
+        for (int64_t c = 0; c < channels; ++c) {
+          dots[c] += dy[r * channels + c] * (x[r * channels + c] - mean[c]) * inverse[c];
+          plain[c] += dy[r * channels + c];
+        }
+      for (int64_t c = 0; c < 2 * channels; ++c) total[c] += block[c];
+    }
+  });
+  std::vector<float> both(2 * channels);
+  sums.Write(both.data());
+  std::copy(both.begin(), both.begin() + channels, dweight);
+  std::copy(both.begin() + channels, both.end(), dbias);
+  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
+    const float count = static_cast<float>(rows);
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t c = 0; c < channels; ++c) {
+        const float normal = (x[r * channels + c] - mean[c]) * inverse[c];
+        dx[r * channels + c] = weight[c] * inverse[c] * (dy[r * channels + c] - dbias[c] / count - normal * dweight[c] / count);
+      }
+  });
   return 0;
 }

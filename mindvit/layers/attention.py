@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindvit import device, kernels
 from mindvit.layers.basic import Dropout, DropPath, LayerNorm, Linear, Mlp, Softmax
 
 
 class HeadAttention(nn.Cell):
     """What self-attention of any groups of tokens has: products before and after, and softmax(q k^T / sqrt(d) + bias) v in h heads of d channels."""
 
-    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
+    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float, biased: bool = False):
         super().__init__()
         self.heads = heads
         self.scale = (channels // heads) ** -0.5
@@ -26,6 +27,16 @@ class HeadAttention(nn.Cell):
         self.softmax = Softmax()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
+        fused = device.has_attention_kernels() and attn_drop == 0
+        self.fused: Any = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale) if fused else None
+
+    def attend_packed(self, qkv: Tensor) -> Tensor:
+        """(groups of tokens, N, 3C) -> (groups, N, C), without a bias."""
+        if self.fused is not None and qkv.dtype == ms.float32:
+            return self.fused(qkv)[0]
+        groups, tokens, width = qkv.shape
+        y = self.attend(qkv.reshape(groups, tokens, 3 * self.heads, -1).transpose(0, 2, 1, 3))      # groups h N d
+        return y.transpose(0, 2, 1, 3).reshape(groups, tokens, width // 3)
 
     def attend(self, qkv: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         """(groups of tokens, 3h, N, d) -> (groups, h, N, d); bias: (h, N, N) or (groups of a sample, h, N, N) float32, added to the scores."""
@@ -42,21 +53,21 @@ class SelfAttention(HeadAttention):
 
     def construct(self, x: Tensor, batch: int) -> Tensor:
         rows, channels = x.shape
-        qkv = self.qkv(x).reshape(batch, rows // batch, 3 * self.heads, -1)     # B N 3h d
-        y = self.attend(qkv.transpose(0, 2, 1, 3))                              # B h N d
-        return self.proj_drop(self.proj(y.transpose(0, 2, 1, 3).reshape(rows, channels)))
+        y = self.attend_packed(self.qkv(x).reshape(batch, rows // batch, 3 * channels))
+        return self.proj_drop(self.proj(y.reshape(rows, channels)))
 
 
 class Block(nn.Cell):
     """x + attention(norm(x)), then x + MLP(norm(x)). x: (B*N, C); grid: height and width in tokens, for attentions that ask for it."""
 
-    def __init__(self, channels: int, attention: nn.Cell, mlp_ratio: float, eps: float, drop: float, drop_path: float):
+    def __init__(self, channels: int, attention: nn.Cell, mlp_ratio: float, eps: float, drop: float, drop_path: float,
+                 activation: Optional[nn.Cell] = None):
         super().__init__()
         self.norm1 = LayerNorm(channels, eps)
         self.attn = attention
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = LayerNorm(channels, eps)
-        self.mlp = Mlp(channels, int(channels * mlp_ratio), drop)
+        self.mlp = Mlp(channels, int(channels * mlp_ratio), drop, activation)
         self.drop_path2 = DropPath(drop_path)
 
     def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:

@@ -52,21 +52,24 @@ class Linear(nn.Cell):
         self.bias: Any = weight_of((outputs,), Zero()) if bias else None
         self.compute_type = ms.float32
         self.product = ops.Dense()
+        self.rows_product = ops.MatMul(transpose_b=True)  # on a CPU the gradient of Dense transposes its operands first
         self.add_row = AddRow() if device.broadcasting_is_slow() else None
 
     def multiply(self, x: Tensor) -> Tensor:
         """x W^T, for whoever adds the bias later."""
-        return self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type), None)
+        x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
+        if self.add_row is None:
+            return self.product(x, weight, None)
+        return self.rows_product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], -1)
 
     def construct(self, x: Tensor) -> Tensor:
-        kind = self.compute_type
-        x, weight = x.astype(kind), self.weight.astype(kind)
         if self.bias is None:
-            return self.product(x, weight, None)
+            return self.multiply(x)
+        bias = self.bias.astype(self.compute_type)
         if self.add_row is None:
-            return self.product(x, weight, self.bias.astype(kind))
-        y = self.product(x, weight, None)
-        return self.add_row(y.reshape(-1, y.shape[-1]), self.bias.astype(kind)).reshape(y.shape)
+            return self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type), bias)
+        y = self.multiply(x)
+        return self.add_row(y.reshape(-1, y.shape[-1]), bias).reshape(y.shape)
 
 
 class LayerNorm(nn.Cell):
@@ -98,6 +101,8 @@ class LayerNorm(nn.Cell):
 
 class GELU(nn.Cell):
     """x * Phi(x), the exact form (nn.GELU() is the tanh approximation; ops.gelu divides where this multiplies, which is slow on a CPU)."""
+
+    BIASED = "BiasGelu"  # the kernel that adds a bias first
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,14 +177,14 @@ class Mlp(nn.Cell):
     def __init__(self, channels: int, hidden: int, drop_rate: float, activation: Optional[nn.Cell] = None):
         super().__init__()
         self.fc1 = Linear(channels, hidden)
-        self.act = activation or GELU()
+        self.act: Any = activation or GELU()
         self.fc2 = Linear(hidden, channels)
         self.drop = Dropout(drop_rate)
-        self.bias_gelu: Any = kernels.BiasGelu() if device.has_kernels() and activation is None else None
+        self.biased_act: Any = kernels.BiasActivation(self.act.BIASED) if device.has_kernels() else None
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.bias_gelu is not None and self.fc1.compute_type == ms.float32:
-            hidden = self.bias_gelu(self.fc1.multiply(x), self.fc1.bias)
+        if self.biased_act is not None and self.fc1.compute_type == ms.float32:
+            hidden = self.biased_act(self.fc1.multiply(x), self.fc1.bias)
         else:
             hidden = self.act(self.fc1(x))
         return self.drop(self.fc2(self.drop(hidden)))

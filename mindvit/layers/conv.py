@@ -1,7 +1,8 @@
 """Convolutions and batch normalisation with PyTorch's weights, as matrix products where that is faster than the framework's kernels.
 
-They work on maps: pictures or tokens on their grid, in the layout (C, B, H, W) where convolutions are products, which then
-need no transposition between them, and (B, C, H, W) elsewhere. `Maps` goes in and out; nothing else knows the layout.
+They work on maps: pictures or tokens on their grid, in one of three layouts. (B, H, W, C), rows of tokens as they are, with our
+own kernels; (C, B, H, W) where convolutions are products, which then need no transposition between them; (B, C, H, W) elsewhere.
+`Maps` goes in and out; nothing else knows the layout.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 
-from mindvit import device
-from mindvit.layers.basic import weight_of
+from mindvit import device, kernels
+from mindvit.layers.basic import AddRow, weight_of
 
 
 class Maps(nn.Cell):
@@ -23,24 +24,37 @@ class Maps(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
+        self.channels_last = device.has_kernels()
         self.channels_first = device.convolution_is_slow()
+
+    def grid(self, x: Tensor) -> tuple[int, int]:
+        """Height and width of maps."""
+        return (x.shape[1], x.shape[2]) if self.channels_last else (x.shape[2], x.shape[3])
 
     def of_pictures(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> maps."""
+        if self.channels_last:
+            return x.transpose(0, 2, 3, 1)
         return x.transpose(1, 0, 2, 3) if self.channels_first else x
 
     def of_rows(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
         """(B*H*W, C) -> maps."""
+        if self.channels_last:
+            return x.reshape(batch, height, width, -1)
         if self.channels_first:
             return x.transpose(1, 0).reshape(-1, batch, height, width)
         return x.reshape(batch, height, width, -1).transpose(0, 3, 1, 2)
 
     def to_pictures(self, x: Tensor) -> Tensor:
         """Maps -> (B, C, H, W)."""
+        if self.channels_last:
+            return x.transpose(0, 3, 1, 2)
         return self.of_pictures(x)  # swapping the first two axes is its own inverse
 
     def to_rows(self, x: Tensor) -> Tensor:
         """Maps -> (B*H*W, C)."""
+        if self.channels_last:
+            return x.reshape(-1, x.shape[3])
         if self.channels_first:
             return x.reshape(x.shape[0], -1).transpose(1, 0)
         return x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
@@ -60,6 +74,8 @@ class Conv2d(nn.Cell):
         self.weight, self.bias = _parameters(outputs, inputs, kernel, bias)
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.compute_type = ms.float32
+        self.under_kernel: Any = kernels.Columns(kernel, stride, padding) if device.has_kernels() else None
+        self.add_row = AddRow()
         self.as_product = device.convolution_is_slow()
         self.patches = kernel == stride and padding == 0  # they do not overlap: a reshape finds them
         self.product = ops.MatMul()
@@ -77,8 +93,17 @@ class Conv2d(nn.Cell):
         x = ops.unfold(x.reshape(inputs * batch, 1, height, width), (self.kernel, self.kernel), 1, self.padding, self.stride)
         return x.reshape(inputs, batch, self.kernel * self.kernel, -1).transpose(0, 2, 1, 3).reshape(inputs * self.kernel * self.kernel, -1)
 
+    def by_kernel(self, x: Tensor) -> Tensor:
+        """(B, H, W, I) -> (B*H'*W', O)."""
+        columns = self.under_kernel(x.astype(ms.float32)).astype(self.compute_type)
+        weight = self.weight.astype(self.compute_type).transpose(0, 2, 3, 1)
+        y = self.product_t(columns.reshape(-1, columns.shape[3]), weight.reshape(weight.shape[0], -1))
+        return y if self.bias is None else self.add_row(y, self.bias.astype(self.compute_type))
+
     def rows(self, x: Tensor) -> Tensor:
         """Maps -> rows (B*H'*W', O)."""
+        if self.under_kernel is not None:
+            return self.by_kernel(x)
         x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
         if self.patches:
             inputs, k = weight.shape[1], self.kernel
@@ -98,6 +123,8 @@ class Conv2d(nn.Cell):
         return y if self.bias is None else y + self.bias.astype(self.compute_type)
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.under_kernel is not None:
+            return self.by_kernel(x).reshape(x.shape[0], self.side(x.shape[1]), self.side(x.shape[2]), -1)
         x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
         bias = None if self.bias is None else self.bias.astype(self.compute_type).reshape(-1, 1, 1, 1)
         if self.as_product:
@@ -136,6 +163,8 @@ class DepthwiseConv3x3(nn.Cell):
         self.weight, self.bias = _parameters(channels, 1, 3, bias)
         self.stride = stride
         self.compute_type = ms.float32
+        self.fused: Any = kernels.Depthwise(stride) if device.has_kernels() else None
+        self.no_bias = Tensor(np.zeros(channels, np.float32))
         self.as_product = device.convolution_is_slow()
         self.convolve = ops.Conv2D(channels, 3, pad_mode="pad", pad=1, stride=stride, group=channels)
         self.product = ops.BatchMatMul()
@@ -157,6 +186,8 @@ class DepthwiseConv3x3(nn.Cell):
         return y
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.fused is not None:
+            return self.fused(x.astype(ms.float32), self.weight, self.no_bias if self.bias is None else self.bias).astype(self.compute_type)
         x = x.astype(self.compute_type)
         y = self.by_product(x) if self.as_product else self.convolve(x, self.weight.astype(self.compute_type))
         if self.bias is None:
@@ -175,6 +206,8 @@ class BatchNorm(nn.Cell):
         self.bias = weight_of((channels,), Zero())
         self.running_mean = Parameter(initializer(Zero(), (channels,), ms.float32), requires_grad=False)
         self.running_var = Parameter(initializer("ones", (channels,), ms.float32), requires_grad=False)
+        self.fused: Any = kernels.BatchNorm(self.EPS) if device.has_kernels() else None
+        self.add_row = AddRow()
         self.channels_first = device.convolution_is_slow()
         self.train_kernel = ops.BatchNorm(is_training=True, epsilon=self.EPS, momentum=self.MOMENTUM)
         self.eval_kernel = ops.BatchNorm(is_training=False, epsilon=self.EPS)
@@ -182,6 +215,8 @@ class BatchNorm(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         kind, shape = x.dtype, x.shape
         x = x.astype(ms.float32)
+        if self.fused is not None:
+            return self.of_rows(x.reshape(-1, shape[3])).reshape(shape).astype(kind)
         if self.channels_first:  # the kernel's layout, with all pictures as one high one
             x = x.reshape(1, shape[0], -1, shape[3])
         if self.training:
@@ -189,3 +224,13 @@ class BatchNorm(nn.Cell):
         else:
             x = self.eval_kernel(x, self.weight, self.bias, self.running_mean, self.running_var)[0]
         return x.reshape(shape).astype(kind)
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """The same for (M, C), by our own kernel."""
+        if not self.training:
+            factor = self.weight * ops.rsqrt(self.running_var + self.EPS)
+            return self.add_row(x * factor, self.bias - self.running_mean * factor)
+        y, mean, variance = self.fused(x, self.weight, self.bias)
+        unbiased = ops.stop_gradient(variance) * (x.shape[0] / max(1, x.shape[0] - 1))
+        moved = ops.assign(self.running_mean, self.running_mean * (1 - self.MOMENTUM) + ops.stop_gradient(mean) * self.MOMENTUM)
+        return ops.depend(y, (moved, ops.assign(self.running_var, self.running_var * (1 - self.MOMENTUM) + unbiased * self.MOMENTUM)))

@@ -104,7 +104,7 @@ class GroupAttention(HeadAttention):
     """
 
     def __init__(self, channels: int, heads: int, rule: tuple[int, int, bool, str], attn_drop: float, proj_drop: float):
-        super().__init__(channels, heads, attn_drop, proj_drop)
+        super().__init__(channels, heads, attn_drop, proj_drop, biased=True)
         self.rule = rule
         self.pos = DynamicPositionBias(channels, heads)
 
@@ -120,9 +120,14 @@ class GroupAttention(HeadAttention):
         if (n * r * i, m * s * j) != grid:
             bias = bias + _mask(height, width, down, across)                                              # groups h G G
         qkv = padded(self.qkv(x).reshape(batch, height, width, -1), n * r * i, m * s * j)
-        qkv = qkv.reshape(batch * n, r, i, m, s, j, 3 * self.heads, -1).transpose(0, 2, 3, 5, 6, 1, 4, 7)
-        y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), bias)                       # B*groups h G d
-        y = y.reshape(batch * n, i, m, j, self.heads, r, s, -1).transpose(0, 5, 1, 2, 6, 3, 4, 7)
+        if self.fused is not None and qkv.dtype == ms.float32:
+            qkv = qkv.reshape(batch * n, r, i, m, s, j, -1).transpose(0, 2, 3, 5, 1, 4, 6)
+            y = self.fused(qkv.reshape(-1, r * s, qkv.shape[6]), bias.reshape(-1, *bias.shape[-3:]))[0]   # B*groups G C
+            y = y.reshape(batch * n, i, m, j, r, s, -1).transpose(0, 4, 1, 2, 5, 3, 6)
+        else:
+            qkv = qkv.reshape(batch * n, r, i, m, s, j, 3 * self.heads, -1).transpose(0, 2, 3, 5, 6, 1, 4, 7)
+            y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), bias)                   # B*groups h G d
+            y = y.reshape(batch * n, i, m, j, self.heads, r, s, -1).transpose(0, 5, 1, 2, 6, 3, 4, 7)
         y = cut(y.reshape(batch, n * r * i, m * s * j, -1), height, width)
         return self.proj_drop(self.proj(y.reshape(x.shape)))
 

@@ -12,12 +12,13 @@ stage's grid. Tokens are rows (B*N, C); maps are those of layers.conv.
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindvit import device, kernels
 from mindvit.errors import UserError
 from mindvit.layers import attention
 from mindvit.layers.basic import Dropout, LayerNorm, Linear, Softmax, weight_of
@@ -35,6 +36,8 @@ class QuickGELU(nn.Cell):
 
     ops.fast_gelu is the same function in one kernel, but on Ascend it is off by 2e-3 (see its documentation's example).
     """
+
+    BIASED = "BiasQuickGelu"
 
     def construct(self, x: Tensor) -> Tensor:
         return x * ops.sigmoid(1.702 * x)
@@ -96,10 +99,15 @@ class Attention(nn.Cell):
         self.softmax = Softmax()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
+        self.fused: Any = kernels.MixedAttention(heads, self.scale) if device.has_attention_kernels() and attn_drop == 0 else None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: int) -> Tensor:
         """Rows of queries (B*M, C), keys and values (B*N, C) before their Linear -> (B*M, C)."""
         rows, channels = q.shape
+        if self.fused is not None and self.compute_type == ms.float32:
+            q, k, v = self.proj_q(q), self.proj_k(k), self.proj_v(v)
+            y = self.fused(q.reshape(batch, -1, channels), k.reshape(batch, -1, channels), v.reshape(batch, -1, channels))[0]
+            return self.proj_drop(self.proj(y.reshape(rows, channels)))
         q = self.split_heads(self.proj_q(q) * self.scale, batch)                    # B h M d
         k, v = self.split_heads(self.proj_k(k), batch), self.split_heads(self.proj_v(v), batch)
         weights = self.softmax(self.scores(q, k).astype(ms.float32))                # B h M N
@@ -129,8 +137,7 @@ class Block(attention.Block):
     """The transformer block with the convolutions' attention and QuickGELU; the residual goes round both norms."""
 
     def __init__(self, channels: int, attn: Attention, mlp_ratio: float, drop: float, drop_path: float):
-        super().__init__(channels, attn, mlp_ratio, LAYER_NORM_EPS, drop, drop_path)
-        self.mlp.act = QuickGELU()
+        super().__init__(channels, attn, mlp_ratio, LAYER_NORM_EPS, drop, drop_path, QuickGELU())
 
     def for_class_token(self, x: Tensor, batch: int, chances: Optional[Tensor], grid: Grid) -> Tensor:
         """Rows (B*N, C) -> the class token after the block, (B, C)."""
@@ -180,7 +187,7 @@ class Stage(nn.Cell):
         return self.pos_drop(rows).astype(self.stream_type)
 
     def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None) -> Tensor:
-        grid = self.grid(*x.shape[2:])
+        grid = self.grid(*self.maps.grid(x))
         rows = self.tokens(x, batch)
         for block in self.blocks:
             rows = block(rows, batch, chances, grid)
@@ -188,7 +195,7 @@ class Stage(nn.Cell):
 
     def for_class_token(self, x: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
         """Maps -> the class token (B, C); what the last block does to the patches is left out."""
-        grid = self.grid(*x.shape[2:])
+        grid = self.grid(*self.maps.grid(x))
         rows = self.tokens(x, batch)
         for index in range(len(self.blocks) - 1):  # a slice of cells would rename their parameters outside graph mode
             rows = self.blocks[index](rows, batch, chances, grid)

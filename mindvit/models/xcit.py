@@ -12,13 +12,14 @@ Shapes: B batch, H W the grid, N = H*W patches, C channels, h heads, d channels 
 from __future__ import annotations
 
 import math
-from typing import Optional
+from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Constant
 
+from mindvit import device, kernels
 from mindvit.errors import UserError
 from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, Mlp, Softmax, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
@@ -101,6 +102,7 @@ class CrossCovarianceAttention(nn.Cell):
         self.split = ops.Split(axis=1, output_num=3)
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
+        self.fused: Any = kernels.CrossCovariance(NORMALISE_EPS) if device.has_attention_kernels() and attn_drop == 0 else None
 
     def normalised(self, x: Tensor) -> Tensor:
         """(B, h, d, N), every channel divided by its length over the tokens, in float32: sums of squares leave float16's range."""
@@ -112,7 +114,10 @@ class CrossCovarianceAttention(nn.Cell):
     def construct(self, x: Tensor, batch: int) -> Tensor:
         rows, channels = x.shape
         tokens = rows // batch
-        qkv = self.qkv(x).reshape(batch, tokens, 3 * channels).transpose(0, 2, 1)                             # B 3C N
+        qkv = self.qkv(x).reshape(batch, tokens, 3 * channels)
+        if self.fused is not None and self.compute_type == ms.float32:
+            return self.proj_drop(self.proj(self.fused(qkv, self.temperature)[0].reshape(rows, channels)))
+        qkv = qkv.transpose(0, 2, 1)                             # B 3C N
         q, k, v = self.split(qkv.reshape(batch, 3 * self.heads, -1, tokens))                                  # B h d N, each
         scores = self.scores(self.normalised(q), self.normalised(k)).astype(ms.float32) * self.temperature    # B h d d
         weights = self.attn_drop(self.softmax(scores)).astype(self.compute_type)
@@ -282,7 +287,7 @@ class XCiT(Network):
         """Pictures -> rows (B*N, C), position added."""
         batch = x.shape[0]
         x = self.patch_embed(self.layout.of_pictures(x))
-        height, width = x.shape[2], x.shape[3]
+        height, width = self.layout.grid(x)
         x = self.pos_drop(self.layout.to_rows(x).reshape(batch, height * width, -1) + self.pos_embeder(height, width))
         return x.reshape(batch * height * width, -1).astype(self.stream_type)
 

@@ -1,0 +1,193 @@
+"""The CPU's own kernels against the operators they stand for, forward and backward, and what happens where they can't be built."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any, Callable
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from mindvit import device, kernels
+from mindvit.layers.attention import HeadAttention, SelfAttention
+from mindvit.layers.basic import GELU, LayerNorm, Mlp, Softmax
+from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
+from mindvit.models.crossformer import GroupAttention
+from mindvit.models.cvt import Attention, QuickGELU
+from mindvit.models.xcit import CrossCovarianceAttention
+
+BATCH = 6
+
+
+class OnMaps(nn.Cell):
+    """A cell of maps, from and to pictures, whatever the layout."""
+
+    def __init__(self, cell: nn.Cell):
+        super().__init__()
+        self.maps, self.cell = Maps(), cell
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.maps.to_pictures(self.cell(self.maps.of_pictures(x)))
+
+
+class With(nn.Cell):
+    """A cell with further arguments."""
+
+    def __init__(self, cell: nn.Cell, *more: Any):
+        super().__init__()
+        self.cell, self.more = cell, more
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.cell(x, *self.more)
+
+
+class Biased(HeadAttention):
+    """Attention of groups that have biases of their own."""
+
+    def __init__(self) -> None:
+        super().__init__(24, 3, 0.0, 0.0, biased=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        bias = x[:2, :5, :15].reshape(2, 3, 5, 5)  # a gradient comes this way too
+        if self.fused is not None:
+            return self.fused(x, bias)[0]
+        y = self.attend(x.reshape(BATCH, 5, 9, 8).transpose(0, 2, 1, 3), bias)
+        return y.transpose(0, 2, 1, 3).reshape(BATCH, 5, 24)
+
+
+CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
+    "gelu": (GELU, (3, 5, 7)),
+    "mlp": (lambda: Mlp(5, 33, 0.0), (70, 5)),
+    "quick mlp": (lambda: Mlp(5, 33, 0.0, QuickGELU()), (200, 5)),
+    "long mlp": (lambda: Mlp(16, 64, 0.0), (3000, 16)),  # long enough for two threads
+    "softmax": (Softmax, (2, 3, 4, 19)),
+    "layer norm": (lambda: LayerNorm(37, 1e-6), (3, 29, 37)),
+    "long layer norm": (lambda: LayerNorm(32, 1e-5), (2500, 32)),
+    "attention": (lambda: With(SelfAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
+    "biased attention": (Biased, (BATCH, 5, 72)),
+    "group attention": (lambda: With(GroupAttention(32, 2, (3, 2, True, "head"), 0.0, 0.0), BATCH, (7, 5)), (BATCH * 35, 32)),
+    "convolutional attention": (lambda: With(Attention(16, 2, True, 0.0, 0.0), BATCH, (5, 4)), (BATCH * 21, 16)),
+    "cross-covariance attention": (lambda: With(CrossCovarianceAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
+    "patches": (lambda: OnMaps(Conv2d(3, 10, 4, 4, 0)), (BATCH, 3, 13, 12)),
+    "convolution": (lambda: OnMaps(Conv2d(3, 10, 3, 2, 1)), (BATCH, 3, 13, 12)),
+    "overlapping convolution": (lambda: OnMaps(Conv2d(4, 10, 7, 4, 2, bias=False)), (BATCH, 4, 18, 15)),
+    "depth-wise": (lambda: OnMaps(DepthwiseConv3x3(9)), (BATCH, 9, 6, 7)),
+    "depth-wise, stride 2": (lambda: OnMaps(DepthwiseConv3x3(9, 2, bias=False)), (BATCH, 9, 7, 6)),
+    "depth-wise, one row": (lambda: OnMaps(DepthwiseConv3x3(33)), (BATCH, 33, 1, 40)),
+    "batch norm": (lambda: OnMaps(BatchNorm(9)), (BATCH, 9, 6, 7)),
+}
+
+
+def outcome(make: Callable[[], nn.Cell], shape: tuple[int, ...], own: bool, training: bool) -> dict[str, np.ndarray]:
+    """The cell's output, the gradients of its input and weights, and its running statistics, with the same made-up numbers for both."""
+    with contextlib.nullcontext() if own else kernels.left_out():
+        cell = make()
+    random = np.random.default_rng(0)
+    for item in cell.get_parameters():
+        item.set_data(Tensor((random.random(item.shape) * 0.5 + 0.2 * (item.ndim == 1)).astype(np.float32)))
+    cell.set_train(training)
+    x = Tensor(random.standard_normal(shape).astype(np.float32) * 2)
+    weights = list(cell.trainable_params())
+    y = cell(x)
+    slope = Tensor(random.standard_normal(y.shape).astype(np.float32))
+
+    def loss(x: Tensor) -> Tensor:
+        return (cell(x) * slope).sum()
+
+    function = ops.value_and_grad(loss, 0, ms.ParameterTuple(weights) if weights else None)
+    _, gradients = function(x)
+    gradients, others = gradients if weights else (gradients, ())
+    return {"y": y.asnumpy(), "x": gradients.asnumpy(), **{item.name: value.asnumpy() for item, value in zip(weights, others)},
+            **{item.name: item.asnumpy() for item in cell.get_parameters() if not item.requires_grad}}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_kernels_do_what_the_operators_do(name: str) -> None:
+    assert device.has_attention_kernels(), "this machine lacks a C++ compiler: CI must have one"
+    ours, theirs = (outcome(*CELLS[name], own, training=True) for own in (True, False))
+    assert list(ours) == list(theirs)
+    largest = max(np.abs(value).max() for value in theirs.values())  # some gradients are zero but for rounding
+    for key, expected in theirs.items():
+        assert np.isfinite(expected).all() and np.abs(ours[key] - expected).max() < 5e-6 * (np.abs(expected).max() + largest), key
+
+
+def test_evaluation_takes_the_running_statistics() -> None:
+    ours, theirs = (outcome(*CELLS["batch norm"], own, training=False) for own in (True, False))
+    assert all(np.abs(ours[key] - theirs[key]).max() < 1e-5 * max(1.0, np.abs(theirs[key]).max()) for key in theirs)
+
+
+def test_the_kernels_are_used() -> None:
+    cells = {name: make() for name, (make, _) in CELLS.items()}
+    for name, cell in cells.items():
+        inside = [type(item).__module__ for _, item in cell.cells_and_names()]
+        assert kernels.__name__ in inside, name
+    with kernels.left_out():
+        assert all(type(item).__module__ != kernels.__name__ for make, _ in CELLS.values() for _, item in make().cells_and_names())
+
+
+def test_gelu_in_its_tails_and_beyond() -> None:
+    x = np.array([-math.inf, -100, -10, -5, -1e-20, 0, 1e-20, 5, 100, math.inf, math.nan], np.float32)
+    y = kernels.Gelu()(Tensor(x)).asnumpy()
+    exact = np.array([value * 0.5 * math.erfc(-value / math.sqrt(2)) for value in x[1:-2].astype(float)])
+    assert np.abs(y[1:-2] - exact).max() < 1e-6 and abs(y[2] / exact[1] - 1) < 1e-4 and abs(y[3] / exact[2] - 1) < 1e-5
+    assert y[-2] == math.inf and np.isnan(y[-1])
+
+
+def test_softmax_of_scores_far_apart_and_of_none() -> None:
+    y = kernels.Softmax()(Tensor(np.array([[1e4, 0, -1e4], [-1e30, -1e30, -1e30], [math.nan, 0, 0]], np.float32))).asnumpy()
+    assert y[0].tolist() == [1, 0, 0] and np.allclose(y[1], 1 / 3) and np.isnan(y[2]).all()
+
+
+def test_a_gradient_that_is_no_number_is_not_swallowed() -> None:
+    x, weight = Tensor(np.ones((4, 8), np.float32)), Tensor(np.ones(8, np.float32))
+    gradient = np.ones((4, 8), np.float32)
+    gradient[1, 2] = math.nan
+    norm = kernels.LayerNorm(1e-6)
+    _, mean, inverse = norm(x, weight, weight)
+    assert all(np.isnan(item.asnumpy()).any() for item in norm.backward(x, weight, mean, inverse, Tensor(gradient)))
+
+
+def test_long_sums_keep_their_digits() -> None:
+    rows = 200_000
+    activation = kernels.BiasActivation("BiasGelu")
+    x, bias = Tensor(np.full((rows, 3), 30.0, np.float32)), Tensor(np.zeros(3, np.float32))
+    gradient = np.random.default_rng(0).random((rows, 3)).astype(np.float32)
+    _, total = activation.backward(x, bias, Tensor(gradient))
+    assert np.abs(total.asnumpy() / gradient.astype(np.float64).sum(0) - 1).max() < 1e-6
+
+
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", kernels.library.__wrapped__)
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capfd: pytest.CaptureFixture) -> None:
+    fresh(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert kernels.library() is None
+    monkeypatch.setenv("CXX", str(tmp_path / "nothing"))
+    assert kernels.library() is None
+    (tmp_path / "broken").write_text("#!/bin/sh\necho 'unknown flag' >&2\nexit 1\n")
+    (tmp_path / "broken").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "broken"))
+    assert kernels.library() is None
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 3 and all("kernels are left out" in line for line in lines)
+    assert "no C++ compiler" in lines[0] and "nothing" in lines[1] and "unknown flag" in lines[2]
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    assert kernels.library() is None and capfd.readouterr().err == ""
+
+
+def test_a_library_is_built_once_for_a_source_and_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "count").write_text("")
+    (tmp_path / "compiler").write_text(f'#!/bin/sh\necho >> {tmp_path}/count\nwhile [ "$1" != -o ]; do shift; done\necho built > "$2"\n')
+    (tmp_path / "compiler").chmod(0o755)
+    first = kernels.build(str(tmp_path / "compiler"), tmp_path / "cache")
+    assert kernels.build(str(tmp_path / "compiler"), tmp_path / "cache") == first and (tmp_path / "count").read_text() == "\n"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert kernels.build(str(tmp_path / "compiler"), tmp_path / "cache") != first
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".so", ".so"]
