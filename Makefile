@@ -7,7 +7,13 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.9 python3; d
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
-.PHONY: quickstart test test-oldest test-interop lint goldens docs site notebook clean
+# make benchmark: every family's speed here, the data pipeline's, and how speed falls with size, depth and batch (about half an hour on 2 cores)
+# make compare TORCH_PYTHON=VENV/bin/python: beside mindcv and PyTorch, with all instructions and with AVX2 alone
+BENCHMARKED ?= crossvit_9 cvt_13_224 crossformer_tiny xcit_tiny_12_p16_224
+MEASURE = $(BIN)/python -m mindvit.tools.benchmark
+BATCH_SIZES = 1 4 16
+
+.PHONY: quickstart test test-oldest test-interop lint goldens benchmark compare docs site notebook clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
@@ -44,6 +50,23 @@ lint: $(VENV)/ready-for-tests
 
 goldens: $(VENV)/ready-for-tests
 	$(BIN)/python tests/golden.py
+
+benchmark: $(VENV)/ready
+	$(MEASURE) $(BENCHMARKED) --mode forward --batch_size 8
+	$(MEASURE) $(BENCHMARKED) --mode train --batch_size 8 --compile_cache $(VENV)/graphs
+	$(MEASURE) --mode data --config configs/crossvit/crossvit_9_ascend.yaml
+	rm -rf results/scaling
+	for size in 224 384 512; do $(MEASURE) xcit_tiny_12_p16_224 --batch_size 8 --image_resize $$size --out results/scaling || exit 1; done
+	$(MEASURE) xcit_tiny_24_p16_224 --batch_size 8 --out results/scaling
+	for batch in $(BATCH_SIZES); do $(MEASURE) xcit_tiny_12_p16_224 --batch_size $$batch --out results/scaling || exit 1; done
+	$(BIN)/python scripts/write_docs.py
+
+compare: $(VENV)/ready-for-tests
+	@test -n "$(TORCH_PYTHON)" || { echo "make compare TORCH_PYTHON=FILE: a Python with torch, timm, torchvision and transformers"; exit 2; }
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON)
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa avx2
+	$(BIN)/python benchmarks/compare.py --data
+	$(BIN)/python scripts/write_docs.py
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) scripts/check_python.py

@@ -78,13 +78,16 @@ def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, An
 
 
 def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = ()) -> argparse.ArgumentParser:
-    """The command line: --config, one option a recipe key, and a command's `extra` arguments."""
+    """The command line: --config, one option a recipe key, and a command's `extra` arguments, which may take a key's option for something else."""
     result = Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     result.add_argument("-c", "--config", metavar="FILE", help="recipe; options after it override its keys")
     for flags, settings in extra:
         result.add_argument(*flags, **settings)
     groups = {name: result.add_argument_group(name, cls.__doc__) for name, cls in SECTIONS.items()}
+    taken = {flag for flags, _ in extra for flag in flags}
     for key, (section, item, kind) in FIELDS.items():
+        if f"--{key}" in taken:
+            continue
         choices = f", one of {', '.join(map(str, item.metadata['choices']))}" if item.metadata["choices"] else ""
         text = f"{item.metadata['doc']} ({type_name(kind)}{choices}; default: {item.default})".replace("%", "%%")
         optional_value: dict[str, Any] = {"nargs": "?", "const": True} if kind is bool else {}

@@ -137,15 +137,15 @@ def cut_csv(path: Path, epochs: int) -> None:
             csv.writer(stream).writerows(kept)
 
 
-def table(row: Mapping[str, Any]) -> str:
-    """A result row as an aligned two-line table in Markdown."""
-    cells = [("n/a" if value is None else str(value)) for value in row.values()]
-    widths = [max(len(name), len(cell)) for name, cell in zip(row, cells)]
-    lines = [[name.ljust(width) for name, width in zip(row, widths)], ["-" * width for width in widths],
-             [cell.ljust(width) for cell, width in zip(cells, widths)]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(*rows: Mapping[str, Any]) -> str:
+    """Result rows with the same columns as an aligned table in Markdown."""
+    names = list(rows[0])
+    lines = [["n/a" if value is None else str(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(names, *lines)]
+    cells = [[cell.ljust(width) for cell, width in zip(line, widths)] for line in (names, *lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], ["-" * width for width in widths], *cells[1:]))
 
 
-def write_json(path: Path, row: Mapping[str, Any]) -> None:
-    """The row as JSON."""
+def write_json(path: Path, row: Any) -> None:
+    """The row, or rows, as JSON."""
     path.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")

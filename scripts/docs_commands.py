@@ -17,6 +17,7 @@ FENCE = re.compile(r"^(?P<mark><!-- needs: npu -->\n)?```(?P<language>\w*)\n(?P<
 INDENTED = re.compile(r"^ {4,}(?:\$ )?(?:python|make|msrun|pip) ", re.MULTILINE)
 
 RUN = "run, with a small network"
+PARSED = "options checked"
 OPTIONS = "options checked, recipe resolved"
 DRY = "options checked, recipe resolved; `-m big`: a dry run, cut down"
 BIG = "`-m big`: run, with a small network"
@@ -32,7 +33,7 @@ RULES = (
     (r"python config\.py ", "run"),
     (r"python -m mindvit\.tools\.census ", BIG),
     (r"python -m mindvit\.tools\.benchmark ", f"{OPTIONS}; measuring: tests/test_benchmark.py"),
-    (r"python benchmarks/compare\.py ", "options checked; comparing: tests/test_compare.py"),
+    (r"python benchmarks/compare\.py ", f"{PARSED}; comparing: tests/test_compare.py"),
     (r"python (validate\.py|-m mindvit\.tools\.\w+) ", RUN),
     (r"python train\.py ", DRY),
     (r"msrun .*--node_rank", f"{OPTIONS}; two nodes on one machine: tests/test_ranks.py::test_two_nodes_on_one_machine"),

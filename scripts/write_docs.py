@@ -1,10 +1,11 @@
-"""Write the generated parts of README and docs: model table, recipe keys, quick-start row.
+"""Write the generated parts of README and docs: model table, recipe keys, quick-start row, measurements.
 
 python scripts/write_docs.py [--check]: with --check, only say whether they are up to date (exit code 1 if not).
 """
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import re
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from mindvit.log import table  # noqa: E402
 from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
 from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
+from mindvit.tools.benchmark import SHOWN, SHOWN_DATA  # noqa: E402
 
 
 def models() -> str:
@@ -130,12 +132,41 @@ def census() -> str:
     return (ROOT / "results" / "census.md").read_text(encoding="utf-8").rstrip()
 
 
+def comparison(name: str) -> str:
+    """A table of benchmarks/compare.py that was kept."""
+    path = ROOT / "results" / f"compare_{name}.md"
+    return path.read_text(encoding="utf-8").rstrip() if path.exists() else f"Not measured yet (`make compare` writes results/{path.name})."
+
+
+def benchmark(mode: str) -> str:
+    """The rows of the last benchmark of this mode that was kept, and what they were measured on."""
+    path = ROOT / "results" / f"benchmark_{mode}.json"
+    if not path.exists():
+        return f"Not measured yet (`make benchmark` writes results/{path.name})."
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    shown = SHOWN_DATA if mode == "data" else SHOWN
+    versions = " ".join(f"{key} {rows[0][key]}" for key in ("mindspore", "pillow", "mindvit") if key in rows[0])
+    return table(*({key: row[key] for key in shown} for row in rows)) + f"\n\n{versions}; {rows[0]['machine']}; {rows[0]['date']}."
+
+
+def scaling() -> str:
+    """How speed falls with size, depth and batch: every row of results/scaling."""
+    path = ROOT / "results" / "scaling" / "benchmark_train.csv"
+    if not path.exists():
+        return "Not measured yet (`make benchmark` writes results/scaling)."
+    with path.open(newline="", encoding="utf-8") as stream:
+        return table(*({key: row[key] for key in SCALING_COLUMNS} for row in csv.DictReader(stream)))
+
+
+SCALING_COLUMNS = ("model", "resolution", "batch size", "multiply-adds (G)", "ms/step", "img/s", "GFLOP/s per card", "share of peak", "peak memory", "date")
 ROW_COLUMNS = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5")
 AUTHORS_TOP1 = {"xcit_medium_24_p16_224_distill": 84.3, "xcit_medium_24_p16_384_distill": 85.4}  # README of facebookresearch/xcit
 FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
 PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens, "census": census, "commands": docs_commands.listing,
-         "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
-         **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]}}
+         "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
+         **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
+         **{f"compare_{name}": functools.partial(comparison, name) for name in ("native", "avx2", "data")},
+         **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}}
 
 
 def filled(text: str) -> str:

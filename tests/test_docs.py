@@ -24,6 +24,7 @@ from mindvit import checkpoint, device
 from mindvit.commandline import describe, parse
 from mindvit.models import create_model, model_info, registry
 from mindvit.recipe import FIELDS
+from mindvit.tools import benchmark
 from mindvit.weights import names
 from mindvit.weights.write import save_weights
 
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import docs_commands  # noqa: E402
-from docs_commands import BIG, DRY, NPU, OPTIONS, RULES, RUN, Command, commands, commands_of  # noqa: E402
+from docs_commands import BIG, DRY, NPU, OPTIONS, PARSED, RULES, RUN, Command, commands, commands_of  # noqa: E402
 
 ALL = list(dict.fromkeys(commands()))
 WHOLE = dict(registry._entries)
@@ -130,7 +131,7 @@ def filled(words: list[str], place: Path) -> list[str]:
     classes = 1000 if words[1] in ("mindvit.tools.convert", "mindvit.tools.export") else CLASSES
     if model == "NAME":
         model = words[words.index("NAME")] = "crossvit_9"
-    fixed = {"PICTURE": "PICTURE.png", "FOLDER": "folder", "RUN_DIR": "runs/RUN_DIR"}
+    fixed = {"PICTURE": "PICTURE.png", "FOLDER": "folder", "RUN_DIR": "runs/RUN_DIR", "DATA_DIR": "DIR", "OUT": "packed"}
     result = []
     for before, word in zip(["", *words], words):
         if word == "SOURCE":
@@ -187,11 +188,22 @@ def test_options_files_and_values_of_a_command_are_taken(text: str, place: Path,
         assert given.worker_num >= given.local_worker_num > 0 and given.task_script == "python"
         words = ["python", *given.task_script_args]
     call_words = filled(words[1:], place)
-    if call_words[0] == "train.py":
+    if call_words[:2] == ["-m", "mindvit.tools.benchmark"]:
+        parse(call_words[2:], "", benchmark.EXTRA)
+    elif call_words[0] == "train.py":
         call([word for word in call_words if word != "--dry_run"] + ["--print_config"])
         assert "# command line" in capsys.readouterr().out or len(call_words) <= 4
     else:
         parse(call_words[1:], "")
+
+
+@pytest.mark.parametrize("text", bash(f"{PARSED};"))
+def test_options_of_the_comparison_are_taken(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    compare, seen = importlib.import_module("compare"), []
+    monkeypatch.setattr(compare, "networks", seen.append)
+    compare.main([sys.executable if word == "VENV/bin/python" else word for word in shlex.split(text)[2:]])
+    assert seen[0].torch_python == sys.executable
 
 
 @pytest.mark.big
@@ -295,4 +307,6 @@ def test_nothing_goes_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             commands()
     (tmp_path / "README.md").write_text(f"{NPU}\n```bash\nmake a\n```\n\n```bash\nmake b\n```\n", "utf-8")
     assert [(item.text, item.npu) for item in commands()] == [("make a", True), ("make b", False)]
+    handled = {param.id for hows in ((RUN, BIG, "run"), (OPTIONS, DRY), (f"{PARSED};",)) for param in bash(*hows)}
+    assert all(item.text in handled or item.text.split()[0] in ("make", "pip", "source") for item in ALL if item.language == "bash")
     assert len(ALL) > 50 and np.mean([item.language == "bash" for item in ALL]) > 0.8

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mindvit.data import native
 from mindvit.data.order import PICTURE_STREAM, generator, rank_positions, train_order, val_order
 from mindvit.data.sources import BadPicture, Source
 from mindvit.data.transforms import EvalTransform, TrainTransform
@@ -69,6 +70,7 @@ def train_batches(source: Source, data: DataOptions, augment: AugmentOptions, *,
     steps_per_epoch(source, data, ranks)
     transform = TrainTransform(size, interpolation, mean, augment)
     _ = transform.policy  # an unknown one is refused here, not in a thread
+    native.loaded()  # built here, and not by every thread
     positions = rank_positions(len(source), ranks=ranks, rank=rank, batch_size=data.batch_size)
     order = train_order(len(source), epoch=epoch, seed=seed, shuffle=data.shuffle, repeats=data.aug_repeats, ranks=ranks, rank=rank,
                         batch_size=data.batch_size)

@@ -15,6 +15,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from mindvit.data import native
 from mindvit.errors import UserError, nearest
 
 Rgb = tuple[int, int, int]
@@ -155,8 +156,8 @@ def apply(name: str, image: Image.Image, argument: float, fill: Rgb, resample: I
     if name in COLOURS:
         return COLOURS[name](image, argument)
     if name == "rotate":
-        return image.rotate(argument, resample=resample, fillcolor=fill)
-    return image.transform(image.size, Image.Transform.AFFINE, MOVES[name](argument, *image.size), resample=resample, fillcolor=fill)
+        return native.rotate(image, argument, resample, fill)
+    return native.transform(image, MOVES[name](argument, *image.size), resample, fill)
 
 
 def parse(name: str) -> Policy:

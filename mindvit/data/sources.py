@@ -1,4 +1,4 @@
-"""Pictures with random access: class folders, list files, and the digits that ship with the package."""
+"""Pictures with random access: class folders, list files, and the digits that ship with the package (MindRecord: records.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import threading
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ class FolderSource(FileSource):
     def __init__(self, folder: Path, class_names: Sequence[str] | None = None) -> None:
         found = _class_folders(folder)
         if class_names is not None:
-            _refuse_unknown(found, class_names, str(folder))
+            refuse_unknown(found, class_names, str(folder))
         numbers = {name: number for number, name in enumerate(class_names or found)}
         paths, labels, without = [], [], []
         for name in found:
@@ -159,10 +159,17 @@ def open_source(data: DataOptions, split: str, class_names: Sequence[str] | None
     if not root.is_dir():
         raise UserError(f"data_dir {root} is not a folder; give {accepted}")
     list_file, folder = root / f"{name}_list.txt", root / name
+    if (root / f"{name}.mindrecord.json").is_file():
+        from mindvit.data.records import MindRecordSource  # it is a Source itself
+
+        return MindRecordSource(root, name, class_names)
     if list_file.is_file():
         return ListSource(list_file, class_names)
     if not folder.is_dir():
         entries = _entries(root)
+        if f"{name}_0000.mindrecord" in entries:
+            raise UserError(f"data_dir {root} holds {name}_0000.mindrecord without {name}.mindrecord.json: it was not finished; run "
+                            f"python -m mindvit.tools.prepare again with the same arguments")
         raise UserError(f"data_dir {root} has neither {name}/ nor {name}_list.txt; it has {_some(entries, 8) if entries else 'nothing'}: give {accepted}, "
                         f"or name the split with {split}_split")
     return FolderSource(folder, class_names)
@@ -170,7 +177,7 @@ def open_source(data: DataOptions, split: str, class_names: Sequence[str] | None
 
 def check_same_classes(train: Source, val: Source) -> None:
     """UserError unless both splits number the same classes; a class without validation pictures is fine."""
-    _refuse_unknown(val.class_names, train.class_names, "the validation split")
+    refuse_unknown(val.class_names, train.class_names, "the validation split")
     if val.class_names != train.class_names:
         missing = [name for name in train.class_names if name not in set(val.class_names)]
         raise UserError(f"the validation split lacks class {_some(missing)} and numbers the others differently; open it with the training split's class_names")
@@ -178,16 +185,25 @@ def check_same_classes(train: Source, val: Source) -> None:
 
 def read_picture(path: str) -> Image.Image:
     """The picture in a file, RGB, 8 bits, EXIF orientation ignored as torchvision's loader does; BadPicture if it can't be read or decoded."""
-    try:
+
+    def content() -> bytes:
         with open(path, "rb") as file:
-            return decode(file.read())
-    except MemoryError:
+            return file.read()
+
+    return decoded(path, content)
+
+
+def decoded(name: str, content: Callable[[], bytes]) -> Image.Image:
+    """The picture whose encoded bytes `content` fetches; BadPicture, under `name`, if it can't be fetched or decoded."""
+    try:
+        return decode(content())
+    except (MemoryError, BadPicture):
         raise
     except Image.UnidentifiedImageError:
-        raise BadPicture(path, f"not one of {', '.join(FORMATS)}") from None
+        raise BadPicture(name, f"not one of {', '.join(FORMATS)}") from None
     except Exception as error:  # damaged files make Pillow's readers raise nearly anything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise BadPicture(path, reason or type(error).__name__) from None
+        raise BadPicture(name, reason or type(error).__name__) from None
 
 
 def decode(content: bytes) -> Image.Image:
@@ -273,7 +289,8 @@ def _refuse_missing(file: Path, numbers: Sequence[int], paths: Sequence[str]) ->
             raise UserError(f"{file}, line {number}: {path} does not exist; paths are relative to {file.parent}")
 
 
-def _refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> None:
+def refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> None:
+    """UserError, naming the place, for class names that the training split doesn't have."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise UserError(f"{where} has {len(names)} classes, of which {_some(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from mindvit.data import policies
+from mindvit.data import native, policies
 from mindvit.recipe import AugmentOptions, Pair, Triple
 
 RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -62,9 +62,9 @@ class TrainTransform:
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         """uint8 (size, size, 3); the same for the same picture and state of `rng`."""
         options = self.options
-        if options.scale != (1, 1) or options.ratio != (1, 1):
-            image = image.crop(random_box(image.size, options.scale, options.ratio, rng))
-        image = image.resize((self.size, self.size), RESAMPLING[self.interpolation])
+        cropped = options.scale != (1, 1) or options.ratio != (1, 1)
+        box = random_box(image.size, options.scale, options.ratio, rng) if cropped else None
+        image = native.resize(image, (self.size, self.size), RESAMPLING[self.interpolation], box)
         if rng.random() < options.hflip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if rng.random() < options.vflip:

@@ -1,0 +1,276 @@
+"""mindvit beside its peers on this machine: the same networks, batch, loss and optimiser, in float32, in turn, in one run.
+
+python benchmarks/compare.py --torch_python VENV/bin/python [--models crossvit_9 xcit_tiny_12_p16_224] [--isa avx2] [--rounds 5]
+python benchmarks/compare.py --data [--folder DIR]
+
+Every side is a process of its own, stopped while another has its turn. A ratio is how many times as many pictures a second mindvit makes as a peer.
+mindcv must be installed beside mindvit; PyTorch, timm, torchvision and transformers in an environment of their own (--torch_python).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Iterator, Mapping, Optional, Sequence
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from mindvit import errors, log  # noqa: E402
+from mindvit.commandline import Parser  # noqa: E402
+from mindvit.errors import UserError  # noqa: E402
+
+MODELS = ("crossvit_9", "xcit_tiny_12_p16_224", "cvt_13_224", "crossformer_tiny")
+PEERS = ("mindcv", "torch eager", "torch.compile")
+MODES = ("train", "forward")
+IN_MINDCV = ("crossvit_9", "crossvit_15", "crossvit_18", "xcit_tiny_12_p16_224")  # mindcv 0.3's
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+class SideFailed(Exception):
+    """A side's process has ended; the text is the last thing it said."""
+
+
+def torch_name(model: str) -> Optional[str]:
+    """timm's, or for CvT transformers', name of a network; None where neither has it."""
+    if model.startswith("crossvit_"):
+        return model.replace("_384", "_408") if model.endswith("_384") else f"{model}_240"
+    if model.startswith("xcit_"):
+        return model.replace("_distill", "")
+    return re.sub("_224$", "", model) if model in ("cvt_13_224", "cvt_21_224") else None
+
+
+def command(side: str, model: str, batch: int, size: int, torch_python: Optional[str]) -> Optional[list[str]]:
+    """How a side's process is started; None where it has no such network."""
+    if side == "mindvit":
+        return [sys.executable, str(HERE / "side_mindvit.py"), model, str(batch)]
+    if side == "mindcv":
+        return [sys.executable, str(HERE / "side_mindcv.py"), model, str(batch), str(size)] if model in IN_MINDCV else None
+    name = torch_name(model)
+    if name is None or torch_python is None:
+        return None
+    return [torch_python, str(HERE / "side_torch.py"), name, str(batch), str(size), "eager" if side == "torch eager" else "compile"]
+
+
+class Side:
+    """A side's process, asleep but while it answers."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]):
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (as long as the process)
+        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, env=dict(environment))
+        try:
+            self.about = self.answer()
+        except BaseException:
+            self.close()
+            raise
+        self.sleep()
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Wake it, ask, wait for the answer, let it sleep; SideFailed if it ends instead."""
+        assert self.process.stdin
+        self.process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = self.answer()
+        self.sleep()
+        return answer
+
+    def answer(self) -> dict[str, Any]:
+        """The next line that it writes."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.said.seek(0)
+            last = [text.strip() for text in self.said if text.strip()][-1:]
+            raise SideFailed(f"ended with {code}: {last[0] if last else 'no word'}")
+        return dict(json.loads(line))
+
+    def sleep(self) -> None:
+        """Take no time from the others."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+        self.said.close()
+
+
+@dataclass
+class Figures:
+    """What one side gave for one network and mode: seconds of every timed step by round, and of compiling."""
+
+    what: str = ""
+    compile: float = 0.0
+    rounds: list[list[float]] = field(default_factory=list)
+    error: Optional[str] = None
+
+    @property
+    def ms(self) -> Optional[float]:
+        """Median step over all rounds, milliseconds; None if the side failed."""
+        steps = [seconds for part in self.rounds for seconds in part]
+        return 1000 * median(steps) if steps and not self.error else None
+
+
+def ratio(ours: Figures, theirs: Optional[Figures]) -> Optional[float]:
+    """How many times as fast we are; None where a side is missing."""
+    if theirs is None or ours.ms is None or theirs.ms is None:
+        return None
+    return theirs.ms / ours.ms
+
+
+@contextlib.contextmanager
+def started(commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], found: Mapping[str, Figures]) -> Iterator[dict[str, Side]]:
+    """The sides that start; why another didn't is noted in its figures."""
+    sides: dict[str, Side] = {}
+    try:
+        for name, arguments in commands.items():
+            try:
+                sides[name] = Side(arguments, environment)
+                found[name].what = sides[name].about["what"]
+            except (SideFailed, OSError) as error:
+                found[name].error = str(error)
+        yield sides
+    finally:
+        for side in sides.values():
+            side.close()
+
+
+def in_turn(sides: Mapping[str, Side], mode: str, found: Mapping[str, Figures], *, rounds: int, steps: int) -> None:
+    """Compile each, then `rounds` times `steps` steps of each in turn; a side that fails is left out from there on."""
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            if found[name].error:
+                continue
+            try:
+                answer = side.ask(mode=mode, steps=steps if number else 0)
+            except SideFailed as error:
+                found[name].error = str(error)
+                continue
+            if number:
+                found[name].rounds.append(answer["seconds"])
+            else:
+                found[name].compile = answer["compile"]
+    log.say(f"  {mode}: " + ", ".join(f"{name} {item.error or f'{item.ms:.0f} ms'}" for name, item in found.items()))
+
+
+def compare(model: str, mode: str, given: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Figures]:
+    """All sides' figures for one network and mode."""
+    from mindvit.models import model_info
+
+    size = model_info(model).input_size
+    commands = {name: command(name, model, given.batch_size, size, given.torch_python) for name in ("mindvit", *given.peers)}
+    here = {name: arguments for name, arguments in commands.items() if arguments}
+    found = {name: Figures() for name in here}
+    with started(here, environment, found) as sides:
+        in_turn(sides, mode, found, rounds=given.rounds, steps=given.steps)
+    return found
+
+
+def rows(model: str, mode: str, found: Mapping[str, Figures], batch: int, multiply_adds: int) -> dict[str, Any]:
+    """One line of the table: pictures a second of each side, and the ratios."""
+    from mindvit.timing import flops
+
+    ours = found["mindvit"]
+    rate = batch / ours.ms * 1000 if ours.ms else None
+    row: dict[str, Any] = {"model": model, "mode": mode, "multiply-adds (G)": round(multiply_adds / 1e9, 2), "mindvit img/s": rate and round(rate, 1),
+                           "GFLOP/s": rate and round(flops(multiply_adds, rate, mode) / 1e9), "compile, s": round(ours.compile, 1)}
+    for peer in PEERS:
+        item = found.get(peer)
+        row[f"{peer} img/s"] = round(batch / item.ms * 1000, 1) if item and item.ms else None
+    for peer in PEERS:
+        times = ratio(ours, found.get(peer))
+        row[f"x {peer}"] = None if times is None else f"{times:.2f}x"
+    theirs = found.get("mindcv")
+    row["mindcv compile, s"] = round(theirs.compile, 1) if theirs and theirs.ms else None
+    return row
+
+
+def isa_environment(isa: str) -> dict[str, str]:
+    """The children's environment; UserError for AVX-512 where there is none."""
+    from mindvit import device
+
+    if isa == "avx512" and "AVX-512" not in device.machine():
+        raise UserError(f"--isa avx512, but this machine has none ({device.machine()}): leave it out")
+    return {**os.environ, **(AVX2 if isa == "avx2" else {}), "PYTHONUNBUFFERED": "1"}
+
+
+def networks(given: argparse.Namespace) -> None:
+    """Compare networks, print and keep the table."""
+    from mindvit import device
+    from mindvit.models import model_info
+    from mindvit.tools.census import names
+
+    environment = isa_environment(given.isa)
+    table, details, failed = [], [], []
+    for model in names(given.models):
+        for mode in given.modes:
+            log.say(f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} pictures ...")
+            found = compare(model, mode, given, environment)
+            table.append(rows(model, mode, found, given.batch_size, model_info(model).macs))
+            details.append({**table[-1], "sides": {name: {"what": item.what, "compile": item.compile, "error": item.error, "rounds": item.rounds}
+                                                   for name, item in found.items()}})
+            failed += [f"{model} {mode} {name}: {item.error}" for name, item in found.items() if item.error]
+    whats = sorted({item["what"] for detail in details for item in detail["sides"].values() if item["what"]})
+    told = (f"Batch {given.batch_size}, float32, {given.rounds} rounds of {given.steps} steps in turn, medians; {device.machine()}, "
+            f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}; {'; '.join(whats)}; {datetime.date.today().isoformat()}.")
+    keep(table, told, details, given.out, f"compare_{given.isa}")
+    if failed:
+        raise UserError(f"some sides failed: {'; '.join(failed)}")
+
+
+def keep(table: Sequence[Mapping[str, Any]], told: str, details: Any, folder: Path, name: str) -> None:
+    """Print a table and what it stands for; keep both in Markdown, and all figures in JSON."""
+    text = f"{log.table(*table)}\n\n{told}\n"
+    print(f"\n{text}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+        log.write_json(folder / f"{name}.json", {"told": told, "rows": details})
+    except OSError as error:
+        raise UserError(f"--out {folder} can't be written: {error.strerror}") from None
+    print(f"kept in {folder / name}.md and .json")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compare; UserError for anything that the user can mend."""
+    parser = Parser(prog="python benchmarks/compare.py", description="mindvit beside its peers on this machine.")
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL", help=f"names or shell patterns (default: {' '.join(MODELS)})")
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES, help="default: both")
+    parser.add_argument("--peers", nargs="+", default=PEERS, choices=PEERS, help="default: all")
+    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="default: 8")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side (default: 5)")
+    parser.add_argument("--steps", type=int, default=8, metavar="N", help="timed steps a turn (default: 8)")
+    parser.add_argument("--isa", choices=("native", "avx512", "avx2"), default="native", help="avx2: hold both frameworks to AVX2")
+    parser.add_argument("--torch_python", metavar="FILE", help="interpreter with torch, timm, torchvision, transformers (none: no PyTorch)")
+    parser.add_argument("--data", action="store_true", help="compare the data pipelines instead, with mindcv's")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="--data: class folders of pictures (none: made-up JPEGs)")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    given = parser.parse_args(arguments)
+    for name in ("batch_size", "rounds", "steps"):
+        if getattr(given, name) < 1:
+            raise UserError(f"--{name} is {getattr(given, name)}, but must be at least 1")
+    if given.torch_python and not os.access(given.torch_python, os.X_OK):
+        raise UserError(f"--torch_python {given.torch_python} is no program: give a Python that has torch, timm, torchvision and transformers")
+    if given.data:
+        from compare_data import pipelines
+
+        keep(*pipelines(given.folder, given.rounds), given.out, "compare_data")
+        return
+    networks(given)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,67 @@
+"""One side's data pipeline: side_data.py mindvit|mindcv train|eval FOLDER WORKERS BATCHES -> {"img/s": ..., "CPU-ms": ...} as a line of JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from side import answers_only  # noqa: E402
+
+from mindvit.commandline import parse  # noqa: E402
+from mindvit.data.sources import FolderSource  # noqa: E402
+from mindvit.databench import BATCH, pipelines, timed  # noqa: E402
+from mindvit.models import model_info  # noqa: E402
+from mindvit.recipe import Recipe  # noqa: E402
+
+RECIPE = "configs/crossvit/crossvit_9_ascend.yaml"
+WARMUP = 4
+
+
+class Batch:
+    """A batch of mindcv's as `timed` counts it."""
+
+    def __init__(self, columns: Any):
+        self.labels = columns[1]
+
+
+def mindcvs(recipe: Recipe, size: int, split: str, folder: Path, workers: int) -> Iterator[Batch]:
+    """Endless batches of mindcv's own pipeline with the recipe's augmentation, up to the float32 batch that it hands over."""
+    from mindcv.data import create_dataset, create_loader, create_transforms
+
+    training, augment = split == "train", recipe.augment
+    dataset = create_dataset(root=str(folder), split="train", shuffle=training, num_parallel_workers=workers)
+    options: dict[str, Any] = {"crop_pct": model_info(recipe.model.model).crop_pct}
+    mixing: dict[str, Any] = {}
+    if training:
+        options = {"auto_augment": str(augment.auto_augment).replace("rand-", "randaug-"), "scale": augment.scale, "ratio": augment.ratio,
+                   "hflip": augment.hflip, "re_prob": augment.re_prob, "re_value": augment.re_value}
+        mixing = {"mixup": augment.mixup, "cutmix": augment.cutmix, "cutmix_prob": augment.mixup_prob}
+    transform = create_transforms("imagenet", image_resize=size, is_training=training, interpolation=str(augment.interpolation), **options)
+    loader = create_loader(dataset, BATCH, drop_remainder=True, is_training=training, num_classes=1000, transform=transform,
+                           num_parallel_workers=workers, **mixing)
+    return (Batch(columns) for _ in itertools.count() for columns in loader.create_tuple_iterator(num_epochs=1, output_numpy=True))
+
+
+def main(who: str, split: str, folder: str, workers: int, batches: int) -> None:
+    """Time it."""
+    answers = answers_only()
+    recipe, _ = parse(["--config", str(ROOT / RECIPE), "--batch_size", str(BATCH)], "")
+    info = model_info(recipe.model.model)
+    if who == "mindvit":
+        source = FolderSource(Path(folder) / "train")
+        found: Iterator[Any] = pipelines(recipe, info, source, source, workers)[split]
+    else:
+        found = mindcvs(recipe, recipe.augment.image_resize or info.input_size, split, Path(folder), workers)
+    rate, spent = timed(found, WARMUP, batches)
+    print(json.dumps({"img/s": rate, "CPU-ms": spent}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))

@@ -1,0 +1,37 @@
+"""mindvit's side: side_mindvit.py MODEL BATCH."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import mindspore
+from side import Step, answers_only, serve
+
+from mindvit import recipe
+from mindvit.benchmark import CLASSES, SUBJECTS, NoPictures, compiled, use_compile_cache
+from mindvit.models import model_info
+from mindvit.setting import prepare
+from mindvit.version import __version__
+
+
+def main(model: str, batch: int) -> None:
+    """Serve the steps that train.py and validate.py run."""
+    answers = answers_only()
+    info = model_info(model)
+    values = {"model": model, "batch_size": batch, "device_target": "CPU", "label_smoothing": 0.1, "drop_path_rate": 0.0, "lr": 1e-3}
+    setting = prepare(recipe.build(values, {}), NoPictures(CLASSES))
+    use_compile_cache(None)
+
+    def make(mode: str) -> Step:
+        subject = SUBJECTS[mode](setting)
+        compiled(subject, setting)
+        return lambda: subject.step().asnumpy()
+
+    serve(answers, {"what": f"mindvit {__version__}, MindSpore {mindspore.__version__}", "name": info.name, "size": setting.size}, make)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,285 @@
+"""Measuring a network on the device of this process: compile seconds, ms a step, pictures a second, share of the machine's peak.
+
+`measure(task)` does it here; `python -m mindvit.benchmark FILE` does it in a process of its own for mindvit.tools.benchmark, since
+MindSpore gives the memory of a compiled graph back only when the process ends.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime
+import json
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from PIL import Image
+
+from mindvit import device, log, parallel, recipe
+from mindvit.data.mixing import draw
+from mindvit.data.sources import Source
+from mindvit.errors import UserError
+from mindvit.layers.basic import set_precision
+from mindvit.setting import Setting, build, prepare, train_step
+from mindvit.step import first_inputs
+from mindvit.timing import Timing, fastest, flops, time_steps
+from mindvit.version import __version__
+
+CLASSES = 1000  # ImageNet-1K's, as in every published figure
+PEAK_SIDE, PEAK_PRODUCTS, PEAK_ROUNDS = 2048, 4, 5
+PROFILED_STEPS = 5
+COLUMNS = ("model", "mode", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "with cache", "ms/step", "p90 ms", "img/s",
+           "img/s per card", "sustained img/s", "multiply-adds (G)", "GFLOP/s per card", "peak GFLOP/s", "share of peak", "peak memory", "precision",
+           "warm-up", "steps", "mindspore", "mindvit", "machine", "date", "error")
+# Where a profile lies, by device: files, and the columns of an operator's kind, its calls and its time (with the factor that makes milliseconds).
+PROFILES = {"CPU": ("cpu_op_type_info_*.csv", "op_type", "type_occurrences", "total_compute_time", 1.0),
+            "GPU": ("gpu_op_type_info_*.csv", "op_type", "type_occurrences", "total_time(us)", 1e-3),
+            "Ascend": ("op_statistic*.csv", "OP Type", "Count", "Total Time(us)", 1e-3)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network to measure: a flat recipe with the origins of its values, what is run (forward or train), and how long."""
+
+    values: Mapping[str, Any]
+    mode: str
+    origins: Mapping[str, str] = field(default_factory=dict)
+    warmup: int = 10
+    steps: int = 40
+    profile: bool = False
+    compile_cache: Optional[str] = None  # folder of MindSpore's compile cache
+    compile_only: bool = False  # fill that folder, and tell how long it took
+
+
+class NoPictures(Source):
+    """Stands in for a data set where pictures are made up: classes by number."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__([], [str(number) for number in range(classes)])
+
+    def name(self, index: int) -> str:
+        """There is none."""
+        raise IndexError(index)
+
+    def read(self, index: int) -> Image.Image:
+        """There is none."""
+        raise IndexError(index)
+
+
+class Product(nn.Cell):
+    """A plain matrix product."""
+
+    def construct(self, a: Tensor, b: Tensor) -> Tensor:
+        return ops.matmul(a, b)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed: how it is compiled, one step of it, and how many of this rank's pictures that takes."""
+
+    compile: Callable[[], Any]
+    step: Callable[[], Tensor]
+    pictures: int
+    params: int
+
+
+def training(setting: Setting) -> Subject:
+    """The very step that train.py runs, on made-up uint8 pictures; a step's output is its loss."""
+    options, chosen = setting.recipe, setting.device
+    net = build(setting, resize=True)
+    parallel.same_weights(net, chosen.ranks)
+    set_precision(net, chosen.amp_level, chosen.half)
+    step = train_step(net.set_train(True), setting)
+    batch, parts = options.data.batch_size, options.optim.gradient_accumulation_steps
+    channels = options.model.in_channels
+    random = np.random.default_rng(chosen.rank)
+    images = random.integers(0, 256, (batch, setting.size, setting.size, channels), np.uint8)
+    labels = random.integers(0, setting.num_classes, batch).astype(np.int32)
+    chance = draw(options.augment, batch=batch, size=setting.size, channels=channels, paths=step.paths, seed=options.runtime.seed, step=0, rank=chosen.rank)
+    inputs = [Tensor(item) for item in (images, labels, *chance)] + [Tensor(options.schedule.lr, ms.float32)]
+
+    def whole_step() -> Tensor:
+        for _ in range(parts):
+            loss = step(*inputs)[0]
+        return loss
+
+    return Subject(lambda: step.compile(*first_inputs(batch, setting.size, channels, step.paths)), whole_step, batch * parts,
+                   sum(item.size for item in net.trainable_params()))
+
+
+def forward(setting: Setting) -> Subject:
+    """The network as it is evaluated, on made-up float32 pictures; a step's output is the logits."""
+    options, chosen = setting.recipe, setting.device
+    net = build(setting, resize=True)
+    set_precision(net, chosen.val_amp_level, chosen.half)
+    net.set_train(False)
+    batch = options.data.batch_size
+    shape = (batch, options.model.in_channels, setting.size, setting.size)
+    images = Tensor(np.random.default_rng(chosen.rank).standard_normal(shape, np.float32))
+    net.check_size(setting.size, setting.size)
+    return Subject(lambda: net.compile(images), lambda: net(images), batch, sum(item.size for item in net.trainable_params()))
+
+
+SUBJECTS: dict[str, Callable[[Setting], Subject]] = {"forward": forward, "train": training}
+
+
+def use_compile_cache(folder: Optional[str]) -> None:
+    """Keep compiled graphs in `folder`, or nowhere."""
+    if folder is not None:
+        ms.set_context(enable_compile_cache=True, compile_cache_path=folder)
+    elif ms.get_context("enable_compile_cache"):
+        ms.set_context(enable_compile_cache=False)
+
+
+def compiled(subject: Subject, setting: Setting) -> float:
+    """Compile; the seconds it took (0 in PyNative mode)."""
+    if setting.recipe.runtime.mode != 0:
+        return 0.0
+    start = time.perf_counter()
+    with log.heartbeat("still compiling", setting.device.is_main):
+        subject.compile()
+    return time.perf_counter() - start
+
+
+def peak_flops(half: Optional[Any]) -> float:
+    """FLOP a second of a plain product of two 2048 x 2048 matrices, in the precision that the network's products have: the device's practical peak."""
+    product = Product()
+    values = np.random.default_rng(0).standard_normal((PEAK_SIDE, PEAK_SIDE), np.float32)
+    a = b = Tensor(values).astype(half or ms.float32)
+
+    def several() -> None:
+        for _ in range(PEAK_PRODUCTS):
+            output = product(a, b)
+        output.asnumpy()
+
+    return 2.0 * PEAK_SIDE ** 3 * PEAK_PRODUCTS / fastest(several, rounds=PEAK_ROUNDS)
+
+
+def multiply_adds(setting: Setting) -> Optional[float]:
+    """Of one picture: the registry's at the network's own size, counted in its graph at another; None for a network built for another size."""
+    if setting.recipe.model.img_size is not None:
+        return None
+    if setting.size == setting.info.input_size:
+        return setting.info.macs
+    from mindvit.tools.census import census
+
+    counted = census(setting.info.name, size=setting.size)
+    return sum(counted.macs.values()) + counted.saved
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """The row of one network, COLUMNS; UserError for what the user can mend."""
+    given = recipe.build(task.values, task.origins)
+    setting = prepare(given, NoPictures(given.model.num_classes or CLASSES))
+    use_compile_cache(task.compile_cache)
+    subject = SUBJECTS[task.mode](setting)
+    seconds = compiled(subject, setting)
+    row = {**dict.fromkeys(COLUMNS), **circumstances(setting, task), "params (M)": round(subject.params / 1e6, 2), "graph compile": round(seconds, 2)}
+    if task.compile_only:
+        return row
+    timing = time_steps(subject.step, lambda output: output.asnumpy(), pictures=subject.pictures, warmup=task.warmup, steps=task.steps,
+                        queued=setting.device.target != "CPU")
+    if not np.isfinite(subject.step().asnumpy()).all():
+        raise UserError(f"{setting.info.name}: the outputs are no numbers any more after {task.steps} steps: figures of such a run mean nothing")
+    memory = device.memory(setting.device.target).split(" of ")[0]
+    if task.profile and setting.device.is_main:
+        log.say(profile_table(profile(subject.step, setting.device.target)))
+    rates = parallel.total((timing.rate, timing.sustained), setting.device.ranks)
+    return {**row, **speed(timing, rates, setting, task.mode), "peak memory": memory}
+
+
+def speed(timing: Timing, rates: np.ndarray, setting: Setting, mode: str) -> dict[str, Any]:
+    """The figures of a timing; `rates` are pictures a second over all ranks, at the median and sustained."""
+    chosen = setting.device
+    half = chosen.half if (chosen.amp_level if mode == "train" else chosen.val_amp_level) != "O0" else None
+    peak, macs = peak_flops(half), multiply_adds(setting)
+    total = float(rates[0])
+    row = {"ms/step": round(timing.ms, 2), "p90 ms": round(timing.p90, 2), "img/s": round(total, 2), "img/s per card": round(total / chosen.ranks, 2),
+            "sustained img/s": round(float(rates[1]), 2), "peak GFLOP/s": round(peak / 1e9, 1)}
+    if macs is None:
+        return row
+    reached = flops(macs, total / chosen.ranks, mode)
+    return {**row, "multiply-adds (G)": round(macs / 1e9, 3), "GFLOP/s per card": round(reached / 1e9, 1), "share of peak": round(reached / peak, 4)}
+
+
+def circumstances(setting: Setting, task: Task) -> dict[str, Any]:
+    """What was measured, on what and how."""
+    chosen, given = setting.device, setting.recipe
+    level = chosen.amp_level if task.mode == "train" else chosen.val_amp_level
+    return {"model": setting.info.name, "mode": task.mode, "cards": f"{chosen.ranks} x {chosen.target}", "batch size": given.data.batch_size,
+            "resolution": f"{setting.size}x{setting.size}", "jit level": chosen.jit_level,
+            "precision": f"{level} {given.precision.amp_type if level != 'O0' else 'float32'}", "warm-up": task.warmup, "steps": task.steps,
+            "mindspore": ms.__version__, "mindvit": __version__, "machine": device.machine(), "date": datetime.date.today().isoformat()}
+
+
+def profile(step: Callable[[], Tensor], target: str) -> list[tuple[str, float, float]]:
+    """(operator, calls a step, ms a step), the most expensive first, over a few steps under MindSpore's profiler; UserError if it leaves no figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # op_time is old, and what it asks for instead is NPU activity
+            profiler = ms.Profiler(output_path=folder, op_time=True)
+        for _ in range(PROFILED_STEPS):
+            step().asnumpy()
+        profiler.analyse()
+        return read_profile(Path(folder), target, PROFILED_STEPS)
+
+
+def read_profile(folder: Path, target: str, steps: int) -> list[tuple[str, float, float]]:
+    """The same from the files that the profiler wrote."""
+    pattern, kind, calls, spent, factor = PROFILES[target]
+    found: dict[str, tuple[float, float]] = {}
+    for path in folder.rglob(pattern):
+        with path.open(newline="", encoding="utf-8") as stream:
+            for line in csv.DictReader(stream):
+                count, total = found.get(line[kind], (0.0, 0.0))
+                found[line[kind]] = count + float(line[calls]), total + float(line[spent]) * factor
+    if not found:
+        raise UserError(f"MindSpore's profiler wrote no {pattern}: --profile has no figures on this {target}")
+    return sorted(((name, count / steps, total / steps) for name, (count, total) in found.items()), key=lambda item: -item[2])
+
+
+def profile_table(operators: Sequence[tuple[str, float, float]], most: int = 10) -> str:
+    """The most expensive operators, with their shares of all operators' time."""
+    whole = sum(spent for _, _, spent in operators)
+    rows = [{"operator": name, "calls a step": f"{count:g}", "ms a step": f"{spent:.2f}", "share": f"{100 * spent / whole:.1f} %"}
+            for name, count, spent in operators[:most]]
+    return log.table(*rows) + f"\n{whole:.1f} ms a step in {sum(count for _, count, _ in operators):g} operators of {len(operators)} kinds"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure the task in the file `arguments[0]` and leave the row, or {'error': why}, in its place."""
+    path = Path(arguments[0])
+    task = Task(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        row = measure(task)
+    except Exception as error:
+        path.write_text(json.dumps({"error": first_line(error)}), encoding="utf-8")
+        if not isinstance(error, UserError):
+            raise
+        sys.exit(error.exit_code)
+    path.write_text(json.dumps(row), encoding="utf-8")
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, UserError) and lines:
+        return lines[0]
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
+def as_json(task: Task) -> str:
+    """A task as `main` reads it."""
+    return json.dumps(dataclasses.asdict(task))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,206 @@
+// Pillow's resize and bicubic affine transform of 8-bit RGB pictures with vectors: the same numbers in the same order, width before height.
+// Built by native.py on first use; -ffp-contract=off keeps products and sums apart, as in Pillow's own build.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+typedef int32_t Int16 __attribute__((vector_size(64)));
+typedef uint8_t Byte16 __attribute__((vector_size(16)));
+typedef double Double4 __attribute__((vector_size(32)));
+typedef uint32_t Word4 __attribute__((vector_size(16)));
+
+namespace {
+
+constexpr int BITS = 22;  // of a weight's fraction
+constexpr int ROWS = 4;   // that go together: four bytes of each fill a vector
+constexpr int SPARE = 4;  // bytes after a row, since a pixel is loaded as four
+
+struct Weights {
+    int taps;                  // room for each output place
+    std::vector<int> first, count;
+    std::vector<int32_t> value;
+};
+
+double cubic(double x) {
+    x = std::fabs(x);
+    if (x < 1.0) return (1.5 * x - 2.5) * x * x + 1;
+    if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * -0.5;
+    return 0.0;
+}
+
+double triangle(double x) {
+    x = std::fabs(x);
+    return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+// How an axis of `in` pixels becomes one of `out`: the filter is stretched where the picture shrinks, and cut off at the border.
+Weights weights(int in, int out, bool bicubic) {
+    const double scale = double(float(in)) / out, stretch = std::max(scale, 1.0), reach = (bicubic ? 2.0 : 1.0) * stretch, shrink = 1.0 / stretch;
+    Weights result;
+    result.taps = int(std::ceil(reach)) * 2 + 1;
+    result.first.resize(out);
+    result.count.resize(out);
+    result.value.assign(size_t(out) * result.taps, 0);
+    std::vector<double> raw(result.taps);
+    for (int place = 0; place < out; ++place) {
+        const double centre = (place + 0.5) * scale;
+        const int first = std::max(0, int(centre - reach + 0.5)), count = std::min(in, int(centre + reach + 0.5)) - first;
+        double sum = 0.0;
+        for (int tap = 0; tap < count; ++tap) {
+            const double at = (tap + first - centre + 0.5) * shrink;
+            raw[tap] = bicubic ? cubic(at) : triangle(at);
+            sum += raw[tap];
+        }
+        for (int tap = 0; tap < count; ++tap) {
+            const double weight = (sum != 0.0 ? raw[tap] / sum : raw[tap]) * (1 << BITS);
+            result.value[size_t(place) * result.taps + tap] = int32_t(weight < 0 ? weight - 0.5 : weight + 0.5);
+        }
+        result.first[place] = first;
+        result.count[place] = count;
+    }
+    return result;
+}
+
+uint8_t clipped(int32_t sum) { return uint8_t(std::min(255, std::max(0, sum >> BITS))); }
+
+Int16 clipped(Int16 sum) {
+    const Int16 whole = sum >> BITS, least = {}, most = least + 255;
+    return whole < least ? least : whole > most ? most : whole;
+}
+
+uint32_t word(const uint8_t* row, size_t start, int tap) {
+    uint32_t value;
+    std::memcpy(&value, row + start + size_t(tap) * 3, sizeof value);
+    return value;
+}
+
+// The compiler's own conversion goes byte by byte.
+Int16 widened(Word4 pixels) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Int16>(_mm512_cvtepu8_epi32(reinterpret_cast<__m128i>(pixels)));
+#elif defined(__AVX2__)
+    const __m128i bytes = reinterpret_cast<__m128i>(pixels);
+    const __m256i halves[] = {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+    Int16 result;
+    std::memcpy(&result, halves, sizeof result);
+    return result;
+#else
+    return __builtin_convertvector(reinterpret_cast<const Byte16&>(pixels), Int16);
+#endif
+}
+
+Byte16 narrowed(Int16 values) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Byte16>(_mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(values)));
+#else
+    return __builtin_convertvector(values, Byte16);
+#endif
+}
+
+Double4 pixel(const uint8_t* at) {
+#if defined(__AVX2__)
+    int32_t bytes;
+    std::memcpy(&bytes, at, sizeof bytes);
+    return reinterpret_cast<Double4>(_mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes))));
+#else
+    return Double4{double(at[0]), double(at[1]), double(at[2]), 0.0};
+#endif
+}
+
+// Four rows of RGB pixels, each made `out` pixels wide.
+void narrow(const uint8_t* const* rows, const Weights& axis, int out, uint8_t* const* results) {
+    for (int place = 0; place < out; ++place) {
+        const int32_t* weight = &axis.value[size_t(place) * axis.taps];
+        const size_t start = size_t(axis.first[place]) * 3;
+        Int16 sum = Int16{} + (1 << (BITS - 1));
+        for (int tap = 0; tap < axis.count[place]; ++tap) {
+            const Word4 pixels = {word(rows[0], start, tap), word(rows[1], start, tap), word(rows[2], start, tap), word(rows[3], start, tap)};
+            sum += widened(pixels) * weight[tap];
+        }
+        const Byte16 bytes = narrowed(clipped(sum));
+        for (int row = 0; row < ROWS; ++row) {
+            results[row][place * 3] = bytes[row * 4];
+            results[row][place * 3 + 1] = bytes[row * 4 + 1];
+            results[row][place * 3 + 2] = bytes[row * 4 + 2];
+        }
+    }
+}
+
+Double4 between(Double4 a, Double4 b, Double4 c, Double4 d, double share) {
+    const Double4 p2 = -a + c, p3 = 2 * (a - b) + c - d, p4 = -a + b - c + d;
+    return b + share * (p2 + share * (p3 + share * p4));
+}
+
+}  // namespace
+
+extern "C" {
+
+// in: height x width x 3 bytes without gaps; out: out_height x out_width x 3.
+void resize_rgb(const uint8_t* in, int width, int height, uint8_t* out, int out_width, int out_height, int bicubic) {
+    const Weights across = weights(width, out_width, bicubic), down = weights(height, out_height, bicubic);
+    const int first = down.first[0], last = down.first[out_height - 1] + down.count[out_height - 1];
+    const size_t in_line = size_t(width) * 3, line = size_t(out_width) * 3;
+    std::vector<uint8_t> strip((last - first) * line), spare(line), tail(in_line + SPARE);
+    std::memcpy(tail.data(), in + (height - 1) * in_line, in_line);
+    for (int top = first; top < last; top += ROWS) {
+        const uint8_t* rows[ROWS];
+        uint8_t* results[ROWS];
+        for (int row = 0; row < ROWS; ++row) {
+            const int y = std::min(top + row, last - 1);
+            rows[row] = y == height - 1 ? tail.data() : in + y * in_line;
+            results[row] = top + row < last ? &strip[(top + row - first) * line] : spare.data();
+        }
+        narrow(rows, across, out_width, results);
+    }
+    std::vector<int32_t> sums(line);
+    for (int y = 0; y < out_height; ++y) {
+        std::fill(sums.begin(), sums.end(), 1 << (BITS - 1));
+        for (int tap = 0; tap < down.count[y]; ++tap) {
+            const int32_t weight = down.value[size_t(y) * down.taps + tap];
+            const uint8_t* row = &strip[(down.first[y] + tap - first) * line];
+            for (size_t x = 0; x < line; ++x) sums[x] += row[x] * weight;
+        }
+        for (size_t x = 0; x < line; ++x) out[y * line + x] = clipped(sums[x]);
+    }
+}
+
+// Place (x, y) of out takes the colour at (a x + b y + c, d x + e y + f) of in, or `fill` where there is none; both are height x width x 3 bytes.
+void affine_rgb(const uint8_t* in, int width, int height, uint8_t* out, const double* matrix, const uint8_t* fill) {
+    const size_t line = size_t(width) * 3;
+    std::vector<uint8_t> copy(height * line + SPARE);
+    std::memcpy(copy.data(), in, height * line);
+    for (int y = 0; y < height; ++y) {
+        uint8_t* place = out + y * line;
+        for (int x = 0; x < width; ++x, place += 3) {
+            const double right = x + 0.5, below = y + 0.5;
+            double at_x = matrix[0] * right + matrix[1] * below + matrix[2], at_y = matrix[3] * right + matrix[4] * below + matrix[5];
+            if (at_x < 0.0 || at_x >= width || at_y < 0.0 || at_y >= height) {
+                std::memcpy(place, fill, 3);
+                continue;
+            }
+            at_x -= 0.5;
+            at_y -= 0.5;
+            const int column = int(std::floor(at_x)), row = int(std::floor(at_y));
+            const double dx = at_x - column, dy = at_y - row;
+            size_t columns[4];
+            for (int tap = 0; tap < 4; ++tap) columns[tap] = size_t(std::min(width - 1, std::max(0, column - 1 + tap))) * 3;
+            const auto across = [&](int at) {
+                const uint8_t* pixels = copy.data() + std::min(height - 1, std::max(0, at)) * line;
+                if (dx == 0.0) return pixel(pixels + columns[1]);
+                return between(pixel(pixels + columns[0]), pixel(pixels + columns[1]), pixel(pixels + columns[2]), pixel(pixels + columns[3]), dx);
+            };
+            const Double4 colour = dy == 0.0 ? across(row) : between(across(row - 1), across(row), across(row + 1), across(row + 2), dy);
+            for (int channel = 0; channel < 3; ++channel) {
+                const double value = colour[channel];
+                place[channel] = value <= 0.0 ? 0 : value >= 255.0 ? 255 : uint8_t(value);
+            }
+        }
+    }
+}
+
+}

@@ -1,0 +1,144 @@
+"""Measuring the data pipeline: pictures a second and CPU milliseconds a picture, from the encoded file to the uint8 batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from PIL import Image
+from PIL import __version__ as pillow
+
+from mindvit import log
+from mindvit.data.pipeline import Batch, default_workers, eval_batches, train_batches
+from mindvit.data.sources import FolderSource, Source, open_source
+from mindvit.errors import UserError
+from mindvit.models import ModelInfo, model_info
+from mindvit.recipe import Recipe
+from mindvit.version import __version__
+
+PICTURES = 256
+SIZE = (500, 375)  # px: ImageNet's commonest
+QUALITY = 95  # files of 100 to 110 kB, as ImageNet's
+BLOBS = 12
+BATCH = 32
+
+
+def made_up(number: int) -> Image.Image:
+    """A picture as busy as a photograph: soft noise of several sizes, blobs with edges, grain. The same for the same number."""
+    random = np.random.default_rng(number)
+    width, height = SIZE
+    pixels = np.zeros((height, width, 3), np.float32)
+    for cells, weight in ((4, 1.0), (12, 0.6), (40, 0.4), (120, 0.25)):
+        coarse = random.standard_normal((cells, max(2, width * cells // height), 3)).astype(np.float32)
+        for channel in range(3):
+            pixels[..., channel] += weight * np.asarray(Image.fromarray(coarse[..., channel]).resize(SIZE, Image.Resampling.BICUBIC))
+    y, x = np.mgrid[:height, :width]
+    for _ in range(BLOBS):
+        inside = ((x - random.uniform(0, width)) / random.uniform(20, 120)) ** 2 + ((y - random.uniform(0, height)) / random.uniform(20, 120)) ** 2 < 1
+        pixels[inside] = pixels[inside] * 0.5 + random.standard_normal(3)
+    pixels += 0.13 * random.standard_normal((height, width, 1))
+    return Image.fromarray(np.clip(128 + 48 * pixels, 0, 255).astype(np.uint8))
+
+
+def made_up_folder(count: int = PICTURES) -> Path:
+    """A data set of `count` made-up JPEGs in the machine's folder for temporary files, written the first time."""
+    folder = Path(tempfile.gettempdir()) / f"mindvit-{SIZE[0]}x{SIZE[1]}-q{QUALITY}-{os.getuid()}" / str(count)
+    if not folder.is_dir():
+        log.say(f"writing {count} pictures to {folder} ...")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+            inside = Path(unfinished) / "whole" / "train" / "made_up"
+            inside.mkdir(parents=True)
+            for number in range(count):
+                made_up(number).save(inside / f"{number:04d}.JPEG", quality=QUALITY)
+            (Path(unfinished) / "whole").rename(folder)
+    return folder
+
+
+def kilobytes(source: Source) -> Optional[float]:
+    """Mean size of a picture's file, kB; None where the source has no files."""
+    paths = getattr(source, "paths", None)
+    return None if paths is None else round(sum(os.path.getsize(path) for path in paths[:PICTURES]) / 1000 / len(paths[:PICTURES]), 1)
+
+
+def cpu_seconds() -> float:
+    """Of all threads of this process and of the children that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def timed(batches: Iterator[Batch], warmup: int, steps: int, clock: Callable[[], float] = time.perf_counter,
+          cpu: Callable[[], float] = cpu_seconds) -> tuple[float, float]:
+    """(pictures a second, CPU milliseconds a picture) over `steps` batches after `warmup` ones.
+
+    Batches are made ahead, as many when the clock starts as when it stops.
+    """
+    for _ in range(warmup):
+        next(batches)
+    pictures, started, spent = 0, clock(), cpu()
+    for _ in range(steps):
+        pictures += len(next(batches).labels)
+    return pictures / (clock() - started), 1000 * (cpu() - spent) / pictures
+
+
+def pipelines(recipe: Recipe, info: ModelInfo, train: Source, val: Source, workers: int) -> dict[str, Iterator[Batch]]:
+    """Endless batches of training and of evaluation, as train.py makes them."""
+    augment = recipe.augment
+    size, interpolation = augment.image_resize or info.input_size, augment.interpolation or info.interpolation
+    data = dataclasses.replace(recipe.data, batch_size=min(recipe.data.batch_size, BATCH, len(train)))
+    epochs = (train_batches(train, data, augment, size=size, interpolation=interpolation, mean=augment.mean or info.mean, epoch=epoch,
+                            seed=recipe.runtime.seed, ranks=1, rank=0, workers=workers) for epoch in itertools.count())
+    passes = (eval_batches(val, batch_size=min(data.batch_size, len(val)), size=size, crop_pct=augment.crop_pct or info.crop_pct,
+                           interpolation=interpolation, squeeze=info.squeeze, ranks=1, rank=0, workers=workers) for _ in itertools.count())
+    return {"train": itertools.chain.from_iterable(epochs), "eval": itertools.chain.from_iterable(passes)}
+
+
+def described(recipe: Recipe) -> str:
+    """What training does to a picture on the host, in a few words."""
+    augment = recipe.augment
+    parts = [f"crop {augment.scale[0]:g}-{augment.scale[1]:g}", f"flip {augment.hflip:g}"]
+    if augment.auto_augment:
+        parts.append(augment.auto_augment)
+    elif augment.color_jitter:
+        parts.append(f"jitter {augment.color_jitter:g}")
+    return " + ".join(parts)
+
+
+def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, Any]]:
+    """A row for each pipeline and number of threads: the recipe's data set, or made-up pictures where it names none."""
+    info = model_info(recipe.model.model)
+    if recipe.data.data_dir or recipe.data.dataset == "digits":
+        train = open_source(recipe.data, "train")
+        val = open_source(recipe.data, "val", train.class_names)
+    else:
+        train = val = FolderSource(made_up_folder() / "train")
+    if not len(val):
+        raise UserError("the validation split has no picture: there is nothing to measure")
+    rows = []
+    asked = recipe.data.num_parallel_workers
+    for workers in [asked] if asked else sorted({1, 2, default_workers(1)}):
+        for name, batches in pipelines(recipe, info, train, val, workers).items():
+            rate, spent = timed(batches, warmup, steps)
+            size = recipe.augment.image_resize or info.input_size
+            rows.append({"pipeline": name, "pictures": recipe.data.data_dir or ("digits" if recipe.data.dataset == "digits" else "made up"),
+                         "kB": kilobytes(train if name == "train" else val), "resolution": f"{size}x{size}",
+                         "augmentation": described(recipe) if name == "train" else "none", "batch size": min(recipe.data.batch_size, BATCH, len(train)),
+                         "workers": workers, "img/s": round(rate, 1), "CPU-ms an image": round(spent, 2), "warm-up": warmup, "steps": steps, "pillow": pillow,
+                         "mindvit": __version__, "machine": machine(), "date": datetime.date.today().isoformat()})
+            log.say(f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image")
+    return rows
+
+
+def machine() -> str:
+    """This machine in a few words."""
+    from mindvit import device  # MindSpore takes seconds to import, and a worker that only reads pictures needs none of it
+
+    return device.machine()

@@ -1,0 +1,144 @@
+"""Measure networks, or the data pipeline, by the protocol of docs/performance.md.
+
+python -m mindvit.tools.benchmark 'crossvit_*' --mode train --batch_size 8
+python -m mindvit.tools.benchmark --mode data --config configs/crossvit/crossvit_9_ascend.yaml
+msrun --worker_num 8 python -m mindvit.tools.benchmark crossvit_9 --mode train --batch_size 256
+
+Every recipe key is an option, as of train.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Sequence
+
+from mindvit import errors
+from mindvit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindvit.benchmark import Task
+    from mindvit.recipe import Recipe
+
+BATCH = 8  # unless a recipe or the command line says another: what a laptop can do
+MODES = ("forward", "train", "data")
+SHOWN = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "with cache", "ms/step", "p90 ms", "img/s",
+         "GFLOP/s per card", "share of peak", "peak memory")
+SHOWN_DATA = ("pipeline", "pictures", "kB", "resolution", "augmentation", "batch size", "workers", "img/s", "CPU-ms an image")
+EXTRA = (
+    (("models",), {"nargs": "*", "metavar": "MODEL", "help": "name, alias or shell pattern, e.g. 'crossvit_*' (none: the recipe's)"}),
+    (("--mode",), {"dest": "what", "choices": MODES, "default": "train", "help": "what is timed: evaluation's graph, the training step, or the data pipeline "
+                                                                  "(on made-up pictures, all three; default: train)"}),
+    (("--warmup",), {"type": int, "default": 10, "metavar": "N", "help": "steps before the clock starts (default: 10)"}),
+    (("--steps",), {"type": int, "default": 40, "metavar": "N", "help": "timed steps (default: 40)"}),
+    (("--profile",), {"action": "store_true", "default": False, "help": "print the ten most expensive operators too"}),
+    (("--compile_cache",), {"default": None, "metavar": "DIR", "help": "compile twice, into an empty folder within DIR and from it, and tell both times"}),
+    (("--out",), {"type": Path, "default": Path("results"), "metavar": "DIR", "help": "folder for CSV and JSON (default: results)"}),
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print the table, keep it; UserError for anything that the user can mend, and for a network that failed."""
+    from mindvit.commandline import COMMAND_LINE, parse
+
+    recipe, given = parse(arguments, "Measure networks, or the data pipeline.", EXTRA)
+    for name in ("warmup", "steps"):
+        if given[name] < 1:
+            raise UserError(f"{COMMAND_LINE}: --{name} is {given[name]}, but must be at least 1")
+    if recipe.origins["batch_size"] == "default":
+        recipe = recipe.replace(f"default of {Path(__file__).stem}", batch_size=BATCH)
+    if given["what"] == "data":
+        from mindvit.databench import measure_data
+
+        keep(measure_data(recipe, warmup=given["warmup"], steps=given["steps"]), given["out"], "benchmark_data", SHOWN_DATA)
+        return
+    rows = networks(recipe, given)
+    if not rows:
+        return
+    keep(rows, given["out"], f"benchmark_{given['what']}", SHOWN)
+    failed = [row for row in rows if row["error"]]
+    if failed:
+        raise Failed("; ".join(f"{row['model']}: {row['error']}" for row in failed))
+
+
+class Failed(UserError):
+    """Some networks could not be measured."""
+
+    exit_code = 1
+
+
+def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each network; none on the ranks that don't print."""
+    from mindvit.benchmark import Task, measure
+    from mindvit.device import launched_ranks
+    from mindvit.tools.census import names
+
+    chosen = names(given["models"]) if given.get("models") else [recipe.model.model]
+    rank, ranks = launched_ranks()
+    if ranks > 1 and len(chosen) > 1:
+        raise UserError(f"{len(chosen)} networks ({', '.join(chosen[:3])}, ...) under a launcher: its ranks meet only once, so give one at a time")
+    if ranks > 1 and given["compile_cache"]:
+        raise UserError("--compile_cache compares two starts of one process: leave it out under a launcher")
+    tasks = []
+    for name in chosen:
+        one = recipe.replace("command line", model=name) if name != recipe.model.model else recipe
+        tasks.append(Task(one.flat(), given["what"], dict(one.origins), given["warmup"], given["steps"], given["profile"]))
+    if ranks > 1:
+        rows = [measure(tasks[0])]
+        return rows if rank == 0 else []
+    return [in_child(task, given["compile_cache"]) for task in tasks]
+
+
+def in_child(task: Task, cache: str | None = None) -> dict[str, Any]:
+    """The row of a process of its own; with a folder for compile caches, of the second of two, with both compile times."""
+    if cache is None:
+        return child(task)
+    try:
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=f"{task.values['model']}-", dir=cache)
+    except OSError as error:
+        raise UserError(f"--compile_cache {cache} can't be written: {error.strerror}") from None
+    cold = child(dataclasses.replace(task, compile_cache=folder, compile_only=True))
+    if cold["error"]:
+        return cold
+    warm = child(dataclasses.replace(task, compile_cache=folder))
+    return warm if warm["error"] else {**warm, "graph compile": cold["graph compile"], "with cache": warm["graph compile"]}
+
+
+def child(task: Task) -> dict[str, Any]:
+    """The row that a process of its own gives; if it fails, an empty one with the reason as 'error'."""
+    from mindvit.benchmark import COLUMNS, as_json
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.json"
+        path.write_text(as_json(task), encoding="utf-8")
+        print(f"{task.values['model']}: {task.mode}, {task.warmup} + {task.steps} steps of {task.values['batch_size']} pictures ...", flush=True)
+        code = subprocess.run([sys.executable, "-m", "mindvit.benchmark", str(path)], check=False).returncode
+        told = json.loads(path.read_text(encoding="utf-8"))
+    reason = told.get("error") or (f"the process ended with {code}" + " (killed: too little memory?)" * (code == -9) if code else None)
+    if reason:
+        return {**dict.fromkeys(COLUMNS), "model": task.values["model"], "mode": task.mode, "batch size": task.values["batch_size"], "error": reason}
+    return dict(told)
+
+
+def keep(rows: list[dict[str, Any]], folder: Path, name: str, shown: Sequence[str]) -> None:
+    """Print the `shown` columns, with the reason where one failed, and keep all of them: CSV appended, JSON anew."""
+    from mindvit import log
+
+    columns = (*shown, "error") if any(row.get("error") for row in rows) else shown
+    print("\n" + log.table(*({key: row[key] for key in columns} for row in rows)), flush=True)
+    try:
+        for row in rows:
+            log.append_csv(folder / f"{name}.csv", row)
+        log.write_json(folder / f"{name}.json", rows)
+    except OSError as error:
+        raise UserError(f"--out {folder} can't be written: {error.strerror}") from None
+    print(f"kept in {folder / name}.csv and .json")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,61 @@
+"""Pack a data set into MindRecord files: python -m mindvit.tools.prepare DATA_DIR OUT.
+
+train.py and validate.py take OUT as data_dir. What was cut off goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Sequence
+
+from mindvit import errors
+from mindvit.errors import UserError
+
+SPLITS = ("train", "val")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Pack the splits; UserError for anything that the user can mend."""
+    from mindvit.commandline import COMMAND_LINE, Parser
+    from mindvit.recipe import DataOptions
+
+    parser = Parser(prog="python -m mindvit.tools.prepare", description="Pack a folder or list data set into MindRecord files.")
+    parser.add_argument("data_dir", metavar="DATA_DIR", help="folder with train/ and val/ class folders, or with train_list.txt and val_list.txt")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the files, the data_dir of recipes from then on")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="default: both")
+    parser.add_argument("--train_split", default=DataOptions.train_split, metavar="NAME", help="name of the training split (default: train)")
+    parser.add_argument("--val_split", default=DataOptions.val_split, metavar="NAME", help="name of the validation split (default: val)")
+    parser.add_argument("--shard_size", type=int, default=1024, metavar="MIB", help="pictures in one file, MiB (default: 1024)")
+    given = parser.parse_args(arguments)
+    if given.shard_size < 1:
+        raise UserError(f"{COMMAND_LINE}: --shard_size is {given.shard_size}, but must be at least 1 (MiB)")
+    from tqdm import tqdm
+
+    from mindvit import log
+    from mindvit.data.records import pack
+    from mindvit.data.sources import FileSource, check_same_classes, open_source
+
+    data = DataOptions(data_dir=given.data_dir, train_split=given.train_split, val_split=given.val_split)
+    sources = {split: open_source(data, split) for split in given.split}
+    for split, source in sources.items():
+        if not isinstance(source, FileSource):
+            raise UserError(f"{given.data_dir} is packed already: give the folder that {split} was packed from")
+    if len(sources) == 2:
+        check_same_classes(sources["train"], open_source(data, "val", sources["train"].class_names))
+    if given.out.resolve() == Path(given.data_dir).resolve():
+        raise UserError(f"OUT and DATA_DIR are both {given.data_dir}: give another folder for the MindRecord files")
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+        for split, source in sources.items():
+            assert isinstance(source, FileSource)
+            with tqdm(total=len(source), desc=split, unit=" pictures", disable=not sys.stderr.isatty()) as bar:
+                paths = pack(source, Path(given.data_dir), given.out, getattr(given, f"{split}_split"), given.shard_size << 20, bar.update)
+            log.say(f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} file{'s' * (len(paths) > 1)}, counted and checked")
+    except OSError as error:
+        raise UserError(f"OUT {given.out} can't be written: {error.strerror}") from None
+    log.say(f"use them with: --data_dir {given.out}")
+
+
+if __name__ == "__main__":
+    errors.run(main)
