@@ -157,37 +157,3 @@ def test_long_sums_keep_their_digits() -> None:
     gradient = np.random.default_rng(0).random((rows, 3)).astype(np.float32)
     _, total = activation.backward(x, bias, Tensor(gradient))
     assert np.abs(total.asnumpy() / gradient.astype(np.float64).sum(0) - 1).max() < 1e-6
-
-
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "library", kernels.library.__wrapped__)
-
-
-def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capfd: pytest.CaptureFixture) -> None:
-    fresh(monkeypatch)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert kernels.library() is None
-    monkeypatch.setenv("CXX", str(tmp_path / "nothing"))
-    assert kernels.library() is None
-    (tmp_path / "broken").write_text("#!/bin/sh\necho 'unknown flag' >&2\nexit 1\n")
-    (tmp_path / "broken").chmod(0o755)
-    monkeypatch.setenv("CXX", str(tmp_path / "broken"))
-    assert kernels.library() is None
-    lines = capfd.readouterr().err.strip().splitlines()
-    assert len(lines) == 3 and all("kernels are left out" in line for line in lines)
-    assert "no C++ compiler" in lines[0] and "nothing" in lines[1] and "unknown flag" in lines[2]
-    monkeypatch.setenv(kernels.SWITCH, "0")
-    assert kernels.library() is None and capfd.readouterr().err == ""
-
-
-def test_a_library_is_built_once_for_a_source_and_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    (tmp_path / "count").write_text("")
-    (tmp_path / "compiler").write_text(f'#!/bin/sh\necho >> {tmp_path}/count\nwhile [ "$1" != -o ]; do shift; done\necho built > "$2"\n')
-    (tmp_path / "compiler").chmod(0o755)
-    first = kernels.build(str(tmp_path / "compiler"), tmp_path / "cache")
-    assert kernels.build(str(tmp_path / "compiler"), tmp_path / "cache") == first and (tmp_path / "count").read_text() == "\n"
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert kernels.build(str(tmp_path / "compiler"), tmp_path / "cache") != first
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".so", ".so"]

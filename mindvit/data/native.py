@@ -8,14 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import math
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -23,9 +16,10 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
+from mindvit import compiler
+
 SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off")
-COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-ffp-contract=off",)
 SWITCH = "MINDVIT_NATIVE"
 Resampling = Image.Resampling
 Box = tuple[int, int, int, int]
@@ -74,47 +68,11 @@ def _address(array: np.ndarray) -> ctypes.c_void_p:
 @functools.cache
 def loaded() -> Optional[ctypes.CDLL]:
     """The compiled functions; None, once with a line on stderr, where they can't be had."""
-    if os.environ.get(SWITCH) == "0":
+    path = compiler.library(SOURCE, FLAGS, SWITCH, "pictures are resized by Pillow alone, which is slower")
+    if path is None:
         return None
-    try:
-        library = ctypes.CDLL(str(built()))
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"note: pictures are resized by Pillow alone, which is slower: {reason(error)} ({SWITCH}=0 keeps this quiet)", file=sys.stderr, flush=True)
-        return None
+    library = ctypes.CDLL(str(path))
     pointer, number = ctypes.c_void_p, ctypes.c_int
     library.resize_rgb.argtypes, library.resize_rgb.restype = (pointer, number, number, pointer, number, number, number), None
     library.affine_rgb.argtypes, library.affine_rgb.restype = (pointer, number, number, pointer, pointer, pointer), None
     return library
-
-
-def reason(error: Exception) -> str:
-    """Why there is no library, in one line."""
-    said = getattr(error, "stderr", None) or str(error)
-    return (str(said).strip().splitlines() or [type(error).__name__])[0]
-
-
-def built() -> Path:
-    """The library of this source, compiler flags and processor; OSError or SubprocessError where it can't be built or kept."""
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, platform.machine(), _processor())).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindvit"
-    library = folder / f"native-{key}.so"
-    if library.exists():
-        return library
-    if compiler is None:
-        raise OSError(f"no C++ compiler ({', '.join(COMPILERS)}) found")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # ranks that start together build it each, and the last one wins
-        made = Path(unfinished) / "native.so"
-        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True, timeout=300)
-        made.replace(library)
-    return library
-
-
-def _processor() -> str:
-    # -march=native: a home directory may be shared by different machines
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines()
-    except OSError:
-        return platform.processor()
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))

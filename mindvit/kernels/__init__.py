@@ -8,47 +8,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import hashlib
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindvit import compiler
+
 SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = ("-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-pthread")
 SWITCH = "MINDVIT_KERNELS"  # 0 in the environment: do without
-
-
-def cache_folder() -> Path:
-    """Where built libraries stay: $XDG_CACHE_HOME/mindvit or ~/.cache/mindvit."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindvit"
-
-
-def flags() -> tuple[str, ...]:
-    """The compiler's flags: this machine's instructions, without AVX-512 where the framework's kernels have to do without it too."""
-    return (*FLAGS, "-mno-avx512f") if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() == "AVX2" else FLAGS
-
-
-def build(compiler: str, folder: Path) -> Path:
-    """The library for this source, compiler and machine, built into `folder` if it isn't there. OSError or CalledProcessError if that fails."""
-    try:
-        machine = [line for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines() if line.startswith("flags")][:1]
-    except OSError:
-        machine = []
-    key = hashlib.sha256(repr((SOURCE.read_bytes(), compiler, flags(), machine)).encode()).hexdigest()[:16]
-    path = folder / f"kernels-{key}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as place:  # ranks may build at the same time: whole files only
-            subprocess.run([compiler, *flags(), "-o", f"{place}/kernels.so", str(SOURCE)], check=True, capture_output=True, text=True)
-            os.replace(f"{place}/kernels.so", path)
-    return path
 
 
 _wanted = [True]
@@ -69,23 +40,16 @@ def left_out() -> Iterator[None]:
         _wanted.pop()
 
 
+def flags() -> tuple[str, ...]:
+    """The compiler's flags: without AVX-512 where the framework's kernels have to do without it too."""
+    return (*FLAGS, "-mno-avx512f") if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() == "AVX2" else FLAGS
+
+
 @functools.cache
 def library() -> Optional[str]:
     """The built library, or None, said once on stderr with the reason, where there can be none."""
-    if os.environ.get(SWITCH) == "0":
-        return None
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-    if compiler is None:
-        reason = "no C++ compiler found (g++ or clang++)"
-    else:
-        try:
-            return str(build(compiler, cache_folder()))
-        except subprocess.CalledProcessError as error:
-            reason = f"{compiler} failed: {(error.stderr or str(error)).strip().splitlines()[0]}"
-        except OSError as error:
-            reason = f"{error.filename or compiler}: {error.strerror}"
-    print(f"warning: mindvit's CPU kernels are left out, training is slower: {reason} ({SWITCH}=0 silences this)", file=sys.stderr, flush=True)
-    return None
+    path = compiler.library(SOURCE, flags(), SWITCH, "mindvit's own CPU kernels are left out, and networks are slower")
+    return None if path is None else str(path)
 
 
 @functools.cache

@@ -1,0 +1,58 @@
+"""C++ of our own, built on first use with the system's compiler and kept: for a source, its flags and a processor, once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Optional, Sequence
+
+COMPILERS = ("g++", "clang++", "c++")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+
+
+def library(source: Path, flags: Sequence[str], switch: str, loss: str) -> Optional[Path]:
+    """The library built of `source`; None where it is switched off (`switch`=0 in the environment) or, with a line on stderr, can't be had.
+
+    loss: what is slower or missing without it, for that line.
+    """
+    if os.environ.get(switch) == "0":
+        return None
+    try:
+        return build(source, flags)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+        print(f"note: {loss}: {said[0] if said else type(error).__name__} ({switch}=0 keeps this quiet)", file=sys.stderr, flush=True)
+        return None
+
+
+def build(source: Path, flags: Sequence[str]) -> Path:
+    """The library in $XDG_CACHE_HOME/mindvit or ~/.cache/mindvit; OSError or SubprocessError where it can't be built or kept. $CXX is the compiler, if set."""
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    key = hashlib.sha256(repr((source.read_bytes(), compiler, FLAGS, tuple(flags), _processor())).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindvit"
+    path = folder / f"{source.stem}-{key}.so"
+    if path.exists():
+        return path
+    if compiler is None:
+        raise OSError(f"no C++ compiler ({', '.join(COMPILERS)}) found")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # ranks that start together build it each, and the last one wins
+        made = Path(unfinished) / path.name
+        subprocess.run([compiler, *FLAGS, *flags, "-o", str(made), str(source), "-ldl"], check=True, capture_output=True, text=True, timeout=300)
+        made.replace(path)
+    return path
+
+
+def _processor() -> str:
+    # -march=native: a home directory may be shared by different machines
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
