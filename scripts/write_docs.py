@@ -65,15 +65,15 @@ def family(name: str) -> str:
 
 @functools.lru_cache
 def published() -> dict[str, Any]:
-    """What was published of every network, by its name: the table of PaddleViT (`seed`) and timm's validation of the same weights."""
+    """What was published of every network, by its name: the table that we began from (`seed`) and timm's validation of the same weights."""
     variants = yaml.safe_load((ROOT / "tests" / "goldens" / "variants.yaml").read_text(encoding="utf-8"))["variants"]
     return {model_info(name).name: facts for name, facts in variants.items()}
 
 
 def errata_xcit() -> str:
-    """Rows of PaddleViT's table that repeat another network's figures, beside timm's."""
+    """Rows of the seed table that repeat another network's figures, beside timm's."""
     rows = {name: (facts["seed"]["acc1"], facts["seed"]["acc5"]) for name, facts in published().items() if name.startswith("xcit")}
-    lines = ["| network | PaddleViT's table | that is the row of | timm's validation of its weights | authors' top-1 |", "|---|---|---|---|---|"]
+    lines = ["| network | the seed table | that is the row of | timm's validation of its weights | authors' top-1 |", "|---|---|---|---|---|"]
     for name, row in rows.items():
         twin = next((other for other in rows if other != name and rows[other] == row), None)
         measured = published()[name]["timm_validation"]
@@ -83,8 +83,8 @@ def errata_xcit() -> str:
 
 
 def errata_crossvit() -> str:
-    """CrossViT's networks whose accuracy in PaddleViT's table is more than 0.1 from timm's."""
-    lines = ["| network | PaddleViT, 224 px | timm, 240 px |", "|---|---|---|"]
+    """CrossViT's networks whose accuracy in the seed table is more than 0.1 from timm's."""
+    lines = ["| network | the seed table, 224 px | timm, 240 px |", "|---|---|---|"]
     for name, facts in published().items():
         given, measured = facts["seed"], facts.get("timm_validation")
         if name.startswith("crossvit") and abs(given["acc1"] - measured["acc1"]) > 0.1:
