@@ -13,7 +13,7 @@ BENCHMARKED ?= crossvit_9 cvt_13_224 crossformer_tiny xcit_tiny_12_p16_224
 MEASURE = $(BIN)/python -m mindvit.tools.benchmark
 BATCH_SIZES = 1 4 16
 
-.PHONY: quickstart test test-oldest test-interop lint goldens benchmark compare docs clean
+.PHONY: quickstart test test-oldest test-interop lint goldens benchmark compare docs site notebook clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
@@ -44,6 +44,8 @@ test-interop: $(VENV)/ready-for-tests
 lint: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/python scripts/write_docs.py --check
+	@# not --quiet: it would hide the warnings that --strict counts
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/mypy
 	$(BIN)/pylint --disable=all --enable=similarities --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y mindvit tests *.py
 
@@ -75,12 +77,20 @@ $(VENV)/ready: requirements.txt
 	@$(PIP) install -r requirements.txt
 	@touch $@
 
-$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt $(VENV)/ready
+$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt requirements-docs.txt $(VENV)/ready
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
 
 docs: $(VENV)/ready
 	$(BIN)/python scripts/write_docs.py
 
+# build/site/index.html
+site: $(VENV)/ready-for-tests docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# the notebook with what it prints and draws
+notebook: $(VENV)/ready-for-tests
+	$(BIN)/python scripts/run_notebook.py docs/notebook.ipynb
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop build runs .cache .pytest_cache .mypy_cache .ruff_cache

@@ -11,12 +11,16 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
+
+import docs_commands
+import yaml
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mindvit.log import table  # noqa: E402
-from mindvit.models import list_models, model_info  # noqa: E402
+from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
 from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
 from mindvit.tools.benchmark import SHOWN, SHOWN_DATA  # noqa: E402
 
@@ -29,6 +33,71 @@ def models() -> str:
         lines.append(f"| `{name}` | {', '.join(f'`{alias}`' for alias in info.aliases)} | {info.params / 1e6:.2f} | {info.macs / 1e9:.2f} "
                      f"| {info.input_size} | {info.acc1:.2f} | {'-' if info.acc5 is None else f'{info.acc5:.2f}'} |")
     return "\n".join(lines)
+
+
+def weights(info: ModelInfo) -> str:
+    """Where the authors' weights of a network are, as a link."""
+    where = info.source.split()[-1]
+    if info.family == "crossvit":
+        return f"[download](https://github.com/IBM/CrossViT/releases/download/{where})"
+    if info.family == "xcit":
+        return f"[download](https://dl.fbaipublicfiles.com/xcit/{where})"
+    if info.family == "cvt":
+        name = published()[info.name]["also_called"]["huggingface"]
+        return f"[microsoft/{name}](https://huggingface.co/microsoft/{name})"
+    return "[README](https://github.com/cheerss/CrossFormer#image-classification)"
+
+
+def family(name: str) -> str:
+    """A family's networks: facts, published accuracy and, where timm measured it, the row there, recipe, weights."""
+    by_timm = name in ("crossvit", "xcit")
+    columns = ["name", "parameters (M)", "multiply-adds (G)", "input", "top-1", "top-5", "weights", "recipe", *["row in timm"] * by_timm]
+    lines = [columns, ["---"] * len(columns)]
+    for info in (model_info(model) for model in list_models()):
+        if info.family == name:
+            recipe = Path("configs", name, f"{info.name}_ascend.yaml")
+            assert (ROOT / recipe).exists(), recipe
+            row = info.accuracy_source.partition("timm results-imagenet.csv, ")[2]
+            lines.append([f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.2f}", str(info.input_size), f"{info.acc1:.2f}",
+                          "-" if info.acc5 is None else f"{info.acc5:.2f}", weights(info), f"`{recipe.name}`", *[f"`{row}`"] * by_timm])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@functools.lru_cache
+def published() -> dict[str, Any]:
+    """What was published of every network, by its name: the table that we began from (`seed`) and timm's validation of the same weights."""
+    variants = yaml.safe_load((ROOT / "tests" / "goldens" / "variants.yaml").read_text(encoding="utf-8"))["variants"]
+    return {model_info(name).name: facts for name, facts in variants.items()}
+
+
+def errata_xcit() -> str:
+    """Rows of the seed table that repeat another network's figures, beside timm's."""
+    rows = {name: (facts["seed"]["acc1"], facts["seed"]["acc5"]) for name, facts in published().items() if name.startswith("xcit")}
+    lines = ["| network | the seed table | that is the row of | timm's validation of its weights | authors' top-1 |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
+        twin = next((other for other in rows if other != name and rows[other] == row), None)
+        measured = published()[name]["timm_validation"]
+        if twin and abs(measured["acc1"] - row[0]) > 0.1:
+            lines.append(f"| `{name}` | {row[0]:.2f} / {row[1]:.2f} | `{twin}` | {measured['acc1']:.3f} / {measured['acc5']:.3f} | {AUTHORS_TOP1[name]} |")
+    return "\n".join(lines)
+
+
+def errata_crossvit() -> str:
+    """CrossViT's networks whose accuracy in the seed table is more than 0.1 from timm's."""
+    lines = ["| network | the seed table, 224 px | timm, 240 px |", "|---|---|---|"]
+    for name, facts in published().items():
+        given, measured = facts["seed"], facts.get("timm_validation")
+        if name.startswith("crossvit") and abs(given["acc1"] - measured["acc1"]) > 0.1:
+            lines.append(f"| `{name}` | {given['acc1']:.2f} / {given['acc5']:.2f} | {measured['acc1']:.3f} / {measured['acc5']:.3f} |")
+    return "\n".join(lines)
+
+
+def digits(name: str) -> str:
+    """What a family's digits recipe reached in the run that was kept."""
+    row = json.loads((ROOT / "results" / "digits" / f"{name}.json").read_text(encoding="utf-8"))
+    machine = f"{row['machine']}, MindSpore {row['mindspore']}, {row['date']}"
+    return ("| recipe | network | input | epochs | top-1 | machine |\n|---|---|---|---|---|---|\n"
+            f"| `{row['recipe']}` | `{row['model']}` | {row['resolution']} | {row['epochs']} | {row['acc@top1']:.2f} | {machine} |")
 
 
 def keys() -> str:
@@ -91,7 +160,11 @@ def scaling() -> str:
 
 SCALING_COLUMNS = ("model", "resolution", "batch size", "multiply-adds (G)", "ms/step", "img/s", "GFLOP/s per card", "share of peak", "peak memory", "date")
 ROW_COLUMNS = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5")
-PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens, "census": census, "scaling": scaling,
+AUTHORS_TOP1 = {"xcit_medium_24_p16_224_distill": 84.3, "xcit_medium_24_p16_384_distill": 85.4}  # README of facebookresearch/xcit
+FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
+PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens, "census": census, "commands": docs_commands.listing,
+         "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
+         **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
          **{f"compare_{name}": functools.partial(comparison, name) for name in ("native", "avx2", "data")},
          **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}}
 
