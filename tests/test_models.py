@@ -18,6 +18,7 @@ from mindvit.optim import is_decayed
 from mindvit.step import StepOptions, TrainStep, first_inputs
 
 # variants that differ in weights or picture size alone are one network
+CORRECTED = {"cvt_13_224": {"acc5": 95.67}, "cvt_21_224": {"acc1": 82.46, "acc5": 96.0}}  # docs/errata.md
 DISTINCT = list({str(model_config(name)): name for name in reversed(list_models())}.values())
 
 
@@ -31,9 +32,10 @@ def test_parameters_are_counted_exactly(name: str) -> None:
 @pytest.mark.parametrize("name", list_models())
 def test_facts_are_the_measured_ones(name: str) -> None:
     info, variant = model_info(name), VARIANTS[name]
-    published = variant.get("timm_validation", variant["seed"])  # the same weights measured again, where somebody did
+    seed = {**variant["seed"], **CORRECTED.get(info.name, {})}
+    published = variant.get("timm_validation", seed)  # the same weights measured again, where somebody did
     assert info.macs == variant["measured"]["macs"]["total"] and (info.acc1, info.acc5) == (published["acc1"], published.get("acc5"))
-    assert published.get("model", f"{variant['repo']} README") in info.accuracy_source
+    assert published.get("model", {"cvt": "BR-IDL/PaddleViT README"}.get(info.family, f"{variant['repo']} README")) in info.accuracy_source
     assert variant["repo"] in info.source and variant.get("checkpoint", variant["source"]) in info.source
     evaluation = variant["eval"]
     assert [info.input_size] * 2 == evaluation["input"] and info.crop_pct == evaluation["crop_pct"] and info.interpolation == evaluation["interpolation"]

@@ -254,10 +254,11 @@ class CvT(Network):
 
 
 # name: embed_dim, num_heads, depth, input size, drop path rate, params, multiply-adds, acc1, acc5, the authors' configuration, other names.
-# Accuracies: the authors' README. Those pre-trained on ImageNet-22k are the networks for 384 px with other weights.
+# Accuracies: PaddleViT's evaluation of the authors' weights (docs/errata.md); the authors give top-1 with one decimal.
+# Those pre-trained on ImageNet-22k are the networks for 384 px with other weights.
 VARIANTS = {
-    "cvt_13_224": ((64, 192, 384), (1, 3, 6), (1, 2, 10), 224, 0.1, 19997480, 4566089216, 81.59, 95.72, "cvt-13-224x224", ("cvt-13", "cvt-13-224x224")),
-    "cvt_21_224": ((64, 192, 384), (1, 3, 6), (1, 4, 16), 224, 0.1, 31622696, 7177985024, 82.52, 96.06, "cvt-21-224x224", ("cvt-21", "cvt-21-224x224")),
+    "cvt_13_224": ((64, 192, 384), (1, 3, 6), (1, 2, 10), 224, 0.1, 19997480, 4566089216, 81.59, 95.67, "cvt-13-224x224", ("cvt-13", "cvt-13-224x224")),
+    "cvt_21_224": ((64, 192, 384), (1, 3, 6), (1, 4, 16), 224, 0.1, 31622696, 7177985024, 82.46, 96.00, "cvt-21-224x224", ("cvt-21", "cvt-21-224x224")),
     "cvt_13_384": ((64, 192, 384), (1, 3, 6), (1, 2, 10), 384, 0.1, 19997480, 16269359616, 83.0, 96.36, "cvt-13-384x384", ("cvt-13-384", "cvt-13-384x384")),
     "cvt_21_384": ((64, 192, 384), (1, 3, 6), (1, 4, 16), 384, 0.1, 31622696, 24849091584, 83.27, 96.16, "cvt-21-384x384", ("cvt-21-384", "cvt-21-384x384")),
     "cvt_13_384_22k": ((64, 192, 384), (1, 3, 6), (1, 2, 10), 384, 0.1, 19997480, 16269359616, 83.26, 97.09, "cvt-13-384x384", ("cvt-13-384-22k",)),
@@ -272,7 +273,7 @@ def _register_all() -> None:
         large = size == 384  # evaluated on the whole picture, its sides squeezed
         info = ModelInfo(
             name=name, family="cvt", params=params, macs=macs, input_size=size, crop_pct=1.0 if large else 0.875, squeeze=large, acc1=acc1, acc5=acc5,
-            accuracy_source="microsoft/CvT README", paper="https://arxiv.org/abs/2103.15808",
+            accuracy_source="BR-IDL/PaddleViT README, 603a9b3", paper="https://arxiv.org/abs/2103.15808",
             source=f"microsoft/CvT experiments/imagenet/cvt/{source}.yaml", drop_path_rate=drop_path_rate,
             aliases=(name.replace("_", "-").replace("cvt", "CvT"), *others))
         register(Entry(info, CvT, {"embed_dim": embed_dim, "depth": depth, "num_heads": heads, "mlp_ratio": (4.0, 4.0, 4.0)}))
