@@ -139,6 +139,14 @@ def test_ascend_gets_o2_and_half_precision(monkeypatch: pytest.MonkeyPatch) -> N
     assert line.startswith("device: Ascend")
 
 
+def test_only_half_precision_on_ascend_may_saturate() -> None:
+    def made(target: str, half: object) -> device.Device:
+        return device.Device(target, "O2", "O2", "O2", half)  # type: ignore[arg-type]
+
+    assert made("Ascend", ms.float16).saturates
+    assert not any(made(*case).saturates for case in (("Ascend", ms.bfloat16), ("Ascend", None), ("GPU", ms.float16), ("CPU", ms.float16)))
+
+
 def test_a_gpu_is_second_and_says_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch, ("/dev/nvidia",), ("GPU", "CPU"))
     chosen, line = device.set_up(RuntimeOptions(), PrecisionOptions(amp_level="O2", amp_type="bfloat16"))

@@ -134,6 +134,22 @@ def test_what_does_not_belong_together_is_refused(folder: Path, whole: Path, tmp
     assert "no file with weights" in refused(folder, tmp_path / "c", "--resume", str(tmp_path / "nothing.ckpt"))
 
 
+def test_another_batch_goes_on_from_an_epochs_end_only(folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture) -> None:
+    row = run(folder, tmp_path / "a", "--resume", str(whole / f"{MODEL}-1.ckpt"), "--gradient_accumulation_steps", "1")
+    text = capsys.readouterr().out
+    assert "epoch 1, step 0 of 6; other values than there: gradient_accumulation_steps" in text and row["checkpoint"].endswith("-3.ckpt")
+    assert read_weights(tmp_path / "a" / f"{MODEL}-3.ckpt")[1]["step"] == 18
+
+    def cut() -> None:
+        raise PowerCut
+
+    at_step(monkeypatch, STEPS + 2, cut)
+    with pytest.raises(PowerCut):
+        run(folder, tmp_path / "b", "--ckpt_save_steps", "4")
+    assert "within an epoch with 8 pictures a step, and there are 4 now" in refused(folder, tmp_path / "b", "--gradient_accumulation_steps", "1")
+
+
 def test_a_finished_run_is_only_validated(folder: Path, whole: Path, capsys: pytest.CaptureFixture) -> None:
     before = (whole / f"{MODEL}-3.ckpt").read_bytes()
     row = run(folder, whole)

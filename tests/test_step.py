@@ -202,6 +202,22 @@ def test_a_step_that_is_no_number_leaves_nothing_behind() -> None:
     assert all(np.isfinite(float(item.asnumpy())) for item in step(*good)) and not np.array_equal(state()["cls_token"], before["cls_token"])
 
 
+def flag_is_up(_: Any) -> Tensor:
+    return Tensor(False)
+
+
+def test_an_overflow_that_only_the_device_knows_of_leaves_the_step_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for moved in (True, False):
+        if not moved:
+            monkeypatch.setattr(ms.amp, "all_finite", flag_is_up)  # what it says of finite gradients on an NPU that saturated
+        net = Plain().set_train(True)
+        step = TrainStep(net, [True] * 4, StepOptions(MEAN, STD, loss_scale=1024.0, dynamic_scale=True, saturates=True))
+        before = step.weights[0].asnumpy().copy()
+        _, norm, scale = step(*inputs(1e-2))
+        assert np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == (1024 if moved else 512)
+        assert np.array_equal(before, step.weights[0].asnumpy()) is not moved
+
+
 class Given(nn.Cell):
     """A 'network' whose logits are the picture's first row."""
 
