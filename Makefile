@@ -30,7 +30,7 @@ test-oldest:
 	@$(PYTHON) scripts/check_python.py
 	@$(PYTHON) -m venv $(VENV)-oldest
 	@$(VENV)-oldest/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements.txt -c requirements-oldest.txt pytest
-	$(VENV)-oldest/bin/python -m pytest tests/test_step.py tests/test_weights.py tests/test_parts.py "tests/test_goldens.py::test_logits[crossvit_9]"
+	$(VENV)-oldest/bin/python -m pytest tests/test_step.py tests/test_weights.py tests/test_parts.py tests/test_kernels.py "tests/test_goldens.py::test_logits[crossvit_9]"
 
 # files that torch, timm, transformers and paddle write, and ours read by them; they need another NumPy than MindSpore, hence an environment of their own
 test-interop: $(VENV)/ready-for-tests
