@@ -52,6 +52,7 @@ times = ops.MultitypeFuncGraph("times")
 add_part = ops.MultitypeFuncGraph("add_part")
 clear = ops.MultitypeFuncGraph("clear")
 assign_after = ops.MultitypeFuncGraph("assign_after")
+put = ops.MultitypeFuncGraph("put")
 
 
 @average_update.register("Number", "Tensor", "Tensor", "Tensor")
@@ -72,6 +73,11 @@ def _add_part(share, total, part):  # type: ignore[no-untyped-def]
 @clear.register("Tensor", "Tensor")
 def _clear(done, total):  # type: ignore[no-untyped-def]
     return ops.assign(total, ops.depend(ops.zeros_like(total), done))
+
+
+@put.register("Tensor", "Tensor")
+def _put(target, value):  # type: ignore[no-untyped-def]
+    return ops.assign(target, value)
 
 
 @assign_after.register("Tensor", "Tensor", "Tensor")
@@ -117,6 +123,21 @@ def optimiser(weights: ParameterTuple, decay: Sequence[float], rates: Sequence[f
     return {"adamw": AdamW, "lamb": Lamb}[options.opt](weights, decay, rates, options.betas, options.eps)
 
 
+class Put(nn.Cell):
+    """Gives parameters other values where they lie.
+
+    set_data would give a parameter other memory, and what a compiled step changes under a condition alone it goes on changing in the old.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]):
+        super().__init__(auto_prefix=False)
+        self.targets = parameters
+        self.map = ops.HyperMap()
+
+    def construct(self, *values: Tensor) -> Tensor:
+        return ops.depend(Tensor(0, ms.float32), self.map(put, self.targets, values))
+
+
 class TrainStep(nn.Cell):
     """One optimiser step: normalise, mix, forward, loss, gradient, accumulate, all-reduce, finite check, clip, optimiser, EMA.
 
@@ -138,13 +159,14 @@ class TrainStep(nn.Cell):
         if self.ranks > 1:
             self.reduce = nn.DistributedGradReducer(self.weights, mean=True, degree=self.ranks)
             self.sum = ops.AllReduce()
-            self.asked_to_stop, self.stopping = (_number("asked"), _number("stopping"))
+        self.asked_to_stop, self.stopping = _number("asked"), _number("stopping")
         self.optimiser = optimiser(self.weights, [options.weight_decay * flag for flag in decayed], rates or [1.0] * len(decayed), options)
         self.map = ops.HyperMap()
         self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
         self.running = ParameterTuple([item for item in net.get_parameters() if not item.requires_grad])  # batch normalisation's mean and variance
         self.averaged = ParameterTuple([*self.weights, *self.running])
         self.ema = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
+        self.put_averaged, self.put_ema = Put(self.averaged), Put(self.ema)
         self.scaled, self.dynamic = options.loss_scale > 0, options.dynamic_scale
         self.guarded = self.scaled or options.leave_out
         self.settled = self.running.clone(f"{STATE}settled", "same") if self.guarded and self.running else ()  # `running` after the last good step
@@ -153,9 +175,9 @@ class TrainStep(nn.Cell):
             self.sums = self.weights.clone(f"{STATE}sum", "zeros")
             self.loss_sum, self.part = _number("loss_sum"), _number("part")
 
-    def share(self, loss: Tensor, overflow: Tensor) -> tuple[Tensor, Tensor]:
+    def share(self, loss: Tensor, overflow: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
         """All ranks' mean loss and overflows; in the same message, whether any was asked to stop, and the mean of their running statistics."""
-        values = [loss.reshape(1), self.asked_to_stop.value().reshape(1), overflow.reshape(1)]
+        values = [loss.reshape(1), asked.reshape(1), overflow.reshape(1)]
         for item in self.running:
             values.append(ops.depend(item.value(), loss).reshape(-1))
         shared = self.sum(ops.cat(values)) / self.ranks
@@ -169,25 +191,26 @@ class TrainStep(nn.Cell):
     def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
                   lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, paths, self.scale.value())
+        asked = self.asked_to_stop.value()  # set from outside: under a condition its old memory would be read
         if self.parts == 1:
-            return self.finish(loss, gradients, lr)
+            return self.finish(loss, gradients, lr, asked)
         sums = self.map(ops.partial(add_part, 1 / self.parts), self.sums, gradients)
         loss = ops.assign_add(self.loss_sum, loss / self.parts)
         part = ops.assign_add(self.part, Tensor(1, ms.float32))
         norm, scale = ops.zeros_like(loss), ops.ones_like(loss)
         if part > self.parts - 0.5:
-            loss, norm, scale = self.finish(loss + 0, sums, lr)
+            loss, norm, scale = self.finish(loss + 0, sums, lr, asked)
             done = self.map(ops.partial(clear, ops.depend(scale, norm)), (*self.sums, self.loss_sum, self.part))
             scale = ops.depend(scale, done)
         return loss, norm, scale
 
-    def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From the gradient, still scaled, to the moved weights."""
         scale = self.scale.value()
         overflow = self.overflow(gradients)
         if self.ranks > 1:
             gradients = self.reduce(gradients)
-            loss, overflow = self.share(ops.depend(loss, gradients), overflow)  # what one rank finds not finite stops all of them
+            loss, overflow = self.share(ops.depend(loss, gradients), overflow, asked)  # what one rank finds not finite stops all of them
         norm = ops.sqrt(2 * ops.addn(self.map(half_square_sum, gradients))) / scale
         factor = 1 / scale
         if self.clip_norm:
@@ -232,10 +255,9 @@ class TrainStep(nn.Cell):
 
     def swap_average(self) -> None:
         """Exchange the weights and running statistics with their moving average."""
-        for weight, average in zip(self.averaged, self.ema):
-            value = weight.asnumpy().copy()
-            weight.set_data(Tensor(average.asnumpy()))
-            average.set_data(Tensor(value))
+        weights, averages = ([Tensor(item.asnumpy().copy()) for item in items] for items in (self.averaged, self.ema))
+        self.put_averaged(*averages)
+        self.put_ema(*weights)
 
     def update(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
         """Weights, moments, average and settled statistics move by one step."""

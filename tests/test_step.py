@@ -161,6 +161,26 @@ def test_average_and_its_exchange() -> None:
     assert np.array_equal(step.ema[0].asnumpy(), moved) and not np.array_equal(step.weights[0].asnumpy(), moved)
 
 
+@pytest.mark.parametrize("options", [{}, {"leave_out": True}, {"parts": 2, "loss_scale": 1024.0, "dynamic_scale": True}])
+def test_the_average_follows_after_an_exchange_too(options: dict) -> None:
+    net = Plain().set_train(True)
+    step = TrainStep(net, [True] * 4, StepOptions(MEAN, STD, ema_decay=0.5, **options))
+    evaluation = EvalStep(net, MEAN, STD)
+    images, labels, *_ = inputs(0)
+    losses = []
+    for _ in range(3):
+        before = [item.asnumpy().copy() for item in (step.ema[0], step.weights[0])]
+        for _ in range(options.get("parts", 1)):
+            step(*inputs(1e-2))
+        average, weight = step.ema[0].asnumpy().copy(), step.weights[0].asnumpy().copy()
+        assert np.abs(average - 0.5 * (before[0] + weight)).max() < 1e-6 and not np.array_equal(before[1], weight)
+        step.swap_average()
+        losses.append(float(evaluation(images, labels)[1].asnumpy().mean()))
+        step.swap_average()
+        assert np.array_equal(step.ema[0].asnumpy(), average) and np.array_equal(step.weights[0].asnumpy(), weight)
+    assert len(set(losses)) == 3  # the evaluation saw three averages
+
+
 @pytest.mark.parametrize("options", [{}, {"loss_scale": 1024.0, "dynamic_scale": True}])
 def test_two_halves_make_the_step_of_the_whole(options: dict) -> None:
     results = []
