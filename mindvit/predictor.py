@@ -78,7 +78,7 @@ class Predictor:
         self.device, self._told = device.set_up(RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions())
         self.net = create_model(self.info.name, count, img_size=recipe.model.img_size, drop_path_rate=0.0)
         try:
-            load_weights(self.net, arrays)
+            load_weights(self.net, path)
         except WeightsError as error:
             raise UserError(f"{path} doesn't fit {self.info.name} with {count} classes: {error.report}") from None
         self.net.check_size(self.preprocessing.size, self.preprocessing.size)

@@ -181,7 +181,8 @@ def test_other_weights_need_a_model_and_may_have_names(tmp_path: Path, capsys: p
     stripes(0, 2, 0).save(tmp_path / "a.png")
     plain = ["--ckpt_path", tmp_path / "plain.npz"]
     assert "doesn't say which network it belongs to: --model NAME" in refused(tmp_path / "a.png", *plain)
-    assert "doesn't fit small_cvt with 5 classes" in refused(tmp_path / "a.png", *plain, "--model", "small_cvt")
+    assert "plain.npz has weights of XCiT (names of facebookresearch/xcit), but the network is" in refused(tmp_path / "a.png", *plain, "--model", "small_cvt")
+    assert "plain.npz doesn't fit xcit_nano_12_p16_224 with 5 classes" in refused(tmp_path / "a.png", *plain, "--model", "xcit_nano_12_p16_224")
     run(tmp_path / "a.png", *plain, "--model", "small_xcit", "--format", "json")
     assert {item["name"] for item in json.loads(capsys.readouterr().out)[0]["classes"]} == set("01234")
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n", "utf-8")
