@@ -73,7 +73,7 @@ def test_the_row(alone: Path) -> None:
     header, line = (alone / "results.csv").read_text().splitlines()
     assert header.startswith("model,params (M),cards,batch size,resolution,jit level,graph compile,ms/step,img/s,acc@top1,acc@top5,recipe,checkpoint")
     assert line.startswith("crossvit_tiny,")
-    assert (alone / "log.csv").read_text().startswith("epoch,train_loss,val_loss,top1,top5")
+    assert (alone / "log.csv").read_text().startswith("epoch,step,lr,train_loss,val_loss,top1,top5")
 
 
 def test_two_workers_take_the_same_steps(folder: Path, alone: Path, tmp_path: Path) -> None:
