@@ -13,6 +13,9 @@ BENCHMARKED ?= crossvit_9 cvt_13_224 crossformer_tiny xcit_tiny_12_p16_224
 MEASURE = $(BIN)/python -m mindvit.tools.benchmark
 BATCH_SIZES = 1 4 16
 
+# tests spend most of their time in MindSpore's graph compiler, which uses one core; a file's tests share what they compiled
+SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: quickstart test test-oldest test-interop lint goldens benchmark compare docs site notebook clean
 
 quickstart: $(VENV)/ready
@@ -21,8 +24,8 @@ quickstart: $(VENV)/ready
 
 # the goldens apart, a few networks at a time: MindSpore gives the memory of a compiled graph back when the process ends, and not before
 test: $(VENV)/ready-for-tests lint
-	$(BIN)/python -m pytest --ignore=tests/test_goldens.py
-	for networks in "not xcit and not cvt" cvt xcit_nano xcit_tiny xcit_small "xcit and not nano and not tiny and not small"; do \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/test_goldens.py
+	for networks in "not xcit and not cvt" cvt xcit_nano xcit_small "xcit and not nano and not small"; do \
 		$(BIN)/python -m pytest tests/test_goldens.py -k "$$networks" || exit 1; done
 
 # the lowest versions that are supported, on what depends on them most

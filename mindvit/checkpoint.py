@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor
 
+from mindvit import files
 from mindvit.errors import UserError
-from mindvit.weights import load_weights
-from mindvit.weights.readers import META, STATE, Arrays, read_weights
+from mindvit.weights.readers import META, STATE, Arrays, Source, read_weights
 
-UNFINISHED = ".unfinished.ckpt"
 AVERAGE = f"{STATE}ema."
 
 
@@ -60,19 +60,20 @@ def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -
 
     NotSaved if that fails: a full disk, a folder that is gone.
     """
-    unfinished = path.with_name(f".{path.stem}{UNFINISHED}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _written(path) as unfinished:
         ms.save_checkpoint([{"name": item.name, "data": item} for item in parameters], str(unfinished), append_dict={META: json.dumps(meta)}, crc_check=True)
         os.chmod(unfinished, 0o644)  # the framework makes it read-only, which a user moving files stumbles over
-        with unfinished.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(unfinished, path)
+    return path
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """files.whole, whose failure is NotSaved."""
+    try:
+        with files.whole(path) as unfinished:
+            yield unfinished
     except (OSError, RuntimeError) as error:  # the framework makes a RuntimeError of some
         raise NotSaved(f"{path} can't be written: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
 
 
 def newest(folder: Path, model: str, complain: Callable[[str], None]) -> Optional[Found]:
@@ -108,13 +109,12 @@ def restore(parameters: Sequence[Parameter], found: Found) -> None:
         item.set_data(Tensor(arrays[item.name], item.dtype))
 
 
-def load_average(net: nn.Cell, path: Union[str, os.PathLike]) -> None:
-    """Give a network the moving average of the weights that a checkpoint of a run holds. UserError if it holds none."""
-    arrays, _ = read_weights(path)
-    averages = {name[len(AVERAGE):]: value for name, value in arrays.items() if name.startswith(AVERAGE)}
+def average_of(content: Source) -> Source:
+    """The moving average of the weights that a checkpoint of a run holds. UserError if it holds none."""
+    averages = {name[len(AVERAGE):]: value for name, value in content.arrays.items() if name.startswith(AVERAGE)}
     if not averages:
-        raise UserError(f"{path} holds no moving average of the weights: the run was made without ema (leave --ema out)")
-    load_weights(net, averages)
+        raise UserError(f"{content.where} holds no moving average of the weights: the run was made without ema (leave --ema out)")
+    return dataclasses.replace(content, arrays=averages)
 
 
 class Keeper:
@@ -142,15 +142,13 @@ class Keeper:
         """Checkpoint after `epoch` epochs."""
         path = save(self.folder / f"{self.model}-{epoch}.ckpt", parameters, meta)
         self.within.unlink(missing_ok=True)
-        if best:
-            link = self.folder / f".{self.model}-best{UNFINISHED}"
-            link.unlink(missing_ok=True)
-            try:
-                os.link(path, link)  # the same bytes under a second name, which outlives the first
-            except OSError:  # a file system without hard links
-                shutil.copyfile(path, link)
-            os.replace(link, self.folder / f"{self.model}-best.ckpt")
         self.saved = [item for item in self.saved if item != path] + [path]
         while len(self.saved) > self.keep:
             self.saved.pop(0).unlink(missing_ok=True)
+        if best:
+            with _written(self.folder / f"{self.model}-best.ckpt") as link:
+                try:
+                    os.link(path, link)  # the same bytes under a second name, which outlives the first
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(path, link)
         return path

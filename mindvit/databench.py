@@ -16,12 +16,13 @@ import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow
 
-from mindvit import log
+from mindvit import device, log
 from mindvit.data.pipeline import Batch, default_workers, eval_batches, train_batches
 from mindvit.data.sources import FolderSource, Source, open_source
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo, model_info
 from mindvit.recipe import Recipe
+from mindvit.setting import Preprocessing
 from mindvit.version import __version__
 
 PICTURES = 256
@@ -91,13 +92,12 @@ def timed(batches: Iterator[Batch], warmup: int, steps: int, clock: Callable[[],
 
 def pipelines(recipe: Recipe, info: ModelInfo, train: Source, val: Source, workers: int) -> dict[str, Iterator[Batch]]:
     """Endless batches of training and of evaluation, as train.py makes them."""
-    augment = recipe.augment
-    size, interpolation = augment.image_resize or info.input_size, augment.interpolation or info.interpolation
+    augment, wanted = recipe.augment, Preprocessing(info, recipe.augment)
     data = dataclasses.replace(recipe.data, batch_size=min(recipe.data.batch_size, BATCH, len(train)))
-    epochs = (train_batches(train, data, augment, size=size, interpolation=interpolation, mean=augment.mean or info.mean, epoch=epoch,
+    epochs = (train_batches(train, data, augment, size=wanted.size, interpolation=wanted.interpolation, mean=wanted.statistics[0], epoch=epoch,
                             seed=recipe.runtime.seed, ranks=1, rank=0, workers=workers) for epoch in itertools.count())
-    passes = (eval_batches(val, batch_size=min(data.batch_size, len(val)), size=size, crop_pct=augment.crop_pct or info.crop_pct,
-                           interpolation=interpolation, squeeze=info.squeeze, ranks=1, rank=0, workers=workers) for _ in itertools.count())
+    passes = (eval_batches(val, batch_size=min(data.batch_size, len(val)), size=wanted.size, crop_pct=wanted.crop_pct,
+                           interpolation=wanted.interpolation, squeeze=info.squeeze, ranks=1, rank=0, workers=workers) for _ in itertools.count())
     return {"train": itertools.chain.from_iterable(epochs), "eval": itertools.chain.from_iterable(passes)}
 
 
@@ -127,18 +127,11 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
     for workers in [asked] if asked else sorted({1, 2, default_workers(1)}):
         for name, batches in pipelines(recipe, info, train, val, workers).items():
             rate, spent = timed(batches, warmup, steps)
-            size = recipe.augment.image_resize or info.input_size
+            size = Preprocessing(info, recipe.augment).size
             rows.append({"pipeline": name, "pictures": recipe.data.data_dir or ("digits" if recipe.data.dataset == "digits" else "made up"),
                          "kB": kilobytes(train if name == "train" else val), "resolution": f"{size}x{size}",
                          "augmentation": described(recipe) if name == "train" else "none", "batch size": min(recipe.data.batch_size, BATCH, len(train)),
                          "workers": workers, "img/s": round(rate, 1), "CPU-ms an image": round(spent, 2), "warm-up": warmup, "steps": steps, "pillow": pillow,
-                         "mindvit": __version__, "machine": machine(), "date": datetime.date.today().isoformat()})
+                         "mindvit": __version__, "machine": device.machine(), "date": datetime.date.today().isoformat()})
             log.say(f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image")
     return rows
-
-
-def machine() -> str:
-    """This machine in a few words."""
-    from mindvit import device  # MindSpore takes seconds to import, and a worker that only reads pictures needs none of it
-
-    return device.machine()

@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit import log, parallel
-from mindvit.checkpoint import load_average
+from mindvit.checkpoint import average_of
 from mindvit.commandline import COMMAND_LINE
 from mindvit.data.pipeline import eval_batches
 from mindvit.data.sources import Source, open_source
@@ -95,16 +95,15 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     path = recipe.model.ckpt_path
     if not path:
         raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
-    meta = read(path, recipe.model.take).meta
+    content = read(path, recipe.model.take)
+    meta = content.meta
     if recipe.origins.get("model", "default") == "default":
         recipe = as_trained(recipe, path, meta)
     if meta and model_info(recipe.model.model).name != meta["model"]:
         raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {recipe.model.model}")
     source = open_source(recipe.data, "val", tuple(meta["class_names"]) if "class_names" in meta else None)
     setting = prepare(recipe, source)
-    net = build(setting)
-    if average:
-        load_average(net, path)
+    net = build(setting, weights=average_of(content) if average else content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
     lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None
     start = time.perf_counter()

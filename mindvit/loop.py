@@ -149,15 +149,7 @@ class Run:
         """Compile, take a few steps on real pictures, say what they need. Nothing is written."""
         self.describe()
         self.compile()
-        self.net.set_train(True)
-        began = time.perf_counter()
-        for number, batch in enumerate(itertools.islice(self.batches(0), DRY_STEPS * self.parts)):
-            _, outputs = self.take(batch, number % self.parts)
-            if (number + 1) % self.parts == 0:
-                self.judge(*(float(output.asnumpy()) for output in outputs))
-                now = time.perf_counter()
-                self.meter.step(now - began)
-                began = now
+        list(itertools.islice(self.stepped(0), DRY_STEPS))
         whole = self.steps * self.recipe.schedule.epoch_size * self.meter.ms_per_step / 1000
         self.say(f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.pictures_per_second:.1f} img/s over all cards, "
                  f"{device.memory(self.device.target)}; the whole run's steps would take {log.duration(whole)}")
@@ -203,8 +195,8 @@ class Run:
                       seed=recipe.runtime.seed, step=self.at * self.parts + part, rank=self.device.rank)
         return lr, self.step(Tensor(batch.images), Tensor(batch.labels), *(Tensor(item) for item in chance), Tensor(lr, ms.float32))
 
-    def train_epoch(self, epoch: int, progress: log.Progress) -> float:
-        """The steps of an epoch that are not yet done; the mean loss of all."""
+    def stepped(self, epoch: int) -> Iterator[dict[str, float]]:
+        """Take an epoch's steps that are not yet done; after each, the figures that a log shows."""
         self.net.set_train(True)
         began = time.perf_counter()
         for number, batch in enumerate(self.batches(epoch)):
@@ -217,8 +209,12 @@ class Run:
             now = time.perf_counter()
             self.meter.step(now - began)
             began = now
-            values = {"loss": self.tally.recent, "lr": lr, "norm": norm, "scale": scale, "img/s": self.meter.recent_pictures_per_second,
-                      "data wait": self.meter.wait_share}
+            yield {"loss": self.tally.recent, "lr": lr, "norm": norm, "scale": scale, "img/s": self.meter.recent_pictures_per_second,
+                   "data wait": self.meter.wait_share}
+
+    def train_epoch(self, epoch: int, progress: log.Progress) -> float:
+        """The steps of an epoch that are not yet done; the mean loss of all."""
+        for values in self.stepped(epoch):
             self.last = values
             progress.update(epoch, self.line(values))
             if self.at % self.recipe.log.log_interval == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -15,6 +15,16 @@ from mindvit.data.sources import Source
 from mindvit.errors import UserError
 
 MOST = 5  # classes a picture
+
+
+def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tuple[str, float]]:
+    """The `count` classes with the largest of these logits (num_classes,), by name (or number, where there is none), with their probabilities.
+
+    Ties are resolved by class number.
+    """
+    values = np.exp(logits.astype(np.float64) - logits.max())
+    values /= values.sum()
+    return [(names[index] if index < len(names) else str(index), float(values[index])) for index in np.argsort(-logits, kind="stable")[:count]]
 
 
 class Predictions:
@@ -31,12 +41,9 @@ class Predictions:
 
     def add(self, logits: np.ndarray, losses: np.ndarray) -> None:
         """A batch: logits (B, classes) and losses (B,) of the next pictures, those that fill up the last batch among them."""
-        shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-        probabilities = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
         names = self.source.class_names
-        for row, loss, index in zip(probabilities, losses, self.order[len(self.rows):len(self.rows) + len(losses)]):
-            best = np.argsort(-row, kind="stable")[:MOST]
-            said = [text for label in best for text in (names[label] if label < len(names) else str(label), f"{row[label]:.6f}")]
+        for row, loss, index in zip(logits, losses, self.order[len(self.rows):len(self.rows) + len(losses)]):
+            said = [text for name, probability in likeliest(row, names, MOST) for text in (name, f"{probability:.6f}")]
             self.rows.append([index, self.source.name(index), names[self.source.labels[index]], f"{loss:.6f}", *said])
 
     def write(self) -> None:

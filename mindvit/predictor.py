@@ -22,9 +22,11 @@ from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.evaluation import as_trained
 from mindvit.layers.basic import set_precision
 from mindvit.models import create_model, model_info
+from mindvit.predictions import likeliest
 from mindvit.recipe import PrecisionOptions, Recipe, RuntimeOptions, build
 from mindvit.setting import Preprocessing
-from mindvit.weights import WeightsError, load_weights, read_weights
+from mindvit.weights import WeightsError, load_weights
+from mindvit.weights.readers import read
 
 Picture = Union[str, os.PathLike, Image.Image, np.ndarray]
 Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
@@ -68,9 +70,10 @@ class Predictor:
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         path = str(ckpt_path)
-        arrays, meta = read_weights(path)
+        content = read(path)
+        meta = content.meta
         recipe = _recipe(path, meta, model)
-        count = meta.get("num_classes") or next((len(arrays[name]) for name in HEADS if name in arrays), 1000)
+        count = meta.get("num_classes") or next((len(content.arrays[name]) for name in HEADS if name in content.arrays), 1000)
         self.info = model_info(recipe.model.model)
         self.class_names = _class_names(count, meta.get("class_names", ()), classes)
         self.preprocessing = Preprocessing(self.info, recipe.augment)
@@ -78,7 +81,7 @@ class Predictor:
         self.device, self._told = device.set_up(RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions())
         self.net = create_model(self.info.name, count, img_size=recipe.model.img_size, drop_path_rate=0.0)
         try:
-            load_weights(self.net, path)
+            load_weights(self.net, content)
         except WeightsError as error:
             raise UserError(f"{path} doesn't fit {self.info.name} with {count} classes: {error.report}") from None
         self.net.check_size(self.preprocessing.size, self.preprocessing.size)
@@ -133,9 +136,7 @@ class Predictor:
 
     def best(self, logits: np.ndarray, topk: int = 5) -> Answer:
         """The classes with the largest of these logits (num_classes,), by name, with their probabilities; ties by class number."""
-        values = np.exp(logits.astype(np.float64) - logits.max())
-        values /= values.sum()
-        return [(self.class_names[index], float(values[index])) for index in np.argsort(-logits, kind="stable")[:max(topk, 1)]]
+        return likeliest(logits, self.class_names, max(topk, 1))
 
     def _prepared_or_bad(self, picture: Picture) -> Union[np.ndarray, BadPicture]:
         try:

@@ -21,7 +21,9 @@ from mindvit.models import ModelInfo, create_model, model_info
 from mindvit.optim import is_decayed, layer_rates
 from mindvit.recipe import AugmentOptions, DistillOptions, Recipe, Triple
 from mindvit.step import StepOptions, TrainStep, freeze
-from mindvit.weights import Report, WeightsError, load_weights, read_weights
+from mindvit.weights import Report, WeightsError, load_weights
+from mindvit.weights.readers import Source as Weights
+from mindvit.weights.readers import read
 
 CHANNELS = 3  # of every picture that a source gives
 
@@ -111,18 +113,19 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
     return Setting(recipe, info, chosen, wanted or classes, workers)
 
 
-def build(setting: Setting, resize: bool = False) -> nn.Cell:
-    """The recipe's network, with the weights it starts from; `resize` fits position embeddings of another picture size."""
+def build(setting: Setting, resize: bool = False, weights: Optional[Weights] = None) -> nn.Cell:
+    """The recipe's network, with the weights it starts from, or those that were read already; `resize` fits position embeddings of another size."""
     options = setting.recipe.model
     net = create_model(options.model, setting.num_classes, options.in_channels, options.drop_path_rate, options.img_size,
                        drop_rate=options.drop_rate, attn_drop_rate=options.attn_drop_rate)
     if isinstance(options.pretrained, bool) and options.pretrained:
         raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE")
     start = options.ckpt_path or options.pretrained
-    if start:
-        report = load_weights(net, str(start), resize=resize, new_head=options.new_head, take=options.take)
+    if weights or start:
+        weights = weights or read(str(start), options.take)
+        report = load_weights(net, weights, resize=resize, new_head=options.new_head)
         if setting.device.is_main:
-            log.say(f"weights from {start}: {report}")
+            log.say(f"weights from {weights.where}: {report}")
     return net
 
 
@@ -151,11 +154,11 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     check_teacher(options)
     name, path = str(options.teacher), str(options.teacher_ckpt_path)
     foreign = name.startswith(mindcv.THEIRS)
-    arrays, meta = read_weights(path)
-    built_for = meta["recipe"].get("img_size") if meta.get("recipe") else None  # a teacher trained here knows its own size
+    content = read(path)
+    built_for = content.meta.get("recipe", {}).get("img_size")  # a teacher trained here knows its own size
     net = create_model(name, setting.num_classes, setting.recipe.model.in_channels, None if foreign else 0.0, built_for)
     try:
-        report = _load_foreign(net, arrays) if foreign else load_weights(net, path)
+        report = _load_foreign(net, content.arrays) if foreign else load_weights(net, content)
     except WeightsError as error:
         raise UserError(f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}") from None
     if chosen.is_main:

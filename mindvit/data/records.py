@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mindvit import files
 from mindvit.data.sources import BadPicture, FileSource, Source, decoded, refuse_unknown
 from mindvit.errors import UserError
 
@@ -214,8 +215,8 @@ def pack(source: FileSource, root: Path, out: Path, split: str, shard_bytes: int
         paths.append(path)
     meta = {"class_names": list(source.class_names), "count": len(source), "fingerprint": source.fingerprint(), "shards": [path.name for path in paths]}
     place = out / META.format(split)
-    place.with_suffix(".tmp").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    os.replace(place.with_suffix(".tmp"), place)
+    with files.whole(place) as path:
+        path.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
     check(MindRecordSource(out, split), source)
     return paths
 

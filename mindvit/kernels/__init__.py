@@ -102,20 +102,19 @@ class BiasActivation(nn.Cell):
 
 
 class Softmax(nn.Cell):
-    """softmax(scale * x) over the last axis, any shape, float32."""
+    """softmax over the last axis, any shape, float32."""
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel("ScaledSoftmax", _like_first)
-        self.backward = kernel("ScaledSoftmaxGrad", _like_first)
+        self.forward = kernel("SoftmaxForward", _like_first)
+        self.backward = kernel("SoftmaxGrad", _like_first)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.forward(x, self.scale)
+        return self.forward(x)
 
     def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
         """Gradient of x."""
-        return (self.backward(out, self.scale, gradient),)
+        return (self.backward(out, gradient),)
 
 
 class LayerNorm(nn.Cell):
@@ -139,10 +138,7 @@ class LayerNorm(nn.Cell):
 
 
 class Attention(nn.Cell):
-    """softmax(scale q k^T + bias) v in `heads` heads. qkv: (B, N, 3C), bias: (groups, heads, N, N), where sample b has group b % groups.
-
-    Outputs: (B, N, C), and the weights (B, heads, N, N).
-    """
+    """softmax(scale q k^T) v in `heads` heads. qkv: (B, N, 3C). Outputs: (B, N, C), and the weights (B, heads, N, N)."""
 
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()

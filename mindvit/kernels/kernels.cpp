@@ -171,26 +171,56 @@ int64_t Count(int ndim, const int64_t *shape) {
   return count;
 }
 
-// Sums over rows, gathered by threads each in a line of its own, then added up in the threads' order.
-class Sums {
- public:
-  Sums(int64_t rows, int64_t width, int64_t columns) : columns_(columns), parts_(PartsFor(rows * width, rows)), lines_(parts_ * columns, 0.0f) {}
-  float *line(int part) { return lines_.data() + part * columns_; }
-  void Write(float *out) const {
-    for (int64_t c = 0; c < columns_; ++c) {
-      double sum = 0;
-      for (int part = 0; part < parts_; ++part) sum += lines_[part * columns_ + c];
-      out[c] = static_cast<float>(sum);
-    }
-  }
-
- private:
-  int64_t columns_;
-  int parts_;
-  std::vector<float> lines_;
-};
-
 constexpr int64_t kBlock = 64;  // rows whose sum is taken by itself, so that long sums lose no digits
+
+// total[columns] += sums over the rows from `first` to before `last`; add(row, sums) adds a row's
+template <typename Add>
+void AddRows(int64_t first, int64_t last, int64_t block, int64_t columns, float *total, const Add &add) {
+  std::vector<float> sums(columns);
+  for (int64_t start = first; start < last; start += block) {
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (int64_t row = start; row < std::min(last, start + block); ++row) add(row, sums.data());
+    for (int64_t c = 0; c < columns; ++c) total[c] += sums[c];
+  }
+}
+
+// Sums over rows of `width` values, gathered by threads each for itself, then added up in the threads' order
+template <typename Add>
+std::vector<float> SumRows(int64_t rows, int64_t width, int64_t block, int64_t columns, const Add &add) {
+  const int parts = PartsFor(rows * width, rows);
+  std::vector<float> lines(parts * columns, 0.0f), sums(columns);
+  Rows(rows, width, [&](int64_t first, int64_t last, int part) { AddRows(first, last, block, columns, lines.data() + part * columns, add); });
+  for (int64_t c = 0; c < columns; ++c) {
+    double sum = 0;
+    for (int part = 0; part < parts; ++part) sum += lines[part * columns + c];
+    sums[c] = static_cast<float>(sum);
+  }
+  return sums;
+}
+
+// softmax of a row, in place
+inline void SoftmaxRow(float *row, int64_t width) {
+  float most = row[0];
+#pragma omp simd reduction(max : most)
+  for (int64_t i = 0; i < width; ++i) most = std::max(most, row[i]);
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < width; ++i) {
+    row[i] = Exp(row[i] - most);
+    sum += row[i];
+  }
+  const float share = 1.0f / sum;
+  for (int64_t i = 0; i < width; ++i) row[i] *= share;
+}
+
+// its gradient: p * (dp - sum of p * dp over the row); dx may be dp
+inline void SoftmaxRowGrad(const float *p, const float *dp, float *dx, int64_t width) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < width; ++i) sum += p[i] * dp[i];
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) dx[i] = p[i] * (dp[i] - sum);
+}
 
 }  // namespace
 
@@ -227,23 +257,14 @@ int BiasActivation(const float *x, const float *bias, float *y, int64_t rows, in
 
 template <typename Activation>
 int BiasActivationGrad(const float *x, const float *bias, const float *dy, float *dx, float *dbias, int64_t rows, int64_t channels) {
-  Sums sums(rows, channels * 4, channels);
-  Rows(rows, channels * 4, [&, x, bias, dy, dx](int64_t first, int64_t last, int part) {
-    float *total = sums.line(part);
-    std::vector<float> block(channels);
-    for (int64_t start = first; start < last; start += kBlock) {
-      std::fill(block.begin(), block.end(), 0.0f);
-      float *sum = block.data();
-      for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
-        for (int64_t c = 0; c < channels; ++c) {
-          const float d = dy[r * channels + c] * Activation::Slope(x[r * channels + c] + bias[c]);
-          dx[r * channels + c] = d;
-          sum[c] += d;
-        }
-      for (int64_t c = 0; c < channels; ++c) total[c] += sum[c];
+  const auto sums = SumRows(rows, channels * 4, kBlock, channels, [=](int64_t r, float *sum) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const float d = dy[r * channels + c] * Activation::Slope(x[r * channels + c] + bias[c]);
+      dx[r * channels + c] = d;
+      sum[c] += d;
     }
   });
-  sums.Write(dbias);
+  std::copy(sums.begin(), sums.end(), dbias);
   return 0;
 }
 
@@ -283,48 +304,28 @@ KERNEL(GeluGrad) {
   return 0;
 }
 
-// ---- softmax(scale * x) over the last axis: x (..., N), scale (1,) -> y ----
+// ---- softmax over the last axis: x (..., N) -> y ----
 
-KERNEL(ScaledSoftmax) {
+KERNEL(SoftmaxForward) {
   const float *x = IN(0);
-  const float scale = IN(1)[0];
-  float *y = OUT(2);
+  float *y = OUT(1);
   const int64_t width = shapes[0][ndims[0] - 1], rows = Count(ndims[0], shapes[0]) / width;
   Rows(rows, width * 2, [=](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r) {
-      const float *in = x + r * width;
-      float *out = y + r * width;
-      float most = scale * in[0];
-#pragma omp simd reduction(max : most)
-      for (int64_t i = 0; i < width; ++i) most = std::max(most, scale * in[i]);
-      float sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < width; ++i) {
-        const float e = Exp(scale * in[i] - most);
-        out[i] = e;
-        sum += e;
-      }
-      const float share = 1.0f / sum;
-      for (int64_t i = 0; i < width; ++i) out[i] *= share;
+      std::copy(x + r * width, x + (r + 1) * width, y + r * width);
+      SoftmaxRow(y + r * width, width);
     }
   });
   return 0;
 }
 
-// y, scale, dy -> dx
-KERNEL(ScaledSoftmaxGrad) {
-  const float *y = IN(0), *dy = IN(2);
-  const float scale = IN(1)[0];
-  float *dx = OUT(3);
+// y, dy -> dx
+KERNEL(SoftmaxGrad) {
+  const float *y = IN(0), *dy = IN(1);
+  float *dx = OUT(2);
   const int64_t width = shapes[0][ndims[0] - 1], rows = Count(ndims[0], shapes[0]) / width;
   Rows(rows, width, [=](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r) {
-      const float *out = y + r * width, *d = dy + r * width;
-      float sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < width; ++i) sum += out[i] * d[i];
-      for (int64_t i = 0; i < width; ++i) dx[r * width + i] = scale * out[i] * (d[i] - sum);
-    }
+    for (int64_t r = first; r < last; ++r) SoftmaxRowGrad(y + r * width, dy + r * width, dx + r * width, width);
   });
   return 0;
 }
@@ -360,39 +361,28 @@ KERNEL(LayerNormGrad) {
   const float *x = IN(0), *weight = IN(1), *means = IN(2), *inverses = IN(3), *dy = IN(4);
   float *dx = OUT(5);
   const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
-  Sums sums(rows, channels * 2, 2 * channels);
-  Rows(rows, channels * 2, [&, x, weight, means, inverses, dy, dx](int64_t first, int64_t last, int part) {
-    float *total = sums.line(part);
-    std::vector<float> block(2 * channels);
-    for (int64_t start = first; start < last; start += kBlock) {
-      std::fill(block.begin(), block.end(), 0.0f);
-      float *dweight = block.data(), *dbias = block.data() + channels;
-      for (int64_t r = start; r < std::min(last, start + kBlock); ++r) {
-        const float *in = x + r * channels, *d = dy + r * channels;
-        const float mean = means[r], inverse = inverses[r];
-        float sum = 0, dot = 0;
+  const auto sums = SumRows(rows, channels * 2, kBlock, 2 * channels, [=](int64_t r, float *dweight) {
+    const float *in = x + r * channels, *d = dy + r * channels;
+    const float mean = means[r], inverse = inverses[r];
+    float *dbias = dweight + channels;
+    float sum = 0, dot = 0;
 #pragma omp simd reduction(+ : sum, dot)
-        for (int64_t c = 0; c < channels; ++c) {
-          const float g = d[c] * weight[c];
-          sum += g;
-          dot += g * (in[c] - mean) * inverse;
-        }
-        sum /= channels;
-        dot /= channels;
-        for (int64_t c = 0; c < channels; ++c) {
-          const float normal = (in[c] - mean) * inverse;
-          dx[r * channels + c] = (d[c] * weight[c] - sum - normal * dot) * inverse;
-          dweight[c] += d[c] * normal;
-          dbias[c] += d[c];
-        }
-      }
-      for (int64_t c = 0; c < 2 * channels; ++c) total[c] += block[c];
+    for (int64_t c = 0; c < channels; ++c) {
+      const float g = d[c] * weight[c];
+      sum += g;
+      dot += g * (in[c] - mean) * inverse;
+    }
+    sum /= channels;
+    dot /= channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float normal = (in[c] - mean) * inverse;
+      dx[r * channels + c] = (d[c] * weight[c] - sum - normal * dot) * inverse;
+      dweight[c] += d[c] * normal;
+      dbias[c] += d[c];
     }
   });
-  std::vector<float> both(2 * channels);
-  sums.Write(both.data());
-  std::copy(both.begin(), both.begin() + channels, OUT(6));
-  std::copy(both.begin() + channels, both.end(), OUT(7));
+  std::copy(sums.begin(), sums.begin() + channels, OUT(6));
+  std::copy(sums.begin() + channels, sums.end(), OUT(7));
   return 0;
 }
 
@@ -418,28 +408,6 @@ Gemm FindGemm() {
 Gemm gemm() {
   static const Gemm found = FindGemm();
   return found;
-}
-
-void SoftmaxRow(float *row, int64_t width) {
-  float most = row[0];
-#pragma omp simd reduction(max : most)
-  for (int64_t i = 0; i < width; ++i) most = std::max(most, row[i]);
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < width; ++i) {
-    row[i] = Exp(row[i] - most);
-    sum += row[i];
-  }
-  const float share = 1.0f / sum;
-  for (int64_t i = 0; i < width; ++i) row[i] *= share;
-}
-
-// dP -> dS in place: P * (dP - sum of P * dP over the row)
-void SoftmaxRowGrad(const float *p, float *d, int64_t width) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < width; ++i) sum += p[i] * d[i];
-  for (int64_t i = 0; i < width; ++i) d[i] = p[i] * (d[i] - sum);
 }
 
 // One operand of attention: rows of tokens, `stride` values from token to token, heads beside each other.
@@ -490,7 +458,7 @@ void AttendGrad(const Side &q, const Side &k, const Side &v, const float *weight
         float *d = scores.data();
         gemm()('T', 'N', n, depth, m, 1.0f, p, n, dy.at(b, h, depth), dy.stride, 0.0f, dv.at(b, h, depth), dv.stride);
         gemm()('N', 'T', m, n, depth, 1.0f, dy.at(b, h, depth), dy.stride, v.at(b, h, depth), v.stride, 0.0f, d, n);
-        for (int64_t r = 0; r < m; ++r) SoftmaxRowGrad(p + r * n, d + r * n, n);
+        for (int64_t r = 0; r < m; ++r) SoftmaxRowGrad(p + r * n, d + r * n, d + r * n, n);
         if (add != nullptr)
           for (int64_t i = 0; i < m * n; ++i) add[i] += d[i];
         gemm()('N', 'N', m, depth, n, scale, d, n, k.at(b, h, depth), k.stride, 0.0f, dq.at(b, h, depth), dq.stride);
@@ -564,15 +532,11 @@ namespace {
 
 // 1 / max(length, eps) of each of `depth` columns of `tokens` rows, `stride` values apart
 void Inverses(const float *x, int64_t tokens, int64_t stride, int64_t depth, float eps, float *out) {
-  std::vector<double> squares(depth, 0.0);
-  std::vector<float> block(depth);
-  for (int64_t start = 0; start < tokens; start += kBlock) {
-    std::fill(block.begin(), block.end(), 0.0f);
-    for (int64_t t = start; t < std::min(tokens, start + kBlock); ++t)
-      for (int64_t c = 0; c < depth; ++c) block[c] += x[t * stride + c] * x[t * stride + c];
-    for (int64_t c = 0; c < depth; ++c) squares[c] += block[c];
-  }
-  for (int64_t c = 0; c < depth; ++c) out[c] = 1.0f / std::max(static_cast<float>(std::sqrt(squares[c])), eps);
+  std::vector<float> squares(depth, 0.0f);
+  AddRows(0, tokens, kBlock, depth, squares.data(), [=](int64_t t, float *sum) {
+    for (int64_t c = 0; c < depth; ++c) sum[c] += x[t * stride + c] * x[t * stride + c];
+  });
+  for (int64_t c = 0; c < depth; ++c) out[c] = 1.0f / std::max(std::sqrt(squares[c]), eps);
 }
 
 }  // namespace
@@ -622,7 +586,7 @@ KERNEL(CrossCovarianceGrad) {
       std::fill(slopes.begin(), slopes.end(), 0.0f);
       double total = 0;
       for (int64_t r = 0; r < d; ++r) {
-        SoftmaxRowGrad(p + r * d, s + r * d, d);
+        SoftmaxRowGrad(p + r * d, s + r * d, s + r * d, d);
         for (int64_t c = 0; c < d; ++c) {
           const float score = inverse[r] * inverse[d + c] * g[r * d + c] * s[r * d + c];  // d loss / d temperature, this part
           total += score;
@@ -734,30 +698,21 @@ KERNEL(DepthwiseGrad) {
         }
       }
   });
-  Sums sums(out.batch * out.height, out.row() * 4, 10 * channels);
-  Rows(out.batch * out.height, out.row() * 4, [&](int64_t first, int64_t last, int part) {
-    float *total = sums.line(part);
-    std::vector<float> block(10 * channels);
+  // a row of pixels is a block of its own
+  const auto sums = SumRows(out.batch * out.height, out.row() * 4, 1, 10 * channels, [=](int64_t r, float *sum) {
     const float *p[9];
-    for (int64_t r = first; r < last; ++r) {
-      std::fill(block.begin(), block.end(), 0.0f);
-      float *sum = block.data();
-      for (int64_t ox = 0; ox < out.width; ++ox) {
-        Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
-        const float *d = dy + (r * out.width + ox) * channels;
-        for (int64_t c = 0; c < channels; ++c) {
-          for (int64_t t = 0; t < 9; ++t) sum[t * channels + c] += p[t][c] * d[c];
-          sum[9 * channels + c] += d[c];
-        }
+    for (int64_t ox = 0; ox < out.width; ++ox) {
+      Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
+      const float *d = dy + (r * out.width + ox) * channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t t = 0; t < 9; ++t) sum[t * channels + c] += p[t][c] * d[c];
+        sum[9 * channels + c] += d[c];
       }
-      for (int64_t i = 0; i < 10 * channels; ++i) total[i] += sum[i];
     }
   });
-  std::vector<float> both(10 * channels);
-  sums.Write(both.data());
   for (int64_t c = 0; c < channels; ++c)
-    for (int64_t t = 0; t < 9; ++t) dweight[c * 9 + t] = both[t * channels + c];
-  std::copy(both.begin() + 9 * channels, both.end(), dbias);
+    for (int64_t t = 0; t < 9; ++t) dweight[c * 9 + t] = sums[t * channels + c];
+  std::copy(sums.begin() + 9 * channels, sums.end(), dbias);
   return 0;
 }
 
@@ -818,26 +773,16 @@ KERNEL(BatchNormForward) {
   const float eps = IN(3)[0];
   float *y = OUT(4), *mean = OUT(5), *variance = OUT(6);
   const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
-  for (int pass = 0; pass < 2; ++pass) {  // the mean, then squares around it
-    Sums sums(rows, channels, channels);
-    Rows(rows, channels, [&](int64_t first, int64_t last, int part) {
-      float *total = sums.line(part);
-      std::vector<float> block(channels);
-      for (int64_t start = first; start < last; start += kBlock) {
-        std::fill(block.begin(), block.end(), 0.0f);
-        float *sum = block.data();
-        for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
-          for (int64_t c = 0; c < channels; ++c) {
-            const float value = pass == 0 ? x[r * channels + c] : (x[r * channels + c] - mean[c]) * (x[r * channels + c] - mean[c]);
-            sum[c] += value;
-          }
-        for (int64_t c = 0; c < channels; ++c) total[c] += sum[c];
-      }
-    });
-    float *to = pass == 0 ? mean : variance;
-    sums.Write(to);
-    for (int64_t c = 0; c < channels; ++c) to[c] /= rows;
-  }
+  const auto average = [=](const auto &add, float *to) {
+    const auto sums = SumRows(rows, channels, kBlock, channels, add);
+    for (int64_t c = 0; c < channels; ++c) to[c] = sums[c] / rows;
+  };
+  average([=](int64_t r, float *sum) {
+    for (int64_t c = 0; c < channels; ++c) sum[c] += x[r * channels + c];
+  }, mean);
+  average([=](int64_t r, float *sum) {
+    for (int64_t c = 0; c < channels; ++c) sum[c] += (x[r * channels + c] - mean[c]) * (x[r * channels + c] - mean[c]);
+  }, variance);
   std::vector<float> factors(channels), offsets(channels);
   for (int64_t c = 0; c < channels; ++c) {
     factors[c] = weight[c] / std::sqrt(variance[c] + eps);
@@ -860,25 +805,14 @@ KERNEL(BatchNormGrad) {
   std::vector<float> inverses(channels);
   for (int64_t c = 0; c < channels; ++c) inverses[c] = 1.0f / std::sqrt(variance[c] + eps);
   const float *inverse = inverses.data();
-  Sums sums(rows, channels, 2 * channels);
-  Rows(rows, channels, [&](int64_t first, int64_t last, int part) {
-    float *total = sums.line(part);
-    std::vector<float> block(2 * channels);
-    for (int64_t start = first; start < last; start += kBlock) {
-      std::fill(block.begin(), block.end(), 0.0f);
-      float *dots = block.data(), *plain = block.data() + channels;
-      for (int64_t r = start; r < std::min(last, start + kBlock); ++r)
-        for (int64_t c = 0; c < channels; ++c) {
-          dots[c] += dy[r * channels + c] * (x[r * channels + c] - mean[c]) * inverse[c];
-          plain[c] += dy[r * channels + c];
-        }
-      for (int64_t c = 0; c < 2 * channels; ++c) total[c] += block[c];
+  const auto sums = SumRows(rows, channels, kBlock, 2 * channels, [=](int64_t r, float *sum) {
+    for (int64_t c = 0; c < channels; ++c) {
+      sum[c] += dy[r * channels + c] * (x[r * channels + c] - mean[c]) * inverse[c];
+      sum[channels + c] += dy[r * channels + c];
     }
   });
-  std::vector<float> both(2 * channels);
-  sums.Write(both.data());
-  std::copy(both.begin(), both.begin() + channels, dweight);
-  std::copy(both.begin() + channels, both.end(), dbias);
+  std::copy(sums.begin(), sums.begin() + channels, dweight);
+  std::copy(sums.begin() + channels, sums.end(), dbias);
   Rows(rows, channels, [=](int64_t first, int64_t last, int) {
     const float count = static_cast<float>(rows);
     for (int64_t r = first; r < last; ++r)

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     size = {} if given.img_size is None else {"img_size": given.img_size}
     net = create_model(info.name, given.num_classes, given.in_channels, features_only=given.features_only, **size)
     wanted = Wanted(resize=given.resize, new_head=given.new_head, adapt_channels=given.adapt_channels, take=given.take)
-    report, values = fitted(net, content, str(given.source), wanted)
+    report, values = fitted(net, content, wanted)
     arrays = {item.name: values[item.name].astype("float32") if item.name in values else item.asnumpy() for item in net.get_parameters()}
     if given.to != OURS:
         arrays = names.outwards(arrays, names.origin(given.to, info.family)).arrays

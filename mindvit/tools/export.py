@@ -47,7 +47,8 @@ def network(given: Namespace) -> tuple[Any, int]:
     from mindvit.weights import load_weights
     from mindvit.weights.readers import read
 
-    meta = read(given.ckpt_path, given.take).meta if given.ckpt_path else {}
+    content = read(given.ckpt_path, given.take) if given.ckpt_path else None
+    meta = content.meta if content else {}
     name = given.model or meta.get("model")
     if name is None:
         raise UserError("which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here")
@@ -57,8 +58,8 @@ def network(given: Namespace) -> tuple[Any, int]:
         net = create_model(info.name, classes, drop_path_rate=0.0, img_size=trained.get("img_size"))
     size = given.size or trained.get("image_resize") or info.input_size
     net.check_size(size, size)
-    if given.ckpt_path:
-        print(f"weights from {given.ckpt_path}: {load_weights(net, given.ckpt_path, take=given.take)}")
+    if content:
+        print(f"weights from {content.where}: {load_weights(net, content)}")
     return net, size
 
 

@@ -85,27 +85,27 @@ class Wanted:
     take: Optional[str] = None
 
 
-def load_weights(net: nn.Cell, source: Union[str, os.PathLike, Mapping[str, np.ndarray]], may_differ: Sequence[str] = (), resize: bool = False,
+def load_weights(net: nn.Cell, source: Union[str, os.PathLike, Mapping[str, np.ndarray], Source], may_differ: Sequence[str] = (), resize: bool = False,
                  new_head: bool = False, adapt_channels: bool = False, take: Optional[str] = None) -> Report:
     """Copy weights into `net` and say what was done.
 
-    source: a file of any format and origin that is known (see docs/weights.md), or a mapping of name to array. The other arguments
-    are those of Wanted. WeightsError, with nothing changed, if anything else differs.
+    source: a file of any format and origin that is known (see docs/weights.md), what was read of one, or a mapping of name to array. The
+    other arguments are those of Wanted. WeightsError, with nothing changed, if anything else differs.
     """
     wanted = Wanted(may_differ, resize, new_head, adapt_channels, take)
-    content = Source(dict(source), {}, "") if isinstance(source, Mapping) else read(source, take)
-    where = "the given weights" if isinstance(source, Mapping) else str(source)
-    report, values = fitted(net, content, where, wanted)
+    if isinstance(source, Mapping):
+        source = Source(dict(source), {}, "")
+    report, values = fitted(net, source if isinstance(source, Source) else read(source, take), wanted)
     for parameter in net.get_parameters():
         if parameter.name in values:
             parameter.set_data(Tensor(values[parameter.name].astype(np.float32), parameter.dtype))
     return report
 
 
-def fitted(net: nn.Cell, content: Source, where: str, wanted: Wanted) -> tuple[Report, Arrays]:
+def fitted(net: nn.Cell, content: Source, wanted: Wanted) -> tuple[Report, Arrays]:
     """The values for the network's parameters out of what a file holds; the network stays as it is."""
     report = Report()
-    arrays, absent, wide = _ours(net, content, where, report)
+    arrays, absent, wide = _ours(net, content, report)
     parameters = {parameter.name: parameter.shape for parameter in net.get_parameters()}
     body = getattr(net, "net", net)  # of a Backbone, whose feature maps don't pass through the last norm
     headless = getattr(body, "num_classes", None) == 0
@@ -125,11 +125,11 @@ def fitted(net: nn.Cell, content: Source, where: str, wanted: Wanted) -> tuple[R
     report.loaded = [name for name in values if name not in {*report.resized, *report.adapted}]
     kinds = {name: "bfloat16" if name in wide else str(value.dtype) for name, value in values.items()}
     report.converted = [f"{name} {kind}" for name, kind in kinds.items() if kind != "float32"]
-    _refuse(report, where, content, net, wanted)
+    _refuse(report, content, net, wanted)
     return report, values
 
 
-def _ours(net: nn.Cell, content: Source, where: str, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
+def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
     """The arrays under our names, without what no network needs; what the origin never has; and what was stored as bfloat16.
 
     UserError for another family's weights, or such as can't be taken.
@@ -140,7 +140,7 @@ def _ours(net: nn.Cell, content: Source, where: str, report: Report) -> tuple[Ar
     wide = set(content.widened)
     absent: tuple[str, ...] = ()
     if origin is not None and own is not None and own.name == names.OFFICIAL:
-        _check_origin(origin, own, net, where)
+        _check_origin(origin, own, net, content.where)
         translation = names.inwards(arrays, origin)
         if wide:
             wide = {name for name, marks in names.inwards({name: np.full(3, name in wide) for name in arrays}, origin).arrays.items() if marks.any()}
@@ -190,13 +190,13 @@ def _has_other_channels(name: str, there: tuple[int, ...], here: tuple[int, ...]
     return STEM in name and len(there) == 4 and there != here and there[:1] + there[2:] == here[:1] + here[2:]
 
 
-def _refuse(report: Report, where: str, content: Source, net: nn.Cell, wanted: Wanted) -> None:
+def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> None:
     missing, unexpected, differing = ([name for name in found if not _matches(name, wanted.may_differ)]
                                       for found in (report.missing, report.unexpected, report.differing))
     wrong = Report(report.loaded, report.resized, missing, unexpected, differing, notes=report.notes)
     if not (wrong.missing or wrong.unexpected or wrong.differing):
         return
-    stored_as, called = content.meta.get("model"), getattr(net, "model_name", "")
+    where, stored_as, called = content.where, content.meta.get("model"), getattr(net, "model_name", "")
     if stored_as and called and stored_as != called:
         where = f"{where} is a mindvit file of {stored_as}, but the network is {called}: it"
     elif stored_as:

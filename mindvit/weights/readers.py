@@ -36,7 +36,10 @@ ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pd
 
 @dataclass
 class Source:
-    """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others, bfloat16 tensors, what is no tensor."""
+    """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others, bfloat16 tensors, what is no tensor.
+
+    where: how messages call it.
+    """
 
     arrays: Arrays
     meta: dict[str, Any]
@@ -45,6 +48,7 @@ class Source:
     others: list[str] = field(default_factory=list)
     widened: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    where: str = "the given weights"
 
 
 def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
@@ -73,6 +77,7 @@ def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
             source.widened = [name[len(prefix):] for name in source.widened]
     if take != source.taken and take is not None:
         raise UserError(f"{file}: has no {take!r} to take: {source.form} holds one set of weights (leave --take out)")
+    source.where = str(path)
     return source
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -12,7 +11,7 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from safetensors.numpy import save
 
-from mindvit import checkpoint
+from mindvit import checkpoint, files
 from mindvit.errors import UserError
 from mindvit.weights.readers import META, Arrays
 
@@ -35,17 +34,9 @@ def save_weights(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
         if path.suffix == ".ckpt":
             checkpoint.save(path, [Parameter(Tensor(np.ascontiguousarray(value)), name=name) for name, value in arrays.items()], meta)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, {META: json.dumps(meta), "format": "pt"})
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            with unfinished.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with files.whole(path) as unfinished:
+            unfinished.write_bytes(content)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} can't be written: {str(error).splitlines()[0]}") from None
 
