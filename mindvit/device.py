@@ -78,8 +78,8 @@ def has_kernels() -> bool:
     return ms.get_context("device_target") == "CPU" and kernels.wanted() and kernels.library() is not None
 
 
-def has_attention_kernels() -> bool:
-    """Whether cells may use our own attention, which the framework's matrix product must be found for."""
+def has_product_kernels() -> bool:
+    """Whether cells may use our own products and attention, which the framework's matrix product must be found for."""
     return has_kernels() and kernels.has_products()
 
 

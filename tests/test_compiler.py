@@ -66,7 +66,7 @@ def test_it_can_be_switched_off_quietly(cache: Path, source: Path, monkeypatch: 
 
 def test_networks_do_without_kernels_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "library", lambda: None)
-    assert not device.has_kernels() and not device.has_attention_kernels()
+    assert not device.has_kernels() and not device.has_product_kernels()
 
 
 def test_kernels_keep_to_avx2_where_the_framework_does(monkeypatch: pytest.MonkeyPatch) -> None:

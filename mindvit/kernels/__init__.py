@@ -85,20 +85,39 @@ class Gelu(nn.Cell):
         return (self.backward(x, gradient),)
 
 
-class BiasActivation(nn.Cell):
-    """An activation of x + bias: BiasGelu or BiasQuickGelu, x sigmoid(1.702 x). x: (M, C), bias: (C,), float32."""
+class Linear(nn.Cell):
+    """x W^T + bias. x: (..., I), weight: (O, I), bias: (O,), float32."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.forward = kernel(name, _like_first)
-        self.backward = kernel(f"{name}Grad", _first_and_second, 2)
+        self.forward = kernel("Linear", _product)
+        self.input_gradient = kernel("LinearInputGrad", lambda weight, dy: [*dy[:-1], weight[1]])
+        self.weight_gradient = kernel("LinearWeightGrad", _weight_and_bias, 2)  # apart: a graph leaves out what nobody asks for
 
-    def construct(self, x: Tensor, bias: Tensor) -> Tensor:
-        return self.forward(x, bias)
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(x, weight, bias)
 
-    def bprop(self, x: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of x and bias."""
-        return self.backward(x, bias, gradient)
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x, weight and bias."""
+        return (self.input_gradient(weight, gradient), *self.weight_gradient(x, gradient))
+
+
+class ActivatedLinear(nn.Cell):
+    """An activation of x W^T + bias: Gelu, or QuickGelu, x sigmoid(1.702 x). As Linear; outputs: the result, and x W^T for the gradient."""
+
+    def __init__(self, activation: str) -> None:
+        super().__init__()
+        self.forward = kernel(f"Linear{activation}", lambda *shapes: (_product(*shapes),) * 2, 2)
+        self.backward = kernel(f"Linear{activation}Grad", lambda h, bias, weight, dy: (h, [*h[:-1], weight[1]]), 2)
+        self.weight_gradient = kernel("LinearWeightGrad", _weight_and_bias, 2)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(x, weight, bias)
+
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of x, weight and bias."""
+        inner, own = self.backward(out[1], bias, weight, gradients[0])
+        return (own, *self.weight_gradient(x, inner))
 
 
 class Softmax(nn.Cell):
@@ -267,6 +286,14 @@ def _cross_covariance(qkv: Any, temperature: Any, *_: Any) -> Any:
     channels, heads = qkv[2] // 3, temperature[0]
     depth = channels // heads
     return [batch, tokens, channels], [batch, heads, depth, depth], [batch, heads, depth, depth], [batch, heads, 2, depth]
+
+
+def _product(x: Any, weight: Any, *_: Any) -> Any:
+    return [*x[:-1], weight[0]]
+
+
+def _weight_and_bias(x: Any, dy: Any) -> Any:
+    return [dy[-1], x[-1]], [dy[-1]]
 
 
 def _like_first(first: Any, *_: Any) -> Any:

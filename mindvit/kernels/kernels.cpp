@@ -228,9 +228,33 @@ inline void SoftmaxRowGrad(const float *p, const float *dp, float *dx, int64_t w
 #define IN(i) static_cast<const float *>(params[i])
 #define OUT(i) static_cast<float *>(params[i])
 
-// ---- activation(x + bias): x (M, C), bias (C,) -> y (M, C) ----
+// ---- products with weights: x (..., I), weight (O, I), bias (O,) -> y (..., O) ----
 
 namespace {
+
+using Gemm = int (*)(char, char, int64_t, int64_t, int64_t, float, const float *, int64_t, const float *, int64_t, float, float *, int64_t);
+
+// The framework's own matrix product (oneDNN's, row-major), found among the libraries that this process has loaded.
+Gemm FindGemm() {
+  std::string path;
+  dl_iterate_phdr(
+      [](dl_phdr_info *info, size_t, void *found) {
+        if (std::strstr(info->dlpi_name, "libdnnl.so") != nullptr) *static_cast<std::string *>(found) = info->dlpi_name;
+        return 0;
+      },
+      &path);
+  void *library = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  return library == nullptr ? nullptr : reinterpret_cast<Gemm>(dlsym(library, "dnnl_sgemm"));
+}
+
+Gemm gemm() {
+  static const Gemm found = FindGemm();
+  return found;
+}
+
+struct Identity {
+  static float Value(float x) { return x; }
+};
 
 struct Exact {
   static float Value(float x) { return Gelu(x); }
@@ -246,41 +270,91 @@ struct Quick {
   }
 };
 
-template <typename Activation>
-int BiasActivation(const float *x, const float *bias, float *y, int64_t rows, int64_t channels) {
-  Rows(rows, channels * 4, [=](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r)
-      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = Activation::Value(x[r * channels + c] + bias[c]);
+constexpr int64_t kTile = 192;  // rows that are multiplied at once: what they become stays in a core's cache for the next operation
+
+// body(first row, number of rows) for tiles of rows, shared out among threads
+template <typename Body>
+void Tiles(int64_t rows, int64_t width, const Body &body) {
+  Rows(rows, width, [&](int64_t first, int64_t last, int) {
+    for (int64_t start = first; start < last; start += kTile) body(start, std::min(kTile, last - start));
+  });
+}
+
+struct Sizes {
+  int64_t rows, inputs, outputs;
+};
+
+Sizes SizesOf(const int64_t *x, int ndim, const int64_t *weight) { return {Count(ndim, x) / weight[1], weight[1], weight[0]}; }
+
+// h = x W^T, y = f(h + bias); h may be y
+template <typename Function>
+int Linear(const float *x, const float *weight, const float *bias, float *h, float *y, const Sizes &size, Function) {
+  const int64_t in = size.inputs, out = size.outputs;
+  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows) {
+    gemm()('N', 'T', rows, out, in, 1.0f, x + first * in, in, weight, in, 0.0f, h + first * out, out);
+    for (int64_t r = first; r < first + rows; ++r)
+#pragma omp simd
+      for (int64_t c = 0; c < out; ++c) y[r * out + c] = Function::Value(h[r * out + c] + bias[c]);
   });
   return 0;
 }
 
+// dh = dy f'(h + bias), dx = dh W
 template <typename Activation>
-int BiasActivationGrad(const float *x, const float *bias, const float *dy, float *dx, float *dbias, int64_t rows, int64_t channels) {
-  const auto sums = SumRows(rows, channels * 4, kBlock, channels, [=](int64_t r, float *sum) {
-    for (int64_t c = 0; c < channels; ++c) {
-      const float d = dy[r * channels + c] * Activation::Slope(x[r * channels + c] + bias[c]);
-      dx[r * channels + c] = d;
-      sum[c] += d;
-    }
+int ActivatedGrad(const float *h, const float *bias, const float *weight, const float *dy, float *dh, float *dx, const Sizes &size) {
+  const int64_t in = size.inputs, out = size.outputs;
+  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows) {
+    for (int64_t r = first; r < first + rows; ++r)
+      for (int64_t c = 0; c < out; ++c) dh[r * out + c] = dy[r * out + c] * Activation::Slope(h[r * out + c] + bias[c]);
+    gemm()('N', 'N', rows, in, out, 1.0f, dh + first * out, out, weight, in, 0.0f, dx + first * in, in);
   });
-  std::copy(sums.begin(), sums.end(), dbias);
   return 0;
 }
 
 }  // namespace
 
-KERNEL(BiasGelu) { return BiasActivation<Exact>(IN(0), IN(1), OUT(2), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]); }
+extern "C" int HasGemm() { return gemm() != nullptr; }
 
-KERNEL(BiasQuickGelu) { return BiasActivation<Quick>(IN(0), IN(1), OUT(2), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]); }
-
-// x, bias, dy -> dx, dbias
-KERNEL(BiasGeluGrad) {
-  return BiasActivationGrad<Exact>(IN(0), IN(1), IN(2), OUT(3), OUT(4), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]);
+KERNEL(Linear) {
+  return Linear(IN(0), IN(1), IN(2), OUT(3), OUT(3), SizesOf(shapes[0], ndims[0], shapes[1]), Identity());
 }
 
-KERNEL(BiasQuickGeluGrad) {
-  return BiasActivationGrad<Quick>(IN(0), IN(1), IN(2), OUT(3), OUT(4), Count(ndims[0], shapes[0]) / shapes[1][0], shapes[1][0]);
+// activation(x W^T + bias), and x W^T
+KERNEL(LinearGelu) { return Linear(IN(0), IN(1), IN(2), OUT(4), OUT(3), SizesOf(shapes[0], ndims[0], shapes[1]), Exact()); }
+
+KERNEL(LinearQuickGelu) { return Linear(IN(0), IN(1), IN(2), OUT(4), OUT(3), SizesOf(shapes[0], ndims[0], shapes[1]), Quick()); }
+
+// x W^T, bias, weight, dy -> its gradient, dx
+KERNEL(LinearGeluGrad) { return ActivatedGrad<Exact>(IN(0), IN(1), IN(2), IN(3), OUT(4), OUT(5), SizesOf(shapes[5], ndims[5], shapes[2])); }
+
+KERNEL(LinearQuickGeluGrad) { return ActivatedGrad<Quick>(IN(0), IN(1), IN(2), IN(3), OUT(4), OUT(5), SizesOf(shapes[5], ndims[5], shapes[2])); }
+
+// weight, dy -> dx
+KERNEL(LinearInputGrad) {
+  const Sizes size = SizesOf(shapes[2], ndims[2], shapes[0]);
+  const int64_t in = size.inputs, out = size.outputs;
+  const float *weight = IN(0), *dy = IN(1);
+  float *dx = OUT(2);
+  Rows(size.rows, in * out, [=](int64_t first, int64_t last, int) {
+    gemm()('N', 'N', last - first, in, out, 1.0f, dy + first * out, out, weight, in, 0.0f, dx + first * in, in);
+  });
+  return 0;
+}
+
+// x, dy -> dweight, dbias; threads share out the outputs
+KERNEL(LinearWeightGrad) {
+  const Sizes size = SizesOf(shapes[0], ndims[0], shapes[2]);
+  const int64_t in = size.inputs, out = size.outputs;
+  const float *x = IN(0), *dy = IN(1);
+  float *dweight = OUT(2), *dbias = OUT(3);
+  Rows(out, in * size.rows, [=](int64_t first, int64_t last, int) {
+    gemm()('T', 'N', last - first, in, size.rows, 1.0f, dy + first, out, x, in, 0.0f, dweight + first * in, in);
+    std::fill(dbias + first, dbias + last, 0.0f);
+    AddRows(0, size.rows, kBlock, last - first, dbias + first, [=](int64_t r, float *sum) {
+      for (int64_t c = 0; c < last - first; ++c) sum[c] += dy[r * out + first + c];
+    });
+  });
+  return 0;
 }
 
 // ---- GELU(x), any shape ----
@@ -348,6 +422,7 @@ KERNEL(LayerNormForward) {
 #pragma omp simd reduction(+ : squares)
       for (int64_t c = 0; c < channels; ++c) squares += (in[c] - mean) * (in[c] - mean);
       const float inverse = 1.0f / std::sqrt(squares / channels + eps);
+#pragma omp simd
       for (int64_t c = 0; c < channels; ++c) out[c] = (in[c] - mean) * inverse * weight[c] + bias[c];
       means[r] = mean;
       inverses[r] = inverse;
@@ -374,6 +449,7 @@ KERNEL(LayerNormGrad) {
     }
     sum /= channels;
     dot /= channels;
+#pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
       const float normal = (in[c] - mean) * inverse;
       dx[r * channels + c] = (d[c] * weight[c] - sum - normal * dot) * inverse;
@@ -389,26 +465,6 @@ KERNEL(LayerNormGrad) {
 // ---- attention ----
 
 namespace {
-
-using Gemm = int (*)(char, char, int64_t, int64_t, int64_t, float, const float *, int64_t, const float *, int64_t, float, float *, int64_t);
-
-// The framework's own matrix product (oneDNN's, row-major), found among the libraries that this process has loaded.
-Gemm FindGemm() {
-  std::string path;
-  dl_iterate_phdr(
-      [](dl_phdr_info *info, size_t, void *found) {
-        if (std::strstr(info->dlpi_name, "libdnnl.so") != nullptr) *static_cast<std::string *>(found) = info->dlpi_name;
-        return 0;
-      },
-      &path);
-  void *library = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
-  return library == nullptr ? nullptr : reinterpret_cast<Gemm>(dlsym(library, "dnnl_sgemm"));
-}
-
-Gemm gemm() {
-  static const Gemm found = FindGemm();
-  return found;
-}
 
 // One operand of attention: rows of tokens, `stride` values from token to token, heads beside each other.
 struct Side {
@@ -469,8 +525,6 @@ void AttendGrad(const Side &q, const Side &k, const Side &v, const float *weight
 }
 
 }  // namespace
-
-extern "C" int HasGemm() { return gemm() != nullptr; }
 
 // qkv (B, N, 3C): queries, keys, values, each C = heads x depth; scale (1,) -> y (B, N, C), weights (B, heads, N, N)
 KERNEL(Attention) {
@@ -646,6 +700,16 @@ void Under(const float *x, const Picture &in, int64_t b, int64_t oy, int64_t ox,
   }
 }
 
+// y = start + sum over t of weight[t] * p[t], for all channels; taps: 9 rows of weights
+inline void Weighed(const float *const *p, const float *taps, const float *start, float *y, int64_t channels) {
+  const float *p0 = p[0], *p1 = p[1], *p2 = p[2], *p3 = p[3], *p4 = p[4], *p5 = p[5], *p6 = p[6], *p7 = p[7], *p8 = p[8];
+  const int64_t n = channels;
+#pragma omp simd
+  for (int64_t c = 0; c < n; ++c)
+    y[c] = start[c] + taps[c] * p0[c] + taps[n + c] * p1[c] + taps[2 * n + c] * p2[c] + taps[3 * n + c] * p3[c] + taps[4 * n + c] * p4[c] +
+           taps[5 * n + c] * p5[c] + taps[6 * n + c] * p6[c] + taps[7 * n + c] * p7[c] + taps[8 * n + c] * p8[c];
+}
+
 }  // namespace
 
 // x (B, H, W, C), weight (C, 1, 3, 3), bias (C,) -> y (B, H', W', C); padding 1, the stride follows from the sizes
@@ -661,12 +725,7 @@ KERNEL(Depthwise) {
     for (int64_t r = first; r < last; ++r)
       for (int64_t ox = 0; ox < out.width; ++ox) {
         Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
-        float *to = y + (r * out.width + ox) * channels;
-        for (int64_t c = 0; c < channels; ++c) {
-          float sum = bias[c];
-          for (int64_t t = 0; t < 9; ++t) sum += w[t * channels + c] * p[t][c];
-          to[c] = sum;
-        }
+        Weighed(p, w, bias, y + (r * out.width + ox) * channels, channels);
       }
   });
   return 0;
@@ -690,12 +749,7 @@ KERNEL(DepthwiseGrad) {
           const bool inside = y >= 0 && c >= 0 && y % stride == 0 && c % stride == 0 && y / stride < out.height && c / stride < out.width;
           p[t] = inside ? dy + ((b * out.height + y / stride) * out.width + c / stride) * channels : zeros;
         }
-        float *to = dx + (r * in.width + ix) * channels;
-        for (int64_t c = 0; c < channels; ++c) {
-          float sum = 0;
-          for (int64_t t = 0; t < 9; ++t) sum += w[t * channels + c] * p[t][c];
-          to[c] = sum;
-        }
+        Weighed(p, w, zeros, dx + (r * in.width + ix) * channels, channels);
       }
   });
   // a row of pixels is a block of its own
@@ -704,10 +758,13 @@ KERNEL(DepthwiseGrad) {
     for (int64_t ox = 0; ox < out.width; ++ox) {
       Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
       const float *d = dy + (r * out.width + ox) * channels;
-      for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t t = 0; t < 9; ++t) sum[t * channels + c] += p[t][c] * d[c];
-        sum[9 * channels + c] += d[c];
+      for (int64_t t = 0; t < 9; ++t) {
+        float *to = sum + t * channels;
+        const float *from = p[t];
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) to[c] += from[c] * d[c];
       }
+      for (int64_t c = 0; c < channels; ++c) sum[9 * channels + c] += d[c];
     }
   });
   for (int64_t c = 0; c < channels; ++c)

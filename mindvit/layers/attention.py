@@ -27,7 +27,7 @@ class HeadAttention(nn.Cell):
         self.softmax = Softmax()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
-        fused = device.has_attention_kernels() and attn_drop == 0
+        fused = device.has_product_kernels() and attn_drop == 0
         self.fused: Any = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale) if fused else None
 
     def attend_packed(self, qkv: Tensor) -> Tensor:

@@ -51,25 +51,21 @@ class Linear(nn.Cell):
         self.weight = weight_of((outputs, inputs))
         self.bias: Any = weight_of((outputs,), Zero()) if bias else None
         self.compute_type = ms.float32
+        self.fused: Any = kernels.Linear() if device.has_product_kernels() else None
+        self.no_bias = Tensor(np.zeros(outputs), ms.float32)
         self.product = ops.Dense()
         self.rows_product = ops.MatMul(transpose_b=True)  # on a CPU the gradient of Dense transposes its operands first
         self.add_row = AddRow() if device.broadcasting_is_slow() else None
 
-    def multiply(self, x: Tensor) -> Tensor:
-        """x W^T, for whoever adds the bias later."""
-        x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
-        if self.add_row is None:
-            return self.product(x, weight, None)
-        return self.rows_product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], -1)
-
     def construct(self, x: Tensor) -> Tensor:
-        if self.bias is None:
-            return self.multiply(x)
-        bias = self.bias.astype(self.compute_type)
+        x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
+        bias = None if self.bias is None else self.bias.astype(self.compute_type)
+        if self.fused is not None and x.dtype == ms.float32:
+            return self.fused(x, weight, self.no_bias if bias is None else bias)
         if self.add_row is None:
-            return self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type), bias)
-        y = self.multiply(x)
-        return self.add_row(y.reshape(-1, y.shape[-1]), bias).reshape(y.shape)
+            return self.product(x, weight, bias)
+        y = self.rows_product(x.reshape(-1, x.shape[-1]), weight)
+        return (y if bias is None else self.add_row(y, bias)).reshape(*x.shape[:-1], -1)
 
 
 class LayerNorm(nn.Cell):
@@ -102,7 +98,7 @@ class LayerNorm(nn.Cell):
 class GELU(nn.Cell):
     """x * Phi(x), the exact form (nn.GELU() is the tanh approximation; ops.gelu divides where this multiplies, which is slow on a CPU)."""
 
-    BIASED = "BiasGelu"  # the kernel that adds a bias first
+    NAME = "Gelu"  # the kernels' for it
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,11 +176,11 @@ class Mlp(nn.Cell):
         self.act: Any = activation or GELU()
         self.fc2 = Linear(hidden, channels)
         self.drop = Dropout(drop_rate)
-        self.biased_act: Any = kernels.BiasActivation(self.act.BIASED) if device.has_kernels() else None
+        self.fused: Any = kernels.ActivatedLinear(self.act.NAME) if device.has_product_kernels() else None
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.biased_act is not None and self.fc1.compute_type == ms.float32:
-            hidden = self.biased_act(self.fc1.multiply(x), self.fc1.bias)
+        if self.fused is not None and self.fc1.compute_type == ms.float32:
+            hidden = self.fused(x.astype(ms.float32), self.fc1.weight, self.fc1.bias)[0]
         else:
             hidden = self.act(self.fc1(x))
         return self.drop(self.fc2(self.drop(hidden)))

@@ -75,6 +75,8 @@ class Conv2d(nn.Cell):
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.compute_type = ms.float32
         self.under_kernel: Any = kernels.Columns(kernel, stride, padding) if device.has_kernels() else None
+        self.fused: Any = kernels.Linear() if device.has_product_kernels() else None
+        self.no_bias = Tensor(np.zeros(outputs), ms.float32)
         self.add_row = AddRow()
         self.as_product = device.convolution_is_slow()
         self.patches = kernel == stride and padding == 0  # they do not overlap: a reshape finds them
@@ -97,8 +99,12 @@ class Conv2d(nn.Cell):
         """(B, H, W, I) -> (B*H'*W', O)."""
         columns = self.under_kernel(x.astype(ms.float32)).astype(self.compute_type)
         weight = self.weight.astype(self.compute_type).transpose(0, 2, 3, 1)
-        y = self.product_t(columns.reshape(-1, columns.shape[3]), weight.reshape(weight.shape[0], -1))
-        return y if self.bias is None else self.add_row(y, self.bias.astype(self.compute_type))
+        columns, weight = columns.reshape(-1, columns.shape[3]), weight.reshape(weight.shape[0], -1)
+        bias = None if self.bias is None else self.bias.astype(self.compute_type)
+        if self.fused is not None and self.compute_type == ms.float32:
+            return self.fused(columns, weight, self.no_bias if bias is None else bias)
+        y = self.product_t(columns, weight)
+        return y if bias is None else self.add_row(y, bias)
 
     def rows(self, x: Tensor) -> Tensor:
         """Maps -> rows (B*H'*W', O)."""

@@ -37,7 +37,7 @@ class QuickGELU(nn.Cell):
     ops.fast_gelu is the same function in one kernel, but on Ascend it is off by 2e-3 (see its documentation's example).
     """
 
-    BIASED = "BiasQuickGelu"
+    NAME = "QuickGelu"
 
     def construct(self, x: Tensor) -> Tensor:
         return x * ops.sigmoid(1.702 * x)
@@ -99,7 +99,7 @@ class Attention(nn.Cell):
         self.softmax = Softmax()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
-        self.fused: Any = kernels.MixedAttention(heads, self.scale) if device.has_attention_kernels() and attn_drop == 0 else None
+        self.fused: Any = kernels.MixedAttention(heads, self.scale) if device.has_product_kernels() and attn_drop == 0 else None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: int) -> Tensor:
         """Rows of queries (B*M, C), keys and values (B*N, C) before their Linear -> (B*M, C)."""

@@ -102,7 +102,7 @@ class CrossCovarianceAttention(nn.Cell):
         self.split = ops.Split(axis=1, output_num=3)
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
-        self.fused: Any = kernels.CrossCovariance(NORMALISE_EPS) if device.has_attention_kernels() and attn_drop == 0 else None
+        self.fused: Any = kernels.CrossCovariance(NORMALISE_EPS) if device.has_product_kernels() and attn_drop == 0 else None
 
     def normalised(self, x: Tensor) -> Tensor:
         """(B, h, d, N), every channel divided by its length over the tokens, in float32: sums of squares leave float16's range."""
