@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Sequence
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mindvit import device, kernels
 from mindvit.weights.readers import STATE
 
 Gradients = tuple[Tensor, ...]
@@ -26,6 +27,20 @@ def _half_square_sum(gradient):  # type: ignore[no-untyped-def]
     if gradient.size < ONE_SUM:
         return ops.L2Loss()(gradient)  # half the sum of squares, in one operator
     return ops.square(gradient.reshape(gradient.shape[0], -1)).sum(1).sum() / 2
+
+
+class SquareSum(nn.Cell):
+    """The sum of all squares of the given tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused: Any = kernels.SquareSum() if device.has_kernels() else None
+        self.map = ops.HyperMap()
+
+    def construct(self, tensors: Gradients) -> Tensor:
+        if self.fused is not None:
+            return self.fused(*tensors).reshape(())
+        return 2 * ops.addn(self.map(half_square_sum, tensors))
 
 
 @adamw_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor")

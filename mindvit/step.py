@@ -12,7 +12,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindvit.data.mixing import Prepare
 from mindvit.layers.basic import number_drop_paths
 from mindvit.loss import BinaryCrossEntropy, Distillation, SoftTargetCrossEntropy
-from mindvit.optimiser import SGD, AdamW, Lamb, half_square_sum
+from mindvit.optimiser import SGD, AdamW, Lamb, SquareSum
 from mindvit.weights.readers import STATE
 
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
@@ -162,6 +162,7 @@ class TrainStep(nn.Cell):
         self.asked_to_stop, self.stopping = _number("asked"), _number("stopping")
         self.optimiser = optimiser(self.weights, [options.weight_decay * flag for flag in decayed], rates or [1.0] * len(decayed), options)
         self.map = ops.HyperMap()
+        self.square_sum = SquareSum()
         self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
         self.running = ParameterTuple([item for item in net.get_parameters() if not item.requires_grad])  # batch normalisation's mean and variance
         self.averaged = ParameterTuple([*self.weights, *self.running])
@@ -211,7 +212,7 @@ class TrainStep(nn.Cell):
         if self.ranks > 1:
             gradients = self.reduce(gradients)
             loss, overflow = self.share(ops.depend(loss, gradients), overflow, asked)  # what one rank finds not finite stops all of them
-        norm = ops.sqrt(2 * ops.addn(self.map(half_square_sum, gradients))) / scale
+        norm = ops.sqrt(self.square_sum(gradients)) / scale
         factor = 1 / scale
         if self.clip_norm:
             factor = factor * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))

@@ -12,7 +12,7 @@ from mindspore import Tensor, nn, ops
 
 from mindvit import device
 from mindvit.errors import UserError
-from mindvit.layers.basic import DropPath, set_precision
+from mindvit.layers.basic import Residual, set_precision
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.network import Backbone
 from mindvit.optim import is_decayed
@@ -44,7 +44,7 @@ def test_the_smallest_picture() -> None:
 def test_drop_path_rates(name: str) -> None:
     expected = VARIANTS[name]["train"]["drop_path_per_block"]
     net = create_model(name, **NARROW)  # the depths are the variant's
-    found = [(path, cell.rate) for path, cell in net.cells_and_names() if isinstance(cell, DropPath)]
+    found = [(path, cell.rate) for path, cell in net.cells_and_names() if isinstance(cell, Residual)]
     assert len(found) == 2 * sum(len(rates) for rates in expected.values())
     for path, rate in found:
         stage, _, block, _ = path.split(".")

@@ -13,11 +13,12 @@ from mindspore import Tensor, nn, ops
 
 from mindvit import device, kernels
 from mindvit.layers.attention import HeadAttention, SelfAttention
-from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Softmax
+from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 from mindvit.models.crossformer import GroupAttention
 from mindvit.models.cvt import Attention, QuickGELU
 from mindvit.models.xcit import CrossCovarianceAttention
+from mindvit.optimiser import SquareSum
 
 BATCH = 6
 
@@ -58,11 +59,28 @@ class Biased(HeadAttention):
         return y.transpose(0, 2, 1, 3).reshape(BATCH, 5, 24)
 
 
+class Branch(nn.Cell):
+    """A residual branch, scaled by channel and dropped for two of six samples."""
+
+    def __init__(self, scaled: bool, rate: float, rows: int):
+        super().__init__()
+        self.residual = Residual(rate)
+        self.gamma: Any = weight_of((10,)) if scaled else None
+        self.chances = Tensor(np.array([[0.1, 0.9, 0.2, 0.8, 0.7, 0.6]], np.float32))
+        self.slope = Tensor(np.linspace(-1, 1, BATCH * rows * 10).reshape(-1, 10), ms.float32)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.residual(x, x * self.slope, BATCH, self.chances, self.gamma)
+
+
 CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "gelu": (GELU, (3, 5, 7)),
     "linear": (lambda: Linear(23, 9), (4, 17, 23)),
     "linear without a bias": (lambda: Linear(23, 9, bias=False), (5, 23)),
     "long linear": (lambda: Linear(40, 30), (1000, 40)),
+    "scaled branch": (lambda: Branch(True, 0.0, 4), (BATCH * 4, 10)),
+    "branch that is dropped": (lambda: Branch(False, 0.4, 4), (BATCH * 4, 10)),
+    "long scaled branch that is dropped": (lambda: Branch(True, 0.4, 1000), (BATCH * 1000, 10)),
     "mlp": (lambda: Mlp(5, 33, 0.0), (70, 5)),
     "quick mlp": (lambda: Mlp(5, 33, 0.0, QuickGELU()), (200, 5)),
     "long mlp": (lambda: Mlp(16, 64, 0.0), (3000, 16)),  # long enough for two threads
@@ -159,3 +177,15 @@ def test_long_sums_keep_their_digits() -> None:
     gradient = np.random.default_rng(0).random((rows, 3)).astype(np.float32)
     _, total = kernels.Linear().weight_gradient(x, Tensor(gradient))
     assert np.abs(total.asnumpy() / gradient.astype(np.float64).sum(0) - 1).max() < 1e-6
+
+
+def test_the_sum_of_all_squares() -> None:
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(shape).astype(np.float32) * 3 for shape in ((3,), (700, 900), (1,), (5, 4, 3, 2))]
+    tensors = tuple(map(Tensor, arrays))
+    expected = sum(np.square(array, dtype=np.float64).sum() for array in arrays)
+    assert abs(SquareSum()(tensors).asnumpy() / expected - 1) < 1e-6
+    arrays[1][3, 4] = math.nan
+    assert math.isnan(SquareSum()(tuple(map(Tensor, arrays))).asnumpy())
+    with kernels.left_out():
+        assert abs(SquareSum()(tensors).asnumpy() / expected - 1) < 1e-6

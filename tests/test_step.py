@@ -12,7 +12,7 @@ from mindspore import Tensor, nn, ops
 from small import small
 
 from mindvit.data.mixing import Draw, Prepare, draw
-from mindvit.layers.basic import DropPath, number_drop_paths, set_precision
+from mindvit.layers.basic import Residual, number_drop_paths, set_precision
 from mindvit.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from mindvit.models import create_model, list_models
 from mindvit.models.crossvit import drop_paths
@@ -274,10 +274,10 @@ def test_drop_path_drops_whole_samples() -> None:
     class Cell(nn.Cell):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.drop = DropPath(0.5), DropPath(0.25)
+            self.first, self.drop = Residual(0.5), Residual(0.25)
 
         def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
-            return self.drop(x, 400, chances)
+            return self.drop(x * 0, x, 400, chances)
 
     cell, x = Cell(), Tensor(np.ones((400 * 3, 5), np.float32))
     assert np.array_equal(cell.set_train(False)(x).asnumpy(), x.asnumpy())

@@ -12,7 +12,7 @@ from mindspore import Tensor, nn
 
 from mindvit import device
 from mindvit.errors import UserError
-from mindvit.layers.basic import DropPath, number_drop_paths
+from mindvit.layers.basic import Residual, number_drop_paths
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.network import Backbone
 from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention, fourier_table
@@ -81,7 +81,7 @@ def test_arguments_and_drop_paths_are_the_authors(name: str) -> None:
     assert all(block.tokens_norm is arch["tokens_norm"] for block in net.cls_attn_blocks)
     assert net.feature_info[0].stride == 2 ** ((len(net.patch_embed.proj) + 1) // 2) == arch["patch_size"]
     for block in net.blocks:
-        assert [cell.rate for _, cell in block.cells_and_names() if isinstance(cell, DropPath)] == [rate] * 3
+        assert [cell.rate for _, cell in block.cells_and_names() if isinstance(cell, Residual)] == [rate] * 3
     assert number_drop_paths(net) == (3 * arch["depth"] if rate else 0)  # none in class attention
 
 

@@ -14,7 +14,7 @@ from small import SIDE, SMALL
 
 import train
 from mindvit import errors
-from mindvit.layers.basic import GELU, DropPath, LayerNorm, Linear
+from mindvit.layers.basic import GELU, LayerNorm, Linear, Residual
 from mindvit.layers.conv import BatchNorm
 from mindvit.models import model_info, registry
 from mindvit.models.network import Feature, Network
@@ -28,7 +28,7 @@ class Nano(Network):
     def __init__(self, num_classes: int, in_channels: int, drop_path_rate: float, **_: Any):
         super().__init__(num_classes, (Feature("act", WIDTH, 16),))
         self.first, self.middle = Linear(in_channels * NANO_SIDE ** 2, WIDTH), Linear(WIDTH, WIDTH)
-        self.bn, self.act, self.norm, self.drop = BatchNorm(WIDTH), GELU(), LayerNorm(WIDTH, 1e-6), DropPath(drop_path_rate)
+        self.bn, self.act, self.norm, self.residual = BatchNorm(WIDTH), GELU(), LayerNorm(WIDTH, 1e-6), Residual(drop_path_rate)
         self.head = self.new_head(num_classes)
 
     def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
@@ -40,7 +40,7 @@ class Nano(Network):
             y = self.bn(y.transpose(1, 0).reshape(WIDTH, batch, 1, 1)).reshape(WIDTH, batch).transpose(1, 0)
         else:
             y = self.bn(y.reshape(batch, WIDTH, 1, 1)).reshape(batch, WIDTH)
-        return y + self.drop(self.middle(self.act(self.norm(y))), batch, chances)
+        return self.residual(y, self.middle(self.act(self.norm(y))), batch, chances)
 
 
 def register() -> list[str]:

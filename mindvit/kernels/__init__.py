@@ -278,6 +278,34 @@ class BatchNorm(nn.Cell):
         return self.backward(x, weight, self.eps, out[1], out[2], gradients[0])
 
 
+class Residual(nn.Cell):
+    """x + keep * gamma * y. x and y: (..., C), gamma: (C,) or (1,), keep: (B,), a factor for the rows of each sample; no gradient of that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("Residual", _like_first)
+        self.backward = kernel("ResidualGrad", lambda gamma, keep, gradient: gradient)
+        self.gamma_gradient = kernel("ResidualGammaGrad", lambda y, gamma, *_: gamma)
+
+    def construct(self, x: Tensor, y: Tensor, gamma: Tensor, keep: Tensor) -> Tensor:
+        return self.forward(x, y, gamma, keep)
+
+    def bprop(self, x: Tensor, y: Tensor, gamma: Tensor, keep: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x, y and gamma."""
+        return gradient, self.backward(gamma, keep, gradient), self.gamma_gradient(y, gamma, keep, gradient), ops.zeros_like(keep)
+
+
+class SquareSum(nn.Cell):
+    """The sum of all squares of any number of float32 tensors, (1,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("SquareSum", lambda *_: [1])
+
+    def construct(self, *tensors: Tensor) -> Tensor:
+        return self.forward(*tensors)
+
+
 WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, CrossCovariance)  # cells that stand for a Softmax among others
 
 

@@ -17,6 +17,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -224,7 +225,7 @@ inline void SoftmaxRowGrad(const float *p, const float *dp, float *dx, int64_t w
 
 }  // namespace
 
-#define KERNEL(name) extern "C" int name(int, void **params, int *ndims, int64_t **shapes, const char **, void *, void *)
+#define KERNEL(name) extern "C" int name([[maybe_unused]] int count, void **params, int *ndims, int64_t **shapes, const char **, void *, void *)
 #define IN(i) static_cast<const float *>(params[i])
 #define OUT(i) static_cast<float *>(params[i])
 
@@ -354,6 +355,94 @@ KERNEL(LinearWeightGrad) {
       for (int64_t c = 0; c < last - first; ++c) sum[c] += dy[r * out + first + c];
     });
   });
+  return 0;
+}
+
+// ---- residual branches: x + keep gamma y; x, y (..., C), gamma (C,) or (1,), keep: a factor for each sample, (B,) ----
+
+namespace {
+
+struct Branch {
+  int64_t rows, channels, rows_of_sample;
+  std::vector<float> gamma;
+  Branch(const int64_t *y, int ndim, const float *factors, int64_t given, int64_t samples)
+      : rows(Count(ndim, y) / y[ndim - 1]), channels(y[ndim - 1]), rows_of_sample(rows / samples), gamma(channels) {
+    for (int64_t c = 0; c < channels; ++c) gamma[c] = factors[given == 1 ? 0 : c];
+  }
+};
+
+}  // namespace
+
+// x, y, gamma, keep -> x + keep gamma y
+KERNEL(Residual) {
+  const Branch branch(shapes[1], ndims[1], IN(2), shapes[2][0], shapes[3][0]);
+  const float *x = IN(0), *y = IN(1), *keep = IN(3), *gamma = branch.gamma.data();
+  float *out = OUT(4);
+  const int64_t channels = branch.channels, each = branch.rows_of_sample;
+  Rows(branch.rows, channels, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      const float factor = keep[r / each];
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) out[r * channels + c] = x[r * channels + c] + factor * gamma[c] * y[r * channels + c];
+    }
+  });
+  return 0;
+}
+
+// gamma, keep, dout -> dy
+KERNEL(ResidualGrad) {
+  const Branch branch(shapes[2], ndims[2], IN(0), shapes[0][0], shapes[1][0]);
+  const float *keep = IN(1), *d = IN(2), *gamma = branch.gamma.data();
+  float *dy = OUT(3);
+  const int64_t channels = branch.channels, each = branch.rows_of_sample;
+  Rows(branch.rows, channels, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      const float factor = keep[r / each];
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) dy[r * channels + c] = factor * gamma[c] * d[r * channels + c];
+    }
+  });
+  return 0;
+}
+
+// y, gamma, keep, dout -> dgamma
+KERNEL(ResidualGammaGrad) {
+  const Branch branch(shapes[0], ndims[0], IN(1), shapes[1][0], shapes[2][0]);
+  const float *y = IN(0), *keep = IN(2), *d = IN(3);
+  float *dgamma = OUT(4);
+  const int64_t channels = branch.channels, each = branch.rows_of_sample;
+  const auto sums = SumRows(branch.rows, channels, kBlock, channels, [=](int64_t r, float *sum) {
+    const float factor = keep[r / each];
+#pragma omp simd
+    for (int64_t c = 0; c < channels; ++c) sum[c] += factor * y[r * channels + c] * d[r * channels + c];
+  });
+  std::fill(dgamma, dgamma + shapes[4][0], 0.0f);
+  for (int64_t c = 0; c < channels; ++c) dgamma[c % shapes[4][0]] += sums[c];
+  return 0;
+}
+
+// ---- the sum of all squares of any number of tensors -> (1,) ----
+
+KERNEL(SquareSum) {
+  constexpr int64_t kPiece = 4096;
+  std::vector<std::pair<const float *, int64_t>> pieces;
+  for (int i = 0; i < count - 1; ++i) {
+    const int64_t values = Count(ndims[i], shapes[i]);
+    for (int64_t start = 0; start < values; start += kPiece) pieces.emplace_back(IN(i) + start, std::min(kPiece, values - start));
+  }
+  std::vector<double> sums(pieces.size());
+  Rows(pieces.size(), kPiece, [&](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) {
+      const float *x = pieces[i].first;
+      float sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = 0; j < pieces[i].second; ++j) sum += x[j] * x[j];
+      sums[i] = sum;
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  OUT(count - 1)[0] = static_cast<float>(total);
   return 0;
 }
 

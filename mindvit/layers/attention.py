@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindvit import device, kernels
-from mindvit.layers.basic import Dropout, DropPath, LayerNorm, Linear, Mlp, Softmax
+from mindvit.layers.basic import Dropout, LayerNorm, Linear, Mlp, Residual, Softmax
 
 
 class HeadAttention(nn.Cell):
@@ -65,13 +65,13 @@ class Block(nn.Cell):
         super().__init__()
         self.norm1 = LayerNorm(channels, eps)
         self.attn = attention
-        self.drop_path1 = DropPath(drop_path)
+        self.residual1 = Residual(drop_path)
         self.norm2 = LayerNorm(channels, eps)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop, activation)
-        self.drop_path2 = DropPath(drop_path)
+        self.residual2 = Residual(drop_path)
 
     def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:
         y = self.norm1(x)
         y = self.attn(y, batch) if grid is None else self.attn(y, batch, grid)
-        x = x + self.drop_path1(y, batch, chances)
-        return x + self.drop_path2(self.mlp(self.norm2(x)), batch, chances)
+        x = self.residual1(x, y, batch, chances)
+        return self.residual2(x, self.mlp(self.norm2(x)), batch, chances)

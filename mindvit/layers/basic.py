@@ -122,12 +122,13 @@ class Dropout(nn.Cell):
         return self.drop(x) if self.active else x
 
 
-class DropPath(nn.Cell):
-    """Stochastic depth (Huang et al. 2016): drops a sample's residual branch with probability `rate` while training.
+class Residual(nn.Cell):
+    """x + gamma * branch, with stochastic depth (Huang et al. 2016): while training, a sample's branch is dropped with probability `rate`.
 
-    x: (B*N, C) with `batch` = B, the rows of a sample kept or dropped together and scaled by 1 / (1 - rate). chances: (cells, B)
-    float32, uniform in 0..1, a row for each of the network's cells of this kind (see number_drop_paths): what a training step
-    passes down so that a run can be repeated, which the CPU kernel of nn.Dropout can't promise. Without them that is used.
+    x, branch: (..., C), each sample's rows beside each other, kept or dropped together and scaled by 1 / (1 - rate); `batch`: the number
+    of samples B; gamma: (C,) or None. chances: (cells, B) float32, uniform in 0..1, a row for each of the network's cells that drop
+    (see number_drop_paths): what a training step passes down so that a run can be repeated, which the CPU kernel of nn.Dropout can't
+    promise. Without them that is used.
     """
 
     def __init__(self, rate: float):
@@ -135,20 +136,32 @@ class DropPath(nn.Cell):
         self.rate = rate
         self.row = 0
         self.drop = nn.Dropout(p=rate)
+        self.fused: Any = kernels.Residual() if device.has_kernels() else None
+        self.one = Tensor([1.0], ms.float32)
 
-    def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None) -> Tensor:
-        if self.rate == 0:
-            return x
+    def kept(self, batch: int, chances: Optional[Tensor]) -> Tensor:
+        """Each sample's factor, (B,)."""
         if chances is None:
-            keep = self.drop(ops.ones((batch, 1), x.dtype))
-        else:
-            keep = (chances[self.row] >= self.rate).astype(x.dtype).expand_dims(1) / (1 - self.rate)
-        return (x.reshape(batch, -1) * keep).reshape(x.shape)
+            return self.drop(ops.ones((batch,), ms.float32))
+        return (chances[self.row] >= self.rate).astype(ms.float32) / (1 - self.rate)
+
+    def construct(self, x: Tensor, branch: Tensor, batch: int, chances: Optional[Tensor] = None, gamma: Optional[Tensor] = None) -> Tensor:
+        dropping = self.rate > 0 and self.training
+        if gamma is None and not dropping:
+            return x + branch
+        keep = self.kept(batch, chances) if dropping else self.one
+        if self.fused is not None and x.dtype == ms.float32 and branch.dtype == ms.float32:
+            return self.fused(x, branch, self.one if gamma is None else gamma, keep)
+        if gamma is not None:
+            branch = gamma * branch
+        if dropping:
+            branch = (branch.reshape(batch, -1) * keep.astype(branch.dtype).expand_dims(1)).reshape(branch.shape)
+        return x + branch
 
 
 def number_drop_paths(net: nn.Cell) -> int:
-    """Give each DropPath cell that drops anything its row of the chances; how many rows there are."""
-    cells = [cell for _, cell in net.cells_and_names() if isinstance(cell, DropPath) and cell.rate > 0]
+    """Give each cell that drops anything its row of the chances; how many rows there are."""
+    cells = [cell for _, cell in net.cells_and_names() if isinstance(cell, Residual) and cell.rate > 0]
     for row, cell in enumerate(cells):
         cell.row = row
     return len(cells)

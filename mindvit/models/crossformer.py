@@ -191,7 +191,7 @@ class Stage(nn.Cell):
 
 
 class CrossFormer(Network):
-    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes); chances: see DropPath. Height and width: multiples of 32.
+    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes); chances: see Residual. Height and width: multiples of 32.
 
     Feature maps: the tokens after each stage's last block, without a norm. `revision` says which of the authors' groupings is
     meant (see `grouping`): 'head', of the time of CrossFormer++, 'iclr', of 2021, with which the published detectors were

@@ -19,7 +19,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 
 from mindvit.errors import UserError
 from mindvit.layers.attention import Block, SelfAttention
-from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, Softmax, weight_of
+from mindvit.layers.basic import GELU, Dropout, LayerNorm, Linear, Residual, Softmax, weight_of
 from mindvit.layers.conv import Conv2d, Maps
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.network import Feature, Network
@@ -93,10 +93,10 @@ class CrossAttentionBlock(nn.Cell):
         super().__init__()
         self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
-        self.drop_path = DropPath(drop_path)
+        self.residual = Residual(drop_path)
 
     def construct(self, cls: Tensor, tokens: Tensor, chances: Optional[Tensor] = None) -> Tensor:
-        return cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], chances)
+        return self.residual(cls, self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], chances)
 
 
 def projection(inputs: int, outputs: int) -> nn.SequentialCell:
@@ -177,7 +177,7 @@ def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
 
 
 class CrossViT(Network):
-    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads; chances: see DropPath.
+    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads; chances: see Residual.
 
     A picture whose height is not a branch's is resized for that branch (bicubic, to a square), as in the authors' code; one
     whose height is, must be square. num_classes=0 gives the two normalised class tokens side by side. Feature maps: the

@@ -142,8 +142,8 @@ class Block(attention.Block):
     def for_class_token(self, x: Tensor, batch: int, chances: Optional[Tensor], grid: Grid) -> Tensor:
         """Rows (B*N, C) -> the class token after the block, (B, C)."""
         y = self.attn(self.norm1(x), batch, grid, True)
-        x = class_token(x, batch) + self.drop_path1(y, batch, chances)
-        return x + self.drop_path2(self.mlp(self.norm2(x)), batch, chances)
+        x = self.residual1(class_token(x, batch), y, batch, chances)
+        return self.residual2(x, self.mlp(self.norm2(x)), batch, chances)
 
 
 class PatchEmbed(nn.Cell):
@@ -203,7 +203,7 @@ class Stage(nn.Cell):
 
 
 class CvT(Network):
-    """The network. x: (B, in_channels, H, W), of any size -> logits (B, num_classes); chances: see DropPath.
+    """The network. x: (B, in_channels, H, W), of any size -> logits (B, num_classes); chances: see Residual.
 
     embed_dim, depth, num_heads, mlp_ratio: one number a stage. drop_path_rate is the last block's; it rises from 0 over the last
     stage, and the stages before drop nothing.

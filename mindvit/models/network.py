@@ -25,7 +25,7 @@ class Network(nn.Cell):
     """A classifier of pictures (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
 
     A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the order of
-    `feature_info`) and, where not all sizes fit, `check_size`. `construct` and those three take the chances of DropPath last.
+    `feature_info`) and, where not all sizes fit, `check_size`. `construct` and those three take the chances of Residual last.
     """
 
     def __init__(self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None):

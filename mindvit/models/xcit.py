@@ -21,7 +21,7 @@ from mindspore.common.initializer import Constant
 
 from mindvit import device, kernels
 from mindvit.errors import UserError
-from mindvit.layers.basic import GELU, Dropout, DropPath, LayerNorm, Linear, Mlp, Softmax, weight_of
+from mindvit.layers.basic import GELU, Dropout, LayerNorm, Linear, Mlp, Residual, Softmax, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 from mindvit.models.network import Feature, Network
 from mindvit.models.registry import Entry, ModelInfo, register
@@ -153,20 +153,20 @@ class CrossCovarianceBlock(nn.Cell):
         self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
         self.attn = CrossCovarianceAttention(channels, heads, attn_drop, drop)
         self.gamma1 = weight_of((channels,), Constant(eta))
-        self.drop_path1 = DropPath(drop_path)
+        self.residual1 = Residual(drop_path)
         self.norm3 = LayerNorm(channels, LAYER_NORM_EPS)
         self.local_mp = LocalPatchInteraction(channels)
         self.gamma3 = weight_of((channels,), Constant(eta))
-        self.drop_path3 = DropPath(drop_path)
+        self.residual3 = Residual(drop_path)
         self.norm2 = LayerNorm(channels, LAYER_NORM_EPS)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop)
         self.gamma2 = weight_of((channels,), Constant(eta))
-        self.drop_path2 = DropPath(drop_path)
+        self.residual2 = Residual(drop_path)
 
     def construct(self, x: Tensor, batch: int, height: int, width: int, chances: Optional[Tensor] = None) -> Tensor:
-        x = x + self.drop_path1(self.gamma1 * self.attn(self.norm1(x), batch), batch, chances)
-        x = x + self.drop_path3(self.gamma3 * self.local_mp(self.norm3(x), batch, height, width), batch, chances)
-        x = x + self.drop_path2(self.gamma2 * self.mlp(self.norm2(x)), batch, chances)
+        x = self.residual1(x, self.attn(self.norm1(x), batch), batch, chances, self.gamma1)
+        x = self.residual3(x, self.local_mp(self.norm3(x), batch, height, width), batch, chances, self.gamma3)
+        x = self.residual2(x, self.mlp(self.norm2(x)), batch, chances, self.gamma2)
         return x.astype(self.stream_type)
 
 
@@ -252,7 +252,7 @@ class ClassAttentionBlock(nn.Cell):
 class XCiT(Network):
     """The network. x: (B, in_channels, H, W), any size, -> logits (B, num_classes), or the class token (B, C) with num_classes=0.
 
-    drop_path_rate is the same in all cross-covariance blocks; class attention drops nothing. chances: see DropPath.
+    drop_path_rate is the same in all cross-covariance blocks; class attention drops nothing. chances: see Residual.
     """
 
     def __init__(self, patch_size: int, embed_dim: int, depth: int, num_heads: int, mlp_ratio: float, eta: float, tokens_norm: bool,
