@@ -112,11 +112,16 @@ class AdamW(Moments):
     def __init__(self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], betas: tuple[float, float], eps: float):
         super().__init__(weights, decay, rates, betas, eps)
         self.adam = ops.AdamWeightDecay()
+        self.fused: Any = kernels.AdamW(self.decay, self.rates) if device.has_kernels() else None
 
     def construct(self, gradients: Gradients, lr: Tensor) -> Tensor:
         count = self.count + 1
         root = ops.sqrt(1 - ops.pow(self.beta2, count))
         unit = (1 - ops.pow(self.beta1, count)) / root
+        if self.fused is not None:
+            numbers = ops.stack((lr / unit, unit, self.beta1, self.beta2, self.eps * root))
+            done = self.fused(self.weights, self.moment1, self.moment2, gradients, numbers)
+            return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
         step = ops.partial(adamw_update, self.adam, lr / unit, unit, self.beta1, self.beta2, self.eps * root)
         done = self.map(step, self.decay, self.rates, self.weights, self.moment1, self.moment2, gradients)
         return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))

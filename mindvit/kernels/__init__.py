@@ -10,10 +10,11 @@ import ctypes
 import functools
 import os
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
+from mindspore.ops.signature import make_sig, sig_rw
 
 from mindvit import compiler
 
@@ -304,6 +305,23 @@ class SquareSum(nn.Cell):
 
     def construct(self, *tensors: Tensor) -> Tensor:
         return self.forward(*tensors)
+
+
+class AdamW(nn.Cell):
+    """A step of optimiser.AdamW for all weights. decay and rates: one a weight. Output: (1,), there once weights and moments have changed in place."""
+
+    def __init__(self, decay: Sequence[float], rates: Sequence[float]) -> None:
+        super().__init__()
+        self.decay, self.rates = Tensor(decay, ms.float32), Tensor(rates, ms.float32)
+        self.forward = kernel("AdamW", lambda *_: [1])
+        # what changes in place must be declared: without that the framework may hand a copy to the kernel
+        changed = [make_sig(f"changed{number}", sig_rw.RW_WRITE) for number in range(3 * len(decay))]
+        self.forward.set_signatures([*changed, *(make_sig(f"read{number}") for number in range(len(decay) + 3))])
+        self.forward.add_prim_attr("side_effect_mem", True)
+
+    def construct(self, weights: tuple[Tensor, ...], moment1: tuple[Tensor, ...], moment2: tuple[Tensor, ...], gradients: tuple[Tensor, ...],
+                  numbers: Tensor) -> Tensor:
+        return self.forward(*weights, *moment1, *moment2, *gradients, self.decay, self.rates, numbers)
 
 
 WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, CrossCovariance)  # cells that stand for a Softmax among others

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -17,7 +18,6 @@
 #include <mutex>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 namespace {
@@ -43,8 +43,9 @@ class Pool {
 
   // body(part, parts) for part in [0, parts), on several threads
   void Run(int parts, const std::function<void(int, int)> &body) {
-    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (parts <= 1 || helpers_.empty() || !turn.owns_lock()) {
+    const bool alone = parts <= 1 || helpers_.empty() || getpid() != process_;  // a forked process has none of its parent's threads
+    std::unique_lock<std::mutex> turn = alone ? std::unique_lock<std::mutex>() : std::unique_lock<std::mutex>(turn_, std::try_to_lock);
+    if (!turn.owns_lock()) {
       for (int part = 0; part < parts; ++part) body(part, parts);
       return;
     }
@@ -100,6 +101,7 @@ class Pool {
     }
   }
 
+  const pid_t process_ = getpid();
   std::vector<std::thread> helpers_;
   std::mutex turn_, mutex_;
   std::condition_variable start_, done_;
@@ -421,28 +423,70 @@ KERNEL(ResidualGammaGrad) {
   return 0;
 }
 
-// ---- the sum of all squares of any number of tensors -> (1,) ----
+// ---- of all tensors of a network at once ----
 
-KERNEL(SquareSum) {
-  constexpr int64_t kPiece = 4096;
-  std::vector<std::pair<const float *, int64_t>> pieces;
-  for (int i = 0; i < count - 1; ++i) {
+namespace {
+
+constexpr int64_t kPiece = 4096;
+
+// values first .. first + count of the tensor with that number
+struct Piece {
+  int tensor;
+  int64_t first, count;
+};
+
+std::vector<Piece> Pieces(int tensors, const int *ndims, int64_t **shapes) {
+  std::vector<Piece> pieces;
+  for (int i = 0; i < tensors; ++i) {
     const int64_t values = Count(ndims[i], shapes[i]);
-    for (int64_t start = 0; start < values; start += kPiece) pieces.emplace_back(IN(i) + start, std::min(kPiece, values - start));
+    for (int64_t start = 0; start < values; start += kPiece) pieces.push_back({i, start, std::min(kPiece, values - start)});
   }
+  return pieces;
+}
+
+}  // namespace
+
+// any number of tensors -> the sum of all their squares (1,)
+KERNEL(SquareSum) {
+  const auto pieces = Pieces(count - 1, ndims, shapes);
   std::vector<double> sums(pieces.size());
   Rows(pieces.size(), kPiece, [&](int64_t first, int64_t last, int) {
     for (int64_t i = first; i < last; ++i) {
-      const float *x = pieces[i].first;
+      const float *x = IN(pieces[i].tensor) + pieces[i].first;
       float sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t j = 0; j < pieces[i].second; ++j) sum += x[j] * x[j];
+      for (int64_t j = 0; j < pieces[i].count; ++j) sum += x[j] * x[j];
       sums[i] = sum;
     }
   });
   double total = 0;
   for (const double sum : sums) total += sum;
   OUT(count - 1)[0] = static_cast<float>(total);
+  return 0;
+}
+
+// n weights, n first moments, n second moments, n gradients, decay (n,), rate (n,), numbers (5,): rate, unit of decay, beta1, beta2, eps -> (1,)
+// Weights and moments change where they lie: w -= lr (m / (sqrt(v) + eps) + unit decay w)
+KERNEL(AdamW) {
+  const int n = (count - 4) / 4;
+  const float *decay = IN(4 * n), *rate = IN(4 * n + 1), *number = IN(4 * n + 2);
+  const float beta1 = number[2], beta2 = number[3], eps = number[4];
+  const auto pieces = Pieces(n, ndims, shapes);
+  Rows(pieces.size(), kPiece * 4, [&](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) {
+      const int tensor = pieces[i].tensor;
+      float *w = OUT(tensor) + pieces[i].first, *m = OUT(n + tensor) + pieces[i].first, *v = OUT(2 * n + tensor) + pieces[i].first;
+      const float *g = IN(3 * n + tensor) + pieces[i].first;
+      const float lr = number[0] * rate[tensor], shrink = number[1] * decay[tensor];
+#pragma omp simd
+      for (int64_t j = 0; j < pieces[i].count; ++j) {
+        m[j] += (1.0f - beta1) * (g[j] - m[j]);
+        v[j] += (1.0f - beta2) * (g[j] * g[j] - v[j]);
+        w[j] -= lr * (m[j] / (std::sqrt(v[j]) + eps) + shrink * w[j]);
+      }
+    }
+  });
+  OUT(count - 1)[0] = 1.0f;
   return 0;
 }
 
