@@ -14,7 +14,7 @@ from typing import Optional
 import mindspore as ms
 from mindspore import communication
 
-from mindvit import kernels
+from mindvit import compiler, kernels
 from mindvit.errors import UserError
 from mindvit.recipe import PrecisionOptions, RuntimeOptions
 
@@ -48,6 +48,17 @@ class Device:
 
 
 @functools.cache
+def chip() -> str:
+    """What the driver calls this process's NPU or GPU (Ascend910B3, ...); empty on a CPU and where it won't say."""
+    if ms.get_context("device_target") == "CPU":
+        return ""
+    try:
+        return str(ms.hal.get_device_name(ms.get_context("device_id")))
+    except (RuntimeError, ValueError):
+        return ""
+
+
+@functools.cache
 def _cpu_has_avx512() -> bool:
     try:
         return " avx512f" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
@@ -71,6 +82,13 @@ def memory(target: str) -> str:
 def convolution_is_slow() -> bool:
     """Whether Conv2D's forward is to be avoided: on AVX-512 CPUs oneDNN's reference kernel runs, 70 to 150 times too slow."""
     return ms.get_context("device_target") == "CPU" and _cpu_has_avx512()
+
+
+def graphs_folder(wanted: str) -> Optional[Path]:
+    """Where compiled graphs are kept, as the recipe's compile_cache says; None: nowhere. auto: on Ascend, where compiling takes minutes."""
+    if wanted != "auto":
+        return None if wanted == "none" else Path(wanted)
+    return compiler.folder() / "graphs" if ms.get_context("device_target") == "Ascend" else None
 
 
 def has_kernels() -> bool:
