@@ -23,6 +23,7 @@ from mindspore import Tensor, nn
 from mindvit import device, kernels, log
 from mindvit.errors import UserError
 from mindvit.setting import Setting, step_options
+from mindvit.weights.readers import quiet
 
 SOURCES = Path(__file__).parent
 WHOLE = "whole.json"  # sizes and times of a folder's files, written when they are complete
@@ -102,11 +103,13 @@ def _taken(folder: Path) -> Files:
 
 def _compile_in(folder: Path, before: Files, compiling: Callable[[], Any]) -> bool:
     """Compile with MindSpore's cache in `folder`, in which are the files `before`; whether it came from them."""
-    ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))
+    with quiet():  # MindSpore says of this context that the environment has it too, but there the first folder is every graph's
+        ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))
     try:
         compiling()
     finally:
-        ms.set_context(enable_compile_cache=False)
+        with quiet():
+            ms.set_context(enable_compile_cache=False)
     after = _files(folder)
     with contextlib.suppress(OSError):  # the disk is full: next time it is compiled again
         (folder / WHOLE).write_text(json.dumps(after), encoding="utf-8")
