@@ -6,6 +6,7 @@ import functools
 import glob
 import os
 import platform
+import re
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from mindvit.recipe import PrecisionOptions, RuntimeOptions
 
 PREFERENCE = ("Ascend", "GPU", "CPU")
 NODES = {"Ascend": "/dev/davinci[0-9]*", "GPU": "/dev/nvidia[0-9]*"}  # device files that the drivers make
+FLASH_CHIPS = re.compile(r"Ascend910(B\d|_93\d\d)")  # A2's names have a digit after the B; Ascend910B itself is the first generation's
 HALF = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 
 
@@ -99,6 +101,12 @@ def has_kernels() -> bool:
 def has_product_kernels() -> bool:
     """Whether cells may use our own products and attention, which the framework's matrix product must be found for."""
     return has_kernels() and kernels.has_products()
+
+
+def has_flash_attention(depth: int) -> bool:
+    """Whether cells may use the NPU's attention in one operator with heads of `depth` channels: on Atlas A2 and A3, its second and third generation."""
+    fits = depth % 16 == 0 and depth <= 512
+    return fits and ms.get_context("device_target") == "Ascend" and kernels.wanted() and FLASH_CHIPS.match(chip()) is not None
 
 
 def broadcasting_is_slow() -> bool:
