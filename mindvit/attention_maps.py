@@ -20,6 +20,7 @@ from mindvit import kernels
 from mindvit.errors import UserError
 from mindvit.layers.basic import Softmax
 from mindvit.layers.conv import Conv2d
+from mindvit.layers.flash import FlashAttention
 from mindvit.models.crossformer import STRIDE, CrossFormer, GroupAttention, grouping
 from mindvit.models.crossvit import PATCH, CrossViT
 from mindvit.models.cvt import CvT
@@ -27,6 +28,7 @@ from mindvit.models.xcit import XCiT
 
 Weights = dict[str, np.ndarray]  # by the name of an attention cell
 Point = tuple[float, float]
+HIDING: dict[str, Any] = {"fused": kernels.WITH_WEIGHTS, "flash": FlashAttention}  # cells that stand for a Softmax too, by their names
 
 
 @dataclass(frozen=True)
@@ -83,22 +85,23 @@ def record_attention(net: nn.Cell, only: str = "") -> Iterator[Weights]:
     found: Weights = {}
     mode, training = ms.get_context("mode"), net.training
     handles: list[Any] = []
-    fused: list[tuple[Any, Any]] = []
+    hidden: list[tuple[Any, str, Any]] = []
     try:
         ms.set_context(mode=ms.PYNATIVE_MODE)
         net.set_train(False)
         for name, cell in net.cells_and_names():
-            if isinstance(getattr(cell, "fused", None), kernels.WITH_WEIGHTS):
-                fused.append((cell, cell.fused))
-                cell.fused = None  # the operators that it stands for show their weights to a hook
+            for inner, kind in HIDING.items():
+                if isinstance(getattr(cell, inner, None), kind):
+                    hidden.append((cell, inner, getattr(cell, inner)))
+                    setattr(cell, inner, None)  # the operators that it stands for show their weights to a hook
             if isinstance(cell, Softmax) and name.startswith(only):
                 handles.append(cell.register_forward_hook(_keeper(found, name.rsplit(".", 1)[0])))
         yield found
     finally:
         for handle in handles:
             handle.remove()
-        for cell, kernel in fused:
-            cell.fused = kernel
+        for cell, inner, kernel in hidden:
+            setattr(cell, inner, kernel)
         net.set_train(training)
         ms.set_context(mode=mode)
 

@@ -31,18 +31,22 @@ def library(source: Path, flags: Sequence[str], switch: str, loss: str) -> Optio
         return None
 
 
+def folder() -> Path:
+    """Where what was built is kept: $XDG_CACHE_HOME/mindvit or ~/.cache/mindvit."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindvit"
+
+
 def build(source: Path, flags: Sequence[str]) -> Path:
-    """The library in $XDG_CACHE_HOME/mindvit or ~/.cache/mindvit; OSError or SubprocessError where it can't be built or kept. $CXX is the compiler, if set."""
+    """The library, in `folder`; OSError or SubprocessError where it can't be built or kept. $CXX is the compiler, if set."""
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
     key = hashlib.sha256(repr((source.read_bytes(), compiler, FLAGS, tuple(flags), _processor())).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindvit"
-    path = folder / f"{source.stem}-{key}.so"
+    path = folder() / f"{source.stem}-{key}.so"
     if path.exists():
         return path
     if compiler is None:
         raise OSError(f"no C++ compiler ({', '.join(COMPILERS)}) found")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # ranks that start together build it each, and the last one wins
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as unfinished:  # ranks that start together build it each, and the last one wins
         made = Path(unfinished) / path.name
         subprocess.run([compiler, *FLAGS, *flags, "-o", str(made), str(source), "-ldl"], check=True, capture_output=True, text=True, timeout=300)
         made.replace(path)

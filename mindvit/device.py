@@ -6,6 +6,7 @@ import functools
 import glob
 import os
 import platform
+import re
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Optional
 import mindspore as ms
 from mindspore import communication
 
-from mindvit import kernels
+from mindvit import compiler, kernels
 from mindvit.errors import UserError
 from mindvit.recipe import PrecisionOptions, RuntimeOptions
 
 PREFERENCE = ("Ascend", "GPU", "CPU")
 NODES = {"Ascend": "/dev/davinci[0-9]*", "GPU": "/dev/nvidia[0-9]*"}  # device files that the drivers make
+FLASH_CHIPS = re.compile(r"Ascend910(B\d|_93\d\d)")  # A2's names have a digit after the B; Ascend910B itself is the first generation's
 HALF = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 
 
@@ -48,6 +50,17 @@ class Device:
 
 
 @functools.cache
+def chip() -> str:
+    """What the driver calls this process's NPU or GPU (Ascend910B3, ...); empty on a CPU and where it won't say."""
+    if ms.get_context("device_target") == "CPU":
+        return ""
+    try:
+        return str(ms.hal.get_device_name(ms.get_context("device_id")))
+    except (RuntimeError, ValueError):
+        return ""
+
+
+@functools.cache
 def _cpu_has_avx512() -> bool:
     try:
         return " avx512f" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
@@ -73,6 +86,13 @@ def convolution_is_slow() -> bool:
     return ms.get_context("device_target") == "CPU" and _cpu_has_avx512()
 
 
+def graphs_folder(wanted: str) -> Optional[Path]:
+    """Where compiled graphs are kept, as the recipe's compile_cache says; None: nowhere. auto: on Ascend, where compiling takes minutes."""
+    if wanted != "auto":
+        return None if wanted == "none" else Path(wanted)
+    return compiler.folder() / "graphs" if ms.get_context("device_target") == "Ascend" else None
+
+
 def has_kernels() -> bool:
     """Whether cells may use our own kernels (mindvit.kernels): on CPUs where they could be built."""
     return ms.get_context("device_target") == "CPU" and kernels.wanted() and kernels.library() is not None
@@ -81,6 +101,12 @@ def has_kernels() -> bool:
 def has_product_kernels() -> bool:
     """Whether cells may use our own products and attention, which the framework's matrix product must be found for."""
     return has_kernels() and kernels.has_products()
+
+
+def has_flash_attention(depth: int) -> bool:
+    """Whether cells may use the NPU's attention in one operator with heads of `depth` channels: on Atlas A2 and A3, its second and third generation."""
+    fits = depth % 16 == 0 and depth <= 512
+    return fits and ms.get_context("device_target") == "Ascend" and kernels.wanted() and FLASH_CHIPS.match(chip()) is not None
 
 
 def broadcasting_is_slow() -> bool:

@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindvit import checkpoint, device, log, parallel, result
+from mindvit import checkpoint, device, graphs, log, parallel, result
 from mindvit.commandline import describe
 from mindvit.data.mixing import draw
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
@@ -35,8 +35,8 @@ from mindvit.version import __version__
 
 # keys that may change from one start of a run to the next without changing what it computes
 UNIMPORTANT = ("data_dir", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path", "device_target", "mode", "jit_level",
-               "distribute", "ckpt_save_dir", "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train", "val_interval",
-               "log_interval", "chance_epochs", "summary", "results_csv")
+               "compile_cache", "distribute", "ckpt_save_dir", "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
+               "val_interval", "log_interval", "chance_epochs", "summary", "results_csv")
 DRY_STEPS = 5
 
 
@@ -94,11 +94,13 @@ class Run:
         """Build the training graph before the first batch is asked for."""
         if self.recipe.runtime.mode == 0:
             self.say("compiling the training step ...")
+            values = {key: value for key, value in self.recipe.flat().items() if key not in UNIMPORTANT}
+            inputs = first_inputs(self.recipe.data.batch_size, self.setting.size, self.recipe.model.in_channels, self.step.paths)
             start = time.perf_counter()
             with log.heartbeat("still compiling", self.device.is_main):
-                self.step.compile(*first_inputs(self.recipe.data.batch_size, self.setting.size, self.recipe.model.in_channels, self.step.paths))
+                kept = graphs.compile_step(self.step, inputs, self.setting, values)
             self.meter.compile_seconds = time.perf_counter() - start
-            self.say(f"compiled in {self.meter.compile_seconds:.1f} s")
+            self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if kept else ''}")
         set_precision(self.net, self.device.val_amp_level, self.device.half)
 
     def resume(self) -> None:
@@ -141,7 +143,8 @@ class Run:
             if self.device.is_main:
                 log.cut_csv(self.folder / "log.csv", self.at // self.steps)
             self.compile()
-            with signals(self.ask_to_stop), log.summary(self.recipe.log.summary if self.device.is_main else "none", self.folder) as self.viewer:
+            # signals last: MindSpore's summary starts processes, which would inherit the handlers and outlive the signal that ends them
+            with log.summary(self.recipe.log.summary if self.device.is_main else "none", self.folder) as self.viewer, signals(self.ask_to_stop):
                 score, average = self.epochs()
             return self.finish(score, average)
 

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 
 from mindvit import device, kernels
 from mindvit.layers.basic import Dropout, LayerNorm, Linear, Mlp, Residual, Softmax
+from mindvit.layers.flash import flash_attention
 
 
 class HeadAttention(nn.Cell):
@@ -29,11 +30,16 @@ class HeadAttention(nn.Cell):
         self.mix = ops.BatchMatMul()
         fused = device.has_product_kernels() and attn_drop == 0
         self.fused: Any = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale) if fused else None
+        self.flash: Any = None if biased else flash_attention(channels, heads, self.scale, attn_drop)
+        self.thirds = ops.Split(axis=2, output_num=3)
 
     def attend_packed(self, qkv: Tensor) -> Tensor:
         """(groups of tokens, N, 3C) -> (groups, N, C), without a bias."""
         if self.fused is not None and qkv.dtype == ms.float32:
             return self.fused(qkv)[0]
+        if self.flash is not None and qkv.dtype != ms.float32:
+            q, k, v = self.thirds(qkv)
+            return self.flash(q, k, v)
         groups, tokens, width = qkv.shape
         y = self.attend(qkv.reshape(groups, tokens, 3 * self.heads, -1).transpose(0, 2, 1, 3))      # groups h N d
         return y.transpose(0, 2, 1, 3).reshape(groups, tokens, width // 3)

@@ -23,6 +23,7 @@ from mindvit.errors import UserError
 from mindvit.layers import attention
 from mindvit.layers.basic import Dropout, LayerNorm, Linear, Softmax, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
+from mindvit.layers.flash import flash_attention
 from mindvit.models.network import Feature, Network
 from mindvit.models.registry import Entry, ModelInfo, register
 
@@ -100,13 +101,17 @@ class Attention(nn.Cell):
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
         self.fused: Any = kernels.MixedAttention(heads, self.scale) if device.has_product_kernels() and attn_drop == 0 else None
+        self.flash: Any = flash_attention(channels, heads, self.scale, attn_drop)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: int) -> Tensor:
         """Rows of queries (B*M, C), keys and values (B*N, C) before their Linear -> (B*M, C)."""
         rows, channels = q.shape
-        if self.fused is not None and self.compute_type == ms.float32:
+        fused = self.fused is not None and self.compute_type == ms.float32
+        flash = self.flash is not None and self.compute_type != ms.float32
+        if fused or flash:
             q, k, v = self.proj_q(q), self.proj_k(k), self.proj_v(v)
-            y = self.fused(q.reshape(batch, -1, channels), k.reshape(batch, -1, channels), v.reshape(batch, -1, channels))[0]
+            q, k, v = q.reshape(batch, -1, channels), k.reshape(batch, -1, channels), v.reshape(batch, -1, channels)
+            y = self.fused(q, k, v)[0] if fused else self.flash(q, k, v)
             return self.proj_drop(self.proj(y.reshape(rows, channels)))
         q = self.split_heads(self.proj_q(q) * self.scale, batch)                    # B h M d
         k, v = self.split_heads(self.proj_k(k), batch), self.split_heads(self.proj_v(v), batch)

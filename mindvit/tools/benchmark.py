@@ -36,7 +36,8 @@ EXTRA = (
     (("--warmup",), {"type": int, "default": 10, "metavar": "N", "help": "steps before the clock starts (default: 10)"}),
     (("--steps",), {"type": int, "default": 40, "metavar": "N", "help": "timed steps (default: 40)"}),
     (("--profile",), {"action": "store_true", "default": False, "help": "print the ten most expensive operators too"}),
-    (("--compile_cache",), {"default": None, "metavar": "DIR", "help": "compile twice, into an empty folder within DIR and from it, and tell both times"}),
+    (("--compile_cache",), {"dest": "caches", "default": None, "metavar": "DIR",
+                           "help": "compile twice, into an empty folder within DIR and from it, and tell both times"}),
     (("--out",), {"type": Path, "default": Path("results"), "metavar": "DIR", "help": "folder for CSV and JSON (default: results)"}),
 )
 
@@ -81,7 +82,7 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     rank, ranks = launched_ranks()
     if ranks > 1 and len(chosen) > 1:
         raise UserError(f"{len(chosen)} networks ({', '.join(chosen[:3])}, ...) under a launcher: its ranks meet only once, so give one at a time")
-    if ranks > 1 and given["compile_cache"]:
+    if ranks > 1 and given["caches"]:
         raise UserError("--compile_cache compares two starts of one process: leave it out under a launcher")
     tasks = []
     for name in chosen:
@@ -90,7 +91,7 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     if ranks > 1:
         rows = [measure(tasks[0])]
         return rows if rank == 0 else []
-    return [in_child(task, given["compile_cache"]) for task in tasks]
+    return [in_child(task, given["caches"]) for task in tasks]
 
 
 def in_child(task: Task, cache: str | None = None) -> dict[str, Any]:

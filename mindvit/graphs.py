@@ -1,0 +1,121 @@
+"""Compiled graphs that outlive the process: MindSpore's compile cache, made safe.
+
+MindSpore looks a graph up by its place among those that a process compiles, and checks nothing but Python sources. So each graph has a
+folder of its own here, named by everything it depends on; the cache is on only while that graph compiles; and what lies in a folder counts
+only once it is complete. Parameters' values are no part of a graph: it takes them from the network that is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from mindvit import device, kernels, log
+from mindvit.errors import UserError
+from mindvit.setting import Setting, step_options
+from mindvit.weights.readers import quiet
+
+SOURCES = Path(__file__).parent
+WHOLE = "whole.json"  # sizes and times of a folder's files, written when they are complete
+
+
+def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, values: Mapping[str, Any]) -> bool:
+    """Compile a training step, `values` being what it depends on in the recipe; whether it came from the folder where the recipe wants graphs kept.
+
+    UserError if a folder that the recipe names can't be written; without the one that auto takes, a line says so.
+    """
+    wanted, chosen = setting.recipe.runtime.compile_cache, setting.device
+    root = device.graphs_folder(wanted)
+    folder = root and root / key(step, setting, values) / str(chosen.rank)
+    with contextlib.ExitStack() as stack:
+        try:
+            held = folder is not None and stack.enter_context(_held(folder))
+            before = _taken(folder) if held and folder else {}
+        except OSError as error:
+            if wanted != "auto":
+                raise UserError(f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, or none)") from None
+            log.say(f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none keeps this quiet)")
+            held = False
+        if not held or folder is None:
+            step.compile(*inputs)
+            return False
+        return _compile_in(folder, before, lambda: step.compile(*inputs))
+
+
+def key(step: nn.Cell, setting: Setting, values: Mapping[str, Any]) -> str:
+    """A name for the graph of a training step: of `values`, all else it is made of, and what makes it."""
+    parts = (sorted(values.items()), setting.info, setting.num_classes, step_options(setting), setting.device.ranks, setting.device.target,
+             setting.device.jit_level, setting.device.amp_level, str(setting.device.half), device.machine(), device.chip(),
+             device.has_kernels() and kernels.library(), sys.version, ms.__version__, _version("mindcv"),
+             [(item.name, item.shape, str(item.dtype), item.requires_grad) for item in step.get_parameters()])
+    digest = hashlib.sha256(repr(parts).encode())
+    for path in sorted(SOURCES.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _version(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Keep other processes out of `folder`; False if one is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+Files = dict[str, list[int]]
+
+
+def _taken(folder: Path) -> Files:
+    """The files of `folder` if they are complete; else it is emptied. Until somebody says so again they count as not complete."""
+    whole, there = folder / WHOLE, _files(folder)
+    if whole.exists():
+        with contextlib.suppress(ValueError):  # it isn't even JSON
+            noted = json.loads(whole.read_text(encoding="utf-8"))
+            whole.unlink()
+            if noted == {name: there.get(name) for name in noted}:
+                return there
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return {}
+
+
+def _compile_in(folder: Path, before: Files, compiling: Callable[[], Any]) -> bool:
+    """Compile with MindSpore's cache in `folder`, in which are the files `before`; whether it came from them."""
+    with quiet():  # MindSpore says of this context that the environment has it too, but there the first folder is every graph's
+        ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))
+    try:
+        compiling()
+    finally:
+        with quiet():
+            ms.set_context(enable_compile_cache=False)
+    after = _files(folder)
+    with contextlib.suppress(OSError):  # the disk is full: next time it is compiled again
+        (folder / WHOLE).write_text(json.dumps(after), encoding="utf-8")
+    return bool(before) and after == before  # MindSpore wrote nothing, so it read
+
+
+def _files(folder: Path) -> Files:
+    found = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != WHOLE}
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}

@@ -1,0 +1,175 @@
+"""What an NPU would be asked to do: its operators are replaced by plain ones here that note how they were called."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+from small import pictures, small
+
+from mindvit import device, kernels
+from mindvit.attention_maps import record_attention
+from mindvit.layers.attention import SelfAttention
+from mindvit.layers.basic import set_precision
+from mindvit.layers.flash import FlashAttention
+from mindvit.models import cvt
+from mindvit.recipe import PrecisionOptions, RuntimeOptions
+from mindvit.tools.census import without_workarounds
+
+Call = dict[str, Any]
+ROUNDING = 2e-3  # of float16, which is what CPUs have products in outside graphs
+
+
+@pytest.fixture(name="calls")
+def _calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """A device that has the operator, which is a plain one with the same rules."""
+    noted: list[Call] = []
+
+    def flash(query: Tensor, key: Tensor, value: Tensor, head_num: int, scalar_value: float = 1.0, input_layout: str = "BSH") -> Tensor:
+        batch, tokens, channels = query.shape
+        assert input_layout == "BSH" and key.shape == value.shape == (batch, key.shape[1], channels)
+        assert query.dtype == key.dtype == value.dtype and query.dtype in (ms.float16, ms.bfloat16) and channels // head_num % 16 == 0
+        noted.append({"query": query.shape, "key": key.shape, "head_num": head_num, "scalar_value": scalar_value, "dtype": query.dtype})
+        q, k, v = (x.astype(ms.float32).reshape(batch, -1, head_num, channels // head_num).transpose(0, 2, 1, 3) for x in (query, key, value))
+        weights = ops.softmax(ops.matmul(q, k.transpose(0, 1, 3, 2)) * scalar_value, -1)
+        return ops.matmul(weights, v).transpose(0, 2, 1, 3).reshape(batch, tokens, channels).astype(query.dtype)
+
+    monkeypatch.setattr(ops, "flash_attention_score", flash)
+    monkeypatch.setattr(device, "has_flash_attention", lambda depth: depth % 16 == 0)
+    return noted
+
+
+@pytest.fixture(name="uncompiled")
+def _uncompiled() -> Any:
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def without(cell: nn.Cell, run: Callable[[], Tensor]) -> np.ndarray:
+    """What `run` gives when the cell's attention is done in plain operators."""
+    flash, cell.flash = cell.flash, None
+    try:
+        return run().astype(ms.float32).asnumpy()
+    finally:
+        cell.flash = flash
+
+
+def close(ours: Tensor, reference: np.ndarray) -> bool:
+    values = ours.astype(ms.float32).asnumpy()
+    return values.shape == reference.shape and bool(np.abs(values - reference).max() < ROUNDING * np.abs(reference).max())
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_self_attention_in_half_precision_is_one_operator(calls: list[Call]) -> None:
+    ms.set_seed(1)
+    cell = SelfAttention(64, 4, 0.0, 0.0)
+    cell.qkv.weight.set_data(cell.qkv.weight * 20)
+    set_precision(cell, "O2", ms.float16)
+    x = Tensor(np.random.default_rng(2).standard_normal((2 * 7, 64)), ms.float32)
+    found = cell(x, 2)
+    assert calls == [{"query": (2, 7, 64), "key": (2, 7, 64), "head_num": 4, "scalar_value": 0.25, "dtype": ms.float16}]
+    assert close(found, without(cell, lambda: cell(x, 2))) and len(calls) == 1
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_cvt_attends_to_fewer_keys_with_its_own_scale(calls: list[Call]) -> None:
+    ms.set_seed(1)
+    cell = cvt.Attention(32, 2, True, 0.0, 0.0).set_train(False)
+    for linear in (cell.proj_q, cell.proj_k, cell.proj_v):
+        linear.weight.set_data(linear.weight * 20)
+    set_precision(cell, "O2", ms.float16)
+    x = Tensor(np.random.default_rng(2).standard_normal((2 * 17, 32)), ms.float32)
+    found, token = cell(x, 2, (4, 4)), cell(x, 2, (4, 4), True)
+    common = {"key": (2, 5, 32), "head_num": 2, "scalar_value": 32 ** -0.5, "dtype": ms.float16}
+    assert calls == [{"query": (2, 17, 32), **common}, {"query": (2, 1, 32), **common}]
+    assert close(found, without(cell, lambda: cell(x, 2, (4, 4)))) and token.shape == (2, 32)
+
+
+@pytest.mark.parametrize("build", [lambda: SelfAttention(64, 4, 0.0, 0.0), lambda: cvt.Attention(64, 4, False, 0.0, 0.0)])
+def test_graphs_have_it_in_half_precision_alone(calls: list[Call], monkeypatch: pytest.MonkeyPatch, build: Callable[[], Any]) -> None:
+    def nothing(query: Tensor, key: Tensor, value: Tensor, head_num: int, scalar_value: float = 1.0, input_layout: str = "BSH") -> Tensor:
+        return ops.zeros_like(query)
+
+    monkeypatch.setattr(ops, "flash_attention_score", nothing)
+    monkeypatch.setattr(device, "has_product_kernels", lambda: False)  # as on an NPU
+    x = Tensor(np.random.default_rng(2).standard_normal((2 * 16, 64)), ms.float32)
+    for level, has_it in (("O0", False), ("O1", True)):
+        cell = build()
+        set_precision(cell, level, ms.float16)
+        arguments = (x, 2, (4, 4)) if isinstance(cell, cvt.Attention) else (x, 2)
+        assert (not cell(*arguments).asnumpy().any()) is has_it
+
+
+def flash_cells(net: nn.Cell) -> int:
+    return sum(isinstance(cell, FlashAttention) for _, cell in net.cells_and_names())
+
+
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("family, count", [("crossvit", 6), ("cvt", 4), ("crossformer", 0), ("xcit", 0)])
+def test_which_attentions_can_be_one_operator(family: str, count: int) -> None:
+    assert flash_cells(small(family)) == count
+    assert flash_cells(small(family, attn_drop_rate=0.1)) == 0  # its mask would have to be drawn
+
+
+def test_heads_of_another_size_and_devices_without_it_keep_plain_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not flash_cells(small("cvt"))
+    asked: list[int] = []
+    monkeypatch.setattr(device, "has_flash_attention", asked.append)
+    assert not flash_cells(small("cvt")) and set(asked) == {16}
+
+
+@pytest.mark.parametrize("family", ["crossvit", "cvt"])
+def test_maps_of_attention_see_all_weights(calls: list[Call], family: str) -> None:
+    net = small(family).set_train(False)
+    set_precision(net, "O1", ms.float16)
+    before = flash_cells(net)
+    with record_attention(net) as weights:
+        net(pictures(family))
+    assert not calls and len(weights) >= before > 0 and flash_cells(net) == before
+    assert all(np.allclose(found.sum(-1), 1, atol=1e-5) for found in weights.values())
+
+
+CHIPS = [("Ascend910B3", True), ("Ascend910B2C", True), ("Ascend910B4-1", True), ("Ascend910_9391", True), ("Ascend910A", False), ("Ascend910B", False),
+         ("Ascend910ProB", False), ("Ascend910PremiumA", False), ("Ascend310P3", False), ("", False)]
+
+
+@pytest.mark.parametrize("name, has_it", CHIPS)
+def test_the_second_generation_has_it(monkeypatch: pytest.MonkeyPatch, name: str, has_it: bool) -> None:
+    monkeypatch.setattr(device, "chip", lambda: name)
+    assert not device.has_flash_attention(64)  # this is a CPU
+    monkeypatch.setattr(ms, "get_context", {"device_target": "Ascend"}.get)
+    assert [device.has_flash_attention(depth) for depth in (64, 16, 512, 24, 528)] == [has_it] * 3 + [False] * 2
+    with kernels.left_out():  # files that other machines read
+        assert not device.has_flash_attention(64)
+
+
+def test_a_chip_that_does_not_say_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> str:
+        raise RuntimeError("no driver")
+
+    assert device.chip.__wrapped__() == ""  # type: ignore[attr-defined]
+    monkeypatch.setattr(ms, "get_context", {"device_target": "Ascend", "device_id": 3}.get)
+    for hal, name in ((fail, ""), (lambda number: f"Ascend910B{number}", "Ascend910B3")):
+        monkeypatch.setattr(ms.hal, "get_device_name", hal)
+        assert device.chip.__wrapped__() == name  # type: ignore[attr-defined]
+
+
+def test_exported_networks_hold_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "chip", lambda: "Ascend910B3")
+    plain = ms.get_context
+    monkeypatch.setattr(ms, "get_context", lambda key: "Ascend" if key == "device_target" else plain(key))
+    assert flash_cells(small("cvt")) == 4
+    with without_workarounds():
+        assert flash_cells(small("cvt")) == 0
+
+
+def test_an_npu_gets_its_graph_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(device, "choose_target", lambda wanted: ("Ascend", ""))
+    monkeypatch.setattr(ms, "set_context", lambda **options: told.update(options))
+    found, _ = device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
+    assert told["jit_config"] == {"jit_level": "O2"} and found.jit_level == "O2" and told["mode"] == ms.GRAPH_MODE
