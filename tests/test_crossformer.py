@@ -121,7 +121,7 @@ def test_drop_path_and_distance_of_every_block(name: str) -> None:
     expected = VARIANTS[name]["train"]["drop_path_per_block"]
     assert len(expected) == len(net.layers)
     for stage, layer in enumerate(net.layers):
-        for path in ("drop_path1", "drop_path2"):
+        for path in ("residual1", "residual2"):
             assert np.allclose([getattr(block, path).rate for block in layer.blocks], expected[f"stage{stage}"], atol=1e-6)
         attentions = [block.attn for block in layer.blocks]
         assert all(isinstance(item, GroupAttention) for item in attentions)
