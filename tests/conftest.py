@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Iterator
 
 import mindspore as ms
 import pytest
@@ -16,6 +17,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 def graph_mode() -> None:
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
+
+
+@pytest.fixture(scope="module")
+def small_networks() -> Iterator[None]:
+    """train_small's networks in the registry, for the tests of one file."""
+    from train_small import register
+
+    from mindvit.models import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_entries", dict(registry._entries))
+        patch.setattr(registry, "_aliases", dict(registry._aliases))
+        register()
+        yield
 
 
 def pytest_unconfigure() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from pictures import make_data_dir
-from train_small import register
 
 from mindvit import benchmark, databench
 from mindvit.benchmark import COLUMNS, Task, as_json, first_line, measure, profile_table, read_profile
@@ -36,11 +35,8 @@ class Clock:
 
 
 @pytest.fixture(name="nano", autouse=True)
-def _nano(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nano(monkeypatch: pytest.MonkeyPatch, small_networks: None) -> None:
     monkeypatch.setattr(benchmark, "PEAK_SIDE", 512)
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(registry, "_aliases", dict(registry._aliases))
-    register()
 
 
 def test_median_p90_and_rates() -> None:

@@ -7,12 +7,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from pictures import make_data_dir
-from train_small import register
 
 import train
 from mindvit import checkpoint, log
@@ -20,19 +19,12 @@ from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.evaluation import Score
 from mindvit.loop import Run, TrainingFailed, fit
-from mindvit.models import registry
 from mindvit.weights import read_weights
 
 OPTIONS = ["--model", "nano", "--device_target", "CPU", "--epoch_size", "2", "--warmup_epochs", "0", "--batch_size", "8", "--log_interval", "1"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_entries", dict(registry._entries))
-        patch.setattr(registry, "_aliases", dict(registry._aliases))
-        register()
-        yield
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
 import mindspore as ms
 import numpy as np
 import pytest
 from pictures import make_data_dir
-from train_small import register
 
 from mindvit import device, graphs
 from mindvit.commandline import parse
 from mindvit.data.sources import open_source
 from mindvit.errors import UserError
 from mindvit.loop import UNIMPORTANT
-from mindvit.models import registry
 from mindvit.setting import Setting, build, prepare, train_step
 from mindvit.weights import read_weights
 
@@ -35,13 +33,7 @@ class PowerCut(BaseException):
     """Nobody is asked."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_entries", dict(registry._entries))
-        patch.setattr(registry, "_aliases", dict(registry._aliases))
-        register()
-        yield
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.fixture(scope="module", name="folder")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from mindvit.data.sources import FolderSource
 from mindvit.data.transforms import EvalTransform
 from mindvit.errors import UserError
 from mindvit.evaluation import evaluate
-from mindvit.models import model_info, registry
+from mindvit.models import model_info
 from mindvit.predictor import Unreadable
 from mindvit.setting import Setting
 from mindvit.step import EvalStep
@@ -33,17 +32,7 @@ NAMES = ("apple", "bear", "cherry tree", "dog", "elk")
 FAMILIES = list(SMALL)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def networks() -> Iterator[None]:
-    """The small networks by names that a checkpoint can tell."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_entries", dict(registry._entries))
-        patch.setattr(registry, "_aliases", dict(registry._aliases))
-        for family, (name, cut) in SMALL.items():
-            entry = registry._entry(name)
-            info = dataclasses.replace(model_info(name), name=f"small_{family}", aliases=(), input_size=SIDE[family])
-            registry.register(registry.Entry(info, entry.build, {**entry.config, **cut}))
-        yield
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 def save(folder: Path, family: str, **recipe: Any) -> Path:

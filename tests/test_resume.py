@@ -6,12 +6,11 @@ import dataclasses
 import os
 import signal
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import numpy as np
 import pytest
 from pictures import make_data_dir
-from train_small import register
 
 from mindvit import log
 from mindvit.commandline import parse
@@ -35,14 +34,9 @@ class PowerCut(BaseException):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def network() -> Iterator[None]:
-    """A network of two narrow blocks, by two names that recipes can use."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_entries", dict(registry._entries))
-        patch.setattr(registry, "_aliases", dict(registry._aliases))
-        register()
-        registry.register(dataclasses.replace(registry._entry(MODEL), info=dataclasses.replace(model_info(MODEL), name=f"{MODEL}_too")))
-        yield
+def network(small_networks: None) -> None:
+    """A second name for the network."""
+    registry.register(dataclasses.replace(registry._entry(MODEL), info=dataclasses.replace(model_info(MODEL), name=f"{MODEL}_too")))
 
 
 @pytest.fixture(scope="module")

@@ -5,28 +5,18 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pytest
 from pictures import make_data_dir
-from train_small import register
 
 import train
 import validate
 from mindvit.commandline import parse
 from mindvit.errors import UserError
-from mindvit.models import registry
 from mindvit.weights import read_weights
 
-
-@pytest.fixture(scope="module", autouse=True)
-def network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_entries", dict(registry._entries))
-        patch.setattr(registry, "_aliases", dict(registry._aliases))
-        register()
-        yield
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.fixture(scope="module")

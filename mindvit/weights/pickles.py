@@ -95,17 +95,17 @@ class _Dict(dict):
     """Stands for dictionaries with attributes, which are left out."""
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        """The attributes."""
 
 
 class _Inert:
     """Stands for values that no weight depends on (settings of the training run, mostly): it holds nothing."""
 
     def __init__(self, *arguments: Any):
-        pass
+        """What it was made of is let go."""
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        """As is what it held."""
 
 
 class _DType:
@@ -126,7 +126,7 @@ class NumpyArray:
     value: np.ndarray
 
     def __init__(self, *arguments: Any):
-        pass
+        """Empty; its state brings the value."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, is_fortran, raw = state
