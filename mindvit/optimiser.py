@@ -121,9 +121,9 @@ class AdamW(Moments):
         if self.fused is not None:
             numbers = ops.stack((lr / unit, unit, self.beta1, self.beta2, self.eps * root))
             done = self.fused(self.weights, self.moment1, self.moment2, gradients, numbers)
-            return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
-        step = ops.partial(adamw_update, self.adam, lr / unit, unit, self.beta1, self.beta2, self.eps * root)
-        done = self.map(step, self.decay, self.rates, self.weights, self.moment1, self.moment2, gradients)
+        else:
+            step = ops.partial(adamw_update, self.adam, lr / unit, unit, self.beta1, self.beta2, self.eps * root)
+            done = self.map(step, self.decay, self.rates, self.weights, self.moment1, self.moment2, gradients)
         return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
 
 

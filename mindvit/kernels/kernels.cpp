@@ -373,37 +373,35 @@ struct Branch {
   }
 };
 
-}  // namespace
-
-// x, y, gamma, keep -> x + keep gamma y
-KERNEL(Residual) {
-  const Branch branch(shapes[1], ndims[1], IN(2), shapes[2][0], shapes[3][0]);
-  const float *x = IN(0), *y = IN(1), *keep = IN(3), *gamma = branch.gamma.data();
-  float *out = OUT(4);
+// write(place, keep gamma) for every value of the branch
+template <typename Write>
+void EachScaled(const Branch &branch, const float *keep, const Write &write) {
+  const float *gamma = branch.gamma.data();
   const int64_t channels = branch.channels, each = branch.rows_of_sample;
   Rows(branch.rows, channels, [=](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r) {
       const float factor = keep[r / each];
 #pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) out[r * channels + c] = x[r * channels + c] + factor * gamma[c] * y[r * channels + c];
+      for (int64_t c = 0; c < channels; ++c) write(r * channels + c, factor * gamma[c]);
     }
   });
+}
+
+}  // namespace
+
+// x, y, gamma, keep -> x + keep gamma y
+KERNEL(Residual) {
+  const float *x = IN(0), *y = IN(1);
+  float *out = OUT(4);
+  EachScaled(Branch(shapes[1], ndims[1], IN(2), shapes[2][0], shapes[3][0]), IN(3), [=](int64_t i, float scale) { out[i] = x[i] + scale * y[i]; });
   return 0;
 }
 
 // gamma, keep, dout -> dy
 KERNEL(ResidualGrad) {
-  const Branch branch(shapes[2], ndims[2], IN(0), shapes[0][0], shapes[1][0]);
-  const float *keep = IN(1), *d = IN(2), *gamma = branch.gamma.data();
+  const float *d = IN(2);
   float *dy = OUT(3);
-  const int64_t channels = branch.channels, each = branch.rows_of_sample;
-  Rows(branch.rows, channels, [=](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r) {
-      const float factor = keep[r / each];
-#pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) dy[r * channels + c] = factor * gamma[c] * d[r * channels + c];
-    }
-  });
+  EachScaled(Branch(shapes[2], ndims[2], IN(0), shapes[0][0], shapes[1][0]), IN(1), [=](int64_t i, float scale) { dy[i] = scale * d[i]; });
   return 0;
 }
 
