@@ -43,6 +43,26 @@ class AddRow(nn.Cell):
         return gradient, ops.matmul(ones, gradient).reshape(row.shape)
 
 
+class Product(nn.Cell):
+    """x W^T + bias with what is fastest, for cells that have the weights. x: (..., I); weight: (outputs, I); bias: (outputs,) or None; of one type."""
+
+    def __init__(self, outputs: int):
+        super().__init__()
+        self.fused: Any = kernels.Linear() if device.has_product_kernels() else None
+        self.no_bias = Tensor(np.zeros(outputs), ms.float32)
+        self.dense = ops.Dense()
+        self.rows = ops.MatMul(transpose_b=True)  # on a CPU the gradient of Dense transposes its operands first
+        self.add_row = AddRow() if device.broadcasting_is_slow() else None
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+        if self.fused is not None and x.dtype == ms.float32:
+            return self.fused(x, weight, self.no_bias if bias is None else bias)
+        if self.add_row is None:
+            return self.dense(x, weight, bias)
+        y = self.rows(x.reshape(-1, x.shape[-1]), weight)
+        return (y if bias is None else self.add_row(y, bias)).reshape(*x.shape[:-1], -1)
+
+
 class Linear(nn.Cell):
     """y = x W^T + b. x: (..., inputs); W: (outputs, inputs); y: (..., outputs)."""
 
@@ -51,21 +71,11 @@ class Linear(nn.Cell):
         self.weight = weight_of((outputs, inputs))
         self.bias: Any = weight_of((outputs,), Zero()) if bias else None
         self.compute_type = ms.float32
-        self.fused: Any = kernels.Linear() if device.has_product_kernels() else None
-        self.no_bias = Tensor(np.zeros(outputs), ms.float32)
-        self.product = ops.Dense()
-        self.rows_product = ops.MatMul(transpose_b=True)  # on a CPU the gradient of Dense transposes its operands first
-        self.add_row = AddRow() if device.broadcasting_is_slow() else None
+        self.product = Product(outputs)
 
     def construct(self, x: Tensor) -> Tensor:
-        x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
         bias = None if self.bias is None else self.bias.astype(self.compute_type)
-        if self.fused is not None and x.dtype == ms.float32:
-            return self.fused(x, weight, self.no_bias if bias is None else bias)
-        if self.add_row is None:
-            return self.product(x, weight, bias)
-        y = self.rows_product(x.reshape(-1, x.shape[-1]), weight)
-        return (y if bias is None else self.add_row(y, bias)).reshape(*x.shape[:-1], -1)
+        return self.product(x.astype(self.compute_type), self.weight.astype(self.compute_type), bias)
 
 
 class LayerNorm(nn.Cell):

@@ -16,7 +16,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 
 from mindvit import device, kernels
-from mindvit.layers.basic import AddRow, weight_of
+from mindvit.layers.basic import AddRow, Product, weight_of
 
 
 class Maps(nn.Cell):
@@ -75,9 +75,7 @@ class Conv2d(nn.Cell):
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.compute_type = ms.float32
         self.under_kernel: Any = kernels.Columns(kernel, stride, padding) if device.has_kernels() else None
-        self.fused: Any = kernels.Linear() if device.has_product_kernels() else None
-        self.no_bias = Tensor(np.zeros(outputs), ms.float32)
-        self.add_row = AddRow()
+        self.rows_product = Product(outputs)
         self.as_product = device.convolution_is_slow()
         self.patches = kernel == stride and padding == 0  # they do not overlap: a reshape finds them
         self.product = ops.MatMul()
@@ -101,10 +99,7 @@ class Conv2d(nn.Cell):
         weight = self.weight.astype(self.compute_type).transpose(0, 2, 3, 1)
         columns, weight = columns.reshape(-1, columns.shape[3]), weight.reshape(weight.shape[0], -1)
         bias = None if self.bias is None else self.bias.astype(self.compute_type)
-        if self.fused is not None and self.compute_type == ms.float32:
-            return self.fused(columns, weight, self.no_bias if bias is None else bias)
-        y = self.product_t(columns, weight)
-        return y if bias is None else self.add_row(y, bias)
+        return self.rows_product(columns, weight, bias)
 
     def rows(self, x: Tensor) -> Tensor:
         """Maps -> rows (B*H'*W', O)."""
