@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.data.mixing import Prepare
-from mindvit.layers.basic import number_drop_paths
+from mindvit.layers.basic import Compiled, number_drop_paths
 from mindvit.loss import BinaryCrossEntropy, Distillation, SoftTargetCrossEntropy
 from mindvit.optimiser import SGD, AdamW, Lamb, SquareSum
 from mindvit.weights.readers import STATE
@@ -138,7 +138,7 @@ class Put(nn.Cell):
         return ops.depend(Tensor(0, ms.float32), self.map(put, self.targets, values))
 
 
-class TrainStep(nn.Cell):
+class TrainStep(Compiled):
     """One optimiser step: normalise, mix, forward, loss, gradient, accumulate, all-reduce, finite check, clip, optimiser, EMA.
 
     decayed: whether each weight is decayed; rates: factors of the learning rate, one a weight (none: 1). Inputs: images uint8
@@ -285,7 +285,7 @@ def _number(name: str, value: float = 0.0) -> Parameter:
     return Parameter(Tensor(value, ms.float32), name=f"{STATE}{name}", requires_grad=False)
 
 
-class EvalStep(nn.Cell):
+class EvalStep(Compiled):
     """uint8 pictures (B, H, W, C) and labels (B,) int32 -> (rank (B,) int32, loss (B,) float32, logits (B, classes) float32).
 
     rank is the place of the true class among all logits, 0 for the largest, ties resolved by class number; a logit that is

@@ -59,6 +59,18 @@ class Biased(HeadAttention):
         return y.transpose(0, 2, 1, 3).reshape(BATCH, 5, 24)
 
 
+class Beside(nn.Cell):
+    """A residual branch of a norm's result, and more of the norm's x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = LayerNorm(24, 1e-6)
+
+    def construct(self, x: Tensor) -> Tensor:
+        x, y = self.norm.beside(x)
+        return x * 3 + y * y
+
+
 class Branch(nn.Cell):
     """A residual branch, scaled by channel and dropped for two of six samples."""
 
@@ -87,6 +99,7 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "softmax": (Softmax, (2, 3, 4, 19)),
     "layer norm": (lambda: LayerNorm(37, 1e-6), (3, 29, 37)),
     "long layer norm": (lambda: LayerNorm(32, 1e-5), (2500, 32)),
+    "layer norm beside a branch": (Beside, (5, 17, 24)),
     "attention": (lambda: With(SelfAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
     "biased attention": (Biased, (BATCH, 5, 72)),
     "group attention": (lambda: With(GroupAttention(32, 2, (3, 2, True, "head"), 0.0, 0.0), BATCH, (7, 5)), (BATCH * 35, 32)),
@@ -167,8 +180,8 @@ def test_a_gradient_that_is_no_number_is_not_swallowed() -> None:
     gradient = np.ones((4, 8), np.float32)
     gradient[1, 2] = math.nan
     norm = kernels.LayerNorm(1e-6)
-    _, mean, inverse = norm(x, weight, weight)
-    assert all(np.isnan(item.asnumpy()).any() for item in norm.backward(x, weight, mean, inverse, Tensor(gradient)))
+    _, _, mean, inverse = norm(x, weight, weight)
+    assert all(np.isnan(item.asnumpy()).any() for item in norm.backward(x, weight, mean, inverse, Tensor(gradient), x))
 
 
 def test_long_sums_keep_their_digits() -> None:

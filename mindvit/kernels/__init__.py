@@ -70,6 +70,14 @@ def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1, variant: Any
     return operator
 
 
+def changing(operator: ops.Custom, inputs: str) -> ops.Custom:
+    """The operator, declared to change some inputs in place, 1 in `inputs`: without that the framework may hand it copies."""
+    kinds = {"0": sig_rw.RW_READ, "1": sig_rw.RW_WRITE}
+    operator.set_signatures([make_sig(f"input{number}", kinds[kind]) for number, kind in enumerate(inputs)])
+    operator.add_prim_attr("side_effect_mem", True)
+    return operator
+
+
 class Gelu(nn.Cell):
     """x * Phi(x), any shape, float32."""
 
@@ -140,7 +148,7 @@ class Softmax(nn.Cell):
 class LayerNorm(nn.Cell):
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis. x: (..., C), weight and bias: (C,), float32.
 
-    Outputs: the result, and each row's mean and inverse deviation, which the gradient needs.
+    Outputs: x, for a residual branch, whose gradient is then added up with the norm's own; the result; and each row's mean and inverse deviation.
     """
 
     def __init__(self, eps: float) -> None:
@@ -149,12 +157,13 @@ class LayerNorm(nn.Cell):
         self.forward = kernel("LayerNormForward", _first_and_rows, 3)
         self.backward = kernel("LayerNormGrad", _first_and_twice_second, 3)
 
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.forward(x, weight, bias, self.eps)
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        y, mean, inverse = self.forward(x, weight, bias, self.eps)
+        return x, y, mean, inverse
 
     def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of x, weight and bias."""
-        return self.backward(x, weight, out[1], out[2], gradients[0])
+        return self.backward(x, weight, out[2], out[3], gradients[1], gradients[0])
 
 
 class Attention(nn.Cell):
@@ -263,20 +272,43 @@ class Columns(nn.Cell):
 
 
 class BatchNorm(nn.Cell):
-    """Normalises channels, the last axis, by the batch's own mean and (biased) variance. Outputs: the result, mean (C,) and variance (C,)."""
+    """Normalises channels, the last axis, by the batch's own mean and (biased) variance, and moves the running ones in place, as PyTorch does.
+
+    x: (..., C), the others (C,). Outputs: the result, mean (C,) and variance (C,).
+    """
+
+    def __init__(self, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.numbers = Tensor([eps, momentum], ms.float32)
+        self.forward = changing(kernel("BatchNormForward", lambda x, weight, *_: (x, weight, weight), 3), "000110")
+        self.backward = kernel("BatchNormGrad", _first_and_twice_second, 3)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.forward(x, weight, bias, running_mean, running_var, self.numbers)
+
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor, out: tuple[Tensor, ...],
+              gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of x, weight and bias."""
+        return (*self.backward(x, weight, self.numbers, out[1], out[2], gradients[0]), ops.zeros_like(running_mean), ops.zeros_like(running_var))
+
+
+class BatchNormPredict(nn.Cell):
+    """BatchNorm by the running mean and variance, which stay as they are."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()
-        self.eps = Tensor([eps], ms.float32)
-        self.forward = kernel("BatchNormForward", lambda x, weight, *_: (x, weight, weight), 3)
-        self.backward = kernel("BatchNormGrad", _first_and_twice_second, 3)
+        self.eps = eps
+        self.numbers = Tensor([eps, 0.0], ms.float32)
+        self.forward = kernel("BatchNormPredict", _like_first)
 
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.forward(x, weight, bias, self.eps)
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
+        return self.forward(x, weight, bias, running_mean, running_var, self.numbers)
 
-    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Gradients of x, weight and bias."""
-        return self.backward(x, weight, self.eps, out[1], out[2], gradients[0])
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x, weight and bias; with plain operators, for nobody trains this way."""
+        inverse = ops.rsqrt(running_var + self.eps)
+        rows, deviations = gradient.reshape(-1, x.shape[-1]), x.reshape(-1, x.shape[-1]) - running_mean
+        return (gradient * (weight * inverse), (rows * deviations).sum(0) * inverse, rows.sum(0), ops.zeros_like(running_mean), ops.zeros_like(running_var))
 
 
 class Residual(nn.Cell):
@@ -313,11 +345,7 @@ class AdamW(nn.Cell):
     def __init__(self, decay: Sequence[float], rates: Sequence[float]) -> None:
         super().__init__()
         self.decay, self.rates = Tensor(decay, ms.float32), Tensor(rates, ms.float32)
-        self.forward = kernel("AdamW", lambda *_: [1])
-        # what changes in place must be declared: without that the framework may hand a copy to the kernel
-        changed = [make_sig(f"changed{number}", sig_rw.RW_WRITE) for number in range(3 * len(decay))]
-        self.forward.set_signatures([*changed, *(make_sig(f"read{number}") for number in range(len(decay) + 3))])
-        self.forward.add_prim_attr("side_effect_mem", True)
+        self.forward = changing(kernel("AdamW", lambda *_: [1]), "1" * 3 * len(decay) + "0" * (len(decay) + 3))
 
     def construct(self, weights: tuple[Tensor, ...], moment1: tuple[Tensor, ...], moment2: tuple[Tensor, ...], gradients: tuple[Tensor, ...],
                   numbers: Tensor) -> Tensor:

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
@@ -32,6 +33,7 @@ int Cores() {
 }
 
 // A helper thread a core beyond the caller's. One job at a time: who comes while it is busy works alone.
+// Kernels follow each other within some 50 us, and waking a sleeping thread takes as long: both sides stay awake for a while before they sleep.
 class Pool {
  public:
   static Pool &Get() {
@@ -49,24 +51,37 @@ class Pool {
       for (int part = 0; part < parts; ++part) body(part, parts);
       return;
     }
+    bool sleeping;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       body_ = &body;
       parts_ = parts;
       next_ = 0;
       left_ = parts;
+      sleeping = sleeping_ > 0;
       ++job_;
     }
-    start_.notify_all();
+    if (sleeping) start_.notify_all();
     Work();
+    const auto finished = [this] { return left_ == 0 && working_ == 0; };
+    StayAwake(finished);
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return left_ == 0 && working_ == 0; });
+    done_.wait(lock, finished);
     body_ = nullptr;
   }
 
  private:
+  static constexpr std::chrono::microseconds kAwake{200};
+
   Pool() {
     for (int i = 1; i < Cores(); ++i) helpers_.emplace_back([this] { Loop(); });
+  }
+
+  // until `ready`, but not for long
+  template <typename Ready>
+  static void StayAwake(const Ready &ready) {
+    const auto end = std::chrono::steady_clock::now() + kAwake;
+    while (!ready() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
   }
 
   void Work() {
@@ -85,10 +100,14 @@ class Pool {
 
   void Loop() {
     uint64_t seen = 0;
+    const auto called = [&] { return job_ != seen; };
     for (;;) {
+      StayAwake(called);
       {
         std::unique_lock<std::mutex> lock(mutex_);
-        start_.wait(lock, [&] { return job_ != seen; });
+        ++sleeping_;
+        start_.wait(lock, called);
+        --sleeping_;
         seen = job_;
         ++working_;
       }
@@ -106,8 +125,10 @@ class Pool {
   std::mutex turn_, mutex_;
   std::condition_variable start_, done_;
   const std::function<void(int, int)> *body_ = nullptr;
-  int parts_ = 0, next_ = 0, left_ = 0, working_ = 0;
-  uint64_t job_ = 0;
+  int parts_ = 0, next_ = 0, sleeping_ = 0;
+  // changed under the mutex, and watched without it
+  std::atomic<int> left_{0}, working_{0};
+  std::atomic<uint64_t> job_{0};
 };
 
 int PartsFor(int64_t values, int64_t rows) {
@@ -122,11 +143,12 @@ void Rows(int64_t rows, int64_t width, const Body &body) {
 
 // ---- functions ----
 
-// exp within 2 ulp; 0 below -87.3. NaN stays NaN.
+// exp within 2 ulp; 0 below -87.3, and above 88.3 as there. NaN stays NaN.
 inline float Exp(float value) {
   float x = value < -87.3f ? -87.3f : value;
   x = x > 88.3f ? 88.3f : x;
-  const float n = std::nearbyint(x * 1.44269504f);
+  const float shift = 12582912.0f;  // 1.5 * 2^23: a sum with it is rounded to an integer, which stands in its lowest bits
+  const float shifted = x * 1.44269504f + shift, n = shifted - shift;
   float r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -136,29 +158,29 @@ inline float Exp(float value) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof(power));
-  return value < -87.3f ? 0.0f : p * power;
+  uint32_t bits, power;
+  std::memcpy(&bits, &p, sizeof(bits));
+  std::memcpy(&power, &shifted, sizeof(power));
+  bits += power << 23;  // times 2^n
+  std::memcpy(&p, &bits, sizeof(p));
+  return value < -87.3f ? 0.0f : p;
 }
 
-// Phi(x), the normal distribution function, given e = exp(-x^2 / 2). Phi(-|x|) = erfc(|x| / sqrt 2) / 2 with the Chebyshev fit of Numerical Recipes
-// (fractional error below 1.2e-7 everywhere), so the tail keeps its digits.
+// Phi(x), the normal distribution function, given e = exp(-x^2 / 2). Phi(-|x|) = e t P(t) with t = 1 / (1 + |x| / sqrt 8), as Numerical Recipes transforms
+// erfc; P is our own minimax fit for |x| up to 13.4, where e ends: fractional error 4e-8, and 2e-7 in float32, so the tail keeps its digits.
 inline float Phi(float x, float e) {
-  const float z = std::fabs(x) * 0.70710678118f;
-  const float t = 1.0f / (1.0f + 0.5f * z);
-  float p = 0.17087277f;
-  p = p * t - 0.82215223f;
-  p = p * t + 1.48851587f;
-  p = p * t - 1.13520398f;
-  p = p * t + 0.27886807f;
-  p = p * t - 0.18628806f;
-  p = p * t + 0.09678418f;
-  p = p * t + 0.37409196f;
-  p = p * t + 1.00002368f;
-  p = p * t - 1.26551223f;
-  const float half = 0.5f * t * e * Exp(p);
-  return x > 0 ? 1.0f - half : half;
+  const float t = 1.0f / (1.0f + 0.35355339f * std::fabs(x));
+  float p = -0.0294400609f;
+  p = p * t + 0.141824844f;
+  p = p * t - 0.242637374f;
+  p = p * t + 0.137926279f;
+  p = p * t - 0.0125452015f;
+  p = p * t + 0.101016264f;
+  p = p * t + 0.121635274f;
+  p = p * t + 0.141176077f;
+  p = p * t + 0.141043876f;
+  const float tail = p * t * e;
+  return x > 0 ? 1.0f - tail : tail;
 }
 
 inline float Gelu(float x) { return x * Phi(x, Exp(-0.5f * x * x)); }
@@ -205,7 +227,7 @@ std::vector<float> SumRows(int64_t rows, int64_t width, int64_t block, int64_t c
 inline void SoftmaxRow(float *row, int64_t width) {
   float most = row[0];
 #pragma omp simd reduction(max : most)
-  for (int64_t i = 0; i < width; ++i) most = std::max(most, row[i]);
+  for (int64_t i = 0; i < width; ++i) most = row[i] > most ? row[i] : most;  // std::max, which returns a reference, would not become vectors
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < width; ++i) {
@@ -562,10 +584,10 @@ KERNEL(LayerNormForward) {
   return 0;
 }
 
-// x, weight, mean, 1 / deviation, dy -> dx, dweight, dbias
+// x, weight, mean, 1 / deviation, dy, more -> dx + more, dweight, dbias
 KERNEL(LayerNormGrad) {
-  const float *x = IN(0), *weight = IN(1), *means = IN(2), *inverses = IN(3), *dy = IN(4);
-  float *dx = OUT(5);
+  const float *x = IN(0), *weight = IN(1), *means = IN(2), *inverses = IN(3), *dy = IN(4), *more = IN(5);
+  float *dx = OUT(6);
   const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
   const auto sums = SumRows(rows, channels * 2, kBlock, 2 * channels, [=](int64_t r, float *dweight) {
     const float *in = x + r * channels, *d = dy + r * channels;
@@ -583,13 +605,13 @@ KERNEL(LayerNormGrad) {
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
       const float normal = (in[c] - mean) * inverse;
-      dx[r * channels + c] = (d[c] * weight[c] - sum - normal * dot) * inverse;
+      dx[r * channels + c] = (d[c] * weight[c] - sum - normal * dot) * inverse + more[r * channels + c];
       dweight[c] += d[c] * normal;
       dbias[c] += d[c];
     }
   });
-  std::copy(sums.begin(), sums.begin() + channels, OUT(6));
-  std::copy(sums.begin() + channels, sums.end(), OUT(7));
+  std::copy(sums.begin(), sums.begin() + channels, OUT(7));
+  std::copy(sums.begin() + channels, sums.end(), OUT(8));
   return 0;
 }
 
@@ -955,11 +977,32 @@ KERNEL(ColumnsGrad) {
   return 0;
 }
 
-// x (..., C), weight (C,), bias (C,), eps (1,) -> y, mean (C,), variance (C,): batch normalisation with the batch's own, biased, statistics
+namespace {
+
+// y = (x - mean) / sqrt(variance + eps) weight + bias, for (rows, channels)
+void Normalise(const float *x, const float *weight, const float *bias, const float *mean, const float *variance, float eps, int64_t rows, int64_t channels,
+               float *y) {
+  std::vector<float> factors(channels), offsets(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    factors[c] = weight[c] / std::sqrt(variance[c] + eps);
+    offsets[c] = bias[c] - mean[c] * factors[c];
+  }
+  const float *factor = factors.data(), *offset = offsets.data();
+  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r)
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = x[r * channels + c] * factor[c] + offset[c];
+  });
+}
+
+}  // namespace
+
+// x (..., C), weight, bias, running mean and variance (C,) each, numbers (2,): eps, momentum -> y, the batch's mean (C,) and, biased, variance (C,), which
+// normalise it and move the running ones, where they lie, as PyTorch's do
 KERNEL(BatchNormForward) {
-  const float *x = IN(0), *weight = IN(1), *bias = IN(2);
-  const float eps = IN(3)[0];
-  float *y = OUT(4), *mean = OUT(5), *variance = OUT(6);
+  const float *x = IN(0);
+  const float eps = IN(5)[0], momentum = IN(5)[1];
+  float *running_mean = OUT(3), *running_variance = OUT(4), *y = OUT(6), *mean = OUT(7), *variance = OUT(8);
   const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
   const auto average = [=](const auto &add, float *to) {
     const auto sums = SumRows(rows, channels, kBlock, channels, add);
@@ -971,20 +1014,23 @@ KERNEL(BatchNormForward) {
   average([=](int64_t r, float *sum) {
     for (int64_t c = 0; c < channels; ++c) sum[c] += (x[r * channels + c] - mean[c]) * (x[r * channels + c] - mean[c]);
   }, variance);
-  std::vector<float> factors(channels), offsets(channels);
+  const float unbiased = static_cast<float>(rows) / std::max<int64_t>(1, rows - 1);
   for (int64_t c = 0; c < channels; ++c) {
-    factors[c] = weight[c] / std::sqrt(variance[c] + eps);
-    offsets[c] = bias[c] - mean[c] * factors[c];
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_variance[c] += momentum * (variance[c] * unbiased - running_variance[c]);
   }
-  const float *factor = factors.data(), *offset = offsets.data();
-  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r)
-      for (int64_t c = 0; c < channels; ++c) y[r * channels + c] = x[r * channels + c] * factor[c] + offset[c];
-  });
+  Normalise(x, IN(1), IN(2), mean, variance, eps, rows, channels, y);
   return 0;
 }
 
-// x, weight, eps, mean, variance, dy -> dx, dweight, dbias
+// x, weight, bias, running mean and variance, numbers -> y
+KERNEL(BatchNormPredict) {
+  const int64_t channels = shapes[1][0];
+  Normalise(IN(0), IN(1), IN(2), IN(3), IN(4), IN(5)[0], Count(ndims[0], shapes[0]) / channels, channels, OUT(6));
+  return 0;
+}
+
+// x, weight, numbers, mean, variance, dy -> dx, dweight, dbias
 KERNEL(BatchNormGrad) {
   const float *x = IN(0), *weight = IN(1), *mean = IN(3), *variance = IN(4), *dy = IN(5);
   const float eps = IN(2)[0];

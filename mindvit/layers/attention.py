@@ -77,7 +77,7 @@ class Block(nn.Cell):
         self.residual2 = Residual(drop_path)
 
     def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:
-        y = self.norm1(x)
+        x, y = self.norm1.beside(x)
         y = self.attn(y, batch) if grid is None else self.attn(y, batch, grid)
-        x = self.residual1(x, y, batch, chances)
-        return self.residual2(x, self.mlp(self.norm2(x)), batch, chances)
+        x, y = self.norm2.beside(self.residual1(x, y, batch, chances))
+        return self.residual2(x, self.mlp(y), batch, chances)

@@ -16,7 +16,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 
 from mindvit import device, kernels
-from mindvit.layers.basic import AddRow, Product, weight_of
+from mindvit.layers.basic import Product, weight_of
 
 
 class Maps(nn.Cell):
@@ -188,7 +188,7 @@ class DepthwiseConv3x3(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         if self.fused is not None:
-            return self.fused(x.astype(ms.float32), self.weight, self.no_bias if self.bias is None else self.bias).astype(self.compute_type)
+            return self.fused(x.astype(ms.float32), self.weight.value(), self.no_bias if self.bias is None else self.bias).astype(self.compute_type)
         x = x.astype(self.compute_type)
         y = self.by_product(x) if self.as_product else self.convolve(x, self.weight.astype(self.compute_type))
         if self.bias is None:
@@ -207,8 +207,8 @@ class BatchNorm(nn.Cell):
         self.bias = weight_of((channels,), Zero())
         self.running_mean = Parameter(initializer(Zero(), (channels,), ms.float32), requires_grad=False)
         self.running_var = Parameter(initializer("ones", (channels,), ms.float32), requires_grad=False)
-        self.fused: Any = kernels.BatchNorm(self.EPS) if device.has_kernels() else None
-        self.add_row = AddRow()
+        self.fused: Any = kernels.BatchNorm(self.EPS, self.MOMENTUM) if device.has_kernels() else None
+        self.predict: Any = kernels.BatchNormPredict(self.EPS) if device.has_kernels() else None
         self.channels_first = device.convolution_is_slow()
         self.train_kernel = ops.BatchNorm(is_training=True, epsilon=self.EPS, momentum=self.MOMENTUM)
         self.eval_kernel = ops.BatchNorm(is_training=False, epsilon=self.EPS)
@@ -217,7 +217,9 @@ class BatchNorm(nn.Cell):
         kind, shape = x.dtype, x.shape
         x = x.astype(ms.float32)
         if self.fused is not None:
-            return self.of_rows(x.reshape(-1, shape[3])).reshape(shape).astype(kind)
+            if self.training:
+                return self.fused(x, self.weight, self.bias, self.running_mean, self.running_var)[0].astype(kind)
+            return self.predict(x, self.weight, self.bias, self.running_mean, self.running_var).astype(kind)
         if self.channels_first:  # the kernel's layout, with all pictures as one high one
             x = x.reshape(1, shape[0], -1, shape[3])
         if self.training:
@@ -225,13 +227,3 @@ class BatchNorm(nn.Cell):
         else:
             x = self.eval_kernel(x, self.weight, self.bias, self.running_mean, self.running_var)[0]
         return x.reshape(shape).astype(kind)
-
-    def of_rows(self, x: Tensor) -> Tensor:
-        """The same for (M, C), by our own kernel."""
-        if not self.training:
-            factor = self.weight * ops.rsqrt(self.running_var + self.EPS)
-            return self.add_row(x * factor, self.bias - self.running_mean * factor)
-        y, mean, variance = self.fused(x, self.weight, self.bias)
-        unbiased = ops.stop_gradient(variance) * (x.shape[0] / max(1, x.shape[0] - 1))
-        moved = ops.assign(self.running_mean, self.running_mean * (1 - self.MOMENTUM) + ops.stop_gradient(mean) * self.MOMENTUM)
-        return ops.depend(y, (moved, ops.assign(self.running_var, self.running_var * (1 - self.MOMENTUM) + unbiased * self.MOMENTUM)))

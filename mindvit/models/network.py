@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
-from mindvit.layers.basic import Linear
+from mindvit.layers.basic import Compiled, Linear
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Feature:
     stride: float
 
 
-class Network(nn.Cell):
+class Network(Compiled):
     """A classifier of pictures (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
 
     A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the order of
@@ -75,7 +75,7 @@ class Network(nn.Cell):
         return self.forward_head(self.forward_features(x, chances))
 
 
-class Backbone(nn.Cell):
+class Backbone(Compiled):
     """A network's feature maps instead of its logits. x: (B, in_channels, H, W) -> a map (B, C, H', W') for each of out_indices.
 
     `feature_info` tells channels and stride of each. The parameters keep their names.

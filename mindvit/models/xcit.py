@@ -116,7 +116,7 @@ class CrossCovarianceAttention(nn.Cell):
         tokens = rows // batch
         qkv = self.qkv(x).reshape(batch, tokens, 3 * channels)
         if self.fused is not None and self.compute_type == ms.float32:
-            return self.proj_drop(self.proj(self.fused(qkv, self.temperature)[0].reshape(rows, channels)))
+            return self.proj_drop(self.proj(self.fused(qkv, self.temperature.value())[0].reshape(rows, channels)))
         qkv = qkv.transpose(0, 2, 1)                             # B 3C N
         q, k, v = self.split(qkv.reshape(batch, 3 * self.heads, -1, tokens))                                  # B h d N, each
         scores = self.scores(self.normalised(q), self.normalised(k)).astype(ms.float32) * self.temperature    # B h d d
@@ -164,10 +164,10 @@ class CrossCovarianceBlock(nn.Cell):
         self.residual2 = Residual(drop_path)
 
     def construct(self, x: Tensor, batch: int, height: int, width: int, chances: Optional[Tensor] = None) -> Tensor:
-        x = self.residual1(x, self.attn(self.norm1(x), batch), batch, chances, self.gamma1)
-        x = self.residual3(x, self.local_mp(self.norm3(x), batch, height, width), batch, chances, self.gamma3)
-        x = self.residual2(x, self.mlp(self.norm2(x)), batch, chances, self.gamma2)
-        return x.astype(self.stream_type)
+        x, y = self.norm1.beside(x)
+        x, y = self.norm3.beside(self.residual1(x, self.attn(y, batch), batch, chances, self.gamma1))
+        x, y = self.norm2.beside(self.residual3(x, self.local_mp(y, batch, height, width), batch, chances, self.gamma3))
+        return self.residual2(x, self.mlp(y), batch, chances, self.gamma2).astype(self.stream_type)
 
 
 class ClassAttention(nn.Cell):
