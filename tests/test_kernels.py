@@ -15,6 +15,7 @@ from mindvit import device, kernels
 from mindvit.layers.attention import HeadAttention, SelfAttention
 from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
+from mindvit.layers.resize import BicubicResize
 from mindvit.models.crossformer import GroupAttention
 from mindvit.models.cvt import Attention, QuickGELU
 from mindvit.models.xcit import CrossCovarianceAttention
@@ -99,6 +100,8 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "softmax": (Softmax, (2, 3, 4, 19)),
     "layer norm": (lambda: LayerNorm(37, 1e-6), (3, 29, 37)),
     "long layer norm": (lambda: LayerNorm(32, 1e-5), (2500, 32)),
+    "resize to fewer": (lambda: BicubicResize(5), (2, 3, 9, 8)),
+    "resize to more": (lambda: BicubicResize(17), (BATCH, 3, 6, 13)),
     "layer norm beside a branch": (Beside, (5, 17, 24)),
     "attention": (lambda: With(SelfAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
     "biased attention": (Biased, (BATCH, 5, 72)),
@@ -151,6 +154,15 @@ def test_kernels_do_what_the_operators_do(name: str) -> None:
 def test_evaluation_takes_the_running_statistics() -> None:
     ours, theirs = (outcome(*CELLS["batch norm"], own, training=False) for own in (True, False))
     assert all(np.abs(ours[key] - theirs[key]).max() < 1e-5 * max(1.0, np.abs(theirs[key]).max()) for key in theirs)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 40, 31, 4)])
+def test_pixels_are_normalised(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, shape, dtype=np.uint8)
+    factor, offset = random.random((2, shape[-1])).astype(np.float32)
+    y = kernels.Pixels()(Tensor(images), Tensor(factor), Tensor(offset)).asnumpy()
+    assert y.dtype == np.float32 and np.allclose(y, images * factor + offset, rtol=1e-6)
 
 
 def test_the_kernels_are_used() -> None:

@@ -6,12 +6,13 @@ The cell is part of the compiled step and takes uint8 pictures, so that a quarte
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindvit import device, kernels
 from mindvit.recipe import AugmentOptions
 
 ERASING_TRIES = 10
@@ -80,6 +81,7 @@ class Prepare(nn.Cell):
         self.factor = Tensor(1 / (255 * np.asarray(std)), ms.float32)
         self.offset = Tensor(-np.asarray(mean) / np.asarray(std), ms.float32)
         self.erase, self.mix = erase, mix
+        self.fused: Any = kernels.Pixels() if device.has_kernels() else None
 
     def construct(self, images: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
         x = self.plain(images)
@@ -91,6 +93,8 @@ class Prepare(nn.Cell):
 
     def plain(self, images: Tensor) -> Tensor:
         """Normalised only, still (B, H, W, C)."""
+        if self.fused is not None and images.dtype == ms.uint8:
+            return self.fused(images, self.factor, self.offset)
         return images.astype(ms.float32) * self.factor + self.offset
 
     def inside(self, boxes: Tensor, height: int, width: int) -> Tensor:

@@ -328,6 +328,32 @@ class Residual(nn.Cell):
         return gradient, self.backward(gamma, keep, gradient), self.gamma_gradient(y, gamma, keep, gradient), ops.zeros_like(keep)
 
 
+class Pixels(nn.Cell):
+    """x factor + offset, float32. x: uint8 (..., C), factor and offset: (C,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("Pixels", _like_first)
+
+    def construct(self, x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+        return self.forward(x, factor, offset)
+
+
+class Resize(nn.Cell):
+    """R x K^T for each picture and channel. x: (B, C, H, W), R: (H', H), K: (W', W), of few values that are not zero; no gradients of those."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("Resize", lambda x, rows, columns: [*x[:2], rows[0], columns[0]])
+
+    def construct(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        return self.forward(x, rows, columns)
+
+    def bprop(self, x: Tensor, rows: Tensor, columns: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradient of x; with plain operators: training needs no gradient of pictures."""
+        return ops.matmul(ops.matmul(rows.transpose(1, 0), gradient), columns), ops.zeros_like(rows), ops.zeros_like(columns)
+
+
 class SquareSum(nn.Cell):
     """The sum of all squares of any number of float32 tensors, (1,)."""
 

@@ -1057,3 +1057,80 @@ KERNEL(BatchNormGrad) {
   });
   return 0;
 }
+
+// ---- pictures ----
+
+// uint8 x (..., C), factor (C,), offset (C,) -> x factor + offset
+KERNEL(Pixels) {
+  const uint8_t *x = static_cast<const uint8_t *>(params[0]);
+  float *y = OUT(3);
+  const int64_t channels = shapes[1][0], pixels = Count(ndims[0], shapes[0]) / channels, line = 16 * channels;  // long enough for vectors
+  std::vector<float> factors(line), offsets(line);
+  for (int64_t i = 0; i < line; ++i) {
+    factors[i] = IN(1)[i % channels];
+    offsets[i] = IN(2)[i % channels];
+  }
+  const float *factor = factors.data(), *offset = offsets.data();
+  Rows((pixels + 15) / 16, line, [=](int64_t first, int64_t last, int) {
+    for (int64_t start = first * line; start < std::min(last * line, pixels * channels); start += line) {
+      const int64_t count = std::min(line, pixels * channels - start);
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) y[start + i] = x[start + i] * factor[i] + offset[i];
+    }
+  });
+  return 0;
+}
+
+namespace {
+
+// the values of a row that are not zero, as many for each row: where they begin, and what they are
+struct Window {
+  int64_t count = 1;
+  std::vector<int64_t> first;
+  std::vector<float> values;
+  Window(const float *matrix, int64_t rows, int64_t columns) : first(rows) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const float *row = matrix + r * columns;
+      const auto used = [](float value) { return value != 0.0f; };
+      const int64_t begin = std::find_if(row, row + columns, used) - row;
+      int64_t end = columns;
+      while (end > begin + 1 && row[end - 1] == 0.0f) --end;
+      first[r] = std::min(begin, columns - 1);
+      count = std::max(count, end - first[r]);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      first[r] = std::min(first[r], columns - count);
+      values.insert(values.end(), matrix + r * columns + first[r], matrix + r * columns + first[r] + count);
+    }
+  }
+};
+
+}  // namespace
+
+// x (B, C, H, W), rows (H', H), columns (W', W), matrices with few values that are not zero -> rows x columns^T (B, C, H', W')
+KERNEL(Resize) {
+  const int64_t planes = shapes[0][0] * shapes[0][1], height = shapes[0][2], width = shapes[0][3], new_height = shapes[1][0], new_width = shapes[2][0];
+  const float *x = IN(0);
+  float *y = OUT(3);
+  const Window down(IN(1), new_height, height), across(IN(2), new_width, width);
+  Rows(planes * new_height, new_width * (down.count + across.count), [&](int64_t first, int64_t last, int) {
+    std::vector<float> buffer(width);
+    float *line = buffer.data();
+    for (int64_t r = first; r < last; ++r) {
+      const int64_t out = r % new_height;
+      const float *from = x + (r / new_height * height + down.first[out]) * width;
+      std::fill(buffer.begin(), buffer.end(), 0.0f);
+      for (int64_t t = 0; t < down.count; ++t) {
+        const float value = down.values[out * down.count + t];
+#pragma omp simd
+        for (int64_t c = 0; c < width; ++c) line[c] += value * from[t * width + c];
+      }
+      for (int64_t c = 0; c < new_width; ++c) {
+        float sum = 0;
+        for (int64_t t = 0; t < across.count; ++t) sum += across.values[c * across.count + t] * line[across.first[c] + t];
+        y[r * new_width + c] = sum;
+      }
+    }
+  });
+  return 0;
+}
