@@ -295,13 +295,14 @@ struct Quick {
   }
 };
 
-constexpr int64_t kTile = 192;  // rows that are multiplied at once: what they become stays in a core's cache for the next operation
+constexpr int64_t kTile = 768;  // rows, about, that are multiplied at once: what they become is still near when the next operation takes it
 
 // body(first row, number of rows) for tiles of rows, shared out among threads
 template <typename Body>
 void Tiles(int64_t rows, int64_t width, const Body &body) {
   Rows(rows, width, [&](int64_t first, int64_t last, int) {
-    for (int64_t start = first; start < last; start += kTile) body(start, std::min(kTile, last - start));
+    const int64_t tiles = std::max<int64_t>(1, (last - first + kTile / 2) / kTile), all = last - first;  // of one size: a small rest would be slow
+    for (int64_t i = 0; i < tiles; ++i) body(first + all * i / tiles, all * (i + 1) / tiles - all * i / tiles);
   });
 }
 
