@@ -17,8 +17,9 @@ from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.crossformer import GroupAttention
+from mindvit.models.crossvit import CrossAttention
 from mindvit.models.cvt import Attention, QuickGELU
-from mindvit.models.xcit import CrossCovarianceAttention
+from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention
 from mindvit.optimiser import SquareSum
 
 BATCH = 6
@@ -72,6 +73,18 @@ class Beside(nn.Cell):
         return x * 3 + y * y
 
 
+class FromClassToken(nn.Cell):
+    """A class token's attention, cross attention of CrossViT or class attention of XCiT; x: tokens (B, N, C), of which the first is the class token."""
+
+    def __init__(self, cell: nn.Cell, cross: bool):
+        super().__init__()
+        self.cell, self.cross = cell, cross
+
+    def construct(self, x: Tensor) -> Tensor:
+        channels = x.shape[2]
+        return self.cell(x[:, :1] * 2, x) if self.cross else self.cell(x[:, 0], x[:, 1:].reshape(-1, channels))
+
+
 class Branch(nn.Cell):
     """A residual branch, scaled by channel and dropped for two of six samples."""
 
@@ -100,6 +113,8 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "softmax": (Softmax, (2, 3, 4, 19)),
     "layer norm": (lambda: LayerNorm(37, 1e-6), (3, 29, 37)),
     "long layer norm": (lambda: LayerNorm(32, 1e-5), (2500, 32)),
+    "cross attention": (lambda: FromClassToken(CrossAttention(24, 3, 0.0, 0.0), True), (BATCH, 11, 24)),
+    "class attention": (lambda: FromClassToken(ClassAttention(24, 3, 0.0, 0.0), False), (BATCH, 11, 24)),
     "resize to fewer": (lambda: BicubicResize(5), (2, 3, 9, 8)),
     "resize to more": (lambda: BicubicResize(17), (BATCH, 3, 6, 13)),
     "layer norm beside a branch": (Beside, (5, 17, 24)),

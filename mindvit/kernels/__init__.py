@@ -217,6 +217,25 @@ class MixedAttention(nn.Cell):
         return self.backward(q, k, v, self.scale, out[1], gradients[0])
 
 
+class ClassQuery(nn.Cell):
+    """softmax(q t^T) t, where t are a class token and patches. q: (B, heads, C), own: the class token (B, 1, C), y: (B, N, C), of which `skip` come before the patches.
+
+    Outputs: (B, heads, C), and the weights (B, heads, 1 + N - skip).
+    """
+
+    def __init__(self, skip: int) -> None:
+        super().__init__()
+        self.forward = kernel("ClassQuery", lambda q, own, y: (q, [*q[:2], 1 + y[1] - skip]), 2, skip)
+        self.backward = kernel("ClassQueryGrad", lambda q, own, y, *_: (q, own, y), 3)
+
+    def construct(self, q: Tensor, own: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(q, own, y)
+
+    def bprop(self, q: Tensor, own: Tensor, y: Tensor, out: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of q, own and y."""
+        return self.backward(q, own, y, out[1], gradients[0])
+
+
 class CrossCovariance(nn.Cell):
     """XCiT's attention among channels. qkv: (B, N, 3C), temperature: (heads, 1, 1). Outputs: (B, N, C), the weights (B, heads, d, d), two for the gradient."""
 
@@ -378,7 +397,7 @@ class AdamW(nn.Cell):
         return self.forward(*weights, *moment1, *moment2, *gradients, self.decay, self.rates, numbers)
 
 
-WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, CrossCovariance)  # cells that stand for a Softmax among others
+WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, ClassQuery, CrossCovariance)  # cells that stand for a Softmax among others
 
 
 def _cross_covariance(qkv: Any, temperature: Any, *_: Any) -> Any:

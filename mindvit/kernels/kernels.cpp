@@ -734,6 +734,83 @@ KERNEL(MixedAttentionGrad) {
   return 0;
 }
 
+// ---- a class token's attention to itself and to patches ----
+
+namespace {
+
+// Each sample's queries (heads, C), its class token (C,), and its patches, `patches` rows of C after `skip` others
+struct ClassQueries {
+  int64_t batch, heads, channels, rows, skip, patches;
+  ClassQueries(const int64_t *q, const int64_t *y, const int64_t *weights)
+      : batch(q[0]), heads(q[1]), channels(q[2]), rows(y[1]), skip(1 + rows - weights[2]), patches(rows - skip) {}
+
+  // a (heads, C) times the class token and the patches -> (heads, 1 + patches)
+  void Times(const float *a, const float *own, const float *y, float *to) const {
+    gemm()('N', 'T', heads, patches, channels, 1.0f, a, channels, y, channels, 0.0f, to + 1, 1 + patches);
+    for (int64_t h = 0; h < heads; ++h) {
+      float sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t c = 0; c < channels; ++c) sum += a[h * channels + c] * own[c];
+      to[h * (1 + patches)] = sum;
+    }
+  }
+
+  // a (heads, 1 + patches) times them -> (heads, C)
+  void Mix(const float *a, const float *own, const float *y, float *to) const {
+    gemm()('N', 'N', heads, channels, patches, 1.0f, a + 1, 1 + patches, y, channels, 0.0f, to, channels);
+    for (int64_t h = 0; h < heads; ++h)
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) to[h * channels + c] += a[h * (1 + patches)] * own[c];
+  }
+};
+
+}  // namespace
+
+// q (B, heads, C), class tokens (B, 1, C), y (B, N, C) -> what each query sees (B, heads, C), weights (B, heads, 1 + patches)
+KERNEL(ClassQuery) {
+  const ClassQueries size(shapes[0], shapes[2], shapes[4]);
+  const float *q = IN(0), *own = IN(1), *y = IN(2);
+  float *seen = OUT(3), *weights = OUT(4);
+  Rows(size.batch, size.rows * size.channels * 2, [=](int64_t first, int64_t last, int) {
+    const int64_t c = size.channels, tokens = 1 + size.patches;
+    for (int64_t b = first; b < last; ++b) {
+      const float *patches = y + (b * size.rows + size.skip) * c;
+      float *p = weights + b * size.heads * tokens;
+      size.Times(q + b * size.heads * c, own + b * c, patches, p);
+      for (int64_t h = 0; h < size.heads; ++h) SoftmaxRow(p + h * tokens, tokens);
+      size.Mix(p, own + b * c, patches, seen + b * size.heads * c);
+    }
+  });
+  return 0;
+}
+
+// q, class tokens, y, weights, dseen -> dq, the class tokens' gradient, dy
+KERNEL(ClassQueryGrad) {
+  const ClassQueries size(shapes[0], shapes[2], shapes[3]);
+  const float *q = IN(0), *own = IN(1), *y = IN(2), *weights = IN(3), *dseen = IN(4);
+  float *dq = OUT(5), *down = OUT(6), *dy = OUT(7);
+  Rows(size.batch, size.rows * size.channels * 4, [=](int64_t first, int64_t last, int) {
+    const int64_t c = size.channels, tokens = 1 + size.patches, heads = size.heads;
+    std::vector<float> slopes(heads * tokens);
+    float *s = slopes.data();
+    for (int64_t b = first; b < last; ++b) {
+      const float *patches = y + (b * size.rows + size.skip) * c, *p = weights + b * heads * tokens, *d = dseen + b * heads * c, *query = q + b * heads * c;
+      float *dpatches = dy + (b * size.rows + size.skip) * c, *dcls = down + b * c;
+      size.Times(d, own + b * c, patches, s);
+      for (int64_t h = 0; h < heads; ++h) SoftmaxRowGrad(p + h * tokens, s + h * tokens, s + h * tokens, tokens);
+      size.Mix(s, own + b * c, patches, dq + b * heads * c);
+      std::fill(dy + b * size.rows * c, dpatches, 0.0f);
+      gemm()('T', 'N', size.patches, c, heads, 1.0f, p + 1, tokens, d, c, 0.0f, dpatches, c);
+      gemm()('T', 'N', size.patches, c, heads, 1.0f, s + 1, tokens, query, c, 1.0f, dpatches, c);
+      std::fill(dcls, dcls + c, 0.0f);
+      for (int64_t h = 0; h < heads; ++h)
+#pragma omp simd
+        for (int64_t i = 0; i < c; ++i) dcls[i] += p[h * tokens] * d[h * c + i] + s[h * tokens] * query[h * c + i];
+    }
+  });
+  return 0;
+}
+
 // ---- cross-covariance attention (XCiT) ----
 
 namespace {

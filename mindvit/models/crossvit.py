@@ -17,6 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
+from mindvit import device, kernels
 from mindvit.errors import UserError
 from mindvit.layers.attention import Block, SelfAttention
 from mindvit.layers.basic import GELU, Dropout, LayerNorm, Linear, Residual, Softmax, weight_of
@@ -65,6 +66,7 @@ class CrossAttention(nn.Cell):
         self.dense = ops.Dense()
         self.product = ops.BatchMatMul()
         self.product_t = ops.BatchMatMul(transpose_b=True)
+        self.fused: Any = kernels.ClassQuery(1) if device.has_product_kernels() and attn_drop == 0 else None
 
     def saved_multiply_adds(self, tokens: int) -> int:
         """Multiply-adds of a picture that keys and values of each token would need beyond this order's."""
@@ -74,16 +76,21 @@ class CrossAttention(nn.Cell):
     def construct(self, cls: Tensor, tokens: Tensor) -> Tensor:
         kind, channels = self.compute_type, cls.shape[2]
         own, y = cls.astype(kind), tokens.astype(kind)                                         # B 1 C, B N C
-        mask, first = _own_channels(self.heads, channels).astype(kind), _first_of(y.shape[1])  # h C, 1 1 N
+        mask = _own_channels(self.heads, channels).astype(kind)                                # h C
         q = self.wq(cls) * (self.scale * mask)                                                 # B h C
         q = self.dense(q, self.wk.weight.astype(kind).transpose(1, 0))                         # B h C
-        scores = ops.where(first, self.product_t(q, own), self.product_t(q, y))                # B h N
-        weights = self.attn_drop(self.softmax(scores.astype(ms.float32))).astype(kind)
-        seen = self.product(weights * ops.logical_not(first), y) + weights[:, :, :1] * own     # B h C
-        values = self.wv(seen)                                                                 # B h C
-        if self.attn_drop.active:  # without dropout the weights sum to one
-            values = values + self.wv.bias.astype(kind) * (weights.sum(-1, keepdims=True) - 1)
+        values = self.wv(self.fused(q, own, y)[0]) if self.fused is not None and kind == ms.float32 else self.seen_values(q, own, y)
         return self.proj_drop(self.proj((values * mask).sum(1, keepdims=True)))
+
+    def seen_values(self, q: Tensor, own: Tensor, y: Tensor) -> Tensor:
+        """Queries (B, h, C), the class token (B, 1, C), tokens (B, N, C) -> the values that each query sees (B, h, C)."""
+        first = _first_of(y.shape[1])                                                          # 1 1 N
+        scores = ops.where(first, self.product_t(q, own), self.product_t(q, y))                # B h N
+        weights = self.attn_drop(self.softmax(scores.astype(ms.float32))).astype(self.compute_type)
+        values = self.wv(self.product(weights * ops.logical_not(first), y) + weights[:, :, :1] * own)
+        if self.attn_drop.active:  # without dropout the weights sum to one
+            values = values + self.wv.bias.astype(self.compute_type) * (weights.sum(-1, keepdims=True) - 1)
+        return values
 
 
 class CrossAttentionBlock(nn.Cell):

@@ -191,6 +191,7 @@ class ClassAttention(nn.Cell):
         self.rows_product_t = ops.MatMul(transpose_b=True)
         self.product = ops.BatchMatMul()
         self.product_t = ops.BatchMatMul(transpose_b=True)
+        self.fused: Any = kernels.ClassQuery(0) if device.has_product_kernels() and attn_drop == 0 else None
 
     def saved_multiply_adds(self, tokens: int) -> int:
         """Multiply-adds of a picture that queries, keys and values of each token would need beyond this order's.
@@ -204,14 +205,19 @@ class ClassAttention(nn.Cell):
         batch, channels = cls.shape
         by_head = (self.heads, -1, channels)
         cls, patches = cls.astype(self.compute_type), patches.astype(self.compute_type)
-        tokens = ops.cat((cls.reshape(batch, 1, channels), patches.reshape(batch, -1, channels)), 1)     # B 1+N C
         w_q, w_k, w_v = self.split(self.qkv.weight.astype(self.compute_type))                            # C C, each
         b_q, _, b_v = self.split(self.qkv.bias.astype(self.compute_type))
         q = ((self.rows_product_t(cls, w_q) + b_q) * self.scale).reshape(batch, self.heads, -1)          # B h d
         q = self.product(q.transpose(1, 0, 2), w_k.reshape(by_head)).transpose(1, 0, 2)                  # B h C
-        scores = self.product_t(q, tokens).astype(ms.float32)                                            # B h 1+N
-        weights = self.attn_drop(self.softmax(scores)).astype(self.compute_type)
-        seen = self.product(weights, tokens).transpose(1, 0, 2)                                          # h B C
+        own, y = cls.reshape(batch, 1, channels), patches.reshape(batch, -1, channels)
+        if self.fused is not None and self.compute_type == ms.float32:
+            seen, weights = self.fused(q, own, y)                                                        # B h C, B h 1+N
+        else:
+            tokens = ops.cat((own, y), 1)                                                                # B 1+N C
+            scores = self.product_t(q, tokens).astype(ms.float32)                                        # B h 1+N
+            weights = self.attn_drop(self.softmax(scores)).astype(self.compute_type)
+            seen = self.product(weights, tokens)
+        seen = seen.transpose(1, 0, 2)                                                                   # h B C
         y = self.product_t(seen, w_v.reshape(by_head)).transpose(1, 0, 2)                                # B h d
         bias = b_v.reshape(self.heads, -1)
         if self.attn_drop.active:  # without dropout the weights sum to one
