@@ -218,7 +218,7 @@ class MixedAttention(nn.Cell):
 
 
 class ClassQuery(nn.Cell):
-    """softmax(q t^T) t, where t are a class token and patches. q: (B, heads, C), own: the class token (B, 1, C), y: (B, N, C), of which `skip` come before the patches.
+    """softmax(q t^T) t, where t are a class token and patches. q: (B, heads, C), own: the class token (B, 1, C), y: (B, N, C), patches after `skip` others.
 
     Outputs: (B, heads, C), and the weights (B, heads, 1 + N - skip).
     """
