@@ -16,7 +16,7 @@ BATCH_SIZES = 1 4 16
 # tests spend most of their time in MindSpore's graph compiler, which uses one core; a file's tests share what they compiled
 SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: quickstart test test-oldest test-interop lint goldens benchmark compare docs site notebook clean
+.PHONY: quickstart test test-oldest test-interop lint goldens benchmark profile compare docs site notebook clean
 
 quickstart: $(VENV)/ready
 	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
@@ -63,7 +63,16 @@ benchmark: $(VENV)/ready
 	for size in 224 384 512; do $(MEASURE) xcit_tiny_12_p16_224 --batch_size 8 --image_resize $$size --out results/scaling || exit 1; done
 	$(MEASURE) xcit_tiny_24_p16_224 --batch_size 8 --out results/scaling
 	for batch in $(BATCH_SIZES); do $(MEASURE) xcit_tiny_12_p16_224 --batch_size $$batch --out results/scaling || exit 1; done
+	$(MAKE) profile
 	$(BIN)/python scripts/write_docs.py
+
+# what a training step consists of without and with our own kernels
+profile: $(VENV)/ready
+	@rm -f results/profile.md; mkdir -p build
+	for model in crossvit_9 xcit_tiny_12_p16_224; do for kernels in 0 1; do \
+		printf '\n%s, `MINDVIT_KERNELS=%s`:\n\n' $$model $$kernels >> results/profile.md; \
+		MINDVIT_KERNELS=$$kernels $(MEASURE) $$model --mode train --batch_size 8 --profile --out build/profile > build/profile.txt || exit 1; \
+		sed -n '/^| operator/,/ms a step/p' build/profile.txt | sed 's/^[0-9.]* ms a step/\n&/' >> results/profile.md; done; done
 
 compare: $(VENV)/ready-for-tests
 	@test -n "$(TORCH_PYTHON)" || { echo "make compare TORCH_PYTHON=FILE: a Python with torch, timm, torchvision and transformers"; exit 2; }

@@ -122,14 +122,9 @@ def quickstart() -> str:
         f"{row['seconds']:.0f} s in all.")
 
 
-def goldens() -> str:
-    """The table of the last `make goldens` that was kept."""
-    return (ROOT / "results" / "goldens.md").read_text(encoding="utf-8").rstrip()
-
-
-def census() -> str:
-    """The tables of the last census that was kept."""
-    return (ROOT / "results" / "census.md").read_text(encoding="utf-8").rstrip()
+def kept(name: str) -> str:
+    """A file of results, as it is."""
+    return (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
 def comparison(name: str) -> str:
@@ -162,8 +157,9 @@ SCALING_COLUMNS = ("model", "resolution", "batch size", "multiply-adds (G)", "ms
 ROW_COLUMNS = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5")
 AUTHORS_TOP1 = {"xcit_medium_24_p16_224_distill": 84.3, "xcit_medium_24_p16_384_distill": 85.4}  # README of facebookresearch/xcit
 FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
-PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "goldens": goldens, "census": census, "commands": docs_commands.listing,
+PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "commands": docs_commands.listing,
          "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
+         **{name: functools.partial(kept, name) for name in ("goldens", "census", "profile")},
          **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
          **{f"compare_{name}": functools.partial(comparison, name) for name in ("native", "avx2", "data")},
          **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}}

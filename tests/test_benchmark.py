@@ -114,10 +114,14 @@ def test_outputs_that_are_no_numbers_end_a_measurement() -> None:
 
 def test_a_profile_is_summed_over_files_and_sorted(tmp_path: Path) -> None:
     (tmp_path / "a" / "FRAMEWORK").mkdir(parents=True)
-    head = "op_type,type_occurrences,execution_frequency(per-step),total_compute_time,avg_time(ms),percent\n"
-    (tmp_path / "a" / "FRAMEWORK" / "cpu_op_type_info_0.csv").write_text(head + "Add,4,1,2.0,0.5,20\nMatMul,8,2,8.0,1,80\n")
-    (tmp_path / "cpu_op_type_info_1.csv").write_text(head + "Add,4,1,2.0,0.5,20\n")
-    assert read_profile(tmp_path, "CPU", 2) == [("MatMul", 4, 4.0), ("Add", 4, 2.0)]
+    head = "op_side,op_type,op_name,full_op_name,op_occurrences,op_total_time(ms),op_avg_time(ms),total_proportion,subgraph,pid\n"
+    (tmp_path / "a" / "FRAMEWORK" / "cpu_op_detail_info_0.csv").write_text(
+        head + "Host,Add,Add-op0,Default/Add-op0,4,2.0,0.5,20,Default,7\nHost,MatMul,MatMul-op0,Default/net-Net/MatMul-op0,8,8.0,1,80,Default,7\n"
+        + "Host,Custom,Custom-op0,Default/fc1-Linear/fused-Linear/Custom-op0,2,6.0,3,0,Default,7\n"
+        + "Host,Custom,Custom-op1,Gradients/Default/fc2-Linear/fused-Linear/Custom-op1,2,4.0,2,0,Default,7\n"
+        + "Host,Custom,Custom-op2,Default/Custom-op2,2,1.0,1,0,Default,7\n")
+    (tmp_path / "cpu_op_detail_info_1.csv").write_text(head + "Host,Add,Add-op0,Default/Add-op0,4,2.0,0.5,20,Default,7\n")
+    assert read_profile(tmp_path, "CPU", 2) == [("Linear (ours)", 2, 5.0), ("MatMul", 4, 4.0), ("Add", 4, 2.0), ("others (ours)", 1, 0.5)]
     (tmp_path / "op_statistic_1.csv").write_text("Device_id,OP Type,Core Type,Count,Total Time(us),Ratio(%)\n0,MatMulV2,AI_CORE,6,3000,99\n")
     assert read_profile(tmp_path, "Ascend", 2) == [("MatMulV2", 3, 1.5)]
     with pytest.raises(UserError, match=r"wrote no gpu_op_type_info"):

@@ -135,7 +135,7 @@ class Mask(nn.Cell):
 def test_class_attention_is_what_keys_and_values_would_give(dropped: bool) -> None:
     batch, patches, channels, heads = 2, 6, 16, 4
     mask = (np.random.default_rng(0).random((batch, heads, 1 + patches)) > 0.3).astype(np.float32) / 0.7
-    attention = ClassAttention(channels, heads, 0.0, 0.0).set_train(False)
+    attention = ClassAttention(channels, heads, 0.3 if dropped else 0.0, 0.0).set_train(False)
     weights: dict[str, Any] = {}
     for item in attention.get_parameters():
         weights[item.name] = fill.fill(f"cls_attn_blocks.0.attn.{item.name}", item.shape)
