@@ -12,6 +12,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 BENCHMARKED ?= crossvit_9 cvt_13_224 crossformer_tiny xcit_tiny_12_p16_224
 MEASURE = $(BIN)/python -m mindvit.tools.benchmark
 BATCH_SIZES = 1 4 16
+VARIANTS = crossvit_tiny crossvit_small crossvit_9_dagger cvt_21_224 xcit_nano_12_p16_224 xcit_tiny_12_p8_224 xcit_small_12_p16_224
 
 # tests spend most of their time in MindSpore's graph compiler, which uses one core; a file's tests share what they compiled
 SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -79,6 +80,8 @@ compare: $(VENV)/ready-for-tests
 	$(PIP) install mindcv==0.3.0 -r requirements.txt
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON)
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa avx2
+	for isa in native avx2; do $(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa $$isa --models $(VARIANTS) \
+		--modes train --peers "torch eager" --rounds 2 --steps 5 --out results/variants || exit 1; done
 	$(BIN)/python benchmarks/compare.py --data
 	$(BIN)/python scripts/write_docs.py
 

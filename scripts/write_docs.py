@@ -129,8 +129,8 @@ def kept(name: str) -> str:
 
 def comparison(name: str) -> str:
     """A table of benchmarks/compare.py that was kept."""
-    path = ROOT / "results" / f"compare_{name}.md"
-    return path.read_text(encoding="utf-8").rstrip() if path.exists() else f"Not measured yet (`make compare` writes results/{path.name})."
+    path = ROOT / "results" / f"{name}.md"
+    return path.read_text(encoding="utf-8").rstrip() if path.exists() else f"Not measured yet (`make compare` writes {path.relative_to(ROOT)})."
 
 
 def benchmark(mode: str) -> str:
@@ -161,7 +161,8 @@ PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "commands": d
          "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
          **{name: functools.partial(kept, name) for name in ("goldens", "census", "profile")},
          **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
-         **{f"compare_{name}": functools.partial(comparison, name) for name in ("native", "avx2", "data")},
+         **{f"compare_{name}": functools.partial(comparison, f"compare_{name}") for name in ("native", "avx2", "data")},
+         **{f"variants_{name}": functools.partial(comparison, f"variants/compare_{name}") for name in ("native", "avx2")},
          **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}}
 
 

@@ -104,6 +104,7 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "linear": (lambda: Linear(23, 9), (4, 17, 23)),
     "linear without a bias": (lambda: Linear(23, 9, bias=False), (5, 23)),
     "long linear": (lambda: Linear(40, 30), (1000, 40)),
+    "plain branch": (lambda: Branch(False, 0.0, 7), (BATCH * 7, 10)),
     "scaled branch": (lambda: Branch(True, 0.0, 4), (BATCH * 4, 10)),
     "branch that is dropped": (lambda: Branch(False, 0.4, 4), (BATCH * 4, 10)),
     "long scaled branch that is dropped": (lambda: Branch(True, 0.4, 1000), (BATCH * 1000, 10)),

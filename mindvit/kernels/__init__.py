@@ -1,6 +1,8 @@
 """Kernels of our own for CPUs: kernels.cpp, built once with the system's compiler, and cells that use them.
 
 Only mindvit.device decides whether they are used; every cell has the same result, within rounding, as the operators it stands for.
+A weight that a gradient needs is handed over as weight.value(): where the parameter itself is, the gradient reads it a second time, and
+MindSpore copies what is read twice (300 copies a step of XCiT, once batch normalisation has changed its running statistics in between).
 """
 
 from __future__ import annotations
@@ -328,6 +330,21 @@ class BatchNormPredict(nn.Cell):
         inverse = ops.rsqrt(running_var + self.eps)
         rows, deviations = gradient.reshape(-1, x.shape[-1]), x.reshape(-1, x.shape[-1]) - running_mean
         return (gradient * (weight * inverse), (rows * deviations).sum(0) * inverse, rows.sum(0), ops.zeros_like(running_mean), ops.zeros_like(running_var))
+
+
+class Sum(nn.Cell):
+    """x + y of one shape, float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("Sum", _like_first)
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.forward(x, y)
+
+    def bprop(self, x: Tensor, y: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x and y."""
+        return gradient, gradient
 
 
 class Residual(nn.Cell):

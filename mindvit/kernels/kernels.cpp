@@ -412,6 +412,17 @@ void EachScaled(const Branch &branch, const float *keep, const Write &write) {
 
 }  // namespace
 
+// x, y -> x + y
+KERNEL(Sum) {
+  const float *x = IN(0), *y = IN(1);
+  float *out = OUT(2);
+  Rows(Count(ndims[0], shapes[0]), 1, [=](int64_t first, int64_t last, int) {
+#pragma omp simd
+    for (int64_t i = first; i < last; ++i) out[i] = x[i] + y[i];
+  });
+  return 0;
+}
+
 // x, y, gamma, keep -> x + keep gamma y
 KERNEL(Residual) {
   const float *x = IN(0), *y = IN(1);

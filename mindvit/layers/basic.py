@@ -171,6 +171,7 @@ class Residual(nn.Cell):
         self.row = 0
         self.drop = nn.Dropout(p=rate)
         self.fused: Any = kernels.Residual() if device.has_kernels() else None
+        self.sum: Any = kernels.Sum() if device.has_kernels() else None
         self.one = Tensor([1.0], ms.float32)
 
     def kept(self, batch: int, chances: Optional[Tensor]) -> Tensor:
@@ -181,10 +182,11 @@ class Residual(nn.Cell):
 
     def construct(self, x: Tensor, branch: Tensor, batch: int, chances: Optional[Tensor] = None, gamma: Optional[Tensor] = None) -> Tensor:
         dropping = self.rate > 0 and self.training
+        own = self.fused is not None and x.dtype == ms.float32 and branch.dtype == ms.float32
         if gamma is None and not dropping:
-            return x + branch
+            return self.sum(x, branch) if own else x + branch
         keep = self.kept(batch, chances) if dropping else self.one
-        if self.fused is not None and x.dtype == ms.float32 and branch.dtype == ms.float32:
+        if own:
             return self.fused(x, branch, self.one if gamma is None else gamma.value(), keep)
         if gamma is not None:
             branch = gamma * branch

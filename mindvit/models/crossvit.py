@@ -63,7 +63,7 @@ class CrossAttention(nn.Cell):
         self.attn_drop = Dropout(attn_drop)
         self.proj_drop = Dropout(proj_drop)
         self.softmax = Softmax()
-        self.dense = ops.Dense()
+        self.rows_product = ops.MatMul()
         self.product = ops.BatchMatMul()
         self.product_t = ops.BatchMatMul(transpose_b=True)
         self.fused: Any = kernels.ClassQuery(1) if device.has_product_kernels() and attn_drop == 0 else None
@@ -78,7 +78,7 @@ class CrossAttention(nn.Cell):
         own, y = cls.astype(kind), tokens.astype(kind)                                         # B 1 C, B N C
         mask = _own_channels(self.heads, channels).astype(kind)                                # h C
         q = self.wq(cls) * (self.scale * mask)                                                 # B h C
-        q = self.dense(q, self.wk.weight.astype(kind).transpose(1, 0))                         # B h C
+        q = self.rows_product(q.reshape(-1, channels), self.wk.weight.astype(kind)).reshape(-1, self.heads, channels)
         values = self.wv(self.fused(q, own, y)[0]) if self.fused is not None and kind == ms.float32 else self.seen_values(q, own, y)
         return self.proj_drop(self.proj((values * mask).sum(1, keepdims=True)))
 
