@@ -162,7 +162,7 @@ PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "commands": d
          **{name: functools.partial(kept, name) for name in ("goldens", "census", "profile")},
          **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
          **{f"compare_{name}": functools.partial(comparison, f"compare_{name}") for name in ("native", "avx2", "data")},
-         **{f"variants_{name}": functools.partial(comparison, f"variants/compare_{name}") for name in ("native", "avx2")},
+         "variants": functools.partial(comparison, "variants/compare_native"),
          **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}}
 
 
