@@ -122,15 +122,10 @@ def quickstart() -> str:
         f"{row['seconds']:.0f} s in all.")
 
 
-def kept(name: str) -> str:
-    """A file of results, as it is."""
-    return (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8").strip()
-
-
-def comparison(name: str) -> str:
-    """A table of benchmarks/compare.py that was kept."""
+def kept(name: str, command: str) -> str:
+    """A file of results as it is, or that `command` makes it."""
     path = ROOT / "results" / f"{name}.md"
-    return path.read_text(encoding="utf-8").rstrip() if path.exists() else f"Not measured yet (`make compare` writes {path.relative_to(ROOT)})."
+    return path.read_text(encoding="utf-8").strip() if path.exists() else f"Not measured yet (`{command}` writes {path.relative_to(ROOT)})."
 
 
 def benchmark(mode: str) -> str:
@@ -159,10 +154,11 @@ AUTHORS_TOP1 = {"xcit_medium_24_p16_224_distill": 84.3, "xcit_medium_24_p16_384_
 FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
 PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "commands": docs_commands.listing,
          "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
-         **{name: functools.partial(kept, name) for name in ("goldens", "census", "profile")},
+         "goldens": functools.partial(kept, "goldens", "make goldens"), "profile": functools.partial(kept, "profile", "make profile"),
+         "census": functools.partial(kept, "census", "python -m mindvit.tools.census"),
          **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
-         **{f"compare_{name}": functools.partial(comparison, f"compare_{name}") for name in ("native", "avx2", "data")},
-         "variants": functools.partial(comparison, "variants/compare_native"),
+         **{f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare") for name in ("native", "avx2", "data")},
+         "variants": functools.partial(kept, "variants/compare_native", "make compare"),
          **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}}
 
 

@@ -1,4 +1,4 @@
-// Kernels for CPUs where the framework's stay far from what memory allows: GELU, softmax, LayerNorm, depth-wise 3x3, batch statistics, im2col.
+// Kernels for CPUs where the framework's stay far from what the machine allows; each has its section below.
 //
 // MindSpore calls them by name (ops.Custom, func_type="aot"): params holds the inputs, then the outputs; all are float32 and contiguous.
 // A matrix is rows x channels, channels innermost; pictures are B x H x W x C. Loops over channels are what the compiler vectorises.
