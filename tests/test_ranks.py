@@ -116,6 +116,15 @@ def test_a_rank_that_dies_ends_the_others(folder: Path, tmp_path: Path) -> None:
     assert process.returncode != 0 and "exited with exception" in text and str(logs) in text and "RANK_ID=1" in text
 
 
+def written(out: Path) -> dict[Path, int]:
+    """The run's checkpoints and when each was written; one that is replaced at this moment is left out."""
+    found = {}
+    for path in out.glob("nano-*.ckpt"):
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.stat().st_mtime_ns
+    return found
+
+
 def killed_and_restarted(folder: Path, out: Path, count: int, logs: Path, ranks: int, chance: random.Random) -> int:
     """Start a run over and over, killing all its processes `count` times at a random moment of its steps; how many starts went on from a checkpoint."""
     resumed = 0
@@ -125,11 +134,11 @@ def killed_and_restarted(folder: Path, out: Path, count: int, logs: Path, ranks:
         if number == count:
             text = finish(process)
         else:
-            before = {path: path.stat().st_mtime_ns for path in out.glob("nano-*.ckpt")}
-            end = time.monotonic() + 200
-            while {path: path.stat().st_mtime_ns for path in out.glob("nano-*.ckpt")} == before and process.poll() is None and time.monotonic() < end:
+            before, end = written(out), time.monotonic() + 200
+            while written(out) == before and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.02)
-            time.sleep(chance.uniform(0, 0.25))
+            time.sleep(chance.uniform(0, 0.1))  # all 72 steps take 2 s on a fast machine: every one of the kills must meet a run that is not at its end
+            assert process.poll() is None, f"the run ended before kill {number + 1}: {process.communicate()[0][-1000:]}"
             os.killpg(process.pid, signal.SIGKILL)
             text = process.communicate()[0]
             for left in processes(str(out)):  # msrun's workers have sessions of their own
