@@ -209,18 +209,33 @@ void AddRows(int64_t first, int64_t last, int64_t block, int64_t columns, float 
   }
 }
 
-// Sums over rows of `width` values, gathered by threads each for itself, then added up in the threads' order
+// Sums that threads gather each in a line of its own
+struct Lines {
+  int parts;
+  int64_t columns;
+  std::vector<float> values;
+  Lines(int parts_, int64_t columns_) : parts(parts_), columns(columns_), values(parts * columns, 0.0f) {}
+
+  float *of(int part) { return values.data() + part * columns; }
+
+  // added up in the threads' order
+  std::vector<float> Sums() const {
+    std::vector<float> sums(columns);
+    for (int64_t c = 0; c < columns; ++c) {
+      double sum = 0;
+      for (int part = 0; part < parts; ++part) sum += values[part * columns + c];
+      sums[c] = static_cast<float>(sum);
+    }
+    return sums;
+  }
+};
+
+// Sums over rows of `width` values
 template <typename Add>
 std::vector<float> SumRows(int64_t rows, int64_t width, int64_t block, int64_t columns, const Add &add) {
-  const int parts = PartsFor(rows * width, rows);
-  std::vector<float> lines(parts * columns, 0.0f), sums(columns);
-  Rows(rows, width, [&](int64_t first, int64_t last, int part) { AddRows(first, last, block, columns, lines.data() + part * columns, add); });
-  for (int64_t c = 0; c < columns; ++c) {
-    double sum = 0;
-    for (int part = 0; part < parts; ++part) sum += lines[part * columns + c];
-    sums[c] = static_cast<float>(sum);
-  }
-  return sums;
+  Lines lines(PartsFor(rows * width, rows), columns);
+  Rows(rows, width, [&](int64_t first, int64_t last, int part) { AddRows(first, last, block, columns, lines.of(part), add); });
+  return lines.Sums();
 }
 
 // softmax of a row, in place
@@ -297,12 +312,12 @@ struct Quick {
 
 constexpr int64_t kTile = 768;  // rows, about, that are multiplied at once: what they become is still near when the next operation takes it
 
-// body(first row, number of rows) for tiles of rows, shared out among threads
+// body(first row, number of rows, part) for tiles of rows, shared out among threads
 template <typename Body>
 void Tiles(int64_t rows, int64_t width, const Body &body) {
-  Rows(rows, width, [&](int64_t first, int64_t last, int) {
+  Rows(rows, width, [&](int64_t first, int64_t last, int part) {
     const int64_t tiles = std::max<int64_t>(1, (last - first + kTile / 2) / kTile), all = last - first;  // of one size: a small rest would be slow
-    for (int64_t i = 0; i < tiles; ++i) body(first + all * i / tiles, all * (i + 1) / tiles - all * i / tiles);
+    for (int64_t i = 0; i < tiles; ++i) body(first + all * i / tiles, all * (i + 1) / tiles - all * i / tiles, part);
   });
 }
 
@@ -316,7 +331,7 @@ Sizes SizesOf(const int64_t *x, int ndim, const int64_t *weight) { return {Count
 template <typename Function>
 int Linear(const float *x, const float *weight, const float *bias, float *h, float *y, const Sizes &size, Function) {
   const int64_t in = size.inputs, out = size.outputs;
-  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows) {
+  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
     gemm()('N', 'T', rows, out, in, 1.0f, x + first * in, in, weight, in, 0.0f, h + first * out, out);
     for (int64_t r = first; r < first + rows; ++r)
 #pragma omp simd
@@ -329,12 +344,24 @@ int Linear(const float *x, const float *weight, const float *bias, float *h, flo
 template <typename Activation>
 int ActivatedGrad(const float *h, const float *bias, const float *weight, const float *dy, float *dh, float *dx, const Sizes &size) {
   const int64_t in = size.inputs, out = size.outputs;
-  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows) {
+  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
     for (int64_t r = first; r < first + rows; ++r)
       for (int64_t c = 0; c < out; ++c) dh[r * out + c] = dy[r * out + c] * Activation::Slope(h[r * out + c] + bias[c]);
     gemm()('N', 'N', rows, in, out, 1.0f, dh + first * out, out, weight, in, 0.0f, dx + first * in, in);
   });
   return 0;
+}
+
+// dweight = dy^T x, dbias = the sum of dy over rows; threads share out the outputs
+void WeightGrad(const float *x, const float *dy, const Sizes &size, float *dweight, float *dbias) {
+  const int64_t in = size.inputs, out = size.outputs;
+  Rows(out, in * size.rows, [=](int64_t first, int64_t last, int) {
+    gemm()('T', 'N', last - first, in, size.rows, 1.0f, dy + first, out, x, in, 0.0f, dweight + first * in, in);
+    std::fill(dbias + first, dbias + last, 0.0f);
+    AddRows(0, size.rows, kBlock, last - first, dbias + first, [=](int64_t r, float *sum) {
+      for (int64_t c = 0; c < last - first; ++c) sum[c] += dy[r * out + first + c];
+    });
+  });
 }
 
 }  // namespace
@@ -367,19 +394,9 @@ KERNEL(LinearInputGrad) {
   return 0;
 }
 
-// x, dy -> dweight, dbias; threads share out the outputs
+// x, dy -> dweight, dbias
 KERNEL(LinearWeightGrad) {
-  const Sizes size = SizesOf(shapes[0], ndims[0], shapes[2]);
-  const int64_t in = size.inputs, out = size.outputs;
-  const float *x = IN(0), *dy = IN(1);
-  float *dweight = OUT(2), *dbias = OUT(3);
-  Rows(out, in * size.rows, [=](int64_t first, int64_t last, int) {
-    gemm()('T', 'N', last - first, in, size.rows, 1.0f, dy + first, out, x, in, 0.0f, dweight + first * in, in);
-    std::fill(dbias + first, dbias + last, 0.0f);
-    AddRows(0, size.rows, kBlock, last - first, dbias + first, [=](int64_t r, float *sum) {
-      for (int64_t c = 0; c < last - first; ++c) sum[c] += dy[r * out + first + c];
-    });
-  });
+  WeightGrad(IN(0), IN(1), SizesOf(shapes[0], ndims[0], shapes[2]), OUT(2), OUT(3));
   return 0;
 }
 
@@ -571,27 +588,60 @@ KERNEL(SoftmaxGrad) {
 
 // ---- LayerNorm over the last axis: x (..., C), weight (C,), bias (C,), eps (1,) -> y, mean (M,), 1 / deviation (M,) ----
 
-KERNEL(LayerNormForward) {
-  const float *x = IN(0), *weight = IN(1), *bias = IN(2);
-  const float eps = IN(3)[0];
-  float *y = OUT(4), *means = OUT(5), *inverses = OUT(6);
-  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
-  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r) {
-      const float *in = x + r * channels;
-      float *out = y + r * channels;
-      float sum = 0, squares = 0;
+namespace {
+
+struct Norm {
+  const float *weight, *bias;
+  float eps;
+  int64_t channels;
+};
+
+void NormRow(const float *x, const Norm &norm, float *y, float *to_mean, float *to_inverse) {
+  const float *weight = norm.weight, *bias = norm.bias;
+  const int64_t channels = norm.channels;
+  float sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t c = 0; c < channels; ++c) sum += in[c];
-      const float mean = sum / channels;
+  for (int64_t c = 0; c < channels; ++c) sum += x[c];
+  const float mean = sum / channels;
 #pragma omp simd reduction(+ : squares)
-      for (int64_t c = 0; c < channels; ++c) squares += (in[c] - mean) * (in[c] - mean);
-      const float inverse = 1.0f / std::sqrt(squares / channels + eps);
+  for (int64_t c = 0; c < channels; ++c) squares += (x[c] - mean) * (x[c] - mean);
+  const float inverse = 1.0f / std::sqrt(squares / channels + norm.eps);
 #pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) out[c] = (in[c] - mean) * inverse * weight[c] + bias[c];
-      means[r] = mean;
-      inverses[r] = inverse;
-    }
+  for (int64_t c = 0; c < channels; ++c) y[c] = (x[c] - mean) * inverse * weight[c] + bias[c];
+  *to_mean = mean;
+  *to_inverse = inverse;
+}
+
+// dx = more + the gradient of x; adds to those of weight and bias. dx may be dy.
+void NormRowGrad(const float *x, const float *weight, float mean, float inverse, const float *dy, const float *more, float *dx, float *dweight, float *dbias,
+                 int64_t channels) {
+  float sum = 0, dot = 0;
+#pragma omp simd reduction(+ : sum, dot)
+  for (int64_t c = 0; c < channels; ++c) {
+    const float g = dy[c] * weight[c];
+    sum += g;
+    dot += g * (x[c] - mean);
+  }
+  sum /= channels;
+  dot *= inverse / channels;
+#pragma omp simd
+  for (int64_t c = 0; c < channels; ++c) {
+    const float normal = (x[c] - mean) * inverse, d = dy[c];
+    dweight[c] += d * normal;
+    dbias[c] += d;
+    dx[c] = (d * weight[c] - sum - normal * dot) * inverse + more[c];
+  }
+}
+
+}  // namespace
+
+KERNEL(LayerNormForward) {
+  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+  const Norm norm{IN(1), IN(2), IN(3)[0], channels};
+  const float *x = IN(0);
+  float *y = OUT(4), *means = OUT(5), *inverses = OUT(6);
+  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) NormRow(x + r * channels, norm, y + r * channels, means + r, inverses + r);
   });
   return 0;
 }
@@ -601,26 +651,8 @@ KERNEL(LayerNormGrad) {
   const float *x = IN(0), *weight = IN(1), *means = IN(2), *inverses = IN(3), *dy = IN(4), *more = IN(5);
   float *dx = OUT(6);
   const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
-  const auto sums = SumRows(rows, channels * 2, kBlock, 2 * channels, [=](int64_t r, float *dweight) {
-    const float *in = x + r * channels, *d = dy + r * channels;
-    const float mean = means[r], inverse = inverses[r];
-    float *dbias = dweight + channels;
-    float sum = 0, dot = 0;
-#pragma omp simd reduction(+ : sum, dot)
-    for (int64_t c = 0; c < channels; ++c) {
-      const float g = d[c] * weight[c];
-      sum += g;
-      dot += g * (in[c] - mean) * inverse;
-    }
-    sum /= channels;
-    dot /= channels;
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) {
-      const float normal = (in[c] - mean) * inverse;
-      dx[r * channels + c] = (d[c] * weight[c] - sum - normal * dot) * inverse + more[r * channels + c];
-      dweight[c] += d[c] * normal;
-      dbias[c] += d[c];
-    }
+  const auto sums = SumRows(rows, channels * 2, kBlock, 2 * channels, [=](int64_t r, float *sum) {
+    NormRowGrad(x + r * channels, weight, means[r], inverses[r], dy + r * channels, more + r * channels, dx + r * channels, sum, sum + channels, channels);
   });
   std::copy(sums.begin(), sums.begin() + channels, OUT(7));
   std::copy(sums.begin() + channels, sums.end(), OUT(8));
