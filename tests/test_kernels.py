@@ -12,14 +12,14 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from mindvit import device, kernels
-from mindvit.layers.attention import HeadAttention, SelfAttention
-from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax, weight_of
+from mindvit.layers.attention import Block, HeadAttention, SelfAttention
+from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax, number_drop_paths, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.crossformer import GroupAttention
 from mindvit.models.crossvit import CrossAttention
 from mindvit.models.cvt import Attention, QuickGELU
-from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention
+from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention, CrossCovarianceBlock
 from mindvit.optimiser import SquareSum
 
 BATCH = 6
@@ -99,6 +99,18 @@ class Branch(nn.Cell):
         return self.residual(x, x * self.slope, BATCH, self.chances, self.gamma)
 
 
+class Whole(nn.Cell):
+    """A block, whose branches are kernels from end to end, with stochastic depth."""
+
+    def __init__(self, block: nn.Cell, *more: Any):
+        super().__init__()
+        self.block, self.more = block, more
+        self.chances = Tensor(np.array([[0.1, 0.9, 0.2, 0.8, 0.7, 0.6]] * number_drop_paths(block), np.float32))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.block(x, BATCH, *self.more, self.chances)
+
+
 CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "gelu": (GELU, (3, 5, 7)),
     "linear": (lambda: Linear(23, 9), (4, 17, 23)),
@@ -124,6 +136,9 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "group attention": (lambda: With(GroupAttention(32, 2, (3, 2, True, "head"), 0.0, 0.0), BATCH, (7, 5)), (BATCH * 35, 32)),
     "convolutional attention": (lambda: With(Attention(16, 2, True, 0.0, 0.0), BATCH, (5, 4)), (BATCH * 21, 16)),
     "cross-covariance attention": (lambda: With(CrossCovarianceAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
+    "block": (lambda: Whole(Block(24, SelfAttention(24, 3, 0.0, 0.0), 3, 1e-6, 0.0, 0.4)), (BATCH * 11, 24)),
+    "long block that keeps all": (lambda: With(Block(16, SelfAttention(16, 2, 0.0, 0.0), 4, 1e-5, 0.0, 0.0, QuickGELU()), BATCH), (BATCH * 300, 16)),
+    "cross-covariance block": (lambda: Whole(CrossCovarianceBlock(24, 3, 4, 0.5, 0.0, 0.0, 0.4), 4, 3), (BATCH * 12, 24)),
     "patches": (lambda: OnMaps(Conv2d(3, 10, 4, 4, 0)), (BATCH, 3, 13, 12)),
     "convolution": (lambda: OnMaps(Conv2d(3, 10, 3, 2, 1)), (BATCH, 3, 13, 12)),
     "overlapping convolution": (lambda: OnMaps(Conv2d(4, 10, 7, 4, 2, bias=False)), (BATCH, 4, 18, 15)),
@@ -157,19 +172,25 @@ def outcome(make: Callable[[], nn.Cell], shape: tuple[int, ...], own: bool, trai
             **{item.name: item.asnumpy() for item in cell.get_parameters() if not item.requires_grad}}
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_kernels_do_what_the_operators_do(name: str) -> None:
-    assert device.has_product_kernels(), "this machine lacks a C++ compiler: CI must have one"
-    ours, theirs = (outcome(*CELLS[name], own, training=True) for own in (True, False))
+def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
     assert list(ours) == list(theirs)
     largest = max(np.abs(value).max() for value in theirs.values())  # some gradients are zero but for rounding
     for key, expected in theirs.items():
         assert np.isfinite(expected).all() and np.abs(ours[key] - expected).max() < 5e-6 * (np.abs(expected).max() + largest), key
 
 
-def test_evaluation_takes_the_running_statistics() -> None:
-    ours, theirs = (outcome(*CELLS["batch norm"], own, training=False) for own in (True, False))
-    assert all(np.abs(ours[key] - theirs[key]).max() < 1e-5 * max(1.0, np.abs(theirs[key]).max()) for key in theirs)
+@pytest.mark.parametrize("name", CELLS)
+def test_kernels_do_what_the_operators_do(name: str) -> None:
+    assert device.has_product_kernels(), "this machine lacks a C++ compiler: CI must have one"
+    ours, theirs = (outcome(*CELLS[name], own, training=True) for own in (True, False))
+    same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["batch norm", "block", "long block that keeps all", "cross-covariance block"])
+def test_evaluation_does_what_the_operators_do(name: str) -> None:
+    """Running statistics, and no memory for a gradient; one can be had all the same."""
+    ours, theirs = (outcome(*CELLS[name], own, training=False) for own in (True, False))
+    same(ours, theirs)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 40, 31, 4)])

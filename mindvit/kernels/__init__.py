@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
@@ -364,6 +365,95 @@ class Residual(nn.Cell):
         return gradient, self.backward(gamma, keep, gradient), self.gamma_gradient(y, gamma, keep, gradient), ops.zeros_like(keep)
 
 
+class MlpBranch(nn.Cell):
+    """Residual of an MLP of LayerNorm, from end to end: x + keep gamma (activation(norm(x) W1^T + b1) W2^T + b2).
+
+    x: (..., C); keep and gamma: see Residual; weight, bias, eps: the norm's; weight1: (hidden, C), weight2: (C, hidden). Outputs: the result and,
+    while training, four for the gradient.
+    """
+
+    def __init__(self, activation: str) -> None:
+        super().__init__()
+        self.forward = kernel(f"Mlp{activation}", _mlp_branch, 5)
+        self.predict = kernel(f"Mlp{activation}Predict", _like_first)
+        self.backward = kernel(f"Mlp{activation}Grad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[13], shapes[13]), 11)
+
+    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+                  bias2: Tensor) -> tuple[Tensor, ...]:
+        if self.training:
+            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
+        return (self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2),)
+
+    def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+              bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of all but keep and eps."""
+        inputs = (x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
+        kept = out[1:] if self.training else self.forward(*inputs)[1:]
+        found = self.backward(*inputs, *kept, gradients[0])
+        return (found[0], ops.zeros_like(keep), *found[1:4], ops.zeros_like(eps), *found[4:8])
+
+
+class AttentionBranch(nn.Cell):
+    """Residual of the self-attention (Attention) of LayerNorm, from end to end. x: (B, N, C); weight1: (3C, C), weight2: (C, C); the rest as MlpBranch.
+
+    Outputs: the result and, while training, six for the gradient.
+    """
+
+    def __init__(self, heads: int, scale: float) -> None:
+        super().__init__()
+        self.numbers = Tensor([scale, heads], ms.float32)
+
+        def weights(x: Any) -> Any:
+            return [x[0], heads, x[1], x[1]]
+
+        self.forward = kernel("AttentionBranch", lambda x, *_: (*_attention_branch(x), weights(x)), 7, heads)
+        self.predict = kernel("AttentionBranchPredict", lambda x, *_: (x, _triple(x), x), 3)
+        self.backward = kernel("AttentionBranchGrad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[0], _triple(shapes[0])), 11)
+
+    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+                  bias2: Tensor) -> tuple[Tensor, ...]:
+        if self.training:
+            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
+        return self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
+
+    def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+              bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of all but keep and eps."""
+        inputs = (x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
+        kept = out[1:] if self.training else self.forward(*inputs)[1:]
+        found = self.backward(*inputs, *kept, gradients[0])
+        return (found[0], ops.zeros_like(keep), *found[1:4], ops.zeros_like(eps), *found[4:8])
+
+
+class CrossCovarianceBranch(nn.Cell):
+    """AttentionBranch with CrossCovariance's attention and its temperature (heads, 1, 1). Outputs: the result and, while training, eight for the gradient."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = Tensor([eps], ms.float32)
+
+        def squares(x: Any, temperature: Any) -> Any:
+            return _cross_covariance(_triple(x), temperature)[1:]
+
+        self.forward = kernel("CovarianceBranch", lambda *shapes: (*_attention_branch(shapes[0]), *squares(shapes[0], shapes[10])), 9)
+        self.predict = kernel("CovarianceBranchPredict", lambda *shapes: (shapes[0], _triple(shapes[0]), shapes[0], *squares(shapes[0], shapes[10])), 6)
+        self.backward = kernel("CovarianceBranchGrad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[0], _triple(shapes[0]), shapes[10]), 12)
+
+    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+                  bias2: Tensor, temperature: Tensor) -> tuple[Tensor, ...]:
+        if self.training:
+            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
+        return self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
+
+    def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+              bias2: Tensor, temperature: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of all but keep and eps."""
+        inputs = (x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
+        kept = out[1:] if self.training else self.forward(*inputs)[1:]
+        found = self.backward(*inputs, *kept, gradients[0])
+        return (found[0], ops.zeros_like(keep), *found[1:4], ops.zeros_like(eps), *found[4:8], found[11])
+
+
 class Pixels(nn.Cell):
     """x factor + offset, float32. x: uint8 (..., C), factor and offset: (C,)."""
 
@@ -445,7 +535,21 @@ def _first_and_twice_second(first: Any, second: Any, *_: Any) -> Any:
 
 
 def _first_and_rows(first: Any, *_: Any) -> Any:
-    rows = 1
-    for size in first[:-1]:
-        rows *= size
-    return first, [rows], [rows]
+    rows = [math.prod(first[:-1])]
+    return first, rows, rows
+
+
+def _triple(x: Any) -> Any:
+    return [*x[:-1], 3 * x[-1]]
+
+
+def _mlp_branch(x: Any, *more: Any) -> Any:
+    return x, *_first_and_rows(x), [*x[:-1], more[5][0]]
+
+
+def _attention_branch(x: Any) -> Any:
+    return x, *_first_and_rows(x), _triple(x), x
+
+
+def _ends(x: Any, keep: Any, gamma: Any, weight: Any, bias: Any, eps: Any, *products: Any) -> Any:
+    return x, gamma, weight, bias, *products[:4]

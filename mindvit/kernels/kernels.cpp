@@ -238,6 +238,13 @@ std::vector<float> SumRows(int64_t rows, int64_t width, int64_t block, int64_t c
   return lines.Sums();
 }
 
+// `values` numbers of the calling thread's own; the next call for the place takes them back
+float *Scratch(int place, int64_t values) {
+  thread_local std::vector<float> memory[2];
+  if (static_cast<int64_t>(memory[place].size()) < values) memory[place].resize(values);
+  return memory[place].data();
+}
+
 // softmax of a row, in place
 inline void SoftmaxRow(float *row, int64_t width) {
   float most = row[0];
@@ -676,14 +683,15 @@ struct Grad {
   float *at(int64_t batch, int64_t head, int64_t depth) const { return data + batch * tokens * stride + head * depth; }
 };
 
-// weights = softmax(scale q k^T + bias), y = weights v; bias (groups, heads, M, N) or null: sample b of the batch has group b % groups
+// weights = softmax(scale q k^T + bias), y = weights v; bias (groups, heads, M, N) or null: sample b of the batch has group b % groups;
+// weights null: nobody asks for them
 void Attend(const Side &q, const Side &k, const Side &v, const float *bias, int64_t groups, float scale, int64_t batch, int64_t heads, int64_t depth,
             float *weights, const Grad &y) {
   const int64_t m = q.tokens, n = k.tokens;
   Rows(batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t b = i / heads, h = i % heads;
-      float *p = weights + i * m * n;
+      float *p = weights == nullptr ? Scratch(0, m * n) : weights + i * m * n;
       const float *add = bias == nullptr ? nullptr : bias + ((b % groups) * heads + h) * m * n;
       gemm()('N', 'T', m, n, depth, scale, q.at(b, h, depth), q.stride, k.at(b, h, depth), k.stride, 0.0f, p, n);
       for (int64_t r = 0; r < m; ++r) {
@@ -867,83 +875,335 @@ void Inverses(const float *x, int64_t tokens, int64_t stride, int64_t depth, flo
   for (int64_t c = 0; c < depth; ++c) out[c] = 1.0f / std::max(std::sqrt(squares[c]), eps);
 }
 
+// Cross-covariance attention's sizes, and what its gradient needs beside qkv: weights and products q^T k (B, heads, d, d), 1 / lengths (B, heads, 2, d)
+struct Covariance {
+  int64_t batch, tokens, channels, heads;
+  const float *temperature;  // (heads,)
+  float eps;
+  float *weights, *products, *lengths;
+
+  // qkv (B, N, 3C) -> y (B, N, C)
+  void Forward(const float *qkv, float *y) const {
+    const int64_t d = channels / heads, width = 3 * channels;
+    Rows(batch * heads, tokens * d * 4, [=](int64_t first, int64_t last, int) {
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t b = i / heads, h = i % heads;
+        const float *q = qkv + b * tokens * width + h * d, *k = q + channels, *v = k + channels;
+        float *p = weights + i * d * d, *g = products + i * d * d, *inverse = lengths + i * 2 * d;
+        Inverses(q, tokens, width, d, eps, inverse);
+        Inverses(k, tokens, width, d, eps, inverse + d);
+        gemm()('T', 'N', d, d, tokens, 1.0f, q, width, k, width, 0.0f, g, d);
+        for (int64_t r = 0; r < d; ++r) {
+          for (int64_t c = 0; c < d; ++c) p[r * d + c] = temperature[h] * inverse[r] * inverse[d + c] * g[r * d + c];
+          SoftmaxRow(p + r * d, d);
+        }
+        gemm()('N', 'T', tokens, d, d, 1.0f, v, width, p, d, 0.0f, y + b * tokens * channels + h * d, channels);
+      }
+    });
+  }
+
+  // qkv, dy -> dqkv, dtemperature (heads,)
+  void Backward(const float *qkv, const float *dy, float *dqkv, float *dtemperature) const {
+    const int64_t d = channels / heads, width = 3 * channels;
+    const float most = 1.0f / eps;
+    std::vector<double> shares(batch * heads);
+    double *share = shares.data();
+    Rows(batch * heads, tokens * d * 8, [=](int64_t first, int64_t last, int) {
+      std::vector<float> scratch(d * d), slopes(2 * d);
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t b = i / heads, h = i % heads;
+        const float *q = qkv + b * tokens * width + h * d, *k = q + channels, *v = k + channels;
+        float *dq = dqkv + b * tokens * width + h * d, *dk = dq + channels, *dv = dk + channels;
+        const float *p = weights + i * d * d, *g = products + i * d * d, *inverse = lengths + i * 2 * d, *out = dy + b * tokens * channels + h * d;
+        float *s = scratch.data();
+        gemm()('N', 'N', tokens, d, d, 1.0f, out, channels, p, d, 0.0f, dv, width);
+        gemm()('T', 'N', d, d, tokens, 1.0f, out, channels, v, width, 0.0f, s, d);
+        std::fill(slopes.begin(), slopes.end(), 0.0f);
+        double total = 0;
+        for (int64_t r = 0; r < d; ++r) {
+          SoftmaxRowGrad(p + r * d, s + r * d, s + r * d, d);
+          for (int64_t c = 0; c < d; ++c) {
+            const float score = inverse[r] * inverse[d + c] * g[r * d + c] * s[r * d + c];  // d loss / d temperature, this part
+            total += score;
+            slopes[r] += score;
+            slopes[d + c] += score;
+            s[r * d + c] *= temperature[h] * inverse[r] * inverse[d + c];
+          }
+        }
+        share[i] = total;
+        gemm()('N', 'T', tokens, d, d, 1.0f, k, width, s, d, 0.0f, dq, width);
+        gemm()('N', 'N', tokens, d, d, 1.0f, q, width, s, d, 0.0f, dk, width);
+        // a length's own gradient: d(1/l)/dx = -x / l^3, where the length is not cut off
+        for (int64_t c = 0; c < d; ++c) {
+          slopes[c] *= inverse[c] < most ? -temperature[h] * inverse[c] * inverse[c] : 0.0f;
+          slopes[d + c] *= inverse[d + c] < most ? -temperature[h] * inverse[d + c] * inverse[d + c] : 0.0f;
+        }
+        for (int64_t t = 0; t < tokens; ++t)
+          for (int64_t c = 0; c < d; ++c) {
+            dq[t * width + c] += q[t * width + c] * slopes[c];
+            dk[t * width + c] += k[t * width + c] * slopes[d + c];
+          }
+      }
+    });
+    for (int64_t h = 0; h < heads; ++h) {
+      double sum = 0;
+      for (int64_t b = 0; b < batch; ++b) sum += share[b * heads + h];
+      dtemperature[h] = static_cast<float>(sum);
+    }
+  }
+};
+
 }  // namespace
 
-// qkv (B, N, 3C), temperature (heads, 1, 1), eps (1,) -> y (B, N, C), weights (B, heads, d, d), products q^T k (B, heads, d, d), 1 / lengths (B, heads, 2, d)
+// qkv (B, N, 3C), temperature (heads, 1, 1), eps (1,) -> y (B, N, C), weights, products, 1 / lengths
 KERNEL(CrossCovariance) {
-  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[1][0], d = channels / heads;
-  const float *qkv = IN(0), *temperature = IN(1);
-  const float eps = IN(2)[0];
-  float *y = OUT(3), *weights = OUT(4), *products = OUT(5), *lengths = OUT(6);
-  Rows(batch * heads, tokens * d * 4, [=](int64_t first, int64_t last, int) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t b = i / heads, h = i % heads;
-      const float *q = qkv + b * tokens * width + h * d, *k = q + channels, *v = k + channels;
-      float *p = weights + i * d * d, *g = products + i * d * d, *inverse = lengths + i * 2 * d;
-      Inverses(q, tokens, width, d, eps, inverse);
-      Inverses(k, tokens, width, d, eps, inverse + d);
-      gemm()('T', 'N', d, d, tokens, 1.0f, q, width, k, width, 0.0f, g, d);
-      for (int64_t r = 0; r < d; ++r) {
-        for (int64_t c = 0; c < d; ++c) p[r * d + c] = temperature[h] * inverse[r] * inverse[d + c] * g[r * d + c];
-        SoftmaxRow(p + r * d, d);
-      }
-      gemm()('N', 'T', tokens, d, d, 1.0f, v, width, p, d, 0.0f, y + b * tokens * channels + h * d, channels);
-    }
-  });
+  Covariance{shapes[0][0], shapes[0][1], shapes[0][2] / 3, shapes[1][0], IN(1), IN(2)[0], OUT(4), OUT(5), OUT(6)}.Forward(IN(0), OUT(3));
   return 0;
 }
 
 // qkv, temperature, eps, weights, products, 1 / lengths, dy -> dqkv, dtemperature (heads, 1, 1)
 KERNEL(CrossCovarianceGrad) {
-  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[1][0], d = channels / heads;
-  const float *qkv = IN(0), *temperature = IN(1), *weights = IN(3), *products = IN(4), *lengths = IN(5), *dy = IN(6);
-  const float most = 1.0f / IN(2)[0];
-  float *dqkv = OUT(7), *dtemperature = OUT(8);
-  std::vector<double> shares(batch * heads);
-  double *share = shares.data();
-  Rows(batch * heads, tokens * d * 8, [=](int64_t first, int64_t last, int) {
-    std::vector<float> scratch(d * d), slopes(2 * d);
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t b = i / heads, h = i % heads;
-      const float *q = qkv + b * tokens * width + h * d, *k = q + channels, *v = k + channels;
-      float *dq = dqkv + b * tokens * width + h * d, *dk = dq + channels, *dv = dk + channels;
-      const float *p = weights + i * d * d, *g = products + i * d * d, *inverse = lengths + i * 2 * d, *out = dy + b * tokens * channels + h * d;
-      float *s = scratch.data();
-      gemm()('N', 'N', tokens, d, d, 1.0f, out, channels, p, d, 0.0f, dv, width);
-      gemm()('T', 'N', d, d, tokens, 1.0f, out, channels, v, width, 0.0f, s, d);
-      std::fill(slopes.begin(), slopes.end(), 0.0f);
-      double total = 0;
-      for (int64_t r = 0; r < d; ++r) {
-        SoftmaxRowGrad(p + r * d, s + r * d, s + r * d, d);
-        for (int64_t c = 0; c < d; ++c) {
-          const float score = inverse[r] * inverse[d + c] * g[r * d + c] * s[r * d + c];  // d loss / d temperature, this part
-          total += score;
-          slopes[r] += score;
-          slopes[d + c] += score;
-          s[r * d + c] *= temperature[h] * inverse[r] * inverse[d + c];
-        }
-      }
-      share[i] = total;
-      gemm()('N', 'T', tokens, d, d, 1.0f, k, width, s, d, 0.0f, dq, width);
-      gemm()('N', 'N', tokens, d, d, 1.0f, q, width, s, d, 0.0f, dk, width);
-      // a length's own gradient: d(1/l)/dx = -x / l^3, where the length is not cut off
-      for (int64_t c = 0; c < d; ++c) {
-        slopes[c] *= inverse[c] < most ? -temperature[h] * inverse[c] * inverse[c] : 0.0f;
-        slopes[d + c] *= inverse[d + c] < most ? -temperature[h] * inverse[d + c] * inverse[d + c] : 0.0f;
-      }
-      for (int64_t t = 0; t < tokens; ++t)
-        for (int64_t c = 0; c < d; ++c) {
-          dq[t * width + c] += q[t * width + c] * slopes[c];
-          dk[t * width + c] += k[t * width + c] * slopes[d + c];
-        }
-    }
-  });
-  for (int64_t h = 0; h < heads; ++h) {
-    double sum = 0;
-    for (int64_t b = 0; b < batch; ++b) sum += share[b * heads + h];
-    dtemperature[h] = static_cast<float>(sum);
-  }
+  Covariance{shapes[0][0], shapes[0][1], shapes[0][2] / 3, shapes[1][0], IN(1), IN(2)[0], OUT(3), OUT(4), OUT(5)}.Backward(IN(0), IN(6), OUT(7), OUT(8));
   return 0;
+}
+
+// ---- residual branches from end to end: x + keep gamma f(norm(x)), where f is an MLP or self-attention ----
+//
+// Their first inputs: x (..., C), keep (B,), gamma (C,) or (1,), the norm's weight, bias and eps, and f's first and last product: weight (inner, C),
+// bias (inner,), weight (C, hidden), bias (C,). The first outputs of their gradients: those of x, gamma, the norm's weight and bias, and of these four.
+
+namespace {
+
+constexpr int kEnds = 10, kEndGrads = 8;
+
+// What branches begin and end with.
+struct Ends {
+  const float *x, *keep;
+  Branch branch;
+  Norm norm;
+  const float *weight1, *bias1, *weight2, *bias2;
+  int64_t rows, channels, inner, hidden;
+
+  Ends(void **params, const int *ndims, int64_t **shapes)
+      : x(IN(0)), keep(IN(1)), branch(shapes[0], ndims[0], IN(2), shapes[2][0], shapes[1][0]), norm{IN(3), IN(4), IN(5)[0], branch.channels},
+        weight1(IN(6)), bias1(IN(7)), weight2(IN(8)), bias2(IN(9)), rows(branch.rows), channels(branch.channels), inner(shapes[6][0]), hidden(shapes[8][1]) {}
+
+  // `count` rows from `first`: y = norm(x), h = y W1^T; y and h begin with these rows, means and inverses (null: not wanted) with all rows
+  void Begin(int64_t first, int64_t count, float *y, float *means, float *inverses, float *h) const {
+    float mean, inverse;
+    for (int64_t r = 0; r < count; ++r)
+      NormRow(x + (first + r) * channels, norm, y + r * channels, means ? means + first + r : &mean, inverses ? inverses + first + r : &inverse);
+    gemm()('N', 'T', count, inner, channels, 1.0f, y, channels, weight1, channels, 0.0f, h, inner);
+  }
+
+  // out = x + keep gamma (a W2^T + b2); a begins with these rows
+  void End(int64_t first, int64_t count, const float *a, float *out) const {
+    gemm()('N', 'T', count, channels, hidden, 1.0f, a, hidden, weight2, hidden, 0.0f, out + first * channels, channels);
+    const float *gamma = branch.gamma.data(), *bias = bias2;
+    for (int64_t r = first; r < first + count; ++r) {
+      const float factor = keep[r / branch.rows_of_sample], *from = x + r * channels;
+      float *to = out + r * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + factor * gamma[c] * (to[c] + bias[c]);
+    }
+  }
+
+  // d = keep dout, da = gamma d W2
+  void EndGrad(int64_t first, int64_t count, const float *dout, float *d, float *da) const {
+    float *scaled = Scratch(0, count * channels);
+    const float *gamma = branch.gamma.data();
+    for (int64_t r = 0; r < count; ++r) {
+      const float factor = keep[(first + r) / branch.rows_of_sample], *from = dout + (first + r) * channels;
+      float *to = d + (first + r) * channels, *with_gamma = scaled + r * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) {
+        to[c] = factor * from[c];
+        with_gamma[c] = gamma[c] * to[c];
+      }
+    }
+    gemm()('N', 'N', count, hidden, channels, 1.0f, scaled, channels, weight2, hidden, 0.0f, da + first * hidden, hidden);
+  }
+
+  // dx = dout + the gradient that comes through the norm; adds to the sums of its weight and bias
+  void BeginGrad(int64_t first, int64_t count, const float *means, const float *inverses, const float *dh, const float *dout, float *dx, float *sums) const {
+    gemm()('N', 'N', count, channels, inner, 1.0f, dh + first * inner, inner, weight1, channels, 0.0f, dx + first * channels, channels);
+    AddRows(first, first + count, kBlock, 2 * channels, sums, [&](int64_t r, float *sum) {
+      float *to = dx + r * channels;
+      NormRowGrad(x + r * channels, norm.weight, means[r], inverses[r], to, dout + r * channels, to, sum, sum + channels, channels);
+    });
+  }
+
+  // grads: the outputs after dx. With G = d^T a, the gradient of W2 is gamma G, and gamma's needs no product of its own: each row of W2 times that of G
+  void WeightGrads(const float *y, const float *dh, const float *a, const float *d, const std::vector<float> &norm_sums, void **grads, int64_t gammas) const {
+    float *to[kEndGrads - 1];
+    for (int i = 0; i < kEndGrads - 1; ++i) to[i] = static_cast<float *>(grads[i]);
+    std::copy(norm_sums.begin(), norm_sums.begin() + channels, to[1]);
+    std::copy(norm_sums.begin() + channels, norm_sums.end(), to[2]);
+    WeightGrad(y, dh, {rows, channels, inner}, to[3], to[4]);
+    WeightGrad(a, d, {rows, hidden, channels}, to[5], to[6]);
+    std::vector<float> dots(channels);
+    Rows(channels, hidden, [&](int64_t first, int64_t last, int) {
+      for (int64_t c = first; c < last; ++c) {
+        float *g = to[5] + c * hidden, dot = 0;
+        const float *weight = weight2 + c * hidden, gamma = branch.gamma[c];
+#pragma omp simd reduction(+ : dot)
+        for (int64_t i = 0; i < hidden; ++i) {
+          dot += weight[i] * g[i];
+          g[i] *= gamma;
+        }
+        dots[c] = dot + bias2[c] * to[6][c];
+        to[6][c] *= gamma;
+      }
+    });
+    std::fill(to[0], to[0] + gammas, 0.0f);
+    for (int64_t c = 0; c < channels; ++c) to[0][c % gammas] += dots[c];
+  }
+};
+
+// y, means, inverses and h are for the gradient, or null
+template <typename Activation>
+int MlpForward(const Ends &ends, float *out, float *y, float *means, float *inverses, float *h) {
+  const int64_t c = ends.channels, hidden = ends.hidden;
+  Tiles(ends.rows, 2 * c * hidden, [&](int64_t first, int64_t count, int) {
+    float *normal = y ? y + first * c : Scratch(0, count * c), *a = Scratch(1, count * hidden), *before = h ? h + first * hidden : a;
+    ends.Begin(first, count, normal, means, inverses, before);
+    for (int64_t r = 0; r < count; ++r)
+#pragma omp simd
+      for (int64_t i = 0; i < hidden; ++i) a[r * hidden + i] = Activation::Value(before[r * hidden + i] + ends.bias1[i]);
+    ends.End(first, count, a, out);
+  });
+  return 0;
+}
+
+// saved: y, means, inverses, h, and dout; grads, after those of the ends: d, dh, a
+template <typename Activation>
+int MlpBackward(const Ends &ends, void **saved, void **grads, int64_t gammas) {
+  const int64_t hidden = ends.hidden;
+  const float *y = static_cast<const float *>(saved[0]), *means = static_cast<const float *>(saved[1]), *inverses = static_cast<const float *>(saved[2]);
+  const float *h = static_cast<const float *>(saved[3]), *dout = static_cast<const float *>(saved[4]), *bias = ends.bias1;
+  float *dx = static_cast<float *>(grads[0]), *d = static_cast<float *>(grads[kEndGrads]), *dh = static_cast<float *>(grads[kEndGrads + 1]);
+  float *a = static_cast<float *>(grads[kEndGrads + 2]);
+  Lines lines(Pool::Get().size(), 2 * ends.channels);
+  Tiles(ends.rows, 2 * ends.channels * hidden, [&](int64_t first, int64_t count, int part) {
+    ends.EndGrad(first, count, dout, d, dh);
+    for (int64_t r = first; r < first + count; ++r) {
+      const float *from = h + r * hidden;
+      float *value = a + r * hidden, *slope = dh + r * hidden;
+#pragma omp simd
+      for (int64_t i = 0; i < hidden; ++i) {
+        const float z = from[i] + bias[i];
+        value[i] = Activation::Value(z);
+        slope[i] *= Activation::Slope(z);
+      }
+    }
+    ends.BeginGrad(first, count, means, inverses, dh, dout, dx, lines.of(part));
+  });
+  ends.WeightGrads(y, dh, a, d, lines.Sums(), grads + 1, gammas);
+  return 0;
+}
+
+// `attend` makes a of qkv: scale and heads, or cross-covariance. y, means, inverses are for the gradient, or null
+template <typename Attention>
+int AttentionForward(const Ends &ends, const Attention &attention, float *out, float *y, float *means, float *inverses, float *qkv, float *a) {
+  const int64_t c = ends.channels;
+  Tiles(ends.rows, c * ends.inner, [&](int64_t first, int64_t count, int) {
+    float *to = qkv + first * ends.inner;
+    ends.Begin(first, count, y ? y + first * c : Scratch(0, count * c), means, inverses, to);
+    for (int64_t r = 0; r < count; ++r)
+#pragma omp simd
+      for (int64_t i = 0; i < ends.inner; ++i) to[r * ends.inner + i] += ends.bias1[i];
+  });
+  attention.Forward(qkv, a);
+  Tiles(ends.rows, c * ends.hidden, [&](int64_t first, int64_t count, int) { ends.End(first, count, a + first * ends.hidden, out); });
+  return 0;
+}
+
+// backward(qkv, da, dqkv) is the attention's own gradient. saved: y, means, inverses, qkv, a; grads, after those of the ends: d, da, dqkv
+template <typename Backward>
+int AttentionBackward(const Ends &ends, const Backward &backward, void **saved, const float *dout, void **grads, int64_t gammas) {
+  const float *y = static_cast<const float *>(saved[0]), *means = static_cast<const float *>(saved[1]), *inverses = static_cast<const float *>(saved[2]);
+  const float *qkv = static_cast<const float *>(saved[3]), *a = static_cast<const float *>(saved[4]);
+  float *dx = static_cast<float *>(grads[0]), *d = static_cast<float *>(grads[kEndGrads]), *da = static_cast<float *>(grads[kEndGrads + 1]);
+  float *dqkv = static_cast<float *>(grads[kEndGrads + 2]);
+  Tiles(ends.rows, ends.channels * ends.hidden,
+        [&](int64_t first, int64_t count, int) { ends.EndGrad(first, count, dout, d, da); });
+  backward(qkv, da, dqkv);
+  Lines lines(Pool::Get().size(), 2 * ends.channels);
+  Tiles(ends.rows, ends.channels * ends.inner,
+        [&](int64_t first, int64_t count, int part) { ends.BeginGrad(first, count, means, inverses, dqkv, dout, dx, lines.of(part)); });
+  ends.WeightGrads(y, dqkv, a, d, lines.Sums(), grads + 1, gammas);
+  return 0;
+}
+
+// Self-attention of qkv (B, N, 3C); weights (B, heads, N, N), null where nobody asks for them
+struct SelfAttention {
+  int64_t batch, tokens, channels, heads;
+  float scale;
+  float *weights;
+
+  void Forward(const float *qkv, float *y) const {
+    const int64_t width = 3 * channels;
+    Attend({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, nullptr, 1, scale, batch, heads, channels / heads,
+           weights, {y, tokens, channels});
+  }
+
+  void Backward(const float *qkv, const float *dy, float *d) const {
+    const int64_t width = 3 * channels;
+    AttendGrad({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, weights, {dy, tokens, channels}, batch, scale,
+               batch, heads, channels / heads, {d, tokens, width}, {d + channels, tokens, width}, {d + 2 * channels, tokens, width}, nullptr);
+  }
+};
+
+}  // namespace
+
+// -> the branch's result, and for the gradient y, means, 1 / deviations, y W1^T
+KERNEL(MlpGelu) { return MlpForward<Exact>(Ends(params, ndims, shapes), OUT(10), OUT(11), OUT(12), OUT(13), OUT(14)); }
+KERNEL(MlpQuickGelu) { return MlpForward<Quick>(Ends(params, ndims, shapes), OUT(10), OUT(11), OUT(12), OUT(13), OUT(14)); }
+
+// -> the branch's result
+KERNEL(MlpGeluPredict) { return MlpForward<Exact>(Ends(params, ndims, shapes), OUT(10), nullptr, nullptr, nullptr, nullptr); }
+KERNEL(MlpQuickGeluPredict) { return MlpForward<Quick>(Ends(params, ndims, shapes), OUT(10), nullptr, nullptr, nullptr, nullptr); }
+
+// the inputs, what was kept, the result's gradient -> the gradients, and three tensors to work with: (..., C), (..., hidden), (..., hidden)
+KERNEL(MlpGeluGrad) { return MlpBackward<Exact>(Ends(params, ndims, shapes), params + kEnds, params + kEnds + 5, shapes[2][0]); }
+KERNEL(MlpQuickGeluGrad) { return MlpBackward<Quick>(Ends(params, ndims, shapes), params + kEnds, params + kEnds + 5, shapes[2][0]); }
+
+// and numbers (2,): scale, heads -> the branch's result, and for the gradient y, means, 1 / deviations, qkv (B, N, 3C), a (B, N, C), weights
+KERNEL(AttentionBranch) {
+  const SelfAttention attention{shapes[0][0], shapes[0][1], shapes[0][2], static_cast<int64_t>(IN(10)[1]), IN(10)[0], OUT(17)};
+  return AttentionForward(Ends(params, ndims, shapes), attention, OUT(11), OUT(12), OUT(13), OUT(14), OUT(15), OUT(16));
+}
+
+// -> the branch's result, and to work with: qkv, a
+KERNEL(AttentionBranchPredict) {
+  const SelfAttention attention{shapes[0][0], shapes[0][1], shapes[0][2], static_cast<int64_t>(IN(10)[1]), IN(10)[0], nullptr};
+  return AttentionForward(Ends(params, ndims, shapes), attention, OUT(11), nullptr, nullptr, nullptr, OUT(12), OUT(13));
+}
+
+// the inputs, what was kept, the result's gradient -> the gradients, and three tensors to work with: (B, N, C) twice, (B, N, 3C)
+KERNEL(AttentionBranchGrad) {
+  const SelfAttention attention{shapes[0][0], shapes[0][1], shapes[0][2], static_cast<int64_t>(IN(10)[1]), IN(10)[0], OUT(16)};
+  const auto backward = [&](const float *qkv, const float *da, float *dqkv) { attention.Backward(qkv, da, dqkv); };
+  return AttentionBackward(Ends(params, ndims, shapes), backward, params + 11, IN(17), params + 18, shapes[2][0]);
+}
+
+// and temperature (heads, 1, 1), eps (1,) -> the branch's result, and for the gradient y, means, 1 / deviations, qkv, a, weights, products, 1 / lengths
+KERNEL(CovarianceBranch) {
+  const Covariance attention{shapes[0][0], shapes[0][1], shapes[0][2], shapes[10][0], IN(10), IN(11)[0], OUT(18), OUT(19), OUT(20)};
+  return AttentionForward(Ends(params, ndims, shapes), attention, OUT(12), OUT(13), OUT(14), OUT(15), OUT(16), OUT(17));
+}
+
+// -> the branch's result, and to work with: qkv, a, weights, products, 1 / lengths
+KERNEL(CovarianceBranchPredict) {
+  const Covariance attention{shapes[0][0], shapes[0][1], shapes[0][2], shapes[10][0], IN(10), IN(11)[0], OUT(15), OUT(16), OUT(17)};
+  return AttentionForward(Ends(params, ndims, shapes), attention, OUT(12), nullptr, nullptr, nullptr, OUT(13), OUT(14));
+}
+
+// the inputs, what was kept, the result's gradient -> the gradients, three tensors to work with, and the temperature's gradient
+KERNEL(CovarianceBranchGrad) {
+  const Covariance attention{shapes[0][0], shapes[0][1], shapes[0][2], shapes[10][0], IN(10), IN(11)[0], OUT(17), OUT(18), OUT(19)};
+  const auto backward = [&](const float *qkv, const float *da, float *dqkv) { attention.Backward(qkv, da, dqkv, OUT(32)); };
+  return AttentionBackward(Ends(params, ndims, shapes), backward, params + 12, IN(20), params + 21, shapes[2][0]);
 }
 
 // ---- convolutions and batch normalisation of B x H x W x C ----

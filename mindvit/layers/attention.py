@@ -57,6 +57,16 @@ class HeadAttention(nn.Cell):
 class SelfAttention(HeadAttention):
     """Each token attends to the N of its sample. x: (B*N, C) with C = h*d."""
 
+    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
+        super().__init__(channels, heads, attn_drop, proj_drop)
+        self.whole: Any = kernels.AttentionBranch(heads, self.scale) if self.fused is not None and proj_drop == 0 else None
+
+    def branch(self, x: Tensor, batch: int, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """x + keep gamma attention(norm(x)) in one kernel, where `whole` is there and all is float32; keep and gamma: see kernels.Residual."""
+        weight, bias, eps = norm
+        return self.whole(x.reshape(batch, -1, x.shape[1]), keep, gamma, weight, bias, eps, self.qkv.weight.value(), self.qkv.bias.value(),
+                          self.proj.weight.value(), self.proj.bias.value())[0].reshape(x.shape)
+
     def construct(self, x: Tensor, batch: int) -> Tensor:
         rows, channels = x.shape
         y = self.attend_packed(self.qkv(x).reshape(batch, rows // batch, 3 * channels))
@@ -75,9 +85,20 @@ class Block(nn.Cell):
         self.norm2 = LayerNorm(channels, eps)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop, activation)
         self.residual2 = Residual(drop_path)
+        self.whole_attention = getattr(attention, "whole", None) is not None
 
     def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:
-        x, y = self.norm1.beside(x)
-        y = self.attn(y, batch) if grid is None else self.attn(y, batch, grid)
-        x, y = self.norm2.beside(self.residual1(x, y, batch, chances))
+        if self.whole_attention and x.dtype == ms.float32 and self.attn.compute_type == ms.float32:
+            x = self.attn.branch(x, batch, self.residual1.factors(batch, chances), self.residual1.one, self.norm1.numbers())
+        else:
+            x, y = self.norm1.beside(x)
+            y = self.attn(y, batch) if grid is None else self.attn(y, batch, grid)
+            x = self.residual1(x, y, batch, chances)
+        return self.mlp_branch(x, batch, chances)
+
+    def mlp_branch(self, x: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
+        """The block's second half."""
+        if self.mlp.whole is not None and x.dtype == ms.float32 and self.mlp.fc1.compute_type == ms.float32:
+            return self.mlp.branch(x, self.residual2.factors(batch, chances), self.residual2.one, self.norm2.numbers())
+        x, y = self.norm2.beside(x)
         return self.residual2(x, self.mlp(y), batch, chances)

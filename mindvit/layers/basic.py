@@ -102,12 +102,16 @@ class LayerNorm(nn.Cell):
         super().__init__()
         self.weight = weight_of((channels,), "ones")
         self.bias = weight_of((channels,), Zero())
-        self.eps = eps
+        self.eps, self.eps_number = eps, Tensor([eps], ms.float32)
         self.fused: Any = kernels.LayerNorm(eps) if device.has_kernels() else None
         self.mean_by_product = device.broadcasting_is_slow()
         self.average = Tensor(np.full((channels, 1), 1 / channels), ms.float32)
         self.normalise = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
         self.add_row = AddRow()
+
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a kernel that normalises needs: weight and bias (C,), eps (1,)."""
+        return self.weight.value(), self.bias.value(), self.eps_number
 
     def beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x, to be added to a residual branch, and the normalised x, where that begins: our kernel adds their gradients up on the way."""
@@ -174,8 +178,10 @@ class Residual(nn.Cell):
         self.sum: Any = kernels.Sum() if device.has_kernels() else None
         self.one = Tensor([1.0], ms.float32)
 
-    def kept(self, batch: int, chances: Optional[Tensor]) -> Tensor:
-        """Each sample's factor, (B,)."""
+    def factors(self, batch: int, chances: Optional[Tensor]) -> Tensor:
+        """Each sample's factor, (B,), or the one for all, (1,)."""
+        if not (self.rate > 0 and self.training):
+            return self.one
         if chances is None:
             return self.drop(ops.ones((batch,), ms.float32))
         return (chances[self.row] >= self.rate).astype(ms.float32) / (1 - self.rate)
@@ -185,7 +191,7 @@ class Residual(nn.Cell):
         own = self.fused is not None and x.dtype == ms.float32 and branch.dtype == ms.float32
         if gamma is None and not dropping:
             return self.sum(x, branch) if own else x + branch
-        keep = self.kept(batch, chances) if dropping else self.one
+        keep = self.factors(batch, chances)
         if own:
             return self.fused(x, branch, self.one if gamma is None else gamma.value(), keep)
         if gamma is not None:
@@ -226,6 +232,12 @@ class Mlp(nn.Cell):
         self.fc2 = Linear(hidden, channels)
         self.drop = Dropout(drop_rate)
         self.fused: Any = kernels.ActivatedLinear(self.act.NAME) if device.has_product_kernels() else None
+        self.whole: Any = kernels.MlpBranch(self.act.NAME) if device.has_product_kernels() and drop_rate == 0 else None
+
+    def branch(self, x: Tensor, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """x + keep gamma mlp(norm(x)) in one kernel, where `whole` is there and all is float32; keep and gamma: see kernels.Residual."""
+        weight, bias, eps = norm
+        return self.whole(x, keep, gamma, weight, bias, eps, self.fc1.weight.value(), self.fc1.bias.value(), self.fc2.weight.value(), self.fc2.bias.value())[0]
 
     def construct(self, x: Tensor) -> Tensor:
         if self.fused is not None and self.fc1.compute_type == ms.float32:

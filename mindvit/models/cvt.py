@@ -147,8 +147,7 @@ class Block(attention.Block):
     def for_class_token(self, x: Tensor, batch: int, chances: Optional[Tensor], grid: Grid) -> Tensor:
         """Rows (B*N, C) -> the class token after the block, (B, C)."""
         y = self.attn(self.norm1(x), batch, grid, True)
-        x = self.residual1(class_token(x, batch), y, batch, chances)
-        return self.residual2(x, self.mlp(self.norm2(x)), batch, chances)
+        return self.mlp_branch(self.residual1(class_token(x, batch), y, batch, chances), batch, chances)
 
 
 class PatchEmbed(nn.Cell):

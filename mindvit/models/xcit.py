@@ -103,6 +103,13 @@ class CrossCovarianceAttention(nn.Cell):
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
         self.fused: Any = kernels.CrossCovariance(NORMALISE_EPS) if device.has_product_kernels() and attn_drop == 0 else None
+        self.whole: Any = kernels.CrossCovarianceBranch(NORMALISE_EPS) if self.fused is not None and proj_drop == 0 else None
+
+    def branch(self, x: Tensor, batch: int, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """x + keep gamma attention(norm(x)) in one kernel, where `whole` is there and all is float32; keep and gamma: see kernels.Residual."""
+        weight, bias, eps = norm
+        return self.whole(x.reshape(batch, -1, x.shape[1]), keep, gamma, weight, bias, eps, self.qkv.weight.value(), self.qkv.bias.value(),
+                          self.proj.weight.value(), self.proj.bias.value(), self.temperature.value())[0].reshape(x.shape)
 
     def normalised(self, x: Tensor) -> Tensor:
         """(B, h, d, N), every channel divided by its length over the tokens, in float32: sums of squares leave float16's range."""
@@ -164,9 +171,17 @@ class CrossCovarianceBlock(nn.Cell):
         self.residual2 = Residual(drop_path)
 
     def construct(self, x: Tensor, batch: int, height: int, width: int, chances: Optional[Tensor] = None) -> Tensor:
-        x, y = self.norm1.beside(x)
-        x, y = self.norm3.beside(self.residual1(x, self.attn(y, batch), batch, chances, self.gamma1))
-        x, y = self.norm2.beside(self.residual3(x, self.local_mp(y, batch, height, width), batch, chances, self.gamma3))
+        whole = self.attn.whole is not None and self.mlp.whole is not None and x.dtype == ms.float32 and self.attn.compute_type == ms.float32
+        if whole:
+            x = self.attn.branch(x, batch, self.residual1.factors(batch, chances), self.gamma1.value(), self.norm1.numbers())
+        else:
+            x, y = self.norm1.beside(x)
+            x = self.residual1(x, self.attn(y, batch), batch, chances, self.gamma1)
+        x, y = self.norm3.beside(x)
+        x = self.residual3(x, self.local_mp(y, batch, height, width), batch, chances, self.gamma3)
+        if whole:
+            return self.mlp.branch(x, self.residual2.factors(batch, chances), self.gamma2.value(), self.norm2.numbers())
+        x, y = self.norm2.beside(x)
         return self.residual2(x, self.mlp(y), batch, chances, self.gamma2).astype(self.stream_type)
 
 
