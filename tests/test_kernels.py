@@ -17,7 +17,7 @@ from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.crossformer import GroupAttention
-from mindvit.models.crossvit import CrossAttention
+from mindvit.models.crossvit import CrossAttention, MultiScaleBlock
 from mindvit.models.cvt import Attention, QuickGELU
 from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention, CrossCovarianceBlock
 from mindvit.optimiser import SquareSum
@@ -111,6 +111,23 @@ class Whole(nn.Cell):
         return self.block(x, BATCH, *self.more, self.chances)
 
 
+class TwoBranches(nn.Cell):
+    """A multi-scale block of CrossViT, with 7 tokens of 16 and 11 of 24 channels cut from x (B, 11, 24); all tokens, or only class tokens."""
+
+    def __init__(self, class_tokens: bool):
+        super().__init__()
+        self.block = MultiScaleBlock((16, 24), (7, 11), (2, 3), (2, 3), ((0.0,), (0.0, 0.4)), 0.0, 0.0)
+        self.chances = Tensor(np.array([[0.1, 0.9, 0.2, 0.8, 0.7, 0.6]] * number_drop_paths(self.block), np.float32))
+        self.class_tokens = class_tokens
+
+    def construct(self, x: Tensor) -> Tensor:
+        small, large = x[:, :7, :16].reshape(-1, 16), x.reshape(-1, 24)
+        if self.class_tokens:
+            return ops.cat(self.block.class_tokens(small, large, BATCH, self.chances), 1)
+        small, large = self.block(small, large, BATCH, self.chances)
+        return ops.cat((small.reshape(BATCH, -1), large.reshape(BATCH, -1)), 1)
+
+
 CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "gelu": (GELU, (3, 5, 7)),
     "linear": (lambda: Linear(23, 9), (4, 17, 23)),
@@ -138,6 +155,8 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "cross-covariance attention": (lambda: With(CrossCovarianceAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
     "block": (lambda: Whole(Block(24, SelfAttention(24, 3, 0.0, 0.0), 3, 1e-6, 0.0, 0.4)), (BATCH * 11, 24)),
     "long block that keeps all": (lambda: With(Block(16, SelfAttention(16, 2, 0.0, 0.0), 4, 1e-5, 0.0, 0.0, QuickGELU()), BATCH), (BATCH * 300, 16)),
+    "two branches": (lambda: TwoBranches(False), (BATCH, 11, 24)),
+    "class tokens of two branches": (lambda: TwoBranches(True), (BATCH, 11, 24)),
     "cross-covariance block": (lambda: Whole(CrossCovarianceBlock(24, 3, 4, 0.5, 0.0, 0.0, 0.4), 4, 3), (BATCH * 12, 24)),
     "patches": (lambda: OnMaps(Conv2d(3, 10, 4, 4, 0)), (BATCH, 3, 13, 12)),
     "convolution": (lambda: OnMaps(Conv2d(3, 10, 3, 2, 1)), (BATCH, 3, 13, 12)),
@@ -186,7 +205,7 @@ def test_kernels_do_what_the_operators_do(name: str) -> None:
     same(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["batch norm", "block", "long block that keeps all", "cross-covariance block"])
+@pytest.mark.parametrize("name", ["batch norm", "block", "long block that keeps all", "two branches", "cross-covariance block"])
 def test_evaluation_does_what_the_operators_do(name: str) -> None:
     """Running statistics, and no memory for a gradient; one can be had all the same."""
     ours, theirs = (outcome(*CELLS[name], own, training=False) for own in (True, False))

@@ -239,6 +239,38 @@ class ClassQuery(nn.Cell):
         return self.backward(q, own, y, out[1], gradients[0])
 
 
+class CrossFusion(nn.Cell):
+    """CrossViT's fusion from end to end, for one branch: its class token is projected to the other branch's width (LayerNorm, GELU, Linear), attends to
+    that branch's patches (see ClassQuery; keys and values are never formed), and is projected back.
+
+    own: (B, N, C), other: (B, M, D), keep: see Residual. norm1, bias1: (C,), weight1: (D, C); norm, bias: (D,); wq, wk, wv, wo: (D, D), bq, bv, bo: (D,);
+    norm2, bias2: (D,), weight2: (C, D). Outputs: own tokens with the new class token (B, N, C), and ten for the gradient.
+    """
+
+    def __init__(self, heads: int, scale: float, eps: float) -> None:
+        super().__init__()
+        self.eps, self.numbers = Tensor([eps], ms.float32), Tensor([scale, heads], ms.float32)
+
+        def shapes(own: Any, other: Any, *_: Any) -> Any:
+            batch, tokens, width = other
+            row, seen, rows = [batch, width], [batch, heads, width], [batch * tokens]
+            return own, row, row, seen, [batch, heads, tokens], seen, row, row, other, rows, rows
+
+        self.forward = kernel("CrossFusion", shapes, 11, heads)
+        self.backward = kernel("CrossFusionGrad", lambda own, other, keep, eps, *more: (own, other, *more[:17], other), 20)
+
+    def construct(self, own: Tensor, other: Tensor, keep: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        return self.forward(own, other, keep, self.eps, *weights, self.numbers)
+
+    def bprop(self, own: Tensor, other: Tensor, keep: Tensor, norm1: Tensor, bias1: Tensor, weight1: Tensor, product_bias1: Tensor, norm: Tensor,
+              bias: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, wv: Tensor, bv: Tensor, wo: Tensor, bo: Tensor, norm2: Tensor, bias2: Tensor,
+              weight2: Tensor, product_bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of all but keep."""
+        weights = (norm1, bias1, weight1, product_bias1, norm, bias, wq, bq, wk, wv, bv, wo, bo, norm2, bias2, weight2, product_bias2)
+        found = self.backward(own, other, keep, self.eps, *weights, self.numbers, *out[1:], gradients[0])
+        return (*found[:2], ops.zeros_like(keep), *found[2:19])
+
+
 class CrossCovariance(nn.Cell):
     """XCiT's attention among channels. qkv: (B, N, 3C), temperature: (heads, 1, 1). Outputs: (B, N, C), the weights (B, heads, d, d), two for the gradient."""
 
@@ -378,11 +410,8 @@ class MlpBranch(nn.Cell):
         self.predict = kernel(f"Mlp{activation}Predict", _like_first)
         self.backward = kernel(f"Mlp{activation}Grad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[13], shapes[13]), 11)
 
-    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
-                  bias2: Tensor) -> tuple[Tensor, ...]:
-        if self.training:
-            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
-        return (self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2),)
+    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.forward(*inputs) if self.training else (self.predict(*inputs),)
 
     def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
               bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -410,11 +439,8 @@ class AttentionBranch(nn.Cell):
         self.predict = kernel("AttentionBranchPredict", lambda x, *_: (x, _triple(x), x), 3)
         self.backward = kernel("AttentionBranchGrad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[0], _triple(shapes[0])), 11)
 
-    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
-                  bias2: Tensor) -> tuple[Tensor, ...]:
-        if self.training:
-            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
-        return self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
+    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.forward(*inputs, self.numbers) if self.training else self.predict(*inputs, self.numbers)
 
     def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
               bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -439,11 +465,8 @@ class CrossCovarianceBranch(nn.Cell):
         self.predict = kernel("CovarianceBranchPredict", lambda *shapes: (shapes[0], _triple(shapes[0]), shapes[0], *squares(shapes[0], shapes[10])), 6)
         self.backward = kernel("CovarianceBranchGrad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[0], _triple(shapes[0]), shapes[10]), 12)
 
-    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
-                  bias2: Tensor, temperature: Tensor) -> tuple[Tensor, ...]:
-        if self.training:
-            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
-        return self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
+    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.forward(*inputs, self.eps) if self.training else self.predict(*inputs, self.eps)
 
     def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
               bias2: Tensor, temperature: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

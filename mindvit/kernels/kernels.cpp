@@ -792,8 +792,6 @@ namespace {
 // Each sample's queries (heads, C), its class token (C,), and its patches, `patches` rows of C after `skip` others
 struct ClassQueries {
   int64_t batch, heads, channels, rows, skip, patches;
-  ClassQueries(const int64_t *q, const int64_t *y, const int64_t *weights)
-      : batch(q[0]), heads(q[1]), channels(q[2]), rows(y[1]), skip(1 + rows - weights[2]), patches(rows - skip) {}
 
   // a (heads, C) times the class token and the patches -> (heads, 1 + patches)
   void Times(const float *a, const float *own, const float *y, float *to) const {
@@ -813,51 +811,61 @@ struct ClassQueries {
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) to[h * channels + c] += a[h * (1 + patches)] * own[c];
   }
+
+  // sample b of q (B, heads, C), class tokens (B, C), y (B, N, C) -> its weights (B, heads, 1 + patches), what its queries see (B, heads, C)
+  void Forward(int64_t b, const float *q, const float *own, const float *y, float *weights, float *seen) const {
+    const int64_t each = 1 + patches;
+    const float *from = y + (b * rows + skip) * channels;
+    float *p = weights + b * heads * each;
+    Times(q + b * heads * channels, own + b * channels, from, p);
+    for (int64_t h = 0; h < heads; ++h) SoftmaxRow(p + h * each, each);
+    Mix(p, own + b * channels, from, seen + b * heads * channels);
+  }
+
+  // the gradients of sample b of them
+  void Backward(int64_t b, const float *q, const float *own, const float *y, const float *weights, const float *dseen, float *dq, float *down, float *dy) const {
+    const int64_t each = 1 + patches, c = channels;
+    std::vector<float> slopes(heads * each);
+    float *s = slopes.data(), *to = dy + (b * rows + skip) * c, *dcls = down + b * c;
+    const float *from = y + (b * rows + skip) * c, *p = weights + b * heads * each, *d = dseen + b * heads * c, *query = q + b * heads * c;
+    Times(d, own + b * c, from, s);
+    for (int64_t h = 0; h < heads; ++h) SoftmaxRowGrad(p + h * each, s + h * each, s + h * each, each);
+    Mix(s, own + b * c, from, dq + b * heads * c);
+    std::fill(dy + b * rows * c, to, 0.0f);
+    gemm()('T', 'N', patches, c, heads, 1.0f, p + 1, each, d, c, 0.0f, to, c);
+    gemm()('T', 'N', patches, c, heads, 1.0f, s + 1, each, query, c, 1.0f, to, c);
+    std::fill(dcls, dcls + c, 0.0f);
+    for (int64_t h = 0; h < heads; ++h)
+#pragma omp simd
+      for (int64_t i = 0; i < c; ++i) dcls[i] += p[h * each] * d[h * c + i] + s[h * each] * query[h * c + i];
+  }
 };
+
+ClassQueries ClassQueriesOf(const int64_t *q, const int64_t *y, const int64_t *weights) {
+  const int64_t patches = weights[2] - 1;
+  return {q[0], q[1], q[2], y[1], y[1] - patches, patches};
+}
 
 }  // namespace
 
 // q (B, heads, C), class tokens (B, 1, C), y (B, N, C) -> what each query sees (B, heads, C), weights (B, heads, 1 + patches)
 KERNEL(ClassQuery) {
-  const ClassQueries size(shapes[0], shapes[2], shapes[4]);
+  const ClassQueries size = ClassQueriesOf(shapes[0], shapes[2], shapes[4]);
   const float *q = IN(0), *own = IN(1), *y = IN(2);
   float *seen = OUT(3), *weights = OUT(4);
   Rows(size.batch, size.rows * size.channels * 2, [=](int64_t first, int64_t last, int) {
-    const int64_t c = size.channels, tokens = 1 + size.patches;
-    for (int64_t b = first; b < last; ++b) {
-      const float *patches = y + (b * size.rows + size.skip) * c;
-      float *p = weights + b * size.heads * tokens;
-      size.Times(q + b * size.heads * c, own + b * c, patches, p);
-      for (int64_t h = 0; h < size.heads; ++h) SoftmaxRow(p + h * tokens, tokens);
-      size.Mix(p, own + b * c, patches, seen + b * size.heads * c);
-    }
+    for (int64_t b = first; b < last; ++b) size.Forward(b, q, own, y, weights, seen);
   });
   return 0;
 }
 
 // q, class tokens, y, weights, dseen -> dq, the class tokens' gradient, dy
 KERNEL(ClassQueryGrad) {
-  const ClassQueries size(shapes[0], shapes[2], shapes[3]);
+  const ClassQueries size = ClassQueriesOf(shapes[0], shapes[2], shapes[3]);
   const float *q = IN(0), *own = IN(1), *y = IN(2), *weights = IN(3), *dseen = IN(4);
   float *dq = OUT(5), *down = OUT(6), *dy = OUT(7);
   Rows(size.batch, size.rows * size.channels * 4, [=](int64_t first, int64_t last, int) {
-    const int64_t c = size.channels, tokens = 1 + size.patches, heads = size.heads;
-    std::vector<float> slopes(heads * tokens);
-    float *s = slopes.data();
-    for (int64_t b = first; b < last; ++b) {
-      const float *patches = y + (b * size.rows + size.skip) * c, *p = weights + b * heads * tokens, *d = dseen + b * heads * c, *query = q + b * heads * c;
-      float *dpatches = dy + (b * size.rows + size.skip) * c, *dcls = down + b * c;
-      size.Times(d, own + b * c, patches, s);
-      for (int64_t h = 0; h < heads; ++h) SoftmaxRowGrad(p + h * tokens, s + h * tokens, s + h * tokens, tokens);
-      size.Mix(s, own + b * c, patches, dq + b * heads * c);
-      std::fill(dy + b * size.rows * c, dpatches, 0.0f);
-      gemm()('T', 'N', size.patches, c, heads, 1.0f, p + 1, tokens, d, c, 0.0f, dpatches, c);
-      gemm()('T', 'N', size.patches, c, heads, 1.0f, s + 1, tokens, query, c, 1.0f, dpatches, c);
-      std::fill(dcls, dcls + c, 0.0f);
-      for (int64_t h = 0; h < heads; ++h)
-#pragma omp simd
-        for (int64_t i = 0; i < c; ++i) dcls[i] += p[h * tokens] * d[h * c + i] + s[h * tokens] * query[h * c + i];
-    }
+    for (int64_t b = first; b < last; ++b) size.Backward(b, q, own, y, weights, dseen, dq, down, dy);
   });
   return 0;
 }
@@ -1204,6 +1212,190 @@ KERNEL(CovarianceBranchGrad) {
   const Covariance attention{shapes[0][0], shapes[0][1], shapes[0][2], shapes[10][0], IN(10), IN(11)[0], OUT(17), OUT(18), OUT(19)};
   const auto backward = [&](const float *qkv, const float *da, float *dqkv) { attention.Backward(qkv, da, dqkv, OUT(32)); };
   return AttentionBackward(Ends(params, ndims, shapes), backward, params + 12, IN(20), params + 21, shapes[2][0]);
+}
+
+// ---- CrossViT's fusion: a branch's class token, projected to the other branch's width, attends to that branch's patches and is projected back ----
+//
+// Inputs: own tokens (B, N, C), the other branch's (B, M, D), keep (B,) or (1,), eps (1,); LayerNorm (C,) and product (D, C) of the first projection;
+// the attention's norm (D,), wq and its bias, wk, wv and its bias, proj and its bias, of width D; LayerNorm (D,) and product (C, D) of the second
+// projection; numbers (2,): scale, heads.
+
+namespace {
+
+// x W^T + bias of few rows; those of x lie `stride` values apart
+void FewRows(const float *x, int64_t stride, const float *weight, const float *bias, int64_t rows, int64_t in, int64_t out, float *y) {
+  gemm()('N', 'T', rows, out, in, 1.0f, x, stride, weight, in, 0.0f, y, out);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < out; ++c) y[r * out + c] += bias[c];
+}
+
+// dy (rows, out) -> dweight, dbias
+void FewRowsWeightGrad(const float *x, int64_t stride, const float *dy, int64_t rows, int64_t in, int64_t out, float *dweight, float *dbias) {
+  gemm()('T', 'N', out, in, rows, 1.0f, dy, out, x, stride, 0.0f, dweight, in);
+  std::fill(dbias, dbias + out, 0.0f);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < out; ++c) dbias[c] += dy[r * out + c];
+}
+
+// The gradient of a norm of few rows, whose statistics are taken again
+void FewRowsNormGrad(const float *x, int64_t stride, const Norm &norm, int64_t rows, const float *dy, const float *more, float *dx, float *dweight,
+                     float *dbias) {
+  const int64_t channels = norm.channels;
+  std::vector<float> again(channels);
+  for (int64_t r = 0; r < rows; ++r) {
+    float mean, inverse;
+    NormRow(x + r * stride, norm, again.data(), &mean, &inverse);
+    NormRowGrad(x + r * stride, norm.weight, mean, inverse, dy + r * channels, more + r * channels, dx + r * channels, dweight, dbias, channels);
+  }
+}
+
+// Linear of GELU of LayerNorm, for one row a sample
+struct Projection {
+  Norm norm;
+  const float *weight, *bias;
+  int64_t outputs;
+
+  void Inside(const float *x, int64_t stride, int64_t rows, float *normal, float *g) const {
+    float mean, inverse;
+    for (int64_t r = 0; r < rows; ++r) {
+      NormRow(x + r * stride, norm, normal + r * norm.channels, &mean, &inverse);
+      for (int64_t c = 0; c < norm.channels; ++c) g[r * norm.channels + c] = Gelu(normal[r * norm.channels + c]);
+    }
+  }
+
+  std::vector<float> Forward(const float *x, int64_t stride, int64_t rows) const {
+    std::vector<float> normal(rows * norm.channels), g(normal.size()), y(rows * outputs);
+    Inside(x, stride, rows, normal.data(), g.data());
+    FewRows(g.data(), norm.channels, weight, bias, rows, norm.channels, outputs, y.data());
+    return y;
+  }
+
+  // dy -> dx, and into grads those of the norm's weight and bias, the product's weight and bias
+  std::vector<float> Backward(const float *x, int64_t stride, int64_t rows, const float *dy, float *const *grads) const {
+    const int64_t channels = norm.channels;
+    std::vector<float> normal(rows * channels), g(normal.size()), d(normal.size()), zeros(normal.size(), 0.0f);
+    Inside(x, stride, rows, normal.data(), g.data());
+    FewRowsWeightGrad(g.data(), channels, dy, rows, channels, outputs, grads[2], grads[3]);
+    gemm()('N', 'N', rows, channels, outputs, 1.0f, dy, outputs, weight, channels, 0.0f, d.data(), channels);
+    for (size_t i = 0; i < d.size(); ++i) d[i] *= GeluSlope(normal[i]);
+    std::fill(grads[0], grads[0] + channels, 0.0f);
+    std::fill(grads[1], grads[1] + channels, 0.0f);
+    FewRowsNormGrad(x, stride, norm, rows, d.data(), zeros.data(), d.data(), grads[0], grads[1]);
+    return d;
+  }
+};
+
+constexpr int kFusionInputs = 22, kFusionKept = 10, kFusionGrads = 17;
+
+struct Fusion {
+  const float *own, *other, *keep;
+  int64_t batch, tokens, width, samples, heads, depth;
+  ClassQueries size;
+  Projection to, from;
+  Norm norm;
+  const float *wq, *bq, *wk, *wv, *bv, *wo, *bo;
+  float scale;
+
+  Fusion(void **params, int64_t **shapes)
+      : own(IN(0)), other(IN(1)), keep(IN(2)), batch(shapes[0][0]), tokens(shapes[0][1]), width(shapes[0][2]), samples(shapes[2][0]),
+        heads(static_cast<int64_t>(IN(21)[1])), depth(shapes[1][2] / heads), size{batch, heads, shapes[1][2], shapes[1][1], 1, shapes[1][1] - 1},
+        to{{IN(4), IN(5), IN(3)[0], width}, IN(6), IN(7), size.channels}, from{{IN(17), IN(18), IN(3)[0], size.channels}, IN(19), IN(20), width},
+        norm{IN(8), IN(9), IN(3)[0], size.channels}, wq(IN(10)), bq(IN(11)), wk(IN(12)), wv(IN(13)), bv(IN(14)), wo(IN(15)), bo(IN(16)), scale(IN(21)[0]) {}
+
+  float factor(int64_t sample) const { return keep[samples == 1 ? 0 : sample]; }
+
+  // c (B, D) -> its norm
+  std::vector<float> Normal(const float *c) const {
+    std::vector<float> normal(batch * size.channels);
+    float mean, inverse;
+    for (int64_t b = 0; b < batch; ++b) NormRow(c + b * size.channels, norm, normal.data() + b * size.channels, &mean, &inverse);
+    return normal;
+  }
+};
+
+}  // namespace
+
+// -> own tokens with the new class token; and for the gradient the class token in the other width (B, D), q (B, D), q Wk (B, heads, D), weights
+// (B, heads, M), what each head sees (B, heads, D), its values (B, D), the class token after attention (B, D), the norm of the patches (B, M, D), means
+// and 1 / deviations (B, M)
+KERNEL(CrossFusion) {
+  const Fusion f(params, shapes);
+  const int64_t d = f.size.channels, m = f.size.rows, heads = f.heads, depth = f.depth;
+  float *out = OUT(22), *c = OUT(23), *q = OUT(24), *a = OUT(25), *weights = OUT(26), *seen = OUT(27), *v = OUT(28), *after = OUT(29), *t = OUT(30);
+  float *means = OUT(31), *inverses = OUT(32);
+  const auto projected = f.to.Forward(f.own, f.tokens * f.width, f.batch);
+  std::copy(projected.begin(), projected.end(), c);
+  const auto normal = f.Normal(c);
+  FewRows(normal.data(), d, f.wq, f.bq, f.batch, d, d, q);
+  for (int64_t h = 0; h < heads; ++h)
+    gemm()('N', 'N', f.batch, d, depth, f.scale, q + h * depth, d, f.wk + h * depth * d, d, 0.0f, a + h * d, heads * d);
+  Rows(f.batch, m * d * 2, [&](int64_t first, int64_t last, int) {
+    for (int64_t b = first; b < last; ++b) {
+      for (int64_t r = b * m + 1; r < (b + 1) * m; ++r) NormRow(f.other + r * d, f.norm, t + r * d, means + r, inverses + r);
+      f.size.Forward(b, a, normal.data(), t, weights, seen);
+      std::copy(f.own + b * f.tokens * f.width, f.own + (b + 1) * f.tokens * f.width, out + b * f.tokens * f.width);
+    }
+  });
+  for (int64_t h = 0; h < heads; ++h)
+    gemm()('N', 'T', f.batch, depth, d, 1.0f, seen + h * d, heads * d, f.wv + h * depth * d, d, 0.0f, v + h * depth, d);
+  for (int64_t i = 0; i < f.batch * d; ++i) v[i] += f.bv[i % d];
+  FewRows(v, d, f.wo, f.bo, f.batch, d, d, after);
+  for (int64_t i = 0; i < f.batch * d; ++i) after[i] = c[i] + f.factor(i / d) * after[i];
+  const auto found = f.from.Forward(after, d, f.batch);
+  for (int64_t b = 0; b < f.batch; ++b) std::copy(found.begin() + b * f.width, found.begin() + (b + 1) * f.width, out + b * f.tokens * f.width);
+  return 0;
+}
+
+// the inputs, what was kept, the result's gradient -> those of own and other tokens and of the 17 weights; (B, M, D) to work with
+KERNEL(CrossFusionGrad) {
+  const Fusion f(params, shapes);
+  const int64_t d = f.size.channels, m = f.size.rows, heads = f.heads, depth = f.depth, batch = f.batch, own = f.tokens * f.width;
+  const float *c = IN(22), *q = IN(23), *a = IN(24), *weights = IN(25), *seen = IN(26), *v = IN(27), *after = IN(28), *t = IN(29), *means = IN(30);
+  const float *inverses = IN(31), *dout = IN(32);
+  float *down = OUT(33), *dother = OUT(34), *dt = OUT(kFusionInputs + kFusionKept + 3 + kFusionGrads);
+  float *grads[kFusionGrads];
+  for (int i = 0; i < kFusionGrads; ++i) grads[i] = OUT(35 + i);
+  const auto normal = f.Normal(c);
+  std::vector<float> dnew(batch * f.width), dv(batch * d), dq(batch * d), dseen(batch * heads * d), da(batch * heads * d), dnormal(batch * d);
+
+  for (int64_t b = 0; b < batch; ++b) std::copy(dout + b * own, dout + b * own + f.width, dnew.begin() + b * f.width);
+  const auto dafter = f.from.Backward(after, d, batch, dnew.data(), grads + 13);
+  std::vector<float> dproduct(dafter);
+  for (int64_t i = 0; i < batch * d; ++i) dproduct[i] *= f.factor(i / d);
+  FewRowsWeightGrad(v, d, dproduct.data(), batch, d, d, grads[11], grads[12]);
+  gemm()('N', 'N', batch, d, d, 1.0f, dproduct.data(), d, f.wo, d, 0.0f, dv.data(), d);
+  for (int64_t h = 0; h < heads; ++h) {
+    gemm()('N', 'N', batch, d, depth, 1.0f, dv.data() + h * depth, d, f.wv + h * depth * d, d, 0.0f, dseen.data() + h * d, heads * d);
+    gemm()('T', 'N', depth, d, batch, 1.0f, dv.data() + h * depth, d, seen + h * d, heads * d, 0.0f, grads[9] + h * depth * d, d);
+  }
+  std::fill(grads[10], grads[10] + d, 0.0f);
+  for (int64_t i = 0; i < batch * d; ++i) grads[10][i % d] += dv[i];
+  Lines lines(Pool::Get().size(), 2 * d);
+  Rows(batch, m * d * 4, [&](int64_t first, int64_t last, int part) {
+    for (int64_t b = first; b < last; ++b) {
+      f.size.Backward(b, a, normal.data(), t, weights, dseen.data(), da.data(), dnormal.data(), dt);
+      const std::vector<float> zeros(d, 0.0f);
+      std::fill(dother + b * m * d, dother + (b * m + 1) * d, 0.0f);  // the other branch's class token was not seen
+      AddRows(b * m + 1, (b + 1) * m, kBlock, 2 * d, lines.of(part), [&](int64_t r, float *sum) {
+        NormRowGrad(f.other + r * d, f.norm.weight, means[r], inverses[r], dt + r * d, zeros.data(), dother + r * d, sum, sum + d, d);
+      });
+      std::copy(dout + b * own, dout + (b + 1) * own, down + b * own);
+    }
+  });
+  for (int64_t h = 0; h < heads; ++h) {
+    gemm()('N', 'T', batch, depth, d, f.scale, da.data() + h * d, heads * d, f.wk + h * depth * d, d, 0.0f, dq.data() + h * depth, d);
+    gemm()('T', 'N', depth, d, batch, f.scale, q + h * depth, d, da.data() + h * d, heads * d, 0.0f, grads[8] + h * depth * d, d);
+  }
+  FewRowsWeightGrad(normal.data(), d, dq.data(), batch, d, d, grads[6], grads[7]);
+  gemm()('N', 'N', batch, d, d, 1.0f, dq.data(), d, f.wq, d, 1.0f, dnormal.data(), d);
+  const auto sums = lines.Sums();
+  std::copy(sums.begin(), sums.begin() + d, grads[4]);
+  std::copy(sums.begin() + d, sums.end(), grads[5]);
+  std::vector<float> dc(batch * d);
+  FewRowsNormGrad(c, d, f.norm, batch, dnormal.data(), dafter.data(), dc.data(), grads[4], grads[5]);
+  const auto dcls = f.to.Backward(f.own, own, batch, dc.data(), grads);
+  for (int64_t b = 0; b < batch; ++b) std::copy(dcls.begin() + b * f.width, dcls.begin() + (b + 1) * f.width, down + b * own);
+  return 0;
 }
 
 // ---- convolutions and batch normalisation of B x H x W x C ----

@@ -130,6 +130,8 @@ class MultiScaleBlock(nn.Cell):
         self.fusion = nn.CellList([
             CrossAttentionBlock(width, head, drop, attn_drop, drop_paths[1][-1]) for width, head in zip(widths[::-1], heads[::-1])])
         self.revert_projs = nn.CellList([projection(widths[1], widths[0]), projection(widths[0], widths[1])])
+        whole = device.has_product_kernels() and drop == attn_drop == 0
+        self.whole: Any = nn.CellList([kernels.CrossFusion(block.attn.heads, block.attn.scale, LAYER_NORM_EPS) for block in self.fusion]) if whole else None
 
     def branch(self, index: int, rows: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
         """(B*N, C) -> (B, N, C)."""
@@ -137,19 +139,38 @@ class MultiScaleBlock(nn.Cell):
             rows = block(rows, batch, chances)
         return rows.reshape(-1, self.tokens[index], rows.shape[1])
 
-    def fuse(self, index: int, own: Tensor, other: Tensor, chances: Optional[Tensor]) -> Tensor:
+    def branches(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+        """Rows of both branches -> their tokens (B, N, C) after the transformer blocks."""
+        return self.branch(0, small, batch, chances), self.branch(1, large, batch, chances)
+
+    def class_token(self, index: int, own: Tensor, other: Tensor, chances: Optional[Tensor]) -> Tensor:
         """Tokens (B, N, C) of a branch and of the other one -> the branch's new class token (B, 1, C)."""
         return self.revert_projs[index](self.fusion[index](self.projs[index](own[:, :1]), other, chances))
 
-    def construct(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows of both branches -> new class token (B, 1, C) and tokens (B, N, C) with the old one, of the small and the large branch."""
-        small, large = self.branch(0, small, batch, chances), self.branch(1, large, batch, chances)
-        return self.fuse(0, small, large, chances), small, self.fuse(1, large, small, chances), large
+    def fuse(self, index: int, own: Tensor, other: Tensor, chances: Optional[Tensor]) -> Tensor:
+        """Tokens (B, N, C) of a branch and of the other one -> the branch's tokens with the new class token."""
+        block = self.fusion[index]
+        if self.whole is not None and own.dtype == ms.float32 and block.attn.compute_type == ms.float32:
+            attn, before, after = block.attn, self.projs[index], self.revert_projs[index]
+            return self.whole[index](
+                own, other, block.residual.factors(own.shape[0], chances), before[0].weight.value(), before[0].bias.value(), before[2].weight.value(),
+                before[2].bias.value(), block.norm1.weight.value(), block.norm1.bias.value(), attn.wq.weight.value(), attn.wq.bias.value(),
+                attn.wk.weight.value(), attn.wv.weight.value(), attn.wv.bias.value(), attn.proj.weight.value(), attn.proj.bias.value(),
+                after[0].weight.value(), after[0].bias.value(), after[2].weight.value(), after[2].bias.value())[0]
+        cls = self.class_token(index, own, other, chances)
+        return ops.cat((cls.astype(own.dtype), own[:, 1:]), 1)
 
+    def construct(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+        """Rows of both branches -> tokens (B, N, C) of the small and the large branch."""
+        small, large = self.branches(small, large, batch, chances)
+        return self.fuse(0, small, large, chances), self.fuse(1, large, small, chances)
 
-def with_class_token(cls: Tensor, tokens: Tensor) -> Tensor:
-    """Tokens (B, N, C), the first of each sample replaced by cls (B, 1, C) -> rows (B*N, C)."""
-    return ops.cat((cls.astype(tokens.dtype), tokens[:, 1:]), 1).reshape(-1, tokens.shape[2])
+    def class_tokens(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+        """As construct, only the class tokens, (B, C)."""
+        small, large = self.branches(small, large, batch, chances)
+        if self.whole is not None:
+            return self.fuse(0, small, large, chances)[:, 0], self.fuse(1, large, small, chances)[:, 0]
+        return self.class_token(0, small, large, chances).reshape(batch, -1), self.class_token(1, large, small, chances).reshape(batch, -1)
 
 
 class PatchEmbed(nn.Cell):
@@ -241,19 +262,19 @@ class CrossViT(Network):
         tokens = self.pos_drop(ops.cat((cls, patches), 1) + self.pos_embed[index])
         return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)
 
-    def multi_scale(self, x: Tensor, chances: Optional[Tensor]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """What each multi-scale block gives: new class token and tokens with the old one, of both branches."""
-        batch = x.shape[0]
-        outputs = [self.blocks[0](self.tokens(0, x), self.tokens(1, x), batch, chances)]
-        for index in range(1, MULTI_SCALE_BLOCKS):  # a slice of cells would rename their parameters outside graph mode
-            small_cls, small, large_cls, large = outputs[-1]
-            outputs.append(self.blocks[index](with_class_token(small_cls, small), with_class_token(large_cls, large), batch, chances))
+    def multi_scale(self, x: Tensor, count: int, chances: Optional[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Rows of both branches before the first and after each of the first `count` multi-scale blocks."""
+        outputs = [(self.tokens(0, x), self.tokens(1, x))]
+        for index in range(count):  # a slice of cells would rename their parameters outside graph mode
+            small, large = self.blocks[index](*outputs[-1], x.shape[0], chances)
+            outputs.append((small.reshape(-1, small.shape[2]), large.reshape(-1, large.shape[2])))
         return outputs
 
     def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""
-        small, _, large, _ = self.multi_scale(x, chances)[-1]
-        return self.norm[0](small.reshape(x.shape[0], -1)), self.norm[1](large.reshape(x.shape[0], -1))
+        small, large = self.multi_scale(x, MULTI_SCALE_BLOCKS - 1, chances)[-1]
+        small, large = self.blocks[MULTI_SCALE_BLOCKS - 1].class_tokens(small, large, x.shape[0], chances)
+        return self.norm[0](small), self.norm[1](large)
 
     def forward_head(self, x: tuple[Tensor, Tensor]) -> Tensor:
         """Class tokens -> logits, in float32."""
@@ -265,13 +286,14 @@ class CrossViT(Network):
     def maps(self, x: Tensor, chances: Optional[Tensor] = None) -> list[Tensor]:
         """(B, in_channels, H, W) -> maps (B, C, grid, grid), of the small and of the large branch after each multi-scale block."""
         found = []
-        for _, small, _, large in self.multi_scale(x, chances):
-            found += [self.map_of(0, small), self.map_of(1, large)]
+        for small, large in self.multi_scale(x, MULTI_SCALE_BLOCKS, chances)[1:]:
+            found += [self.map_of(0, small, x.shape[0]), self.map_of(1, large, x.shape[0])]
         return found
 
-    def map_of(self, branch: int, tokens: Tensor) -> Tensor:
-        """Tokens with the class token (B, N, C) -> the patches' map (B, C, grid, grid)."""
-        return tokens[:, 1:].transpose(0, 2, 1).reshape(tokens.shape[0], -1, self.grids[branch], self.grids[branch])
+    def map_of(self, branch: int, rows: Tensor, batch: int) -> Tensor:
+        """Rows with the class token (B*N, C) -> the patches' map (B, C, grid, grid)."""
+        tokens = rows.reshape(batch, -1, rows.shape[1])[:, 1:]
+        return tokens.transpose(0, 2, 1).reshape(batch, -1, self.grids[branch], self.grids[branch])
 
     def saved_multiply_adds(self, size: int) -> int:
         """See Network; the branches' sizes are the same whatever the picture's."""
