@@ -143,27 +143,26 @@ void Rows(int64_t rows, int64_t width, const Body &body) {
 
 // ---- functions ----
 
-// exp within 2 ulp; 0 below -87.3, and above 88.3 as there. NaN stays NaN.
+// exp for values up to 88, within 2 ulp; 0 below -87. NaN stays NaN.
 inline float Exp(float value) {
-  float x = value < -87.3f ? -87.3f : value;
-  x = x > 88.3f ? 88.3f : x;
+  const float x = value < -87.0f ? -87.0f : value;
   const float shift = 12582912.0f;  // 1.5 * 2^23: a sum with it is rounded to an integer, which stands in its lowest bits
   const float shifted = x * 1.44269504f + shift, n = shifted - shift;
-  float r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  const float r = x * 1.44269504f - n + x * 1.925963e-8f;  // of x log2(e): the first difference is exact with a fused product, then the constant's rest
+  // 2^r for r in -0.5..0.5: our own minimax fit
+  float p = 1.535335852e-4f;
+  p = p * r + 1.339887567e-3f;
+  p = p * r + 9.618437381e-3f;
+  p = p * r + 5.550332467e-2f;
+  p = p * r + 2.402264791e-1f;
+  p = p * r + 6.931472029e-1f;
+  p = p * r + 1.0f;
   uint32_t bits, power;
   std::memcpy(&bits, &p, sizeof(bits));
   std::memcpy(&power, &shifted, sizeof(power));
   bits += power << 23;  // times 2^n
   std::memcpy(&p, &bits, sizeof(p));
-  return value < -87.3f ? 0.0f : p;
+  return value < -87.0f ? 0.0f : p;
 }
 
 // Phi(x), the normal distribution function, given e = exp(-x^2 / 2). Phi(-|x|) = e t P(t) with t = 1 / (1 + |x| / sqrt 8), as Numerical Recipes transforms
@@ -194,6 +193,11 @@ int64_t Count(int ndim, const int64_t *shape) {
   int64_t count = 1;
   for (int i = 0; i < ndim; ++i) count *= shape[i];
   return count;
+}
+
+inline void AddTo(float *to, const float *from, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) to[i] += from[i];
 }
 
 constexpr int64_t kBlock = 64;  // rows whose sum is taken by itself, so that long sums lose no digits
@@ -310,9 +314,13 @@ struct Exact {
 
 // x * sigmoid(1.702 x)
 struct Quick {
-  static float Value(float x) { return x / (1.0f + Exp(-1.702f * x)); }
+  static float Sigmoid(float x) {
+    const float e = Exp(-std::fabs(x)), s = 1.0f / (1.0f + e);
+    return x > 0 ? s : e * s;
+  }
+  static float Value(float x) { return x * Sigmoid(1.702f * x); }
   static float Slope(float x) {
-    const float s = 1.0f / (1.0f + Exp(-1.702f * x));
+    const float s = Sigmoid(1.702f * x);
     return s * (1.0f + 1.702f * x * (1.0f - s));
   }
 };
@@ -359,15 +367,14 @@ int ActivatedGrad(const float *h, const float *bias, const float *weight, const 
   return 0;
 }
 
-// dweight = dy^T x, dbias = the sum of dy over rows; threads share out the outputs
+// dweight = dy^T x, dbias = the sum of dy over rows (null: the caller has that already); threads share out the outputs
 void WeightGrad(const float *x, const float *dy, const Sizes &size, float *dweight, float *dbias) {
   const int64_t in = size.inputs, out = size.outputs;
   Rows(out, in * size.rows, [=](int64_t first, int64_t last, int) {
     gemm()('T', 'N', last - first, in, size.rows, 1.0f, dy + first, out, x, in, 0.0f, dweight + first * in, in);
+    if (dbias == nullptr) return;
     std::fill(dbias + first, dbias + last, 0.0f);
-    AddRows(0, size.rows, kBlock, last - first, dbias + first, [=](int64_t r, float *sum) {
-      for (int64_t c = 0; c < last - first; ++c) sum[c] += dy[r * out + first + c];
-    });
+    AddRows(0, size.rows, kBlock, last - first, dbias + first, [=](int64_t r, float *sum) { AddTo(sum, dy + r * out + first, last - first); });
   });
 }
 
@@ -1032,23 +1039,32 @@ struct Ends {
     gemm()('N', 'N', count, hidden, channels, 1.0f, scaled, channels, weight2, hidden, 0.0f, da + first * hidden, hidden);
   }
 
-  // dx = dout + the gradient that comes through the norm; adds to the sums of its weight and bias
-  void BeginGrad(int64_t first, int64_t count, const float *means, const float *inverses, const float *dh, const float *dout, float *dx, float *sums) const {
+  // what is summed up over rows: the gradients of the norm's weight and bias, and of the products' biases
+  int64_t summed() const { return 3 * channels + inner; }
+
+  // dx = dout + the gradient that comes through the norm
+  void BeginGrad(int64_t first, int64_t count, const float *means, const float *inverses, const float *dh, const float *d, const float *dout, float *dx,
+                 float *sums) const {
     gemm()('N', 'N', count, channels, inner, 1.0f, dh + first * inner, inner, weight1, channels, 0.0f, dx + first * channels, channels);
-    AddRows(first, first + count, kBlock, 2 * channels, sums, [&](int64_t r, float *sum) {
+    AddRows(first, first + count, kBlock, summed(), sums, [&](int64_t r, float *sum) {
       float *to = dx + r * channels;
       NormRowGrad(x + r * channels, norm.weight, means[r], inverses[r], to, dout + r * channels, to, sum, sum + channels, channels);
+      AddTo(sum + 2 * channels, dh + r * inner, inner);
+      AddTo(sum + 2 * channels + inner, d + r * channels, channels);
     });
   }
 
-  // grads: the outputs after dx. With G = d^T a, the gradient of W2 is gamma G, and gamma's needs no product of its own: each row of W2 times that of G
-  void WeightGrads(const float *y, const float *dh, const float *a, const float *d, const std::vector<float> &norm_sums, void **grads, int64_t gammas) const {
+  // sums: see summed; grads: the outputs after dx. With G = d^T a, the gradient of W2 is gamma G, and gamma's needs no product of its own: each row of W2 times that of G
+  void WeightGrads(const float *y, const float *dh, const float *a, const float *d, const std::vector<float> &sums, void **grads, int64_t gammas) const {
     float *to[kEndGrads - 1];
     for (int i = 0; i < kEndGrads - 1; ++i) to[i] = static_cast<float *>(grads[i]);
-    std::copy(norm_sums.begin(), norm_sums.begin() + channels, to[1]);
-    std::copy(norm_sums.begin() + channels, norm_sums.end(), to[2]);
-    WeightGrad(y, dh, {rows, channels, inner}, to[3], to[4]);
-    WeightGrad(a, d, {rows, hidden, channels}, to[5], to[6]);
+    const float *sum = sums.data();
+    std::copy(sum, sum + channels, to[1]);
+    std::copy(sum + channels, sum + 2 * channels, to[2]);
+    std::copy(sum + 2 * channels, sum + 2 * channels + inner, to[4]);
+    std::copy(sum + 2 * channels + inner, sum + summed(), to[6]);
+    WeightGrad(y, dh, {rows, channels, inner}, to[3], nullptr);
+    WeightGrad(a, d, {rows, hidden, channels}, to[5], nullptr);
     std::vector<float> dots(channels);
     Rows(channels, hidden, [&](int64_t first, int64_t last, int) {
       for (int64_t c = first; c < last; ++c) {
@@ -1091,7 +1107,7 @@ int MlpBackward(const Ends &ends, void **saved, void **grads, int64_t gammas) {
   const float *h = static_cast<const float *>(saved[3]), *dout = static_cast<const float *>(saved[4]), *bias = ends.bias1;
   float *dx = static_cast<float *>(grads[0]), *d = static_cast<float *>(grads[kEndGrads]), *dh = static_cast<float *>(grads[kEndGrads + 1]);
   float *a = static_cast<float *>(grads[kEndGrads + 2]);
-  Lines lines(Pool::Get().size(), 2 * ends.channels);
+  Lines lines(Pool::Get().size(), ends.summed());
   Tiles(ends.rows, 2 * ends.channels * hidden, [&](int64_t first, int64_t count, int part) {
     ends.EndGrad(first, count, dout, d, dh);
     for (int64_t r = first; r < first + count; ++r) {
@@ -1104,7 +1120,7 @@ int MlpBackward(const Ends &ends, void **saved, void **grads, int64_t gammas) {
         slope[i] *= Activation::Slope(z);
       }
     }
-    ends.BeginGrad(first, count, means, inverses, dh, dout, dx, lines.of(part));
+    ends.BeginGrad(first, count, means, inverses, dh, d, dout, dx, lines.of(part));
   });
   ends.WeightGrads(y, dh, a, d, lines.Sums(), grads + 1, gammas);
   return 0;
@@ -1117,9 +1133,7 @@ int AttentionForward(const Ends &ends, const Attention &attention, float *out, f
   Tiles(ends.rows, c * ends.inner, [&](int64_t first, int64_t count, int) {
     float *to = qkv + first * ends.inner;
     ends.Begin(first, count, y ? y + first * c : Scratch(0, count * c), means, inverses, to);
-    for (int64_t r = 0; r < count; ++r)
-#pragma omp simd
-      for (int64_t i = 0; i < ends.inner; ++i) to[r * ends.inner + i] += ends.bias1[i];
+    for (int64_t r = 0; r < count; ++r) AddTo(to + r * ends.inner, ends.bias1, ends.inner);
   });
   attention.Forward(qkv, a);
   Tiles(ends.rows, c * ends.hidden, [&](int64_t first, int64_t count, int) { ends.End(first, count, a + first * ends.hidden, out); });
@@ -1136,9 +1150,9 @@ int AttentionBackward(const Ends &ends, const Backward &backward, void **saved, 
   Tiles(ends.rows, ends.channels * ends.hidden,
         [&](int64_t first, int64_t count, int) { ends.EndGrad(first, count, dout, d, da); });
   backward(qkv, da, dqkv);
-  Lines lines(Pool::Get().size(), 2 * ends.channels);
+  Lines lines(Pool::Get().size(), ends.summed());
   Tiles(ends.rows, ends.channels * ends.inner,
-        [&](int64_t first, int64_t count, int part) { ends.BeginGrad(first, count, means, inverses, dqkv, dout, dx, lines.of(part)); });
+        [&](int64_t first, int64_t count, int part) { ends.BeginGrad(first, count, means, inverses, dqkv, d, dout, dx, lines.of(part)); });
   ends.WeightGrads(y, dqkv, a, d, lines.Sums(), grads + 1, gammas);
   return 0;
 }
@@ -1225,16 +1239,14 @@ namespace {
 // x W^T + bias of few rows; those of x lie `stride` values apart
 void FewRows(const float *x, int64_t stride, const float *weight, const float *bias, int64_t rows, int64_t in, int64_t out, float *y) {
   gemm()('N', 'T', rows, out, in, 1.0f, x, stride, weight, in, 0.0f, y, out);
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < out; ++c) y[r * out + c] += bias[c];
+  for (int64_t r = 0; r < rows; ++r) AddTo(y + r * out, bias, out);
 }
 
 // dy (rows, out) -> dweight, dbias
 void FewRowsWeightGrad(const float *x, int64_t stride, const float *dy, int64_t rows, int64_t in, int64_t out, float *dweight, float *dbias) {
   gemm()('T', 'N', out, in, rows, 1.0f, dy, out, x, stride, 0.0f, dweight, in);
   std::fill(dbias, dbias + out, 0.0f);
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < out; ++c) dbias[c] += dy[r * out + c];
+  for (int64_t r = 0; r < rows; ++r) AddTo(dbias, dy + r * out, out);
 }
 
 // The gradient of a norm of few rows, whose statistics are taken again
@@ -1490,7 +1502,7 @@ KERNEL(DepthwiseGrad) {
 #pragma omp simd
         for (int64_t c = 0; c < channels; ++c) to[c] += from[c] * d[c];
       }
-      for (int64_t c = 0; c < channels; ++c) sum[9 * channels + c] += d[c];
+      AddTo(sum + 9 * channels, d, channels);
     }
   });
   for (int64_t c = 0; c < channels; ++c)
@@ -1581,9 +1593,7 @@ KERNEL(BatchNormForward) {
     const auto sums = SumRows(rows, channels, kBlock, channels, add);
     for (int64_t c = 0; c < channels; ++c) to[c] = sums[c] / rows;
   };
-  average([=](int64_t r, float *sum) {
-    for (int64_t c = 0; c < channels; ++c) sum[c] += x[r * channels + c];
-  }, mean);
+  average([=](int64_t r, float *sum) { AddTo(sum, x + r * channels, channels); }, mean);
   average([=](int64_t r, float *sum) {
     for (int64_t c = 0; c < channels; ++c) sum[c] += (x[r * channels + c] - mean[c]) * (x[r * channels + c] - mean[c]);
   }, variance);
