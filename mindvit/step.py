@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.data.mixing import Prepare
-from mindvit.layers.basic import Compiled, number_drop_paths
+from mindvit.layers.basic import Compiled, Kept, number_drop_paths
 from mindvit.loss import BinaryCrossEntropy, Distillation, SoftTargetCrossEntropy
 from mindvit.optimiser import SGD, AdamW, Lamb, SquareSum
 from mindvit.weights.readers import STATE
@@ -102,6 +102,7 @@ class Loss(nn.Cell):
             raise ValueError(f"distill_type is {options.distill_type}, but there is {'no' if teacher is None else 'a'} teacher")
         self.prepare = Prepare(options.mean, options.std, options.erase, options.mix)
         self.net = net
+        self.kept = Kept(number_drop_paths(net))
         self.criterion = {"CE": SoftTargetCrossEntropy, "BCE": BinaryCrossEntropy}[options.loss](options.smoothing, options.mix)
         self.teacher = teacher
         self.distillation = Distillation(options.distill_type, options.distill_alpha, options.distill_tau)
@@ -109,7 +110,7 @@ class Loss(nn.Cell):
     def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
                   scale: Tensor) -> Tensor:
         x = self.prepare(images, own_pixel, boxes, noise)
-        logits = self.net(x, paths)
+        logits = self.net(x, self.kept(paths))
         loss = self.criterion(logits, labels, own_label)
         if self.teacher is not None:
             loss = self.distillation(loss, logits, ops.stop_gradient(self.teacher(x)))
@@ -151,7 +152,7 @@ class TrainStep(Compiled):
     def __init__(self, net: nn.Cell, decayed: Sequence[bool], options: StepOptions, teacher: Optional[nn.Cell] = None,
                  rates: Optional[Sequence[float]] = None):
         super().__init__(auto_prefix=False)
-        self.paths = number_drop_paths(net)
+        self.paths = len(number_drop_paths(net))
         self.loss = Loss(net, options, teacher)
         self.weights = ParameterTuple(net.trainable_params())
         self.gradient = ops.value_and_grad(self.loss, None, self.weights)

@@ -149,7 +149,7 @@ class Small(Network):
     def saved_multiply_adds(self, size: int) -> int:
         return 25 * size
 
-    def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         return self.norm(self.embed(x[:, :, :4, :4].reshape(x.shape[0], -1)))
 
 

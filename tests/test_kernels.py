@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Callable
 
 import mindspore as ms
@@ -23,6 +26,7 @@ from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention, CrossC
 from mindvit.optimiser import SquareSum
 
 BATCH = 6
+KEPT = np.array([0, 1, 0, 1, 1, 1], np.float32)  # two of six samples are dropped
 
 
 class OnMaps(nn.Cell):
@@ -92,11 +96,11 @@ class Branch(nn.Cell):
         super().__init__()
         self.residual = Residual(rate)
         self.gamma: Any = weight_of((10,)) if scaled else None
-        self.chances = Tensor(np.array([[0.1, 0.9, 0.2, 0.8, 0.7, 0.6]], np.float32))
+        self.kept = Tensor(KEPT[None] / (1 - rate))
         self.slope = Tensor(np.linspace(-1, 1, BATCH * rows * 10).reshape(-1, 10), ms.float32)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.residual(x, x * self.slope, BATCH, self.chances, self.gamma)
+        return self.residual(x, x * self.slope, BATCH, self.kept, self.gamma)
 
 
 class Whole(nn.Cell):
@@ -105,10 +109,10 @@ class Whole(nn.Cell):
     def __init__(self, block: nn.Cell, *more: Any):
         super().__init__()
         self.block, self.more = block, more
-        self.chances = Tensor(np.array([[0.1, 0.9, 0.2, 0.8, 0.7, 0.6]] * number_drop_paths(block), np.float32))
+        self.kept = Tensor(np.array([KEPT / (1 - rate) for rate in number_drop_paths(block)]))
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.block(x, BATCH, *self.more, self.chances)
+        return self.block(x, BATCH, *self.more, self.kept)
 
 
 class TwoBranches(nn.Cell):
@@ -117,14 +121,14 @@ class TwoBranches(nn.Cell):
     def __init__(self, class_tokens: bool):
         super().__init__()
         self.block = MultiScaleBlock((16, 24), (7, 11), (2, 3), (2, 3), ((0.0,), (0.0, 0.4)), 0.0, 0.0)
-        self.chances = Tensor(np.array([[0.1, 0.9, 0.2, 0.8, 0.7, 0.6]] * number_drop_paths(self.block), np.float32))
+        self.kept = Tensor(np.array([KEPT / (1 - rate) for rate in number_drop_paths(self.block)]))
         self.class_tokens = class_tokens
 
     def construct(self, x: Tensor) -> Tensor:
         small, large = x[:, :7, :16].reshape(-1, 16), x.reshape(-1, 24)
         if self.class_tokens:
-            return ops.cat(self.block.class_tokens(small, large, BATCH, self.chances), 1)
-        small, large = self.block(small, large, BATCH, self.chances)
+            return ops.cat(self.block.class_tokens(small, large, BATCH, self.kept), 1)
+        small, large = self.block(small, large, BATCH, self.kept)
         return ops.cat((small.reshape(BATCH, -1), large.reshape(BATCH, -1)), 1)
 
 
@@ -228,6 +232,21 @@ def test_the_kernels_are_used() -> None:
         assert kernels.__name__ in inside, name
     with kernels.left_out():
         assert all(type(item).__module__ != kernels.__name__ for make, _ in CELLS.values() for _, item in make().cells_and_names())
+
+
+def test_the_library_outlives_the_graphs_that_use_it() -> None:
+    """Its threads run on, so that unloading it would end the process."""
+    program = """
+import mindspore as ms, numpy as np
+from mindspore import Tensor
+ms.set_device("CPU"); ms.set_context(mode=ms.GRAPH_MODE)
+from mindvit import kernels
+from mindvit.data.mixing import Prepare
+images, pixel, box, noise = np.zeros((2, 6, 6, 3), np.uint8), np.ones((6, 6, 1), np.float32), np.zeros((2, 4), np.int32), np.ones((6, 6, 3), np.float32)
+Prepare((0.5,) * 3, (0.2,) * 3, erase=True, mix=True)(*map(Tensor, (images, pixel, box, noise)))  # nobody has the cell, so its graph goes at once
+print(kernels.library() in open("/proc/self/maps").read())"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert ended.returncode == 0 and ended.stdout.split()[-1] == "True", ended.stderr[-2000:]
 
 
 def test_gelu_in_its_tails_and_beyond() -> None:

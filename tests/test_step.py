@@ -12,7 +12,7 @@ from mindspore import Tensor, nn, ops
 from small import small
 
 from mindvit.data.mixing import Draw, Prepare, draw
-from mindvit.layers.basic import Residual, number_drop_paths, set_precision
+from mindvit.layers.basic import Kept, Residual, number_drop_paths, set_precision
 from mindvit.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from mindvit.models import create_model, list_models
 from mindvit.models.crossvit import drop_paths
@@ -44,9 +44,9 @@ def batch(size: int = 24, count: int = 4) -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), random.integers(0, 7, count).astype(np.int32)
 
 
-def inputs(lr: float, count: int = 4) -> tuple[Tensor, ...]:
+def inputs(lr: float, count: int = 4, paths: int = 0) -> tuple[Tensor, ...]:
     images, labels = batch(count=count)
-    return (Tensor(images), Tensor(labels), *first_inputs(count, 24, 3, paths=32)[2:7], Tensor(lr, ms.float32))
+    return (Tensor(images), Tensor(labels), *first_inputs(count, 24, 3, paths)[2:7], Tensor(lr, ms.float32))
 
 
 @pytest.mark.parametrize("key, smoothing", [("cross_entropy", 0.0), ("label_smoothing_0.1", 0.1)])
@@ -140,12 +140,12 @@ def test_overflow_leaves_the_weights_alone_and_halves_the_scale() -> None:
     set_precision(net, "O2", ms.float16)
     step = TrainStep(net, [False] * len(net.trainable_params()), StepOptions(MEAN, STD, loss_scale=2.0 ** 40, dynamic_scale=True))
     before = [item.asnumpy().copy() for item in step.weights]
-    loss, norm, scale = step(*inputs(1e-3))
+    loss, norm, scale = step(*inputs(1e-3, paths=step.paths))
     assert np.isfinite(loss.asnumpy()) and not np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2.0 ** 39
     assert all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights)) and float(step.optimiser.count.asnumpy()) == 0
     step.scale.set_data(Tensor(1024.0, ms.float32))
     step.finite_steps.set_data(Tensor(GROWTH_STEPS - 1.0, ms.float32))
-    loss, norm, scale = step(*inputs(1e-3))
+    loss, norm, scale = step(*inputs(1e-3, paths=step.paths))
     assert np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2048 and float(step.optimiser.count.asnumpy()) == 1
     assert not all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights))
 
@@ -276,17 +276,17 @@ def test_drop_path_drops_whole_samples() -> None:
             super().__init__()
             self.first, self.drop = Residual(0.5), Residual(0.25)
 
-        def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
-            return self.drop(x * 0, x, 400, chances)
+        def construct(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
+            return self.drop(x * 0, x, 400, kept)
 
     cell, x = Cell(), Tensor(np.ones((400 * 3, 5), np.float32))
     assert np.array_equal(cell.set_train(False)(x).asnumpy(), x.asnumpy())
     kept = cell.set_train(True)(x).asnumpy().reshape(400, -1)
     assert all(len(set(row)) == 1 for row in kept) and set(np.unique(kept)) == {np.float32(0), np.float32(1 / 0.75)}
     assert 0.65 < (kept[:, 0] > 0).mean() < 0.85
-    assert number_drop_paths(cell) == 2
+    assert number_drop_paths(cell) == [0.5, 0.25]
     chances = np.random.default_rng(0).random((2, 400), np.float32)
-    given = cell(x, Tensor(chances)).asnumpy().reshape(400, -1)
+    given = cell(x, Kept([0.5, 0.25])(Tensor(chances))).asnumpy().reshape(400, -1)
     assert np.abs(given - np.where(chances[1] >= 0.25, 1 / 0.75, 0)[:, None]).max() < 1e-6
 
 

@@ -31,7 +31,7 @@ class Nano(Network):
         self.bn, self.act, self.norm, self.residual = BatchNorm(WIDTH), GELU(), LayerNorm(WIDTH, 1e-6), Residual(drop_path_rate)
         self.head = self.new_head(num_classes)
 
-    def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         batch = x.shape[0]
         y = self.first(x.reshape(batch, -1))
         if self.bn.fused is not None:
@@ -40,7 +40,7 @@ class Nano(Network):
             y = self.bn(y.transpose(1, 0).reshape(WIDTH, batch, 1, 1)).reshape(WIDTH, batch).transpose(1, 0)
         else:
             y = self.bn(y.reshape(batch, WIDTH, 1, 1)).reshape(batch, WIDTH)
-        return self.residual(y, self.middle(self.act(self.norm(y))), batch, chances)
+        return self.residual(y, self.middle(self.act(self.norm(y))), batch, kept)
 
 
 def register() -> list[str]:

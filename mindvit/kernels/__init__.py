@@ -53,7 +53,10 @@ def flags() -> tuple[str, ...]:
 def library() -> Optional[str]:
     """The built library, or None, said once on stderr with the reason, where there can be none."""
     path = compiler.library(SOURCE, flags(), SWITCH, "mindvit's own CPU kernels are left out, and networks are slower")
-    return None if path is None else str(path)
+    if path is None:
+        return None
+    ctypes.CDLL(str(path))  # stays for good: MindSpore unloads it with the last graph that needs it, under the feet of the library's threads
+    return str(path)
 
 
 @functools.cache

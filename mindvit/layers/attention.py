@@ -87,18 +87,18 @@ class Block(nn.Cell):
         self.residual2 = Residual(drop_path)
         self.whole_attention = getattr(attention, "whole", None) is not None
 
-    def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:
+    def construct(self, x: Tensor, batch: int, kept: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:
         if self.whole_attention and x.dtype == ms.float32 and self.attn.compute_type == ms.float32:
-            x = self.attn.branch(x, batch, self.residual1.factors(batch, chances), self.residual1.one, self.norm1.numbers())
+            x = self.attn.branch(x, batch, self.residual1.factors(batch, kept), self.residual1.one, self.norm1.numbers())
         else:
             x, y = self.norm1.beside(x)
             y = self.attn(y, batch) if grid is None else self.attn(y, batch, grid)
-            x = self.residual1(x, y, batch, chances)
-        return self.mlp_branch(x, batch, chances)
+            x = self.residual1(x, y, batch, kept)
+        return self.mlp_branch(x, batch, kept)
 
-    def mlp_branch(self, x: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
+    def mlp_branch(self, x: Tensor, batch: int, kept: Optional[Tensor]) -> Tensor:
         """The block's second half."""
         if self.mlp.whole is not None and x.dtype == ms.float32 and self.mlp.fc1.compute_type == ms.float32:
-            return self.mlp.branch(x, self.residual2.factors(batch, chances), self.residual2.one, self.norm2.numbers())
+            return self.mlp.branch(x, self.residual2.factors(batch, kept), self.residual2.one, self.norm2.numbers())
         x, y = self.norm2.beside(x)
-        return self.residual2(x, self.mlp(y), batch, chances)
+        return self.residual2(x, self.mlp(y), batch, kept)

@@ -6,7 +6,7 @@ every device. Products run in `compute_type`; norms, softmax and losses always i
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -164,7 +164,7 @@ class Residual(nn.Cell):
     """x + gamma * branch, with stochastic depth (Huang et al. 2016): while training, a sample's branch is dropped with probability `rate`.
 
     x, branch: (..., C), each sample's rows beside each other, kept or dropped together and scaled by 1 / (1 - rate); `batch`: the number
-    of samples B; gamma: (C,) or None. chances: (cells, B) float32, uniform in 0..1, a row for each of the network's cells that drop
+    of samples B; gamma: (C,) or None. kept: (cells, B) float32, samples' factors, 0 or 1 / (1 - rate), a row for each of the network's cells that drop
     (see number_drop_paths): what a training step passes down so that a run can be repeated, which the CPU kernel of nn.Dropout can't
     promise. Without them that is used.
     """
@@ -178,20 +178,20 @@ class Residual(nn.Cell):
         self.sum: Any = kernels.Sum() if device.has_kernels() else None
         self.one = Tensor([1.0], ms.float32)
 
-    def factors(self, batch: int, chances: Optional[Tensor]) -> Tensor:
+    def factors(self, batch: int, kept: Optional[Tensor]) -> Tensor:
         """Each sample's factor, (B,), or the one for all, (1,)."""
         if not (self.rate > 0 and self.training):
             return self.one
-        if chances is None:
+        if kept is None:
             return self.drop(ops.ones((batch,), ms.float32))
-        return (chances[self.row] >= self.rate).astype(ms.float32) / (1 - self.rate)
+        return kept[self.row]
 
-    def construct(self, x: Tensor, branch: Tensor, batch: int, chances: Optional[Tensor] = None, gamma: Optional[Tensor] = None) -> Tensor:
+    def construct(self, x: Tensor, branch: Tensor, batch: int, kept: Optional[Tensor] = None, gamma: Optional[Tensor] = None) -> Tensor:
         dropping = self.rate > 0 and self.training
         own = self.fused is not None and x.dtype == ms.float32 and branch.dtype == ms.float32
         if gamma is None and not dropping:
             return self.sum(x, branch) if own else x + branch
-        keep = self.factors(batch, chances)
+        keep = self.factors(batch, kept)
         if own:
             return self.fused(x, branch, self.one if gamma is None else gamma.value(), keep)
         if gamma is not None:
@@ -201,12 +201,24 @@ class Residual(nn.Cell):
         return x + branch
 
 
-def number_drop_paths(net: nn.Cell) -> int:
-    """Give each cell that drops anything its row of the chances; how many rows there are."""
+def number_drop_paths(net: nn.Cell) -> list[float]:
+    """Give each cell that drops anything its row of what is kept; the rows' rates."""
     cells = [cell for _, cell in net.cells_and_names() if isinstance(cell, Residual) and cell.rate > 0]
     for row, cell in enumerate(cells):
         cell.row = row
-    return len(cells)
+    return [cell.rate for cell in cells]
+
+
+class Kept(nn.Cell):
+    """Chances, uniform in 0..1, (cells, B) -> the factors that Residual asks for. rates: the rows' (number_drop_paths)."""
+
+    def __init__(self, rates: Sequence[float]):
+        super().__init__()
+        self.some = bool(rates)
+        self.rates = Tensor(np.reshape(rates or [0.0], (-1, 1)), ms.float32)
+
+    def construct(self, chances: Tensor) -> Tensor:
+        return (chances >= self.rates).astype(ms.float32) / (1 - self.rates) if self.some else chances
 
 
 class Softmax(nn.Cell):

@@ -184,14 +184,14 @@ class Stage(nn.Cell):
         self.blocks = nn.CellList(blocks)
         self.downsample = downsample
 
-    def construct(self, rows: Tensor, batch: int, grid: tuple[int, int], chances: Optional[Tensor] = None) -> Tensor:
+    def construct(self, rows: Tensor, batch: int, grid: tuple[int, int], kept: Optional[Tensor] = None) -> Tensor:
         for block in self.blocks:
-            rows = block(rows, batch, chances, grid)
+            rows = block(rows, batch, kept, grid)
         return rows
 
 
 class CrossFormer(Network):
-    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes); chances: see Residual. Height and width: multiples of 32.
+    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes); kept: see Residual. Height and width: multiples of 32.
 
     Feature maps: the tokens after each stage's last block, without a norm. `revision` says which of the authors' groupings is
     meant (see `grouping`): 'head', of the time of CrossFormer++, 'iclr', of 2021, with which the published detectors were
@@ -227,29 +227,29 @@ class CrossFormer(Network):
         if height % step or width % step:
             raise UserError(f"CrossFormer: a picture of {height} x {width} px, but height and width must be multiples of {step} (resize or pad it)")
 
-    def stages(self, x: Tensor, chances: Optional[Tensor]) -> list[Tensor]:
+    def stages(self, x: Tensor, kept: Optional[Tensor]) -> list[Tensor]:
         """Rows after each stage's blocks."""
         batch, _, height, width = x.shape
         rows = self.pos_drop(self.patch_embed(x)).astype(self.stream_type)
         height, width = height // STRIDE, width // STRIDE
         outputs = []
         for layer in self.layers:
-            rows = layer(rows, batch, (height, width), chances)
+            rows = layer(rows, batch, (height, width), kept)
             outputs.append(rows)
             if layer.downsample is not None:
                 rows = layer.downsample(rows, batch, (height, width)).astype(self.stream_type)
                 height, width = height // 2, width // 2
         return outputs
 
-    def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         """(B, in_channels, H, W) -> (B, C), the mean of the normalised tokens."""
-        rows = self.norm(self.stages(x, chances)[-1])
+        rows = self.norm(self.stages(x, kept)[-1])
         return rows.reshape(x.shape[0], -1, rows.shape[1]).mean(1)
 
-    def maps(self, x: Tensor, chances: Optional[Tensor] = None) -> list[Tensor]:
+    def maps(self, x: Tensor, kept: Optional[Tensor] = None) -> list[Tensor]:
         """(B, in_channels, H, W) -> a map (B, C * 2^i, H / 2^(i+2), W / 2^(i+2)) of each stage i."""
         found = []
-        for rows, feature in zip(self.stages(x, chances), self.feature_info):
+        for rows, feature in zip(self.stages(x, kept), self.feature_info):
             rows = rows.reshape(x.shape[0], x.shape[2] // feature.stride, x.shape[3] // feature.stride, -1)
             found.append(rows.transpose(0, 3, 1, 2))
         return found

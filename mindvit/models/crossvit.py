@@ -102,8 +102,8 @@ class CrossAttentionBlock(nn.Cell):
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
         self.residual = Residual(drop_path)
 
-    def construct(self, cls: Tensor, tokens: Tensor, chances: Optional[Tensor] = None) -> Tensor:
-        return self.residual(cls, self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], chances)
+    def construct(self, cls: Tensor, tokens: Tensor, kept: Optional[Tensor] = None) -> Tensor:
+        return self.residual(cls, self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], kept)
 
 
 def projection(inputs: int, outputs: int) -> nn.SequentialCell:
@@ -133,44 +133,44 @@ class MultiScaleBlock(nn.Cell):
         whole = device.has_product_kernels() and drop == attn_drop == 0
         self.whole: Any = nn.CellList([kernels.CrossFusion(block.attn.heads, block.attn.scale, LAYER_NORM_EPS) for block in self.fusion]) if whole else None
 
-    def branch(self, index: int, rows: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
+    def branch(self, index: int, rows: Tensor, batch: int, kept: Optional[Tensor]) -> Tensor:
         """(B*N, C) -> (B, N, C)."""
         for block in self.blocks[index]:
-            rows = block(rows, batch, chances)
+            rows = block(rows, batch, kept)
         return rows.reshape(-1, self.tokens[index], rows.shape[1])
 
-    def branches(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+    def branches(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         """Rows of both branches -> their tokens (B, N, C) after the transformer blocks."""
-        return self.branch(0, small, batch, chances), self.branch(1, large, batch, chances)
+        return self.branch(0, small, batch, kept), self.branch(1, large, batch, kept)
 
-    def class_token(self, index: int, own: Tensor, other: Tensor, chances: Optional[Tensor]) -> Tensor:
+    def class_token(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor]) -> Tensor:
         """Tokens (B, N, C) of a branch and of the other one -> the branch's new class token (B, 1, C)."""
-        return self.revert_projs[index](self.fusion[index](self.projs[index](own[:, :1]), other, chances))
+        return self.revert_projs[index](self.fusion[index](self.projs[index](own[:, :1]), other, kept))
 
-    def fuse(self, index: int, own: Tensor, other: Tensor, chances: Optional[Tensor]) -> Tensor:
+    def fuse(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor]) -> Tensor:
         """Tokens (B, N, C) of a branch and of the other one -> the branch's tokens with the new class token."""
         block = self.fusion[index]
         if self.whole is not None and own.dtype == ms.float32 and block.attn.compute_type == ms.float32:
             attn, before, after = block.attn, self.projs[index], self.revert_projs[index]
             return self.whole[index](
-                own, other, block.residual.factors(own.shape[0], chances), before[0].weight.value(), before[0].bias.value(), before[2].weight.value(),
+                own, other, block.residual.factors(own.shape[0], kept), before[0].weight.value(), before[0].bias.value(), before[2].weight.value(),
                 before[2].bias.value(), block.norm1.weight.value(), block.norm1.bias.value(), attn.wq.weight.value(), attn.wq.bias.value(),
                 attn.wk.weight.value(), attn.wv.weight.value(), attn.wv.bias.value(), attn.proj.weight.value(), attn.proj.bias.value(),
                 after[0].weight.value(), after[0].bias.value(), after[2].weight.value(), after[2].bias.value())[0]
-        cls = self.class_token(index, own, other, chances)
+        cls = self.class_token(index, own, other, kept)
         return ops.cat((cls.astype(own.dtype), own[:, 1:]), 1)
 
-    def construct(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+    def construct(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """Rows of both branches -> tokens (B, N, C) of the small and the large branch."""
-        small, large = self.branches(small, large, batch, chances)
-        return self.fuse(0, small, large, chances), self.fuse(1, large, small, chances)
+        small, large = self.branches(small, large, batch, kept)
+        return self.fuse(0, small, large, kept), self.fuse(1, large, small, kept)
 
-    def class_tokens(self, small: Tensor, large: Tensor, batch: int, chances: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+    def class_tokens(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         """As construct, only the class tokens, (B, C)."""
-        small, large = self.branches(small, large, batch, chances)
+        small, large = self.branches(small, large, batch, kept)
         if self.whole is not None:
-            return self.fuse(0, small, large, chances)[:, 0], self.fuse(1, large, small, chances)[:, 0]
-        return self.class_token(0, small, large, chances).reshape(batch, -1), self.class_token(1, large, small, chances).reshape(batch, -1)
+            return self.fuse(0, small, large, kept)[:, 0], self.fuse(1, large, small, kept)[:, 0]
+        return self.class_token(0, small, large, kept).reshape(batch, -1), self.class_token(1, large, small, kept).reshape(batch, -1)
 
 
 class PatchEmbed(nn.Cell):
@@ -205,7 +205,7 @@ def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
 
 
 class CrossViT(Network):
-    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads; chances: see Residual.
+    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads; kept: see Residual.
 
     A picture whose height is not a branch's is resized for that branch (bicubic, to a square), as in the authors' code; one
     whose height is, must be square. num_classes=0 gives the two normalised class tokens side by side. Feature maps: the
@@ -262,18 +262,18 @@ class CrossViT(Network):
         tokens = self.pos_drop(ops.cat((cls, patches), 1) + self.pos_embed[index])
         return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)
 
-    def multi_scale(self, x: Tensor, count: int, chances: Optional[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    def multi_scale(self, x: Tensor, count: int, kept: Optional[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Rows of both branches before the first and after each of the first `count` multi-scale blocks."""
         outputs = [(self.tokens(0, x), self.tokens(1, x))]
         for index in range(count):  # a slice of cells would rename their parameters outside graph mode
-            small, large = self.blocks[index](*outputs[-1], x.shape[0], chances)
+            small, large = self.blocks[index](*outputs[-1], x.shape[0], kept)
             outputs.append((small.reshape(-1, small.shape[2]), large.reshape(-1, large.shape[2])))
         return outputs
 
-    def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""
-        small, large = self.multi_scale(x, MULTI_SCALE_BLOCKS - 1, chances)[-1]
-        small, large = self.blocks[MULTI_SCALE_BLOCKS - 1].class_tokens(small, large, x.shape[0], chances)
+        small, large = self.multi_scale(x, MULTI_SCALE_BLOCKS - 1, kept)[-1]
+        small, large = self.blocks[MULTI_SCALE_BLOCKS - 1].class_tokens(small, large, x.shape[0], kept)
         return self.norm[0](small), self.norm[1](large)
 
     def forward_head(self, x: tuple[Tensor, Tensor]) -> Tensor:
@@ -283,10 +283,10 @@ class CrossViT(Network):
             return ops.cat((small, large), 1)
         return (self.head[0](small).astype(ms.float32) + self.head[1](large).astype(ms.float32)) / 2
 
-    def maps(self, x: Tensor, chances: Optional[Tensor] = None) -> list[Tensor]:
+    def maps(self, x: Tensor, kept: Optional[Tensor] = None) -> list[Tensor]:
         """(B, in_channels, H, W) -> maps (B, C, grid, grid), of the small and of the large branch after each multi-scale block."""
         found = []
-        for small, large in self.multi_scale(x, MULTI_SCALE_BLOCKS, chances)[1:]:
+        for small, large in self.multi_scale(x, MULTI_SCALE_BLOCKS, kept)[1:]:
             found += [self.map_of(0, small, x.shape[0]), self.map_of(1, large, x.shape[0])]
         return found
 

@@ -144,10 +144,10 @@ class Block(attention.Block):
     def __init__(self, channels: int, attn: Attention, mlp_ratio: float, drop: float, drop_path: float):
         super().__init__(channels, attn, mlp_ratio, LAYER_NORM_EPS, drop, drop_path, QuickGELU())
 
-    def for_class_token(self, x: Tensor, batch: int, chances: Optional[Tensor], grid: Grid) -> Tensor:
+    def for_class_token(self, x: Tensor, batch: int, kept: Optional[Tensor], grid: Grid) -> Tensor:
         """Rows (B*N, C) -> the class token after the block, (B, C)."""
         y = self.attn(self.norm1(x), batch, grid, True)
-        return self.mlp_branch(self.residual1(class_token(x, batch), y, batch, chances), batch, chances)
+        return self.mlp_branch(self.residual1(class_token(x, batch), y, batch, kept), batch, kept)
 
 
 class PatchEmbed(nn.Cell):
@@ -190,24 +190,24 @@ class Stage(nn.Cell):
             rows = with_class_token(cls, rows)
         return self.pos_drop(rows).astype(self.stream_type)
 
-    def construct(self, x: Tensor, batch: int, chances: Optional[Tensor] = None) -> Tensor:
+    def construct(self, x: Tensor, batch: int, kept: Optional[Tensor] = None) -> Tensor:
         grid = self.grid(*self.maps.grid(x))
         rows = self.tokens(x, batch)
         for block in self.blocks:
-            rows = block(rows, batch, chances, grid)
+            rows = block(rows, batch, kept, grid)
         return self.maps.of_rows(patches_of(rows, batch) if self.has_class_token else rows, batch, *grid)
 
-    def for_class_token(self, x: Tensor, batch: int, chances: Optional[Tensor]) -> Tensor:
+    def for_class_token(self, x: Tensor, batch: int, kept: Optional[Tensor]) -> Tensor:
         """Maps -> the class token (B, C); what the last block does to the patches is left out."""
         grid = self.grid(*self.maps.grid(x))
         rows = self.tokens(x, batch)
         for index in range(len(self.blocks) - 1):  # a slice of cells would rename their parameters outside graph mode
-            rows = self.blocks[index](rows, batch, chances, grid)
-        return self.blocks[-1].for_class_token(rows, batch, chances, grid)
+            rows = self.blocks[index](rows, batch, kept, grid)
+        return self.blocks[-1].for_class_token(rows, batch, kept, grid)
 
 
 class CvT(Network):
-    """The network. x: (B, in_channels, H, W), of any size -> logits (B, num_classes); chances: see Residual.
+    """The network. x: (B, in_channels, H, W), of any size -> logits (B, num_classes); kept: see Residual.
 
     embed_dim, depth, num_heads, mlp_ratio: one number a stage. drop_path_rate is the last block's; it rises from 0 over the last
     stage, and the stages before drop nothing.
@@ -241,18 +241,18 @@ class CvT(Network):
         """The class token; the convolutions are decayed, the depth-wise ones too."""
         return frozenset({"stage2.cls_token"})
 
-    def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         """(B, in_channels, H, W) -> the normalised class token (B, C)."""
         batch = x.shape[0]
-        x = self.stage1(self.stage0(self.layout.of_pictures(x), batch, chances), batch, chances)
-        return self.norm(self.stage2.for_class_token(x, batch, chances))
+        x = self.stage1(self.stage0(self.layout.of_pictures(x), batch, kept), batch, kept)
+        return self.norm(self.stage2.for_class_token(x, batch, kept))
 
-    def maps(self, x: Tensor, chances: Optional[Tensor] = None) -> list[Tensor]:
+    def maps(self, x: Tensor, kept: Optional[Tensor] = None) -> list[Tensor]:
         """(B, in_channels, H, W) -> what each stage gives, (B, C, H', W'), not normalised."""
         batch, found = x.shape[0], []
         x = self.layout.of_pictures(x)
         for stage in (self.stage0, self.stage1, self.stage2):
-            x = stage(x, batch, chances)
+            x = stage(x, batch, kept)
             found.append(self.layout.to_pictures(x))
         return found
 

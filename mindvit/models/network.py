@@ -25,7 +25,7 @@ class Network(Compiled):
     """A classifier of pictures (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
 
     A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the order of
-    `feature_info`) and, where not all sizes fit, `check_size`. `construct` and those three take the chances of Residual last.
+    `feature_info`) and, where not all sizes fit, `check_size`. `construct` and those three take Residual's `kept` last.
     """
 
     def __init__(self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None):
@@ -71,8 +71,8 @@ class Network(Compiled):
         """Features (B, C) -> logits (B, num_classes), float32."""
         return x if self.head is None else self.head(x).astype(ms.float32)
 
-    def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
-        return self.forward_head(self.forward_features(x, chances))
+    def construct(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
+        return self.forward_head(self.forward_features(x, kept))
 
 
 class Backbone(Compiled):
@@ -100,6 +100,6 @@ class Backbone(Compiled):
         """As the network's."""
         return self.net.no_weight_decay()
 
-    def construct(self, x: Tensor, chances: Optional[Tensor] = None) -> tuple[Tensor, ...]:
-        maps = self.net.maps(x, chances)
+    def construct(self, x: Tensor, kept: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+        maps = self.net.maps(x, kept)
         return tuple([maps[index] for index in self.out_indices])

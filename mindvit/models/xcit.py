@@ -170,19 +170,19 @@ class CrossCovarianceBlock(nn.Cell):
         self.gamma2 = weight_of((channels,), Constant(eta))
         self.residual2 = Residual(drop_path)
 
-    def construct(self, x: Tensor, batch: int, height: int, width: int, chances: Optional[Tensor] = None) -> Tensor:
+    def construct(self, x: Tensor, batch: int, height: int, width: int, kept: Optional[Tensor] = None) -> Tensor:
         whole = self.attn.whole is not None and self.mlp.whole is not None and x.dtype == ms.float32 and self.attn.compute_type == ms.float32
         if whole:
-            x = self.attn.branch(x, batch, self.residual1.factors(batch, chances), self.gamma1.value(), self.norm1.numbers())
+            x = self.attn.branch(x, batch, self.residual1.factors(batch, kept), self.gamma1.value(), self.norm1.numbers())
         else:
             x, y = self.norm1.beside(x)
-            x = self.residual1(x, self.attn(y, batch), batch, chances, self.gamma1)
+            x = self.residual1(x, self.attn(y, batch), batch, kept, self.gamma1)
         x, y = self.norm3.beside(x)
-        x = self.residual3(x, self.local_mp(y, batch, height, width), batch, chances, self.gamma3)
+        x = self.residual3(x, self.local_mp(y, batch, height, width), batch, kept, self.gamma3)
         if whole:
-            return self.mlp.branch(x, self.residual2.factors(batch, chances), self.gamma2.value(), self.norm2.numbers())
+            return self.mlp.branch(x, self.residual2.factors(batch, kept), self.gamma2.value(), self.norm2.numbers())
         x, y = self.norm2.beside(x)
-        return self.residual2(x, self.mlp(y), batch, chances, self.gamma2).astype(self.stream_type)
+        return self.residual2(x, self.mlp(y), batch, kept, self.gamma2).astype(self.stream_type)
 
 
 class ClassAttention(nn.Cell):
@@ -273,7 +273,7 @@ class ClassAttentionBlock(nn.Cell):
 class XCiT(Network):
     """The network. x: (B, in_channels, H, W), any size, -> logits (B, num_classes), or the class token (B, C) with num_classes=0.
 
-    drop_path_rate is the same in all cross-covariance blocks; class attention drops nothing. chances: see Residual.
+    drop_path_rate is the same in all cross-covariance blocks; class attention drops nothing. kept: see Residual.
     """
 
     def __init__(self, patch_size: int, embed_dim: int, depth: int, num_heads: int, mlp_ratio: float, eta: float, tokens_norm: bool,
@@ -312,13 +312,13 @@ class XCiT(Network):
         x = self.pos_drop(self.layout.to_rows(x).reshape(batch, height * width, -1) + self.pos_embeder(height, width))
         return x.reshape(batch * height * width, -1).astype(self.stream_type)
 
-    def after_blocks(self, x: Tensor, chances: Optional[Tensor]) -> tuple[Tensor, ...]:
+    def after_blocks(self, x: Tensor, kept: Optional[Tensor]) -> tuple[Tensor, ...]:
         """Pictures -> the rows (B*N, C) after each block."""
         batch, height, width = x.shape[0], self.side(x.shape[2]), self.side(x.shape[3])
         rows = self.tokens(x)
         outputs: tuple[Tensor, ...] = ()
         for block in self.blocks:
-            rows = block(rows, batch, height, width, chances)
+            rows = block(rows, batch, height, width, kept)
             outputs = (*outputs, rows)
         return outputs
 
@@ -326,14 +326,14 @@ class XCiT(Network):
         """Patches along a picture's side; one that hangs over the edge counts, as the stem's halvings leave it."""
         return -(-side // self.patch_size)
 
-    def maps(self, x: Tensor, chances: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+    def maps(self, x: Tensor, kept: Optional[Tensor] = None) -> tuple[Tensor, ...]:
         """(B, in_channels, H, W) -> the patches on their grid, (B, C, H / patch_size, W / patch_size), after each block, without norm."""
         shape = (x.shape[0], self.side(x.shape[2]), self.side(x.shape[3]), -1)
-        return tuple([rows.reshape(shape).transpose(0, 3, 1, 2) for rows in self.after_blocks(x, chances)])
+        return tuple([rows.reshape(shape).transpose(0, 3, 1, 2) for rows in self.after_blocks(x, kept)])
 
-    def forward_features(self, x: Tensor, chances: Optional[Tensor] = None) -> Tensor:
+    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         """(B, in_channels, H, W) -> the normalised class token (B, C)."""
-        patches = self.after_blocks(x, chances)[-1]
+        patches = self.after_blocks(x, kept)[-1]
         cls = ops.broadcast_to(self.cls_token.reshape(1, -1), (x.shape[0], -1)).astype(self.stream_type)
         for block in self.cls_attn_blocks:
             cls, patches = block(cls, patches)
