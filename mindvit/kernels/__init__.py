@@ -117,24 +117,6 @@ class Linear(nn.Cell):
         return (self.input_gradient(weight, gradient), *self.weight_gradient(x, gradient))
 
 
-class ActivatedLinear(nn.Cell):
-    """An activation of x W^T + bias: Gelu, or QuickGelu, x sigmoid(1.702 x). As Linear; outputs: the result, and x W^T for the gradient."""
-
-    def __init__(self, activation: str) -> None:
-        super().__init__()
-        self.forward = kernel(f"Linear{activation}", lambda *shapes: (_product(*shapes),) * 2, 2)
-        self.backward = kernel(f"Linear{activation}Grad", lambda h, bias, weight, dy: (h, [*h[:-1], weight[1]]), 2)
-        self.weight_gradient = kernel("LinearWeightGrad", _weight_and_bias, 2)
-
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        return self.forward(x, weight, bias)
-
-    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Gradients of x, weight and bias."""
-        inner, own = self.backward(out[1], bias, weight, gradients[0])
-        return (own, *self.weight_gradient(x, inner))
-
-
 class Softmax(nn.Cell):
     """softmax over the last axis, any shape, float32."""
 
@@ -530,7 +512,8 @@ class AdamW(nn.Cell):
         return self.forward(*weights, *moment1, *moment2, *gradients, self.decay, self.rates, numbers)
 
 
-WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, ClassQuery, CrossCovariance)  # cells that stand for a Softmax among others
+# cells that stand for a Softmax among others
+WITH_WEIGHTS = (Attention, BiasedAttention, MixedAttention, ClassQuery, CrossCovariance, AttentionBranch, CrossCovarianceBranch, CrossFusion)
 
 
 def _cross_covariance(qkv: Any, temperature: Any, *_: Any) -> Any:

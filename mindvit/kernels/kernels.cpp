@@ -303,28 +303,6 @@ Gemm gemm() {
   return found;
 }
 
-struct Identity {
-  static float Value(float x) { return x; }
-};
-
-struct Exact {
-  static float Value(float x) { return Gelu(x); }
-  static float Slope(float x) { return GeluSlope(x); }
-};
-
-// x * sigmoid(1.702 x)
-struct Quick {
-  static float Sigmoid(float x) {
-    const float e = Exp(-std::fabs(x)), s = 1.0f / (1.0f + e);
-    return x > 0 ? s : e * s;
-  }
-  static float Value(float x) { return x * Sigmoid(1.702f * x); }
-  static float Slope(float x) {
-    const float s = Sigmoid(1.702f * x);
-    return s * (1.0f + 1.702f * x * (1.0f - s));
-  }
-};
-
 constexpr int64_t kTile = 768;  // rows, about, that are multiplied at once: what they become is still near when the next operation takes it
 
 // body(first row, number of rows, part) for tiles of rows, shared out among threads
@@ -342,31 +320,6 @@ struct Sizes {
 
 Sizes SizesOf(const int64_t *x, int ndim, const int64_t *weight) { return {Count(ndim, x) / weight[1], weight[1], weight[0]}; }
 
-// h = x W^T, y = f(h + bias); h may be y
-template <typename Function>
-int Linear(const float *x, const float *weight, const float *bias, float *h, float *y, const Sizes &size, Function) {
-  const int64_t in = size.inputs, out = size.outputs;
-  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
-    gemm()('N', 'T', rows, out, in, 1.0f, x + first * in, in, weight, in, 0.0f, h + first * out, out);
-    for (int64_t r = first; r < first + rows; ++r)
-#pragma omp simd
-      for (int64_t c = 0; c < out; ++c) y[r * out + c] = Function::Value(h[r * out + c] + bias[c]);
-  });
-  return 0;
-}
-
-// dh = dy f'(h + bias), dx = dh W
-template <typename Activation>
-int ActivatedGrad(const float *h, const float *bias, const float *weight, const float *dy, float *dh, float *dx, const Sizes &size) {
-  const int64_t in = size.inputs, out = size.outputs;
-  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
-    for (int64_t r = first; r < first + rows; ++r)
-      for (int64_t c = 0; c < out; ++c) dh[r * out + c] = dy[r * out + c] * Activation::Slope(h[r * out + c] + bias[c]);
-    gemm()('N', 'N', rows, in, out, 1.0f, dh + first * out, out, weight, in, 0.0f, dx + first * in, in);
-  });
-  return 0;
-}
-
 // dweight = dy^T x, dbias = the sum of dy over rows (null: the caller has that already); threads share out the outputs
 void WeightGrad(const float *x, const float *dy, const Sizes &size, float *dweight, float *dbias) {
   const int64_t in = size.inputs, out = size.outputs;
@@ -383,18 +336,16 @@ void WeightGrad(const float *x, const float *dy, const Sizes &size, float *dweig
 extern "C" int HasGemm() { return gemm() != nullptr; }
 
 KERNEL(Linear) {
-  return Linear(IN(0), IN(1), IN(2), OUT(3), OUT(3), SizesOf(shapes[0], ndims[0], shapes[1]), Identity());
+  const Sizes size = SizesOf(shapes[0], ndims[0], shapes[1]);
+  const int64_t in = size.inputs, out = size.outputs;
+  const float *x = IN(0), *weight = IN(1), *bias = IN(2);
+  float *y = OUT(3);
+  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
+    gemm()('N', 'T', rows, out, in, 1.0f, x + first * in, in, weight, in, 0.0f, y + first * out, out);
+    for (int64_t r = first; r < first + rows; ++r) AddTo(y + r * out, bias, out);
+  });
+  return 0;
 }
-
-// activation(x W^T + bias), and x W^T
-KERNEL(LinearGelu) { return Linear(IN(0), IN(1), IN(2), OUT(4), OUT(3), SizesOf(shapes[0], ndims[0], shapes[1]), Exact()); }
-
-KERNEL(LinearQuickGelu) { return Linear(IN(0), IN(1), IN(2), OUT(4), OUT(3), SizesOf(shapes[0], ndims[0], shapes[1]), Quick()); }
-
-// x W^T, bias, weight, dy -> its gradient, dx
-KERNEL(LinearGeluGrad) { return ActivatedGrad<Exact>(IN(0), IN(1), IN(2), IN(3), OUT(4), OUT(5), SizesOf(shapes[5], ndims[5], shapes[2])); }
-
-KERNEL(LinearQuickGeluGrad) { return ActivatedGrad<Quick>(IN(0), IN(1), IN(2), IN(3), OUT(4), OUT(5), SizesOf(shapes[5], ndims[5], shapes[2])); }
 
 // weight, dy -> dx
 KERNEL(LinearInputGrad) {
@@ -736,24 +687,36 @@ void AttendGrad(const Side &q, const Side &k, const Side &v, const float *weight
   });
 }
 
+// Self-attention of qkv (B, N, 3C); weights (B, heads, N, N), null where nobody asks for them
+struct SelfAttention {
+  int64_t batch, tokens, channels, heads;
+  float scale;
+  float *weights;
+
+  void Forward(const float *qkv, float *y) const {
+    const int64_t width = 3 * channels;
+    Attend({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, nullptr, 1, scale, batch, heads, channels / heads,
+           weights, {y, tokens, channels});
+  }
+
+  void Backward(const float *qkv, const float *dy, float *d) const {
+    const int64_t width = 3 * channels;
+    AttendGrad({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, weights, {dy, tokens, channels}, batch, scale,
+               batch, heads, channels / heads, {d, tokens, width}, {d + channels, tokens, width}, {d + 2 * channels, tokens, width}, nullptr);
+  }
+};
+
 }  // namespace
 
 // qkv (B, N, 3C): queries, keys, values, each C = heads x depth; scale (1,) -> y (B, N, C), weights (B, heads, N, N)
 KERNEL(Attention) {
-  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[3][1];
-  const float *qkv = IN(0);
-  Attend({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, nullptr, 1, IN(1)[0], batch, heads, channels / heads,
-         OUT(3), {OUT(2), tokens, channels});
+  SelfAttention{shapes[0][0], shapes[0][1], shapes[0][2] / 3, shapes[3][1], IN(1)[0], OUT(3)}.Forward(IN(0), OUT(2));
   return 0;
 }
 
 // qkv, scale, weights, dy -> dqkv
 KERNEL(AttentionGrad) {
-  const int64_t batch = shapes[0][0], tokens = shapes[0][1], width = shapes[0][2], channels = width / 3, heads = shapes[2][1];
-  const float *qkv = IN(0);
-  float *d = OUT(4);
-  AttendGrad({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, IN(2), {IN(3), tokens, channels}, batch, IN(1)[0],
-             batch, heads, channels / heads, {d, tokens, width}, {d + channels, tokens, width}, {d + 2 * channels, tokens, width}, nullptr);
+  SelfAttention{shapes[0][0], shapes[0][1], shapes[0][2] / 3, shapes[2][1], IN(1)[0], OUT(2)}.Backward(IN(0), IN(3), OUT(4));
   return 0;
 }
 
@@ -991,6 +954,24 @@ namespace {
 
 constexpr int kEnds = 10, kEndGrads = 8;
 
+struct Exact {
+  static float Value(float x) { return Gelu(x); }
+  static float Slope(float x) { return GeluSlope(x); }
+};
+
+// x * sigmoid(1.702 x)
+struct Quick {
+  static float Sigmoid(float x) {
+    const float e = Exp(-std::fabs(x)), s = 1.0f / (1.0f + e);
+    return x > 0 ? s : e * s;
+  }
+  static float Value(float x) { return x * Sigmoid(1.702f * x); }
+  static float Slope(float x) {
+    const float s = Sigmoid(1.702f * x);
+    return s * (1.0f + 1.702f * x * (1.0f - s));
+  }
+};
+
 // What branches begin and end with.
 struct Ends {
   const float *x, *keep;
@@ -1126,7 +1107,7 @@ int MlpBackward(const Ends &ends, void **saved, void **grads, int64_t gammas) {
   return 0;
 }
 
-// `attend` makes a of qkv: scale and heads, or cross-covariance. y, means, inverses are for the gradient, or null
+// `attention` makes a of qkv. y, means and inverses are for the gradient, or null
 template <typename Attention>
 int AttentionForward(const Ends &ends, const Attention &attention, float *out, float *y, float *means, float *inverses, float *qkv, float *a) {
   const int64_t c = ends.channels;
@@ -1156,25 +1137,6 @@ int AttentionBackward(const Ends &ends, const Backward &backward, void **saved, 
   ends.WeightGrads(y, dqkv, a, d, lines.Sums(), grads + 1, gammas);
   return 0;
 }
-
-// Self-attention of qkv (B, N, 3C); weights (B, heads, N, N), null where nobody asks for them
-struct SelfAttention {
-  int64_t batch, tokens, channels, heads;
-  float scale;
-  float *weights;
-
-  void Forward(const float *qkv, float *y) const {
-    const int64_t width = 3 * channels;
-    Attend({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, nullptr, 1, scale, batch, heads, channels / heads,
-           weights, {y, tokens, channels});
-  }
-
-  void Backward(const float *qkv, const float *dy, float *d) const {
-    const int64_t width = 3 * channels;
-    AttendGrad({qkv, tokens, width}, {qkv + channels, tokens, width}, {qkv + 2 * channels, tokens, width}, weights, {dy, tokens, channels}, batch, scale,
-               batch, heads, channels / heads, {d, tokens, width}, {d + channels, tokens, width}, {d + 2 * channels, tokens, width}, nullptr);
-  }
-};
 
 }  // namespace
 

@@ -32,6 +32,7 @@ class HeadAttention(nn.Cell):
         self.fused: Any = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale) if fused else None
         self.flash: Any = None if biased else flash_attention(channels, heads, self.scale, attn_drop)
         self.thirds = ops.Split(axis=2, output_num=3)
+        self.whole: Any = None  # a kernel of the whole residual branch
 
     def attend_packed(self, qkv: Tensor) -> Tensor:
         """(groups of tokens, N, 3C) -> (groups, N, C), without a bias."""
@@ -59,7 +60,8 @@ class SelfAttention(HeadAttention):
 
     def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
         super().__init__(channels, heads, attn_drop, proj_drop)
-        self.whole: Any = kernels.AttentionBranch(heads, self.scale) if self.fused is not None and proj_drop == 0 else None
+        if self.fused is not None and proj_drop == 0:
+            self.whole = kernels.AttentionBranch(heads, self.scale)
 
     def branch(self, x: Tensor, batch: int, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """x + keep gamma attention(norm(x)) in one kernel, where `whole` is there and all is float32; keep and gamma: see kernels.Residual."""
@@ -85,10 +87,9 @@ class Block(nn.Cell):
         self.norm2 = LayerNorm(channels, eps)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop, activation)
         self.residual2 = Residual(drop_path)
-        self.whole_attention = getattr(attention, "whole", None) is not None
 
     def construct(self, x: Tensor, batch: int, kept: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:
-        if self.whole_attention and x.dtype == ms.float32 and self.attn.compute_type == ms.float32:
+        if self.attn.whole is not None and x.dtype == ms.float32 and self.attn.compute_type == ms.float32:
             x = self.attn.branch(x, batch, self.residual1.factors(batch, kept), self.residual1.one, self.norm1.numbers())
         else:
             x, y = self.norm1.beside(x)

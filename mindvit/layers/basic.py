@@ -243,7 +243,6 @@ class Mlp(nn.Cell):
         self.act: Any = activation or GELU()
         self.fc2 = Linear(hidden, channels)
         self.drop = Dropout(drop_rate)
-        self.fused: Any = kernels.ActivatedLinear(self.act.NAME) if device.has_product_kernels() else None
         self.whole: Any = kernels.MlpBranch(self.act.NAME) if device.has_product_kernels() and drop_rate == 0 else None
 
     def branch(self, x: Tensor, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -252,11 +251,7 @@ class Mlp(nn.Cell):
         return self.whole(x, keep, gamma, weight, bias, eps, self.fc1.weight.value(), self.fc1.bias.value(), self.fc2.weight.value(), self.fc2.bias.value())[0]
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.fused is not None and self.fc1.compute_type == ms.float32:
-            hidden = self.fused(x.astype(ms.float32), self.fc1.weight.value(), self.fc1.bias.value())[0]
-        else:
-            hidden = self.act(self.fc1(x))
-        return self.drop(self.fc2(self.drop(hidden)))
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
 def set_precision(net: nn.Cell, level: str, half: Optional[ms.dtype.Type]) -> None:

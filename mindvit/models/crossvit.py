@@ -101,6 +101,7 @@ class CrossAttentionBlock(nn.Cell):
         self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
         self.residual = Residual(drop_path)
+        self.whole: Any = kernels.CrossFusion(heads, self.attn.scale, LAYER_NORM_EPS) if self.attn.fused is not None and drop == 0 else None
 
     def construct(self, cls: Tensor, tokens: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         return self.residual(cls, self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], kept)
@@ -130,8 +131,6 @@ class MultiScaleBlock(nn.Cell):
         self.fusion = nn.CellList([
             CrossAttentionBlock(width, head, drop, attn_drop, drop_paths[1][-1]) for width, head in zip(widths[::-1], heads[::-1])])
         self.revert_projs = nn.CellList([projection(widths[1], widths[0]), projection(widths[0], widths[1])])
-        whole = device.has_product_kernels() and drop == attn_drop == 0
-        self.whole: Any = nn.CellList([kernels.CrossFusion(block.attn.heads, block.attn.scale, LAYER_NORM_EPS) for block in self.fusion]) if whole else None
 
     def branch(self, index: int, rows: Tensor, batch: int, kept: Optional[Tensor]) -> Tensor:
         """(B*N, C) -> (B, N, C)."""
@@ -150,9 +149,9 @@ class MultiScaleBlock(nn.Cell):
     def fuse(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor]) -> Tensor:
         """Tokens (B, N, C) of a branch and of the other one -> the branch's tokens with the new class token."""
         block = self.fusion[index]
-        if self.whole is not None and own.dtype == ms.float32 and block.attn.compute_type == ms.float32:
+        if block.whole is not None and own.dtype == ms.float32 and block.attn.compute_type == ms.float32:
             attn, before, after = block.attn, self.projs[index], self.revert_projs[index]
-            return self.whole[index](
+            return block.whole(
                 own, other, block.residual.factors(own.shape[0], kept), before[0].weight.value(), before[0].bias.value(), before[2].weight.value(),
                 before[2].bias.value(), block.norm1.weight.value(), block.norm1.bias.value(), attn.wq.weight.value(), attn.wq.bias.value(),
                 attn.wk.weight.value(), attn.wv.weight.value(), attn.wv.bias.value(), attn.proj.weight.value(), attn.proj.bias.value(),
@@ -168,7 +167,7 @@ class MultiScaleBlock(nn.Cell):
     def class_tokens(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         """As construct, only the class tokens, (B, C)."""
         small, large = self.branches(small, large, batch, kept)
-        if self.whole is not None:
+        if self.fusion[0].whole is not None:
             return self.fuse(0, small, large, kept)[:, 0], self.fuse(1, large, small, kept)[:, 0]
         return self.class_token(0, small, large, kept).reshape(batch, -1), self.class_token(1, large, small, kept).reshape(batch, -1)
 

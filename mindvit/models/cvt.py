@@ -101,6 +101,7 @@ class Attention(nn.Cell):
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
         self.fused: Any = kernels.MixedAttention(heads, self.scale) if device.has_product_kernels() and attn_drop == 0 else None
+        self.whole: Any = None  # no kernel has all of it: see layers.attention.HeadAttention
         self.flash: Any = flash_attention(channels, heads, self.scale, attn_drop)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: int) -> Tensor:
