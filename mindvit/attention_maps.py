@@ -28,7 +28,8 @@ from mindvit.models.xcit import XCiT
 
 Weights = dict[str, np.ndarray]  # by the name of an attention cell
 Point = tuple[float, float]
-HIDING: dict[str, Any] = {"fused": kernels.WITH_WEIGHTS, "whole": kernels.WITH_WEIGHTS, "flash": FlashAttention}  # cells that stand for a Softmax too, by their names
+# cells that stand for a Softmax too, by their names
+HIDING: dict[str, Any] = {"fused": kernels.WITH_WEIGHTS, "whole": kernels.WITH_WEIGHTS, "flash": FlashAttention}
 
 
 @dataclass(frozen=True)
