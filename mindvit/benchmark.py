@@ -248,9 +248,9 @@ def read_profile(folder: Path, target: str, steps: int) -> list[tuple[str, float
 
 
 def own_kernel(name: str) -> str:
-    """Which of our own kernels an operator of that full name is: the cell that it is in; the gradients of a block's branches have no cell's name."""
+    """Which of our own kernels an operator of that full name is: the cell of mindvit.kernels that it is in, forward or backward."""
     _, dash, cell = name.split("/")[-2].rpartition("-")
-    return f"{cell if dash else 'gradients and others'} (ours)"
+    return f"{cell if dash else 'others'} (ours)"
 
 
 def profile_table(operators: Sequence[tuple[str, float, float]], most: int = 10) -> str:

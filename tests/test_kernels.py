@@ -209,9 +209,14 @@ def test_kernels_do_what_the_operators_do(name: str) -> None:
     same(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["batch norm", "block", "long block that keeps all", "two branches", "cross-covariance block"])
+def test_evaluation_takes_the_running_statistics() -> None:
+    ours, theirs = (outcome(*CELLS["batch norm"], own, training=False) for own in (True, False))
+    assert all(np.abs(ours[key] - theirs[key]).max() < 1e-5 * max(1.0, np.abs(theirs[key]).max()) for key in theirs)
+
+
+@pytest.mark.parametrize("name", ["block", "long block that keeps all", "two branches", "cross-covariance block"])
 def test_evaluation_does_what_the_operators_do(name: str) -> None:
-    """Running statistics, and no memory for a gradient; one can be had all the same."""
+    """Evaluation keeps nothing for a gradient, but one can be had all the same."""
     ours, theirs = (outcome(*CELLS[name], own, training=False) for own in (True, False))
     same(ours, theirs)
 

@@ -3,6 +3,7 @@
 Only mindvit.device decides whether they are used; every cell has the same result, within rounding, as the operators it stands for.
 A weight that a gradient needs is handed over as weight.value(): where the parameter itself is, the gradient reads it a second time, and
 MindSpore copies what is read twice (300 copies a step of XCiT, once batch normalisation has changed its running statistics in between).
+Operators are called with each argument by itself: one that is called with *arguments loses its cell's name, which profiles show.
 """
 
 from __future__ import annotations
@@ -244,15 +245,19 @@ class CrossFusion(nn.Cell):
         self.forward = kernel("CrossFusion", shapes, 11, heads)
         self.backward = kernel("CrossFusionGrad", lambda own, other, keep, eps, *more: (own, other, *more[:17], other), 20)
 
-    def construct(self, own: Tensor, other: Tensor, keep: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        return self.forward(own, other, keep, self.eps, *weights, self.numbers)
+    def construct(self, own: Tensor, other: Tensor, keep: Tensor, norm1: Tensor, bias1: Tensor, weight1: Tensor, product_bias1: Tensor, norm: Tensor,
+                  bias: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, wv: Tensor, bv: Tensor, wo: Tensor, bo: Tensor, norm2: Tensor, bias2: Tensor,
+                  weight2: Tensor, product_bias2: Tensor) -> tuple[Tensor, ...]:
+        return self.forward(own, other, keep, self.eps, norm1, bias1, weight1, product_bias1, norm, bias, wq, bq, wk, wv, bv, wo, bo, norm2, bias2, weight2,
+                            product_bias2, self.numbers)
 
     def bprop(self, own: Tensor, other: Tensor, keep: Tensor, norm1: Tensor, bias1: Tensor, weight1: Tensor, product_bias1: Tensor, norm: Tensor,
               bias: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, wv: Tensor, bv: Tensor, wo: Tensor, bo: Tensor, norm2: Tensor, bias2: Tensor,
               weight2: Tensor, product_bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of all but keep."""
-        weights = (norm1, bias1, weight1, product_bias1, norm, bias, wq, bq, wk, wv, bv, wo, bo, norm2, bias2, weight2, product_bias2)
-        found = self.backward(own, other, keep, self.eps, *weights, self.numbers, *out[1:], gradients[0])
+        found = self.backward(own, other, keep, self.eps, norm1, bias1, weight1, product_bias1, norm, bias, wq, bq, wk, wv, bv, wo, bo, norm2, bias2, weight2,
+                              product_bias2, self.numbers,
+                              out[1], out[2], out[3], out[4], out[5], out[6], out[7], out[8], out[9], out[10], gradients[0])
         return (*found[:2], ops.zeros_like(keep), *found[2:19])
 
 
@@ -395,15 +400,17 @@ class MlpBranch(nn.Cell):
         self.predict = kernel(f"Mlp{activation}Predict", _like_first)
         self.backward = kernel(f"Mlp{activation}Grad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[13], shapes[13]), 11)
 
-    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return self.forward(*inputs) if self.training else (self.predict(*inputs),)
+    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+                  bias2: Tensor) -> tuple[Tensor, ...]:
+        if self.training:
+            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
+        return (self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2),)
 
     def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
               bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of all but keep and eps."""
-        inputs = (x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
-        kept = out[1:] if self.training else self.forward(*inputs)[1:]
-        found = self.backward(*inputs, *kept, gradients[0])
+        kept = out if self.training else self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
+        found = self.backward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, kept[1], kept[2], kept[3], kept[4], gradients[0])
         return (found[0], ops.zeros_like(keep), *found[1:4], ops.zeros_like(eps), *found[4:8])
 
 
@@ -424,15 +431,18 @@ class AttentionBranch(nn.Cell):
         self.predict = kernel("AttentionBranchPredict", lambda x, *_: (x, _triple(x), x), 3)
         self.backward = kernel("AttentionBranchGrad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[0], _triple(shapes[0])), 11)
 
-    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return self.forward(*inputs, self.numbers) if self.training else self.predict(*inputs, self.numbers)
+    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+                  bias2: Tensor) -> tuple[Tensor, ...]:
+        if self.training:
+            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
+        return self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
 
     def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
               bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of all but keep and eps."""
-        inputs = (x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
-        kept = out[1:] if self.training else self.forward(*inputs)[1:]
-        found = self.backward(*inputs, *kept, gradients[0])
+        kept = out if self.training else self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
+        found = self.backward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers, kept[1], kept[2], kept[3], kept[4], kept[5],
+                              kept[6], gradients[0])
         return (found[0], ops.zeros_like(keep), *found[1:4], ops.zeros_like(eps), *found[4:8])
 
 
@@ -450,15 +460,18 @@ class CrossCovarianceBranch(nn.Cell):
         self.predict = kernel("CovarianceBranchPredict", lambda *shapes: (shapes[0], _triple(shapes[0]), shapes[0], *squares(shapes[0], shapes[10])), 6)
         self.backward = kernel("CovarianceBranchGrad", lambda *shapes: (*_ends(*shapes), shapes[0], shapes[0], _triple(shapes[0]), shapes[10]), 12)
 
-    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return self.forward(*inputs, self.eps) if self.training else self.predict(*inputs, self.eps)
+    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+                  bias2: Tensor, temperature: Tensor) -> tuple[Tensor, ...]:
+        if self.training:
+            return self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
+        return self.predict(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
 
     def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
               bias2: Tensor, temperature: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of all but keep and eps."""
-        inputs = (x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
-        kept = out[1:] if self.training else self.forward(*inputs)[1:]
-        found = self.backward(*inputs, *kept, gradients[0])
+        kept = out if self.training else self.forward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps)
+        found = self.backward(x, keep, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps, kept[1], kept[2], kept[3], kept[4],
+                              kept[5], kept[6], kept[7], kept[8], gradients[0])
         return (found[0], ops.zeros_like(keep), *found[1:4], ops.zeros_like(eps), *found[4:8], found[11])
 
 

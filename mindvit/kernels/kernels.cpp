@@ -320,6 +320,15 @@ struct Sizes {
 
 Sizes SizesOf(const int64_t *x, int ndim, const int64_t *weight) { return {Count(ndim, x) / weight[1], weight[1], weight[0]}; }
 
+// y = x W^T + bias
+void Product(const float *x, const float *weight, const float *bias, const Sizes &size, float *y) {
+  const int64_t in = size.inputs, out = size.outputs;
+  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
+    gemm()('N', 'T', rows, out, in, 1.0f, x + first * in, in, weight, in, 0.0f, y + first * out, out);
+    for (int64_t r = first; r < first + rows; ++r) AddTo(y + r * out, bias, out);
+  });
+}
+
 // dweight = dy^T x, dbias = the sum of dy over rows (null: the caller has that already); threads share out the outputs
 void WeightGrad(const float *x, const float *dy, const Sizes &size, float *dweight, float *dbias) {
   const int64_t in = size.inputs, out = size.outputs;
@@ -336,14 +345,7 @@ void WeightGrad(const float *x, const float *dy, const Sizes &size, float *dweig
 extern "C" int HasGemm() { return gemm() != nullptr; }
 
 KERNEL(Linear) {
-  const Sizes size = SizesOf(shapes[0], ndims[0], shapes[1]);
-  const int64_t in = size.inputs, out = size.outputs;
-  const float *x = IN(0), *weight = IN(1), *bias = IN(2);
-  float *y = OUT(3);
-  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
-    gemm()('N', 'T', rows, out, in, 1.0f, x + first * in, in, weight, in, 0.0f, y + first * out, out);
-    for (int64_t r = first; r < first + rows; ++r) AddTo(y + r * out, bias, out);
-  });
+  Product(IN(0), IN(1), IN(2), SizesOf(shapes[0], ndims[0], shapes[1]), OUT(3));
   return 0;
 }
 
@@ -1198,22 +1200,9 @@ KERNEL(CovarianceBranchGrad) {
 
 namespace {
 
-// x W^T + bias of few rows; those of x lie `stride` values apart
-void FewRows(const float *x, int64_t stride, const float *weight, const float *bias, int64_t rows, int64_t in, int64_t out, float *y) {
-  gemm()('N', 'T', rows, out, in, 1.0f, x, stride, weight, in, 0.0f, y, out);
-  for (int64_t r = 0; r < rows; ++r) AddTo(y + r * out, bias, out);
-}
-
-// dy (rows, out) -> dweight, dbias
-void FewRowsWeightGrad(const float *x, int64_t stride, const float *dy, int64_t rows, int64_t in, int64_t out, float *dweight, float *dbias) {
-  gemm()('T', 'N', out, in, rows, 1.0f, dy, out, x, stride, 0.0f, dweight, in);
-  std::fill(dbias, dbias + out, 0.0f);
-  for (int64_t r = 0; r < rows; ++r) AddTo(dbias, dy + r * out, out);
-}
-
-// The gradient of a norm of few rows, whose statistics are taken again
-void FewRowsNormGrad(const float *x, int64_t stride, const Norm &norm, int64_t rows, const float *dy, const float *more, float *dx, float *dweight,
-                     float *dbias) {
+// The gradient of a norm of few rows, `stride` values apart, whose statistics are taken again
+void RowsNormGrad(const float *x, int64_t stride, const Norm &norm, int64_t rows, const float *dy, const float *more, float *dx, float *dweight,
+                  float *dbias) {
   const int64_t channels = norm.channels;
   std::vector<float> again(channels);
   for (int64_t r = 0; r < rows; ++r) {
@@ -1240,7 +1229,7 @@ struct Projection {
   std::vector<float> Forward(const float *x, int64_t stride, int64_t rows) const {
     std::vector<float> normal(rows * norm.channels), g(normal.size()), y(rows * outputs);
     Inside(x, stride, rows, normal.data(), g.data());
-    FewRows(g.data(), norm.channels, weight, bias, rows, norm.channels, outputs, y.data());
+    Product(g.data(), weight, bias, {rows, norm.channels, outputs}, y.data());
     return y;
   }
 
@@ -1249,17 +1238,17 @@ struct Projection {
     const int64_t channels = norm.channels;
     std::vector<float> normal(rows * channels), g(normal.size()), d(normal.size()), zeros(normal.size(), 0.0f);
     Inside(x, stride, rows, normal.data(), g.data());
-    FewRowsWeightGrad(g.data(), channels, dy, rows, channels, outputs, grads[2], grads[3]);
+    WeightGrad(g.data(), dy, {rows, channels, outputs}, grads[2], grads[3]);
     gemm()('N', 'N', rows, channels, outputs, 1.0f, dy, outputs, weight, channels, 0.0f, d.data(), channels);
     for (size_t i = 0; i < d.size(); ++i) d[i] *= GeluSlope(normal[i]);
     std::fill(grads[0], grads[0] + channels, 0.0f);
     std::fill(grads[1], grads[1] + channels, 0.0f);
-    FewRowsNormGrad(x, stride, norm, rows, d.data(), zeros.data(), d.data(), grads[0], grads[1]);
+    RowsNormGrad(x, stride, norm, rows, d.data(), zeros.data(), d.data(), grads[0], grads[1]);
     return d;
   }
 };
 
-constexpr int kFusionInputs = 22, kFusionKept = 10, kFusionGrads = 17;
+constexpr int kFusionWeights = 17;
 
 struct Fusion {
   const float *own, *other, *keep;
@@ -1300,7 +1289,7 @@ KERNEL(CrossFusion) {
   const auto projected = f.to.Forward(f.own, f.tokens * f.width, f.batch);
   std::copy(projected.begin(), projected.end(), c);
   const auto normal = f.Normal(c);
-  FewRows(normal.data(), d, f.wq, f.bq, f.batch, d, d, q);
+  Product(normal.data(), f.wq, f.bq, {f.batch, d, d}, q);
   for (int64_t h = 0; h < heads; ++h)
     gemm()('N', 'N', f.batch, d, depth, f.scale, q + h * depth, d, f.wk + h * depth * d, d, 0.0f, a + h * d, heads * d);
   Rows(f.batch, m * d * 2, [&](int64_t first, int64_t last, int) {
@@ -1313,7 +1302,7 @@ KERNEL(CrossFusion) {
   for (int64_t h = 0; h < heads; ++h)
     gemm()('N', 'T', f.batch, depth, d, 1.0f, seen + h * d, heads * d, f.wv + h * depth * d, d, 0.0f, v + h * depth, d);
   for (int64_t i = 0; i < f.batch * d; ++i) v[i] += f.bv[i % d];
-  FewRows(v, d, f.wo, f.bo, f.batch, d, d, after);
+  Product(v, f.wo, f.bo, {f.batch, d, d}, after);
   for (int64_t i = 0; i < f.batch * d; ++i) after[i] = c[i] + f.factor(i / d) * after[i];
   const auto found = f.from.Forward(after, d, f.batch);
   for (int64_t b = 0; b < f.batch; ++b) std::copy(found.begin() + b * f.width, found.begin() + (b + 1) * f.width, out + b * f.tokens * f.width);
@@ -1326,9 +1315,9 @@ KERNEL(CrossFusionGrad) {
   const int64_t d = f.size.channels, m = f.size.rows, heads = f.heads, depth = f.depth, batch = f.batch, own = f.tokens * f.width;
   const float *c = IN(22), *q = IN(23), *a = IN(24), *weights = IN(25), *seen = IN(26), *v = IN(27), *after = IN(28), *t = IN(29), *means = IN(30);
   const float *inverses = IN(31), *dout = IN(32);
-  float *down = OUT(33), *dother = OUT(34), *dt = OUT(kFusionInputs + kFusionKept + 3 + kFusionGrads);
-  float *grads[kFusionGrads];
-  for (int i = 0; i < kFusionGrads; ++i) grads[i] = OUT(35 + i);
+  float *down = OUT(33), *dother = OUT(34), *dt = OUT(35 + kFusionWeights);
+  float *grads[kFusionWeights];
+  for (int i = 0; i < kFusionWeights; ++i) grads[i] = OUT(35 + i);
   const auto normal = f.Normal(c);
   std::vector<float> dnew(batch * f.width), dv(batch * d), dq(batch * d), dseen(batch * heads * d), da(batch * heads * d), dnormal(batch * d);
 
@@ -1336,7 +1325,7 @@ KERNEL(CrossFusionGrad) {
   const auto dafter = f.from.Backward(after, d, batch, dnew.data(), grads + 13);
   std::vector<float> dproduct(dafter);
   for (int64_t i = 0; i < batch * d; ++i) dproduct[i] *= f.factor(i / d);
-  FewRowsWeightGrad(v, d, dproduct.data(), batch, d, d, grads[11], grads[12]);
+  WeightGrad(v, dproduct.data(), {batch, d, d}, grads[11], grads[12]);
   gemm()('N', 'N', batch, d, d, 1.0f, dproduct.data(), d, f.wo, d, 0.0f, dv.data(), d);
   for (int64_t h = 0; h < heads; ++h) {
     gemm()('N', 'N', batch, d, depth, 1.0f, dv.data() + h * depth, d, f.wv + h * depth * d, d, 0.0f, dseen.data() + h * d, heads * d);
@@ -1345,10 +1334,10 @@ KERNEL(CrossFusionGrad) {
   std::fill(grads[10], grads[10] + d, 0.0f);
   for (int64_t i = 0; i < batch * d; ++i) grads[10][i % d] += dv[i];
   Lines lines(Pool::Get().size(), 2 * d);
+  const std::vector<float> zeros(d, 0.0f);
   Rows(batch, m * d * 4, [&](int64_t first, int64_t last, int part) {
     for (int64_t b = first; b < last; ++b) {
       f.size.Backward(b, a, normal.data(), t, weights, dseen.data(), da.data(), dnormal.data(), dt);
-      const std::vector<float> zeros(d, 0.0f);
       std::fill(dother + b * m * d, dother + (b * m + 1) * d, 0.0f);  // the other branch's class token was not seen
       AddRows(b * m + 1, (b + 1) * m, kBlock, 2 * d, lines.of(part), [&](int64_t r, float *sum) {
         NormRowGrad(f.other + r * d, f.norm.weight, means[r], inverses[r], dt + r * d, zeros.data(), dother + r * d, sum, sum + d, d);
@@ -1360,13 +1349,13 @@ KERNEL(CrossFusionGrad) {
     gemm()('N', 'T', batch, depth, d, f.scale, da.data() + h * d, heads * d, f.wk + h * depth * d, d, 0.0f, dq.data() + h * depth, d);
     gemm()('T', 'N', depth, d, batch, f.scale, q + h * depth, d, da.data() + h * d, heads * d, 0.0f, grads[8] + h * depth * d, d);
   }
-  FewRowsWeightGrad(normal.data(), d, dq.data(), batch, d, d, grads[6], grads[7]);
+  WeightGrad(normal.data(), dq.data(), {batch, d, d}, grads[6], grads[7]);
   gemm()('N', 'N', batch, d, d, 1.0f, dq.data(), d, f.wq, d, 1.0f, dnormal.data(), d);
   const auto sums = lines.Sums();
   std::copy(sums.begin(), sums.begin() + d, grads[4]);
   std::copy(sums.begin() + d, sums.end(), grads[5]);
   std::vector<float> dc(batch * d);
-  FewRowsNormGrad(c, d, f.norm, batch, dnormal.data(), dafter.data(), dc.data(), grads[4], grads[5]);
+  RowsNormGrad(c, d, f.norm, batch, dnormal.data(), dafter.data(), dc.data(), grads[4], grads[5]);
   const auto dcls = f.to.Backward(f.own, own, batch, dc.data(), grads);
   for (int64_t b = 0; b < batch; ++b) std::copy(dcls.begin() + b * f.width, dcls.begin() + (b + 1) * f.width, down + b * own);
   return 0;

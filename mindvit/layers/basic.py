@@ -102,7 +102,7 @@ class LayerNorm(nn.Cell):
         super().__init__()
         self.weight = weight_of((channels,), "ones")
         self.bias = weight_of((channels,), Zero())
-        self.eps, self.eps_number = eps, Tensor([eps], ms.float32)
+        self.eps = eps
         self.fused: Any = kernels.LayerNorm(eps) if device.has_kernels() else None
         self.mean_by_product = device.broadcasting_is_slow()
         self.average = Tensor(np.full((channels, 1), 1 / channels), ms.float32)
@@ -110,8 +110,8 @@ class LayerNorm(nn.Cell):
         self.add_row = AddRow()
 
     def numbers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a kernel that normalises needs: weight and bias (C,), eps (1,)."""
-        return self.weight.value(), self.bias.value(), self.eps_number
+        """What a kernel that normalises needs, where there are kernels: weight and bias (C,), eps (1,)."""
+        return self.weight.value(), self.bias.value(), self.fused.eps
 
     def beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x, to be added to a residual branch, and the normalised x, where that begins: our kernel adds their gradients up on the way."""

@@ -265,7 +265,8 @@ class CrossViT(Network):
         """Rows of both branches before the first and after each of the first `count` multi-scale blocks."""
         outputs = [(self.tokens(0, x), self.tokens(1, x))]
         for index in range(count):  # a slice of cells would rename their parameters outside graph mode
-            small, large = self.blocks[index](*outputs[-1], x.shape[0], kept)
+            small, large = outputs[-1]
+            small, large = self.blocks[index](small, large, x.shape[0], kept)
             outputs.append((small.reshape(-1, small.shape[2]), large.reshape(-1, large.shape[2])))
         return outputs
 
