@@ -15,7 +15,7 @@ from PIL import Image
 
 from mindvit import device
 from mindvit.commandline import COMMAND_LINE
-from mindvit.data.mixing import Prepare
+from mindvit.data.mixing import Normalise
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import BadPicture, as_rgb, read_picture
 from mindvit.errors import EXIT_BAD_INPUT, UserError
@@ -48,11 +48,11 @@ class Logits(nn.Cell):
 
     def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):
         super().__init__(auto_prefix=False)
-        self.prepare = Prepare(mean, std)
+        self.normalise = Normalise(mean, std)
         self.net = net
 
     def construct(self, images: Tensor) -> Tensor:
-        return self.net(self.prepare.plain(images).transpose(0, 3, 1, 2)).astype(ms.float32)
+        return self.net(self.normalise(images)).astype(ms.float32)
 
 
 class Predictor:
@@ -132,7 +132,7 @@ class Predictor:
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """uint8 (B, size, size, 3) -> the network's input, float32 (B, 3, size, size)."""
-        return self.step.prepare.plain(Tensor(images)).transpose(0, 3, 1, 2)
+        return self.step.normalise(Tensor(images))
 
     def best(self, logits: np.ndarray, topk: int = 5) -> Answer:
         """The classes with the largest of these logits (num_classes,), by name, with their probabilities; ties by class number."""

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindvit.data.mixing import Prepare
+from mindvit.data.mixing import Normalise, Prepare
 from mindvit.layers.basic import Compiled, Kept, number_drop_paths
 from mindvit.loss import BinaryCrossEntropy, Distillation, SoftTargetCrossEntropy
 from mindvit.optimiser import SGD, AdamW, Lamb, SquareSum
@@ -295,11 +295,11 @@ class EvalStep(Compiled):
 
     def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):
         super().__init__(auto_prefix=False)
-        self.prepare = Prepare(mean, std)
+        self.normalise = Normalise(mean, std)
         self.net = net
 
     def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.net(self.prepare.plain(images).transpose(0, 3, 1, 2)).astype(ms.float32)
+        logits = self.net(self.normalise(images)).astype(ms.float32)
         real = labels >= 0
         label = ops.maximum(labels, Tensor(0, ms.int32)).expand_dims(1)
         own = ops.gather_elements(logits, 1, label)

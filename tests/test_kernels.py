@@ -15,6 +15,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from mindvit import device, kernels
+from mindvit.data.mixing import Prepare
 from mindvit.layers.attention import Block, HeadAttention, SelfAttention
 from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax, number_drop_paths, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
@@ -221,13 +222,22 @@ def test_evaluation_does_what_the_operators_do(name: str) -> None:
     same(ours, theirs)
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 40, 31, 4)])
-def test_pixels_are_normalised(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 140, 131, 4)])
+@pytest.mark.parametrize("erase, mix", [(False, False), (True, False), (False, True), (True, True)])
+def test_pictures_are_prepared(shape: tuple[int, ...], erase: bool, mix: bool) -> None:
+    batch, height, width, channels = shape
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, shape, dtype=np.uint8)
-    factor, offset = random.random((2, shape[-1])).astype(np.float32)
-    y = kernels.Pixels()(Tensor(images), Tensor(factor), Tensor(offset)).asnumpy()
-    assert y.dtype == np.float32 and np.allclose(y, images * factor + offset, rtol=1e-6)
+    edges = np.sort(random.integers(0, (height + 1, width + 1), (batch, 2, 2)), 1)
+    boxes = edges.transpose(0, 2, 1).reshape(batch, 4) * erase
+    arrays = (random.integers(0, 256, shape, np.uint8), random.random((height, width, 1), np.float32) if mix else np.ones((height, width, 1), np.float32),
+              boxes.astype(np.int32), random.standard_normal((height, width, channels), np.float32))
+    mean, std = random.random((2, channels)) + 0.1
+    results = []
+    for own in (True, False):
+        with contextlib.nullcontext() if own else kernels.left_out():
+            results.append(Prepare(mean, std, erase, mix)(*map(Tensor, arrays)).asnumpy())
+    assert results[0].dtype == np.float32 and results[0].shape == (batch, channels, height, width)
+    assert np.allclose(*results, rtol=1e-5, atol=1e-5)
 
 
 def test_the_kernels_are_used() -> None:

@@ -73,36 +73,49 @@ def _erased_box(augment: AugmentOptions, size: int, random: np.random.Generator)
     return 0, 0, 0, 0
 
 
-class Prepare(nn.Cell):
-    """uint8 pictures (B, H, W, C) -> normalised, erased and mixed float32 (B, C, H, W). mean and std are of pixels in 0..1."""
+class Normalise(nn.Cell):
+    """uint8 pictures (B, H, W, C) -> normalised float32 (B, C, H, W). mean and std are of pixels in 0..1."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], erase: bool = False, mix: bool = False):
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.factor = Tensor(1 / (255 * np.asarray(std)), ms.float32)
         self.offset = Tensor(-np.asarray(mean) / np.asarray(std), ms.float32)
-        self.erase, self.mix = erase, mix
         self.fused: Any = kernels.Pixels() if device.has_kernels() else None
 
-    def construct(self, images: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
-        x = self.plain(images)
-        if self.erase:
-            x = ops.where(self.inside(boxes, x.shape[1], x.shape[2]), noise, x)
-        if self.mix:
-            x = x * own_pixel + ops.gather(x, partners(x.shape[0]), 0) * (1 - own_pixel)
-        return x.transpose(0, 3, 1, 2)
-
-    def plain(self, images: Tensor) -> Tensor:
-        """Normalised only, still (B, H, W, C)."""
+    def construct(self, images: Tensor) -> Tensor:
         if self.fused is not None and images.dtype == ms.uint8:
             return self.fused(images, self.factor, self.offset)
-        return images.astype(ms.float32) * self.factor + self.offset
+        return (images.astype(ms.float32) * self.factor + self.offset).transpose(0, 3, 1, 2)
+
+
+class Prepare(nn.Cell):
+    """uint8 pictures (B, H, W, C) -> normalised, erased and mixed float32 (B, C, H, W). The other inputs: see Draw."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], erase: bool = False, mix: bool = False):
+        super().__init__()
+        self.normalise = Normalise(mean, std)
+        self.erase, self.mix = erase, mix
+        self.fused: Any = kernels.MixedPixels() if device.has_kernels() else None
+
+    def construct(self, images: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
+        if not (self.erase or self.mix):
+            return self.normalise(images)
+        if self.fused is not None and images.dtype == ms.uint8:
+            return self.fused(images, self.normalise.factor, self.normalise.offset, noise, boxes, own_pixel)
+        x = self.normalise(images)
+        if self.erase:
+            x = ops.where(self.inside(boxes, x.shape[2], x.shape[3]), noise.transpose(2, 0, 1), x)
+        if self.mix:
+            share = own_pixel.transpose(2, 0, 1)
+            x = x * share + ops.gather(x, partners(x.shape[0]), 0) * (1 - share)
+        return x
 
     def inside(self, boxes: Tensor, height: int, width: int) -> Tensor:
-        """(B, H, W, 1) bool: pixels inside each picture's box."""
+        """(B, 1, H, W) bool: pixels inside each picture's box."""
         top, bottom, left, right = ops.split(boxes, 1, 1)
         y, x = ops.arange(height), ops.arange(width)
         rows, columns = ops.logical_and(y >= top, y < bottom), ops.logical_and(x >= left, x < right)
-        return ops.logical_and(rows.expand_dims(2), columns.expand_dims(1)).expand_dims(3)
+        return ops.logical_and(rows.expand_dims(2), columns.expand_dims(1)).expand_dims(1)
 
 
 @ops.constexpr

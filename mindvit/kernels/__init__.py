@@ -230,11 +230,13 @@ class CrossFusion(nn.Cell):
     that branch's patches (see ClassQuery; keys and values are never formed), and is projected back.
 
     own: (B, N, C), other: (B, M, D), keep: see Residual. norm1, bias1: (C,), weight1: (D, C); norm, bias: (D,); wq, wk, wv, wo: (D, D), bq, bv, bo: (D,);
-    norm2, bias2: (D,), weight2: (C, D). Outputs: own tokens with the new class token (B, N, C), and ten for the gradient.
+    norm2, bias2: (D,), weight2: (C, D). Outputs: own tokens with the new class token (B, N, C); own and other, for another reader, whose gradients are
+    then added up with these (beside), or for none; and ten for the gradient.
     """
 
-    def __init__(self, heads: int, scale: float, eps: float) -> None:
+    def __init__(self, heads: int, scale: float, eps: float, beside: bool) -> None:
         super().__init__()
+        self.beside = beside
         self.eps, self.numbers = Tensor([eps], ms.float32), Tensor([scale, heads], ms.float32)
 
         def shapes(own: Any, other: Any, *_: Any) -> Any:
@@ -243,21 +245,23 @@ class CrossFusion(nn.Cell):
             return own, row, row, seen, [batch, heads, tokens], seen, row, row, other, rows, rows
 
         self.forward = kernel("CrossFusion", shapes, 11, heads)
-        self.backward = kernel("CrossFusionGrad", lambda own, other, keep, eps, *more: (own, other, *more[:17], other), 20)
+        self.backward = kernel("CrossFusionGrad", lambda own, other, keep, eps, *more: (own, other, *more[:17], other), 20, beside)
 
     def construct(self, own: Tensor, other: Tensor, keep: Tensor, norm1: Tensor, bias1: Tensor, weight1: Tensor, product_bias1: Tensor, norm: Tensor,
                   bias: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, wv: Tensor, bv: Tensor, wo: Tensor, bo: Tensor, norm2: Tensor, bias2: Tensor,
                   weight2: Tensor, product_bias2: Tensor) -> tuple[Tensor, ...]:
-        return self.forward(own, other, keep, self.eps, norm1, bias1, weight1, product_bias1, norm, bias, wq, bq, wk, wv, bv, wo, bo, norm2, bias2, weight2,
-                            product_bias2, self.numbers)
+        out = self.forward(own, other, keep, self.eps, norm1, bias1, weight1, product_bias1, norm, bias, wq, bq, wk, wv, bv, wo, bo, norm2, bias2, weight2,
+                           product_bias2, self.numbers)
+        return (out[0], own, other, *out[1:])
 
     def bprop(self, own: Tensor, other: Tensor, keep: Tensor, norm1: Tensor, bias1: Tensor, weight1: Tensor, product_bias1: Tensor, norm: Tensor,
               bias: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, wv: Tensor, bv: Tensor, wo: Tensor, bo: Tensor, norm2: Tensor, bias2: Tensor,
               weight2: Tensor, product_bias2: Tensor, out: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of all but keep."""
+        more_own, more_other = (gradients[1], gradients[2]) if self.beside else (self.eps, self.eps)
         found = self.backward(own, other, keep, self.eps, norm1, bias1, weight1, product_bias1, norm, bias, wq, bq, wk, wv, bv, wo, bo, norm2, bias2, weight2,
                               product_bias2, self.numbers,
-                              out[1], out[2], out[3], out[4], out[5], out[6], out[7], out[8], out[9], out[10], gradients[0])
+                              out[3], out[4], out[5], out[6], out[7], out[8], out[9], out[10], out[11], out[12], gradients[0], more_own, more_other)
         return (*found[:2], ops.zeros_like(keep), *found[2:19])
 
 
@@ -476,14 +480,40 @@ class CrossCovarianceBranch(nn.Cell):
 
 
 class Pixels(nn.Cell):
-    """x factor + offset, float32. x: uint8 (..., C), factor and offset: (C,)."""
+    """x factor + offset, float32, channels before height and width. x: uint8 (B, H, W, C), factor and offset: (C,). -> (B, C, H, W)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.forward = kernel("Pixels", _like_first)
+        self.forward = kernel("Pixels", _channels_first)
 
     def construct(self, x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
         return self.forward(x, factor, offset)
+
+
+class MixedPixels(nn.Cell):
+    """As Pixels, then erased and mixed: noise (H, W, C), boxes (B, 4) int32 and own_pixel (H, W, 1) are those of data.mixing.Draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("MixedPixels", _channels_first)
+
+    def construct(self, x: Tensor, factor: Tensor, offset: Tensor, noise: Tensor, boxes: Tensor, own_pixel: Tensor) -> Tensor:
+        return self.forward(x, factor, offset, noise, boxes, own_pixel)
+
+
+class ChannelsLast(nn.Cell):
+    """(B, C, H, W) -> (B, H, W, C), for few channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("ChannelsLast", lambda x: [x[0], *x[2:], x[1]])
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Gradient of x; with a plain operator: training needs no gradient of pictures."""
+        return (gradient.transpose(0, 3, 1, 2),)
 
 
 class Resize(nn.Cell):
@@ -542,6 +572,10 @@ def _product(x: Any, weight: Any, *_: Any) -> Any:
 
 def _weight_and_bias(x: Any, dy: Any) -> Any:
     return [dy[-1], x[-1]], [dy[-1]]
+
+
+def _channels_first(x: Any, *_: Any) -> Any:
+    return [x[0], x[3], *x[1:3]]
 
 
 def _like_first(first: Any, *_: Any) -> Any:

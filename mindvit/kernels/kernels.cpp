@@ -1309,15 +1309,17 @@ KERNEL(CrossFusion) {
   return 0;
 }
 
-// the inputs, what was kept, the result's gradient -> those of own and other tokens and of the 17 weights; (B, M, D) to work with
+// the inputs, what was kept, the result's gradient, and more of own and of other tokens' gradients, or (1,) where there is no more
+// -> the gradients of own and other tokens and of the 17 weights; (B, M, D) to work with
 KERNEL(CrossFusionGrad) {
   const Fusion f(params, shapes);
   const int64_t d = f.size.channels, m = f.size.rows, heads = f.heads, depth = f.depth, batch = f.batch, own = f.tokens * f.width;
   const float *c = IN(22), *q = IN(23), *a = IN(24), *weights = IN(25), *seen = IN(26), *v = IN(27), *after = IN(28), *t = IN(29), *means = IN(30);
   const float *inverses = IN(31), *dout = IN(32);
-  float *down = OUT(33), *dother = OUT(34), *dt = OUT(35 + kFusionWeights);
+  const float *more_own = Count(ndims[33], shapes[33]) > 1 ? IN(33) : nullptr, *more_other = Count(ndims[34], shapes[34]) > 1 ? IN(34) : nullptr;
+  float *down = OUT(35), *dother = OUT(36), *dt = OUT(37 + kFusionWeights);
   float *grads[kFusionWeights];
-  for (int i = 0; i < kFusionWeights; ++i) grads[i] = OUT(35 + i);
+  for (int i = 0; i < kFusionWeights; ++i) grads[i] = OUT(37 + i);
   const auto normal = f.Normal(c);
   std::vector<float> dnew(batch * f.width), dv(batch * d), dq(batch * d), dseen(batch * heads * d), da(batch * heads * d), dnormal(batch * d);
 
@@ -1338,11 +1340,14 @@ KERNEL(CrossFusionGrad) {
   Rows(batch, m * d * 4, [&](int64_t first, int64_t last, int part) {
     for (int64_t b = first; b < last; ++b) {
       f.size.Backward(b, a, normal.data(), t, weights, dseen.data(), da.data(), dnormal.data(), dt);
-      std::fill(dother + b * m * d, dother + (b * m + 1) * d, 0.0f);  // the other branch's class token was not seen
+      const float *first_more = more_other ? more_other + b * m * d : zeros.data();
+      std::copy(first_more, first_more + d, dother + b * m * d);  // the other branch's class token was not seen
       AddRows(b * m + 1, (b + 1) * m, kBlock, 2 * d, lines.of(part), [&](int64_t r, float *sum) {
-        NormRowGrad(f.other + r * d, f.norm.weight, means[r], inverses[r], dt + r * d, zeros.data(), dother + r * d, sum, sum + d, d);
+        NormRowGrad(f.other + r * d, f.norm.weight, means[r], inverses[r], dt + r * d, more_other ? more_other + r * d : zeros.data(), dother + r * d, sum, sum + d, d);
       });
       std::copy(dout + b * own, dout + (b + 1) * own, down + b * own);
+      std::fill(down + b * own, down + b * own + f.width, 0.0f);  // the class token is a new one
+      if (more_own) AddTo(down + b * own, more_own + b * own, own);
     }
   });
   for (int64_t h = 0; h < heads; ++h) {
@@ -1357,7 +1362,7 @@ KERNEL(CrossFusionGrad) {
   std::vector<float> dc(batch * d);
   RowsNormGrad(c, d, f.norm, batch, dnormal.data(), dafter.data(), dc.data(), grads[4], grads[5]);
   const auto dcls = f.to.Backward(f.own, own, batch, dc.data(), grads);
-  for (int64_t b = 0; b < batch; ++b) std::copy(dcls.begin() + b * f.width, dcls.begin() + (b + 1) * f.width, down + b * own);
+  for (int64_t b = 0; b < batch; ++b) AddTo(down + b * own, dcls.data() + b * f.width, f.width);
   return 0;
 }
 
@@ -1594,22 +1599,89 @@ KERNEL(BatchNormGrad) {
 
 // ---- pictures ----
 
-// uint8 x (..., C), factor (C,), offset (C,) -> x factor + offset
-KERNEL(Pixels) {
-  const uint8_t *x = static_cast<const uint8_t *>(params[0]);
-  float *y = OUT(3);
-  const int64_t channels = shapes[1][0], pixels = Count(ndims[0], shapes[0]) / channels, line = 16 * channels;  // long enough for vectors
-  std::vector<float> factors(line), offsets(line);
-  for (int64_t i = 0; i < line; ++i) {
-    factors[i] = IN(1)[i % channels];
-    offsets[i] = IN(2)[i % channels];
+namespace {
+
+// uint8 pictures (B, H, W, C), times a factor and plus an offset a channel
+struct Pictures {
+  const uint8_t *x;
+  int64_t batch, height, width, channels, line;
+  std::vector<float> factors, offsets;  // for each value of a row of pixels
+
+  Pictures(void **params, int64_t **shapes)
+      : x(static_cast<const uint8_t *>(params[0])), batch(shapes[0][0]), height(shapes[0][1]), width(shapes[0][2]), channels(shapes[0][3]),
+        line(width * channels), factors(line), offsets(line) {
+    for (int64_t i = 0; i < line; ++i) {
+      factors[i] = IN(1)[i % channels];
+      offsets[i] = IN(2)[i % channels];
+    }
   }
-  const float *factor = factors.data(), *offset = offsets.data();
-  Rows((pixels + 15) / 16, line, [=](int64_t first, int64_t last, int) {
-    for (int64_t start = first * line; start < std::min(last * line, pixels * channels); start += line) {
-      const int64_t count = std::min(line, pixels * channels - start);
+
+  // row y of picture b -> (W, C)
+  void Row(int64_t b, int64_t y, float *to) const {
+    const uint8_t *from = x + (b * height + y) * line;
+    const float *factor = factors.data(), *offset = offsets.data();
 #pragma omp simd
-      for (int64_t i = 0; i < count; ++i) y[start + i] = x[start + i] * factor[i] + offset[i];
+    for (int64_t i = 0; i < line; ++i) to[i] = from[i] * factor[i] + offset[i];
+  }
+
+  // body(b, y, where its row y stands in the first of the C planes of a (B, C, H, W))
+  template <typename Body>
+  void Each(float *pictures, const Body &body) const {
+    Rows(batch * height, line * 2, [&](int64_t first, int64_t last, int) {
+      for (int64_t r = first; r < last; ++r) body(r / height, r % height, pictures + (r / height * channels * height + r % height) * width);
+    });
+  }
+};
+
+}  // namespace
+
+// uint8 x (B, H, W, C), factor (C,), offset (C,) -> x factor + offset (B, C, H, W)
+KERNEL(Pixels) {
+  const Pictures pictures(params, shapes);
+  const int64_t channels = pictures.channels, width = pictures.width, plane = pictures.height * width;
+  pictures.Each(OUT(3), [&](int64_t b, int64_t y, float *to) {
+    float *line = Scratch(0, pictures.line);
+    pictures.Row(b, y, line);
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t i = 0; i < width; ++i) to[c * plane + i] = line[i * channels + c];
+  });
+  return 0;
+}
+
+// and noise (H, W, C), which fills each picture's box, int32 boxes (B, 4): top, bottom, left, right; and share (H, W, 1), that of a picture's own pixels
+// where it is mixed with the one as far from the batch's end as it is from the start
+KERNEL(MixedPixels) {
+  const Pictures pictures(params, shapes);
+  const float *noise = IN(3), *share = IN(5);
+  const int32_t *boxes = static_cast<const int32_t *>(params[4]);
+  const int64_t channels = pictures.channels, width = pictures.width, plane = pictures.height * width;
+  const auto erased = [&](int64_t b, int64_t y, float *to) {
+    pictures.Row(b, y, to);
+    const int32_t *box = boxes + b * 4;
+    if (y < box[0] || y >= box[1]) return;
+    for (int64_t i = box[2] * channels; i < box[3] * channels; ++i) to[i] = noise[y * pictures.line + i];
+  };
+  pictures.Each(OUT(6), [&](int64_t b, int64_t y, float *to) {
+    float *line = Scratch(0, pictures.line), *other = Scratch(1, pictures.line);
+    erased(b, y, line);
+    erased(pictures.batch - 1 - b, y, other);
+    const float *own = share + y * width;
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t i = 0; i < width; ++i) to[c * plane + i] = line[i * channels + c] * own[i] + other[i * channels + c] * (1.0f - own[i]);
+  });
+  return 0;
+}
+
+// x (B, C, H, W) -> (B, H, W, C)
+KERNEL(ChannelsLast) {
+  const Picture out = PictureOf(shapes[1]);
+  const float *x = IN(0);
+  float *y = OUT(1);
+  Rows(out.batch * out.height, out.row() * 2, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      const float *from = x + (r / out.height * out.channels * out.height + r % out.height) * out.width;
+      for (int64_t c = 0; c < out.channels; ++c)
+        for (int64_t i = 0; i < out.width; ++i) y[r * out.row() + i * out.channels + c] = from[c * out.height * out.width + i];
     }
   });
   return 0;
@@ -1617,10 +1689,10 @@ KERNEL(Pixels) {
 
 namespace {
 
-// the values of a row that are not zero, as many for each row: where they begin, and what they are
+// the values of a row that are not zero, as many for each row: where they begin, and what they are, the first ones of all rows, the second ones, ...
 struct Window {
   int64_t count = 1;
-  std::vector<int64_t> first;
+  std::vector<int32_t> first;
   std::vector<float> values;
   Window(const float *matrix, int64_t rows, int64_t columns) : first(rows) {
     for (int64_t r = 0; r < rows; ++r) {
@@ -1629,12 +1701,13 @@ struct Window {
       const int64_t begin = std::find_if(row, row + columns, used) - row;
       int64_t end = columns;
       while (end > begin + 1 && row[end - 1] == 0.0f) --end;
-      first[r] = std::min(begin, columns - 1);
+      first[r] = static_cast<int32_t>(std::min(begin, columns - 1));
       count = std::max(count, end - first[r]);
     }
+    values.resize(count * rows);
     for (int64_t r = 0; r < rows; ++r) {
-      first[r] = std::min(first[r], columns - count);
-      values.insert(values.end(), matrix + r * columns + first[r], matrix + r * columns + first[r] + count);
+      first[r] = std::min(first[r], static_cast<int32_t>(columns - count));
+      for (int64_t t = 0; t < count; ++t) values[t * rows + r] = matrix[r * columns + first[r] + t];
     }
   }
 };
@@ -1648,21 +1721,23 @@ KERNEL(Resize) {
   float *y = OUT(3);
   const Window down(IN(1), new_height, height), across(IN(2), new_width, width);
   Rows(planes * new_height, new_width * (down.count + across.count), [&](int64_t first, int64_t last, int) {
-    std::vector<float> buffer(width);
-    float *line = buffer.data();
+    float *line = Scratch(0, width);
+    const int32_t *begin = across.first.data();
     for (int64_t r = first; r < last; ++r) {
       const int64_t out = r % new_height;
       const float *from = x + (r / new_height * height + down.first[out]) * width;
-      std::fill(buffer.begin(), buffer.end(), 0.0f);
+      std::fill(line, line + width, 0.0f);
       for (int64_t t = 0; t < down.count; ++t) {
-        const float value = down.values[out * down.count + t];
+        const float value = down.values[t * new_height + out];
 #pragma omp simd
         for (int64_t c = 0; c < width; ++c) line[c] += value * from[t * width + c];
       }
-      for (int64_t c = 0; c < new_width; ++c) {
-        float sum = 0;
-        for (int64_t t = 0; t < across.count; ++t) sum += across.values[c * across.count + t] * line[across.first[c] + t];
-        y[r * new_width + c] = sum;
+      float *to = y + r * new_width;
+      std::fill(to, to + new_width, 0.0f);
+      for (int64_t t = 0; t < across.count; ++t) {
+        const float *value = across.values.data() + t * new_width;
+#pragma omp simd
+        for (int64_t c = 0; c < new_width; ++c) to[c] += value[c] * line[begin[c] + t];
       }
     }
   });

@@ -24,22 +24,22 @@ class Maps(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.channels_last = device.has_kernels()
+        self.channels_last: Any = kernels.ChannelsLast() if device.has_kernels() else None
         self.channels_first = device.convolution_is_slow()
 
     def grid(self, x: Tensor) -> tuple[int, int]:
         """Height and width of maps."""
-        return (x.shape[1], x.shape[2]) if self.channels_last else (x.shape[2], x.shape[3])
+        return (x.shape[1], x.shape[2]) if self.channels_last is not None else (x.shape[2], x.shape[3])
 
     def of_pictures(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> maps."""
-        if self.channels_last:
-            return x.transpose(0, 2, 3, 1)
+        if self.channels_last is not None:
+            return self.channels_last(x.astype(ms.float32))
         return x.transpose(1, 0, 2, 3) if self.channels_first else x
 
     def of_rows(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
         """(B*H*W, C) -> maps."""
-        if self.channels_last:
+        if self.channels_last is not None:
             return x.reshape(batch, height, width, -1)
         if self.channels_first:
             return x.transpose(1, 0).reshape(-1, batch, height, width)
@@ -47,13 +47,13 @@ class Maps(nn.Cell):
 
     def to_pictures(self, x: Tensor) -> Tensor:
         """Maps -> (B, C, H, W)."""
-        if self.channels_last:
+        if self.channels_last is not None:
             return x.transpose(0, 3, 1, 2)
         return self.of_pictures(x)  # swapping the first two axes is its own inverse
 
     def to_rows(self, x: Tensor) -> Tensor:
         """Maps -> (B*H*W, C)."""
-        if self.channels_last:
+        if self.channels_last is not None:
             return x.reshape(-1, x.shape[3])
         if self.channels_first:
             return x.reshape(x.shape[0], -1).transpose(1, 0)

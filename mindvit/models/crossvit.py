@@ -94,14 +94,17 @@ class CrossAttention(nn.Cell):
 
 
 class CrossAttentionBlock(nn.Cell):
-    """cls + attention(norm(cls), norm(tokens)), section 3.3 of the paper; there is no MLP. cls: (B, 1, C); tokens: (B, N, C)."""
+    """cls + attention(norm(cls), norm(tokens)), section 3.3 of the paper; there is no MLP. cls: (B, 1, C); tokens: (B, N, C).
 
-    def __init__(self, channels: int, heads: int, drop: float, attn_drop: float, drop_path: float):
+    first: whether another fusion is to read the same tokens (see kernels.CrossFusion).
+    """
+
+    def __init__(self, channels: int, heads: int, drop: float, attn_drop: float, drop_path: float, first: bool):
         super().__init__()
         self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
         self.residual = Residual(drop_path)
-        self.whole: Any = kernels.CrossFusion(heads, self.attn.scale, LAYER_NORM_EPS) if self.attn.fused is not None and drop == 0 else None
+        self.whole: Any = kernels.CrossFusion(heads, self.attn.scale, LAYER_NORM_EPS, first) if self.attn.fused is not None and drop == 0 else None
 
     def construct(self, cls: Tensor, tokens: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         return self.residual(cls, self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], kept)
@@ -129,7 +132,7 @@ class MultiScaleBlock(nn.Cell):
         self.projs = nn.CellList([projection(widths[0], widths[1]), projection(widths[1], widths[0])])
         # fusion i works in the other branch's width, and both take the last rate of the large branch
         self.fusion = nn.CellList([
-            CrossAttentionBlock(width, head, drop, attn_drop, drop_paths[1][-1]) for width, head in zip(widths[::-1], heads[::-1])])
+            CrossAttentionBlock(width, head, drop, attn_drop, drop_paths[1][-1], index == 0) for index, width, head in zip((0, 1), widths[::-1], heads[::-1])])
         self.revert_projs = nn.CellList([projection(widths[1], widths[0]), projection(widths[0], widths[1])])
 
     def branch(self, index: int, rows: Tensor, batch: int, kept: Optional[Tensor]) -> Tensor:
@@ -146,29 +149,36 @@ class MultiScaleBlock(nn.Cell):
         """Tokens (B, N, C) of a branch and of the other one -> the branch's new class token (B, 1, C)."""
         return self.revert_projs[index](self.fusion[index](self.projs[index](own[:, :1]), other, kept))
 
-    def fuse(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor]) -> Tensor:
-        """Tokens (B, N, C) of a branch and of the other one -> the branch's tokens with the new class token."""
+    def fuse(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, N, C) of a branch and of the other one -> the branch's tokens with the new class token, and both for whoever reads them next."""
         block = self.fusion[index]
         if block.whole is not None and own.dtype == ms.float32 and block.attn.compute_type == ms.float32:
             attn, before, after = block.attn, self.projs[index], self.revert_projs[index]
-            return block.whole(
+            found = block.whole(
                 own, other, block.residual.factors(own.shape[0], kept), before[0].weight.value(), before[0].bias.value(), before[2].weight.value(),
                 before[2].bias.value(), block.norm1.weight.value(), block.norm1.bias.value(), attn.wq.weight.value(), attn.wq.bias.value(),
                 attn.wk.weight.value(), attn.wv.weight.value(), attn.wv.bias.value(), attn.proj.weight.value(), attn.proj.bias.value(),
-                after[0].weight.value(), after[0].bias.value(), after[2].weight.value(), after[2].bias.value())[0]
+                after[0].weight.value(), after[0].bias.value(), after[2].weight.value(), after[2].bias.value())
+            return found[0], found[1], found[2]
         cls = self.class_token(index, own, other, kept)
-        return ops.cat((cls.astype(own.dtype), own[:, 1:]), 1)
+        return ops.cat((cls.astype(own.dtype), own[:, 1:]), 1), own, other
+
+    def fuse_both(self, small: Tensor, large: Tensor, kept: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+        """Tokens (B, N, C) of both branches -> those with new class tokens, made of the old ones."""
+        new_small, small, large = self.fuse(0, small, large, kept)
+        return new_small, self.fuse(1, large, small, kept)[0]
 
     def construct(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """Rows of both branches -> tokens (B, N, C) of the small and the large branch."""
         small, large = self.branches(small, large, batch, kept)
-        return self.fuse(0, small, large, kept), self.fuse(1, large, small, kept)
+        return self.fuse_both(small, large, kept)
 
     def class_tokens(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         """As construct, only the class tokens, (B, C)."""
         small, large = self.branches(small, large, batch, kept)
         if self.fusion[0].whole is not None:
-            return self.fuse(0, small, large, kept)[:, 0], self.fuse(1, large, small, kept)[:, 0]
+            small, large = self.fuse_both(small, large, kept)
+            return small[:, 0], large[:, 0]
         return self.class_token(0, small, large, kept).reshape(batch, -1), self.class_token(1, large, small, kept).reshape(batch, -1)
 
 
