@@ -21,7 +21,7 @@ from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.crossformer import GroupAttention
-from mindvit.models.crossvit import CrossAttention, MultiScaleBlock
+from mindvit.models.crossvit import CrossAttention, MultiScaleBlock, PatchEmbed
 from mindvit.models.cvt import Attention, QuickGELU
 from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention, CrossCovarianceBlock
 from mindvit.optimiser import SquareSum
@@ -133,6 +133,18 @@ class TwoBranches(nn.Cell):
         return ops.cat((small.reshape(BATCH, -1), large.reshape(BATCH, -1)), 1)
 
 
+class FromPictures(nn.Cell):
+    """CrossViT's class token and patches of 16 px, whose weights are (10, 3, 16, 16)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = PatchEmbed(1, 3, 10, "patch")
+        self.cls, self.positions = weight_of((1, 1, 10)), weight_of((1, 7, 10))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.embed(x, self.cls, self.positions)
+
+
 CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "gelu": (GELU, (3, 5, 7)),
     "linear": (lambda: Linear(23, 9), (4, 17, 23)),
@@ -163,6 +175,7 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "two branches": (lambda: TwoBranches(False), (BATCH, 11, 24)),
     "class tokens of two branches": (lambda: TwoBranches(True), (BATCH, 11, 24)),
     "cross-covariance block": (lambda: Whole(CrossCovarianceBlock(24, 3, 4, 0.5, 0.0, 0.0, 0.4), 4, 3), (BATCH * 12, 24)),
+    "class token and patches": (FromPictures, (5, 3, 48, 32)),  # threads part within a sample
     "patches": (lambda: OnMaps(Conv2d(3, 10, 4, 4, 0)), (BATCH, 3, 13, 12)),
     "convolution": (lambda: OnMaps(Conv2d(3, 10, 3, 2, 1)), (BATCH, 3, 13, 12)),
     "overlapping convolution": (lambda: OnMaps(Conv2d(4, 10, 7, 4, 2, bias=False)), (BATCH, 4, 18, 15)),

@@ -265,6 +265,41 @@ class CrossFusion(nn.Cell):
         return (*found[:2], ops.zeros_like(keep), *found[2:19])
 
 
+class PatchTokens(nn.Cell):
+    """A class token, and the patches of pictures, side x side px and side by side, times a matrix; each plus its position.
+
+    x: (B, C, H, W), weight: (D, C, side, side), bias: (D,), cls: (1, 1, D), positions: (1, 1 + N, D). Outputs: tokens (B, 1 + N, D); patches (B, N, C side side).
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+
+        def shapes(x: Any, weight: Any, *_: Any) -> Any:
+            patches = (x[2] // side) * (x[3] // side)
+            return [x[0], 1 + patches, weight[0]], [x[0], patches, x[1] * side * side]
+
+        def gradients(patches: Any, tokens: Any) -> Any:
+            width = tokens[2]
+            return [width, patches[2] // side ** 2, side, side], [width], [1, 1, width], [1, *tokens[1:]]
+
+        self.side = side
+        self.forward = kernel("PatchTokens", shapes, 2, side)
+        self.backward = kernel("PatchTokensGrad", gradients, 4, side)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor, cls: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(x, weight, bias, cls, positions)
+
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, cls: Tensor, positions: Tensor, out: tuple[Tensor, ...],
+              gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of all; that of x with plain operators: training needs no gradient of pictures."""
+        batch, channels, height, width = x.shape
+        across, down = width // self.side, height // self.side
+        dx = ops.matmul(gradients[0][:, 1:].reshape(-1, weight.shape[0]), weight.reshape(weight.shape[0], -1))
+        dx = dx.reshape(batch, down, across, channels, self.side, self.side).transpose(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        found = self.backward(out[1], gradients[0])
+        return dx, found[0], found[1], found[2], found[3]
+
+
 class CrossCovariance(nn.Cell):
     """XCiT's attention among channels. qkv: (B, N, 3C), temperature: (heads, 1, 1). Outputs: (B, N, C), the weights (B, heads, d, d), two for the gradient."""
 

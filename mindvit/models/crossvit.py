@@ -183,7 +183,10 @@ class MultiScaleBlock(nn.Cell):
 
 
 class PatchEmbed(nn.Cell):
-    """Patches as tokens: one convolution or, in the dagger variants, three. x: (B, 3, size, size) -> (B*N, C)."""
+    """A class token and a picture's patches, by one convolution or, in the dagger variants, three; each plus its position.
+
+    x: (B, in_channels, size, size), cls: (1, 1, C), positions: (1, 1 + N, C) -> (B, 1 + N, C).
+    """
 
     def __init__(self, branch: int, channels: int, width: int, stem: str):
         super().__init__()
@@ -195,10 +198,15 @@ class PatchEmbed(nn.Cell):
             self.proj = nn.SequentialCell(
                 Conv2d(channels, width // 4, 7, 4, 3), nn.ReLU(), Conv2d(width // 4, width // 2, *second), nn.ReLU(), Conv2d(width // 2, width, *third))
         self.single = stem == "patch"
+        self.whole: Any = kernels.PatchTokens(PATCH[branch]) if self.single and device.has_product_kernels() else None
 
-    def construct(self, x: Tensor) -> Tensor:
-        x = self.maps.of_pictures(x)
-        return self.proj.rows(x) if self.single else self.maps.to_rows(self.proj(x))
+    def construct(self, x: Tensor, cls: Tensor, positions: Tensor) -> Tensor:
+        if self.whole is not None and self.proj.compute_type == ms.float32:
+            return self.whole(x.astype(ms.float32), self.proj.weight.value(), self.proj.bias.value(), cls.value(), positions.value())[0]
+        maps = self.maps.of_pictures(x)
+        rows = self.proj.rows(maps) if self.single else self.maps.to_rows(self.proj(maps))
+        patches = rows.reshape(-1, positions.shape[1] - 1, rows.shape[1])
+        return ops.cat((ops.broadcast_to(cls.astype(rows.dtype), (x.shape[0], 1, -1)), patches), 1) + positions
 
 
 def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
@@ -262,13 +270,9 @@ class CrossViT(Network):
 
     def tokens(self, index: int, x: Tensor) -> Tensor:
         """Picture -> rows (B*N, C) of a branch, position added."""
-        batch = x.shape[0]
         if x.shape[2] != self.sizes[index]:
             x = self.resize[index](x)
-        patches = self.patch_embed[index](x)
-        patches = patches.reshape(-1, self.grids[index] ** 2, patches.shape[1])
-        cls = ops.broadcast_to(self.cls_token[index].astype(patches.dtype), (batch, 1, -1))
-        tokens = self.pos_drop(ops.cat((cls, patches), 1) + self.pos_embed[index])
+        tokens = self.pos_drop(self.patch_embed[index](x, self.cls_token[index], self.pos_embed[index]))
         return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)
 
     def multi_scale(self, x: Tensor, count: int, kept: Optional[Tensor]) -> list[tuple[Tensor, Tensor]]:
