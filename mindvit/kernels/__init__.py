@@ -265,6 +265,38 @@ class CrossFusion(nn.Cell):
         return (*found[:2], ops.zeros_like(keep), *found[2:19])
 
 
+class LocalBranch(nn.Cell):
+    """x + keep gamma conv2(bn(gelu(conv1(norm(x))))), XCiT's local patch interaction in training: LayerNorm, two depth-wise 3x3 convolutions, BatchNorm.
+
+    x: (B, H, W, C), keep and gamma: see Residual, gamma (C,); the others (C,), but weight1 and weight2: (C, 1, 3, 3). The running statistics move
+    in place. Outputs: (B, H, W, C), and eight for the gradient.
+    """
+
+    def __init__(self, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.numbers = Tensor([eps, momentum], ms.float32)
+
+        def shapes(x: Any, keep: Any, gamma: Any, *_: Any) -> Any:
+            rows = [x[0] * x[1] * x[2]]
+            return x, x, rows, rows, x, x, x, gamma, gamma
+
+        self.forward = changing(kernel("LocalBranch", shapes, 9), "000000000011000")
+        self.backward = kernel("LocalBranchGrad", lambda x, keep, *more: (x, *more[:3], *more[4:8], *more[11:13], x, x), 12)
+
+    def construct(self, x: Tensor, keep: Tensor, gamma: Tensor, norm: Tensor, norm_bias: Tensor, norm_eps: Tensor, weight1: Tensor, bias1: Tensor,
+                  weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor, weight2: Tensor, bias2: Tensor) -> tuple[Tensor, ...]:
+        return self.forward(x, keep, gamma, norm, norm_bias, norm_eps, weight1, bias1, weight, bias, running_mean, running_var, self.numbers, weight2, bias2)
+
+    def bprop(self, x: Tensor, keep: Tensor, gamma: Tensor, norm: Tensor, norm_bias: Tensor, norm_eps: Tensor, weight1: Tensor, bias1: Tensor,
+              weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor, weight2: Tensor, bias2: Tensor, out: tuple[Tensor, ...],
+              gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of all but keep, eps and the running statistics."""
+        found = self.backward(x, keep, gamma, norm, norm_bias, norm_eps, weight1, bias1, weight, bias, out[7], out[8], self.numbers, weight2, bias2,
+                              out[1], out[2], out[3], out[4], out[5], out[6], gradients[0])
+        return (found[0], ops.zeros_like(keep), *found[1:4], ops.zeros_like(norm_eps), *found[4:8], ops.zeros_like(running_mean),
+                ops.zeros_like(running_var), *found[8:10])
+
+
 class PatchTokens(nn.Cell):
     """A class token, and the patches of pictures, side x side px and side by side, times a matrix; each plus its position.
 

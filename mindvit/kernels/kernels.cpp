@@ -1445,6 +1445,8 @@ struct Picture {
 
 Picture PictureOf(const int64_t *shape) { return {shape[0], shape[1], shape[2], shape[3]}; }
 
+int64_t StrideOf(const Picture &in, const Picture &out) { return out.height == in.height && out.width == in.width ? 1 : 2; }
+
 // weight (C, 1, 3, 3) -> 9 rows of C
 std::vector<float> Taps(const float *weight, int64_t channels) {
   std::vector<float> taps(9 * channels);
@@ -1472,34 +1474,28 @@ inline void Weighed(const float *const *p, const float *taps, const float *start
            taps[5 * n + c] * p5[c] + taps[6 * n + c] * p6[c] + taps[7 * n + c] * p7[c] + taps[8 * n + c] * p8[c];
 }
 
-}  // namespace
-
-// x (B, H, W, C), weight (C, 1, 3, 3), bias (C,) -> y (B, H', W', C); padding 1, the stride follows from the sizes
-KERNEL(Depthwise) {
-  const Picture in = PictureOf(shapes[0]), out = PictureOf(shapes[3]);
-  const float *x = IN(0), *bias = IN(2);
-  float *y = OUT(3);
-  const int64_t channels = in.channels, stride = out.height == in.height && out.width == in.width ? 1 : 2;
-  const std::vector<float> taps = Taps(IN(1), channels), none(channels, 0.0f);
+// y (B, H', W', C) = x (B, H, W, C) under the taps weight (C, 1, 3, 3), plus bias; padding 1. then(r) follows each of the B H' rows of pixels.
+template <typename Then>
+void Convolve(const float *x, const Picture &in, const Picture &out, const float *weight, const float *bias, float *y, const Then &then) {
+  const int64_t channels = in.channels, stride = StrideOf(in, out);
+  const std::vector<float> taps = Taps(weight, channels), none(channels, 0.0f);
   const float *w = taps.data(), *zeros = none.data();
-  Rows(out.batch * out.height, out.row() * 4, [=](int64_t first, int64_t last, int) {
+  Rows(out.batch * out.height, out.row() * 4, [&, w, zeros](int64_t first, int64_t last, int) {
     const float *p[9];
-    for (int64_t r = first; r < last; ++r)
+    for (int64_t r = first; r < last; ++r) {
       for (int64_t ox = 0; ox < out.width; ++ox) {
         Under(x, in, r / out.height, r % out.height, ox, stride, zeros, p);
         Weighed(p, w, bias, y + (r * out.width + ox) * channels, channels);
       }
+      then(r);
+    }
   });
-  return 0;
 }
 
-// x, weight, dy -> dx, dweight (C, 1, 3, 3), dbias (C,)
-KERNEL(DepthwiseGrad) {
-  const Picture in = PictureOf(shapes[0]), out = PictureOf(shapes[2]);
-  const float *x = IN(0), *dy = IN(2);
-  float *dx = OUT(3), *dweight = OUT(4), *dbias = OUT(5);
-  const int64_t channels = in.channels, stride = out.height == in.height && out.width == in.width ? 1 : 2;
-  const std::vector<float> taps = Taps(IN(1), channels), none(channels, 0.0f);
+// its gradients
+void ConvolveGrad(const float *x, const Picture &in, const Picture &out, const float *weight, const float *dy, float *dx, float *dweight, float *dbias) {
+  const int64_t channels = in.channels, stride = StrideOf(in, out);
+  const std::vector<float> taps = Taps(weight, channels), none(channels, 0.0f);
   const float *w = taps.data(), *zeros = none.data();
   Rows(in.batch * in.height, in.row() * 4, [=](int64_t first, int64_t last, int) {
     const float *p[9];
@@ -1532,6 +1528,19 @@ KERNEL(DepthwiseGrad) {
   for (int64_t c = 0; c < channels; ++c)
     for (int64_t t = 0; t < 9; ++t) dweight[c * 9 + t] = sums[t * channels + c];
   std::copy(sums.begin() + 9 * channels, sums.end(), dbias);
+}
+
+}  // namespace
+
+// x (B, H, W, C), weight (C, 1, 3, 3), bias (C,) -> y (B, H', W', C); the stride follows from the sizes
+KERNEL(Depthwise) {
+  Convolve(IN(0), PictureOf(shapes[0]), PictureOf(shapes[3]), IN(1), IN(2), OUT(3), [](int64_t) {});
+  return 0;
+}
+
+// x, weight, dy -> dx, dweight (C, 1, 3, 3), dbias (C,)
+KERNEL(DepthwiseGrad) {
+  ConvolveGrad(IN(0), PictureOf(shapes[0]), PictureOf(shapes[2]), IN(1), IN(2), OUT(3), OUT(4), OUT(5));
   return 0;
 }
 
@@ -1604,21 +1613,15 @@ void Normalise(const float *x, const float *weight, const float *bias, const flo
   });
 }
 
-}  // namespace
-
-// x (..., C), weight, bias, running mean and variance (C,) each, numbers (2,): eps, momentum -> y, the batch's mean (C,) and, biased, variance (C,), which
-// normalise it and move the running ones, where they lie, as PyTorch's do
-KERNEL(BatchNormForward) {
-  const float *x = IN(0);
-  const float eps = IN(5)[0], momentum = IN(5)[1];
-  float *running_mean = OUT(3), *running_variance = OUT(4), *y = OUT(6), *mean = OUT(7), *variance = OUT(8);
-  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+// The batch's mean and, biased, variance; they move the running ones, as PyTorch's do
+void Statistics(const float *x, int64_t rows, int64_t channels, float momentum, float *running_mean, float *running_variance, float *mean, float *variance) {
   const auto average = [=](const auto &add, float *to) {
     const auto sums = SumRows(rows, channels, kBlock, channels, add);
     for (int64_t c = 0; c < channels; ++c) to[c] = sums[c] / rows;
   };
   average([=](int64_t r, float *sum) { AddTo(sum, x + r * channels, channels); }, mean);
   average([=](int64_t r, float *sum) {
+#pragma omp simd
     for (int64_t c = 0; c < channels; ++c) sum[c] += (x[r * channels + c] - mean[c]) * (x[r * channels + c] - mean[c]);
   }, variance);
   const float unbiased = static_cast<float>(rows) / std::max<int64_t>(1, rows - 1);
@@ -1626,7 +1629,47 @@ KERNEL(BatchNormForward) {
     running_mean[c] += momentum * (mean[c] - running_mean[c]);
     running_variance[c] += momentum * (variance[c] * unbiased - running_variance[c]);
   }
-  Normalise(x, IN(1), IN(2), mean, variance, eps, rows, channels, y);
+}
+
+// The gradients of Normalise by the batch's own mean and variance; dx may be dy. then(r) follows each row.
+template <typename Then>
+void NormaliseGrad(const float *x, const float *weight, const float *mean, const float *variance, float eps, const float *dy, int64_t rows, int64_t channels,
+                   float *dx, float *dweight, float *dbias, const Then &then) {
+  std::vector<float> inverses(channels), factors(channels), offsets(channels), slopes(channels);
+  float *inverse = inverses.data(), *factor = factors.data(), *offset = offsets.data(), *slope = slopes.data();
+  for (int64_t c = 0; c < channels; ++c) inverse[c] = 1.0f / std::sqrt(variance[c] + eps);
+  const auto sums = SumRows(rows, channels, kBlock, 2 * channels, [=](int64_t r, float *sum) {
+#pragma omp simd
+    for (int64_t c = 0; c < channels; ++c) {
+      sum[c] += dy[r * channels + c] * (x[r * channels + c] - mean[c]) * inverse[c];
+      sum[channels + c] += dy[r * channels + c];
+    }
+  });
+  std::copy(sums.begin(), sums.begin() + channels, dweight);
+  std::copy(sums.begin() + channels, sums.end(), dbias);
+  for (int64_t c = 0; c < channels; ++c) {
+    factor[c] = weight[c] * inverse[c];
+    offset[c] = dbias[c] / rows;
+    slope[c] = inverse[c] * dweight[c] / rows;
+  }
+  Rows(rows, channels, [&, factor, offset, slope](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c)
+        dx[r * channels + c] = factor[c] * (dy[r * channels + c] - offset[c] - (x[r * channels + c] - mean[c]) * slope[c]);
+      then(r);
+    }
+  });
+}
+
+}  // namespace
+
+// x (..., C), weight, bias, running mean and variance (C,) each, numbers (2,): eps, momentum -> y, the batch's mean (C,) and, biased, variance (C,), which
+// normalise it and move the running ones where they lie
+KERNEL(BatchNormForward) {
+  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
+  Statistics(IN(0), rows, channels, IN(5)[1], OUT(3), OUT(4), OUT(7), OUT(8));
+  Normalise(IN(0), IN(1), IN(2), IN(7), IN(8), IN(5)[0], rows, channels, OUT(6));
   return 0;
 }
 
@@ -1639,29 +1682,102 @@ KERNEL(BatchNormPredict) {
 
 // x, weight, numbers, mean, variance, dy -> dx, dweight, dbias
 KERNEL(BatchNormGrad) {
-  const float *x = IN(0), *weight = IN(1), *mean = IN(3), *variance = IN(4), *dy = IN(5);
-  const float eps = IN(2)[0];
-  float *dx = OUT(6), *dweight = OUT(7), *dbias = OUT(8);
   const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
-  std::vector<float> inverses(channels);
-  for (int64_t c = 0; c < channels; ++c) inverses[c] = 1.0f / std::sqrt(variance[c] + eps);
-  const float *inverse = inverses.data();
-  const auto sums = SumRows(rows, channels, kBlock, 2 * channels, [=](int64_t r, float *sum) {
-    for (int64_t c = 0; c < channels; ++c) {
-      sum[c] += dy[r * channels + c] * (x[r * channels + c] - mean[c]) * inverse[c];
-      sum[channels + c] += dy[r * channels + c];
+  NormaliseGrad(IN(0), IN(1), IN(3), IN(4), IN(2)[0], IN(5), rows, channels, OUT(6), OUT(7), OUT(8), [](int64_t) {});
+  return 0;
+}
+
+// ---- XCiT's local patch interaction in training, from end to end: x + keep gamma conv2(bn(gelu(conv1(norm(x))))) ----
+//
+// Inputs: x (B, H, W, C), keep (B,) or (1,), gamma (C,); LayerNorm's weight, bias and eps; weight (C, 1, 3, 3) and bias of the first depth-wise convolution;
+// batch normalisation's weight, bias, running mean and variance, and numbers (2,): eps, momentum; weight and bias of the second convolution.
+
+namespace {
+
+struct Local {
+  const float *x, *keep, *gamma;
+  Picture size;
+  int64_t rows, channels, rows_of_sample;
+  Norm norm;
+  const float *weight1, *bias1, *weight, *bias;
+  float eps;
+  const float *weight2, *bias2;
+
+  Local(void **params, int64_t **shapes)
+      : x(IN(0)), keep(IN(1)), gamma(IN(2)), size(PictureOf(shapes[0])), rows(size.batch * size.height * size.width), channels(size.channels),
+        rows_of_sample(rows / shapes[1][0]), norm{IN(3), IN(4), IN(5)[0], channels}, weight1(IN(6)), bias1(IN(7)), weight(IN(8)), bias(IN(9)),
+        eps(IN(12)[0]), weight2(IN(13)), bias2(IN(14)) {}
+};
+
+}  // namespace
+
+// -> the branch's result, and for the gradient norm(x), means and 1 / deviations of its rows, conv1's result, its GELU, that normalised, the batch's mean and
+// variance. The running ones change where they lie.
+KERNEL(LocalBranch) {
+  const Local local(params, shapes);
+  const int64_t channels = local.channels, line = local.size.row();
+  float *out = OUT(15), *y = OUT(16), *means = OUT(17), *inverses = OUT(18), *z = OUT(19), *g = OUT(20), *h = OUT(21), *mean = OUT(22), *variance = OUT(23);
+  Rows(local.rows, channels, [&](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) NormRow(local.x + r * channels, local.norm, y + r * channels, means + r, inverses + r);
+  });
+  Convolve(y, local.size, local.size, local.weight1, local.bias1, z, [=](int64_t r) {
+#pragma omp simd
+    for (int64_t i = r * line; i < (r + 1) * line; ++i) g[i] = Gelu(z[i]);
+  });
+  Statistics(g, local.rows, channels, IN(12)[1], OUT(10), OUT(11), mean, variance);
+  Normalise(g, local.weight, local.bias, mean, variance, local.eps, local.rows, channels, h);
+  Convolve(h, local.size, local.size, local.weight2, local.bias2, out, [&](int64_t r) {
+    const float *gamma = local.gamma;
+    for (int64_t pixel = r * local.size.width; pixel < (r + 1) * local.size.width; ++pixel) {
+      const float factor = local.keep[pixel / local.rows_of_sample], *from = local.x + pixel * channels;
+      float *to = out + pixel * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + factor * gamma[c] * to[c];
     }
   });
-  std::copy(sums.begin(), sums.begin() + channels, dweight);
-  std::copy(sums.begin() + channels, sums.end(), dbias);
-  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
-    const float count = static_cast<float>(rows);
-    for (int64_t r = first; r < last; ++r)
-      for (int64_t c = 0; c < channels; ++c) {
-        const float normal = (x[r * channels + c] - mean[c]) * inverse[c];
-        dx[r * channels + c] = weight[c] * inverse[c] * (dy[r * channels + c] - dbias[c] / count - normal * dweight[c] / count);
-      }
+  return 0;
+}
+
+// the inputs, with the batch's mean and variance for the running ones; what was kept, the result's gradient
+// -> the gradients of all but keep, eps, these and numbers; two tensors like x to work with
+KERNEL(LocalBranchGrad) {
+  const Local local(params, shapes);
+  const int64_t channels = local.channels, rows = local.rows;
+  const float *y = IN(15), *means = IN(16), *inverses = IN(17), *z = IN(18), *g = IN(19), *h = IN(20), *dout = IN(21);
+  float *dx = OUT(22), *dgamma = OUT(23), *dnorm = OUT(24), *dnorm_bias = OUT(25), *dweight1 = OUT(26), *dbias1 = OUT(27), *dweight = OUT(28), *dbias = OUT(29);
+  float *dweight2 = OUT(30), *dbias2 = OUT(31), *d = OUT(32), *e = OUT(33);
+  const float *keep = local.keep, *gamma = local.gamma;
+  Rows(rows, channels, [=, &local](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      const float factor = keep[r / local.rows_of_sample];
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) d[r * channels + c] = factor * dout[r * channels + c];
+    }
   });
+  // gamma is moved into the weights: with G the gradient that these have without it, its own is the sum of weight G
+  std::vector<float> scaled(local.weight2, local.weight2 + 9 * channels);
+  for (int64_t i = 0; i < 9 * channels; ++i) scaled[i] *= gamma[i / 9];
+  ConvolveGrad(h, local.size, local.size, scaled.data(), d, e, dweight2, dbias2);
+  for (int64_t c = 0; c < channels; ++c) {
+    float sum = local.bias2[c] * dbias2[c];
+    for (int64_t i = 9 * c; i < 9 * (c + 1); ++i) {
+      sum += local.weight2[i] * dweight2[i];
+      dweight2[i] *= gamma[c];
+    }
+    dgamma[c] = sum;
+    dbias2[c] *= gamma[c];
+  }
+  NormaliseGrad(g, local.weight, IN(10), IN(11), local.eps, e, rows, channels, e, dweight, dbias, [=](int64_t r) {
+#pragma omp simd
+    for (int64_t i = r * channels; i < (r + 1) * channels; ++i) e[i] *= GeluSlope(z[i]);
+  });
+  ConvolveGrad(y, local.size, local.size, local.weight1, e, d, dweight1, dbias1);
+  const auto sums = SumRows(rows, channels * 2, kBlock, 2 * channels, [=, &local](int64_t r, float *sum) {
+    NormRowGrad(local.x + r * channels, local.norm.weight, means[r], inverses[r], d + r * channels, dout + r * channels, dx + r * channels, sum,
+                sum + channels, channels);
+  });
+  std::copy(sums.begin(), sums.begin() + channels, dnorm);
+  std::copy(sums.begin() + channels, sums.end(), dnorm_bias);
   return 0;
 }
 

@@ -142,6 +142,15 @@ class LocalPatchInteraction(nn.Cell):
         self.act = GELU()
         self.bn = BatchNorm(channels)
         self.conv2 = DepthwiseConv3x3(channels)
+        self.compute_type = ms.float32
+        self.whole: Any = kernels.LocalBranch(BatchNorm.EPS, BatchNorm.MOMENTUM) if device.has_kernels() else None
+
+    def branch(self, x: Tensor, batch: int, height: int, width: int, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """x + keep gamma self(norm(x)) in one kernel, in training, where `whole` is there and all is float32; keep and gamma: see kernels.Residual."""
+        weight, bias, eps = norm
+        return self.whole(x.reshape(batch, height, width, -1), keep, gamma, weight, bias, eps, self.conv1.weight.value(), self.conv1.bias.value(),
+                          self.bn.weight.value(), self.bn.bias.value(), self.bn.running_mean, self.bn.running_var, self.conv2.weight.value(),
+                          self.conv2.bias.value())[0].reshape(x.shape)
 
     def construct(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
         x = self.conv1(self.layout.of_rows(x, batch, height, width))
@@ -177,8 +186,11 @@ class CrossCovarianceBlock(nn.Cell):
         else:
             x, y = self.norm1.beside(x)
             x = self.residual1(x, self.attn(y, batch), batch, kept, self.gamma1)
-        x, y = self.norm3.beside(x)
-        x = self.residual3(x, self.local_mp(y, batch, height, width), batch, kept, self.gamma3)
+        if self.training and self.local_mp.whole is not None and x.dtype == ms.float32 and self.local_mp.compute_type == ms.float32:
+            x = self.local_mp.branch(x, batch, height, width, self.residual3.factors(batch, kept), self.gamma3.value(), self.norm3.numbers())
+        else:
+            x, y = self.norm3.beside(x)
+            x = self.residual3(x, self.local_mp(y, batch, height, width), batch, kept, self.gamma3)
         if whole:
             return self.mlp.branch(x, self.residual2.factors(batch, kept), self.gamma2.value(), self.norm2.numbers())
         x, y = self.norm2.beside(x)
