@@ -300,7 +300,8 @@ class LocalBranch(nn.Cell):
 class PatchTokens(nn.Cell):
     """A class token, and the patches of pictures, side x side px and side by side, times a matrix; each plus its position.
 
-    x: (B, C, H, W), weight: (D, C, side, side), bias: (D,), cls: (1, 1, D), positions: (1, 1 + N, D). Outputs: tokens (B, 1 + N, D); patches (B, N, C side side).
+    x: (B, C, H, W), weight: (D, C, side, side), bias: (D,), cls: (1, 1, D), positions: (1, 1 + N, D). Outputs: tokens (B, 1 + N, D), and patches
+    (B, N, C side side).
     """
 
     def __init__(self, side: int) -> None:
