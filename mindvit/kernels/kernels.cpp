@@ -1,6 +1,7 @@
 // Kernels for CPUs where the framework's stay far from what the machine allows; each has its section below.
 //
-// MindSpore calls them by name (ops.Custom, func_type="aot"): params holds the inputs, then the outputs; all are float32 and contiguous.
+// MindSpore calls them by name (ops.Custom, func_type="aot"): params holds the inputs, then the outputs; all are contiguous, and float32 where
+// nothing else is said.
 // A matrix is rows x channels, channels innermost; pictures are B x H x W x C. Loops over channels are what the compiler vectorises.
 
 #include <dlfcn.h>
@@ -795,7 +796,8 @@ struct ClassQueries {
   }
 
   // the gradients of sample b of them
-  void Backward(int64_t b, const float *q, const float *own, const float *y, const float *weights, const float *dseen, float *dq, float *down, float *dy) const {
+  void Backward(int64_t b, const float *q, const float *own, const float *y, const float *weights, const float *dseen, float *dq, float *down,
+                float *dy) const {
     const int64_t each = 1 + patches, c = channels;
     std::vector<float> slopes(heads * each);
     float *s = slopes.data(), *to = dy + (b * rows + skip) * c, *dcls = down + b * c;
@@ -1037,7 +1039,8 @@ struct Ends {
     });
   }
 
-  // sums: see summed; grads: the outputs after dx. With G = d^T a, the gradient of W2 is gamma G, and gamma's needs no product of its own: each row of W2 times that of G
+  // sums: see summed; grads: the outputs after dx. With G = d^T a, the gradient of W2 is gamma G, and gamma's needs no product of its own: each row of
+  // W2 times that of G
   void WeightGrads(const float *y, const float *dh, const float *a, const float *d, const std::vector<float> &sums, void **grads, int64_t gammas) const {
     float *to[kEndGrads - 1];
     for (int i = 0; i < kEndGrads - 1; ++i) to[i] = static_cast<float *>(grads[i]);
@@ -1343,7 +1346,8 @@ KERNEL(CrossFusionGrad) {
       const float *first_more = more_other ? more_other + b * m * d : zeros.data();
       std::copy(first_more, first_more + d, dother + b * m * d);  // the other branch's class token was not seen
       AddRows(b * m + 1, (b + 1) * m, kBlock, 2 * d, lines.of(part), [&](int64_t r, float *sum) {
-        NormRowGrad(f.other + r * d, f.norm.weight, means[r], inverses[r], dt + r * d, more_other ? more_other + r * d : zeros.data(), dother + r * d, sum, sum + d, d);
+        const float *more = more_other ? more_other + r * d : zeros.data();
+        NormRowGrad(f.other + r * d, f.norm.weight, means[r], inverses[r], dt + r * d, more, dother + r * d, sum, sum + d, d);
       });
       std::copy(dout + b * own, dout + (b + 1) * own, down + b * own);
       std::fill(down + b * own, down + b * own + f.width, 0.0f);  // the class token is a new one
@@ -1422,7 +1426,8 @@ KERNEL(PatchTokensGrad) {
   const int64_t batch = shapes[0][0], n = shapes[0][1], in = shapes[0][2], d = shapes[1][2], sample = (n + 1) * d;
   Rows(d, batch * n * in, [=](int64_t first, int64_t last, int) {
     for (int64_t b = 0; b < batch; ++b)
-      gemm()('T', 'N', last - first, in, n, 1.0f, dtokens + b * sample + d + first, d, columns + b * n * in, in, b == 0 ? 0.0f : 1.0f, dweight + first * in, in);
+      gemm()('T', 'N', last - first, in, n, 1.0f, dtokens + b * sample + d + first, d, columns + b * n * in, in, b == 0 ? 0.0f : 1.0f,
+             dweight + first * in, in);
   });
   Rows(n + 1, batch * d, [=](int64_t first, int64_t last, int) {
     std::copy(dtokens + first * d, dtokens + last * d, dpositions + first * d);
@@ -1786,12 +1791,12 @@ KERNEL(LocalBranchGrad) {
 namespace {
 
 // uint8 pictures (B, H, W, C), times a factor and plus an offset a channel
-struct Pictures {
+struct RawPictures {
   const uint8_t *x;
   int64_t batch, height, width, channels, line;
   std::vector<float> factors, offsets;  // for each value of a row of pixels
 
-  Pictures(void **params, int64_t **shapes)
+  RawPictures(void **params, int64_t **shapes)
       : x(static_cast<const uint8_t *>(params[0])), batch(shapes[0][0]), height(shapes[0][1]), width(shapes[0][2]), channels(shapes[0][3]),
         line(width * channels), factors(line), offsets(line) {
     for (int64_t i = 0; i < line; ++i) {
@@ -1821,7 +1826,7 @@ struct Pictures {
 
 // uint8 x (B, H, W, C), factor (C,), offset (C,) -> x factor + offset (B, C, H, W)
 KERNEL(Pixels) {
-  const Pictures pictures(params, shapes);
+  const RawPictures pictures(params, shapes);
   const int64_t channels = pictures.channels, width = pictures.width, plane = pictures.height * width;
   pictures.Each(OUT(3), [&](int64_t b, int64_t y, float *to) {
     float *line = Scratch(0, pictures.line);
@@ -1835,7 +1840,7 @@ KERNEL(Pixels) {
 // and noise (H, W, C), which fills each picture's box, int32 boxes (B, 4): top, bottom, left, right; and share (H, W, 1), that of a picture's own pixels
 // where it is mixed with the one as far from the batch's end as it is from the start
 KERNEL(MixedPixels) {
-  const Pictures pictures(params, shapes);
+  const RawPictures pictures(params, shapes);
   const float *noise = IN(3), *share = IN(5);
   const int32_t *boxes = static_cast<const int32_t *>(params[4]);
   const int64_t channels = pictures.channels, width = pictures.width, plane = pictures.height * width;

@@ -186,7 +186,7 @@ class CrossCovarianceBlock(nn.Cell):
         else:
             x, y = self.norm1.beside(x)
             x = self.residual1(x, self.attn(y, batch), batch, kept, self.gamma1)
-        if self.training and self.local_mp.whole is not None and x.dtype == ms.float32 and self.local_mp.compute_type == ms.float32:
+        if self.local_mp.bn.training and self.local_mp.whole is not None and x.dtype == ms.float32 and self.local_mp.compute_type == ms.float32:
             x = self.local_mp.branch(x, batch, height, width, self.residual3.factors(batch, kept), self.gamma3.value(), self.norm3.numbers())
         else:
             x, y = self.norm3.beside(x)
