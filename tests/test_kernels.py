@@ -127,9 +127,7 @@ class TwoBranches(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         small, large = x[:, :7, :16].reshape(-1, 16), x.reshape(-1, 24)
-        if self.class_tokens:
-            return ops.cat(self.block.class_tokens(small, large, BATCH, self.kept), 1)
-        small, large = self.block(small, large, BATCH, self.kept)
+        small, large = self.block(small, large, BATCH, self.kept, self.class_tokens)
         return ops.cat((small.reshape(BATCH, -1), large.reshape(BATCH, -1)), 1)
 
 

@@ -230,11 +230,11 @@ class CrossFusion(nn.Cell):
     that branch's patches (see ClassQuery; keys and values are never formed), and is projected back.
 
     own: (B, N, C), other: (B, M, D), keep: see Residual. norm1, bias1: (C,), weight1: (D, C); norm, bias: (D,); wq, wk, wv, wo: (D, D), bq, bv, bo: (D,);
-    norm2, bias2: (D,), weight2: (C, D). Outputs: own tokens with the new class token (B, N, C); own and other, for another reader, whose gradients are
-    then added up with these (beside), or for none; and ten for the gradient.
+    norm2, bias2: (D,), weight2: (C, D). Outputs: own tokens with the new class token (B, N, C), or that alone (B, 1, C) (last); own and other, for another
+    reader, whose gradients are then added up with these (beside), or for none; and ten for the gradient.
     """
 
-    def __init__(self, heads: int, scale: float, eps: float, beside: bool) -> None:
+    def __init__(self, heads: int, scale: float, eps: float, beside: bool, last: bool) -> None:
         super().__init__()
         self.beside = beside
         self.eps, self.numbers = Tensor([eps], ms.float32), Tensor([scale, heads], ms.float32)
@@ -242,9 +242,9 @@ class CrossFusion(nn.Cell):
         def shapes(own: Any, other: Any, *_: Any) -> Any:
             batch, tokens, width = other
             row, seen, rows = [batch, width], [batch, heads, width], [batch * tokens]
-            return own, row, row, seen, [batch, heads, tokens], seen, row, row, other, rows, rows
+            return [own[0], 1, own[2]] if last else own, row, row, seen, [batch, heads, tokens], seen, row, row, other, rows, rows
 
-        self.forward = kernel("CrossFusion", shapes, 11, heads)
+        self.forward = kernel("CrossFusion", shapes, 11, (heads, last))
         self.backward = kernel("CrossFusionGrad", lambda own, other, keep, eps, *more: (own, other, *more[:17], other), 20, beside)
 
     def construct(self, own: Tensor, other: Tensor, keep: Tensor, norm1: Tensor, bias1: Tensor, weight1: Tensor, product_bias1: Tensor, norm: Tensor,

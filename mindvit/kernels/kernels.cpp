@@ -1281,12 +1281,12 @@ struct Fusion {
 
 }  // namespace
 
-// -> own tokens with the new class token; and for the gradient the class token in the other width (B, D), q (B, D), q Wk (B, heads, D), weights
+// -> own tokens with the new class token, or that alone, whichever the result's shape has room for; and for the gradient the class token in the other width (B, D), q (B, D), q Wk (B, heads, D), weights
 // (B, heads, M), what each head sees (B, heads, D), its values (B, D), the class token after attention (B, D), the norm of the patches (B, M, D), means
 // and 1 / deviations (B, M)
 KERNEL(CrossFusion) {
   const Fusion f(params, shapes);
-  const int64_t d = f.size.channels, m = f.size.rows, heads = f.heads, depth = f.depth;
+  const int64_t d = f.size.channels, m = f.size.rows, heads = f.heads, depth = f.depth, sample = shapes[22][1] * f.width;
   float *out = OUT(22), *c = OUT(23), *q = OUT(24), *a = OUT(25), *weights = OUT(26), *seen = OUT(27), *v = OUT(28), *after = OUT(29), *t = OUT(30);
   float *means = OUT(31), *inverses = OUT(32);
   const auto projected = f.to.Forward(f.own, f.tokens * f.width, f.batch);
@@ -1299,7 +1299,7 @@ KERNEL(CrossFusion) {
     for (int64_t b = first; b < last; ++b) {
       for (int64_t r = b * m + 1; r < (b + 1) * m; ++r) NormRow(f.other + r * d, f.norm, t + r * d, means + r, inverses + r);
       f.size.Forward(b, a, normal.data(), t, weights, seen);
-      std::copy(f.own + b * f.tokens * f.width, f.own + (b + 1) * f.tokens * f.width, out + b * f.tokens * f.width);
+      std::copy(f.own + b * f.tokens * f.width, f.own + b * f.tokens * f.width + sample, out + b * sample);
     }
   });
   for (int64_t h = 0; h < heads; ++h)
@@ -1308,7 +1308,7 @@ KERNEL(CrossFusion) {
   Product(v, f.wo, f.bo, {f.batch, d, d}, after);
   for (int64_t i = 0; i < f.batch * d; ++i) after[i] = c[i] + f.factor(i / d) * after[i];
   const auto found = f.from.Forward(after, d, f.batch);
-  for (int64_t b = 0; b < f.batch; ++b) std::copy(found.begin() + b * f.width, found.begin() + (b + 1) * f.width, out + b * f.tokens * f.width);
+  for (int64_t b = 0; b < f.batch; ++b) std::copy(found.begin() + b * f.width, found.begin() + (b + 1) * f.width, out + b * sample);
   return 0;
 }
 
@@ -1317,6 +1317,7 @@ KERNEL(CrossFusion) {
 KERNEL(CrossFusionGrad) {
   const Fusion f(params, shapes);
   const int64_t d = f.size.channels, m = f.size.rows, heads = f.heads, depth = f.depth, batch = f.batch, own = f.tokens * f.width;
+  const int64_t sample = shapes[32][1] * f.width;
   const float *c = IN(22), *q = IN(23), *a = IN(24), *weights = IN(25), *seen = IN(26), *v = IN(27), *after = IN(28), *t = IN(29), *means = IN(30);
   const float *inverses = IN(31), *dout = IN(32);
   const float *more_own = Count(ndims[33], shapes[33]) > 1 ? IN(33) : nullptr, *more_other = Count(ndims[34], shapes[34]) > 1 ? IN(34) : nullptr;
@@ -1326,7 +1327,7 @@ KERNEL(CrossFusionGrad) {
   const auto normal = f.Normal(c);
   std::vector<float> dnew(batch * f.width), dv(batch * d), dq(batch * d), dseen(batch * heads * d), da(batch * heads * d), dnormal(batch * d);
 
-  for (int64_t b = 0; b < batch; ++b) std::copy(dout + b * own, dout + b * own + f.width, dnew.begin() + b * f.width);
+  for (int64_t b = 0; b < batch; ++b) std::copy(dout + b * sample, dout + b * sample + f.width, dnew.begin() + b * f.width);
   const auto dafter = f.from.Backward(after, d, batch, dnew.data(), grads + 13);
   std::vector<float> dproduct(dafter);
   for (int64_t i = 0; i < batch * d; ++i) dproduct[i] *= f.factor(i / d);
@@ -1349,9 +1350,11 @@ KERNEL(CrossFusionGrad) {
         const float *more = more_other ? more_other + r * d : zeros.data();
         NormRowGrad(f.other + r * d, f.norm.weight, means[r], inverses[r], dt + r * d, more, dother + r * d, sum, sum + d, d);
       });
-      std::copy(dout + b * own, dout + (b + 1) * own, down + b * own);
-      std::fill(down + b * own, down + b * own + f.width, 0.0f);  // the class token is a new one
-      if (more_own) AddTo(down + b * own, more_own + b * own, own);
+      if (more_own)
+        std::copy(more_own + b * own, more_own + (b + 1) * own, down + b * own);
+      else
+        std::fill(down + b * own, down + (b + 1) * own, 0.0f);
+      AddTo(down + b * own + f.width, dout + b * sample + f.width, sample - f.width);  // the class token is a new one
     }
   });
   for (int64_t h = 0; h < heads; ++h) {

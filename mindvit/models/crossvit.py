@@ -104,7 +104,9 @@ class CrossAttentionBlock(nn.Cell):
         self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
         self.residual = Residual(drop_path)
-        self.whole: Any = kernels.CrossFusion(heads, self.attn.scale, LAYER_NORM_EPS, first) if self.attn.fused is not None and drop == 0 else None
+        fits = self.attn.fused is not None and drop == 0
+        # with the projections around it: all tokens, and the class token alone
+        self.whole, self.last = (kernels.CrossFusion(heads, self.attn.scale, LAYER_NORM_EPS, first, last) if fits else None for last in (False, True))
 
     def construct(self, cls: Tensor, tokens: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         return self.residual(cls, self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], kept)
@@ -141,45 +143,25 @@ class MultiScaleBlock(nn.Cell):
             rows = block(rows, batch, kept)
         return rows.reshape(-1, self.tokens[index], rows.shape[1])
 
-    def branches(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor]) -> tuple[Tensor, Tensor]:
-        """Rows of both branches -> their tokens (B, N, C) after the transformer blocks."""
-        return self.branch(0, small, batch, kept), self.branch(1, large, batch, kept)
-
-    def class_token(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor]) -> Tensor:
-        """Tokens (B, N, C) of a branch and of the other one -> the branch's new class token (B, 1, C)."""
-        return self.revert_projs[index](self.fusion[index](self.projs[index](own[:, :1]), other, kept))
-
-    def fuse(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, N, C) of a branch and of the other one -> the branch's tokens with the new class token, and both for whoever reads them next."""
-        block = self.fusion[index]
+    def fuse(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor], last: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, N, C) of a branch and of the other one -> the branch's tokens with the new class token, or that alone (last), and both as they were."""
+        block, before, after = self.fusion[index], self.projs[index], self.revert_projs[index]
         if block.whole is not None and own.dtype == ms.float32 and block.attn.compute_type == ms.float32:
-            attn, before, after = block.attn, self.projs[index], self.revert_projs[index]
-            found = block.whole(
+            attn, whole = block.attn, block.last if last else block.whole
+            found = whole(
                 own, other, block.residual.factors(own.shape[0], kept), before[0].weight.value(), before[0].bias.value(), before[2].weight.value(),
                 before[2].bias.value(), block.norm1.weight.value(), block.norm1.bias.value(), attn.wq.weight.value(), attn.wq.bias.value(),
                 attn.wk.weight.value(), attn.wv.weight.value(), attn.wv.bias.value(), attn.proj.weight.value(), attn.proj.bias.value(),
                 after[0].weight.value(), after[0].bias.value(), after[2].weight.value(), after[2].bias.value())
             return found[0], found[1], found[2]
-        cls = self.class_token(index, own, other, kept)
-        return ops.cat((cls.astype(own.dtype), own[:, 1:]), 1), own, other
+        cls = after(block(before(own[:, :1]), other, kept))
+        return cls if last else ops.cat((cls.astype(own.dtype), own[:, 1:]), 1), own, other
 
-    def fuse_both(self, small: Tensor, large: Tensor, kept: Optional[Tensor]) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N, C) of both branches -> those with new class tokens, made of the old ones."""
-        new_small, small, large = self.fuse(0, small, large, kept)
-        return new_small, self.fuse(1, large, small, kept)[0]
-
-    def construct(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
-        """Rows of both branches -> tokens (B, N, C) of the small and the large branch."""
-        small, large = self.branches(small, large, batch, kept)
-        return self.fuse_both(small, large, kept)
-
-    def class_tokens(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor]) -> tuple[Tensor, Tensor]:
-        """As construct, only the class tokens, (B, C)."""
-        small, large = self.branches(small, large, batch, kept)
-        if self.fusion[0].whole is not None:
-            small, large = self.fuse_both(small, large, kept)
-            return small[:, 0], large[:, 0]
-        return self.class_token(0, small, large, kept).reshape(batch, -1), self.class_token(1, large, small, kept).reshape(batch, -1)
+    def construct(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor] = None, last: bool = False) -> tuple[Tensor, Tensor]:
+        """Rows of both branches -> tokens (B, N, C) of the small and the large branch, or only their class tokens (B, 1, C)."""
+        small, large = self.branch(0, small, batch, kept), self.branch(1, large, batch, kept)
+        new_small, small, large = self.fuse(0, small, large, kept, last)
+        return new_small, self.fuse(1, large, small, kept, last)[0]
 
 
 class PatchEmbed(nn.Cell):
@@ -287,8 +269,8 @@ class CrossViT(Network):
     def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""
         small, large = self.multi_scale(x, MULTI_SCALE_BLOCKS - 1, kept)[-1]
-        small, large = self.blocks[MULTI_SCALE_BLOCKS - 1].class_tokens(small, large, x.shape[0], kept)
-        return self.norm[0](small), self.norm[1](large)
+        small, large = self.blocks[MULTI_SCALE_BLOCKS - 1](small, large, x.shape[0], kept, True)
+        return self.norm[0](small.reshape(-1, self.widths[0])), self.norm[1](large.reshape(-1, self.widths[1]))
 
     def forward_head(self, x: tuple[Tensor, Tensor]) -> Tensor:
         """Class tokens -> logits, in float32."""
