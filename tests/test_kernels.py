@@ -233,6 +233,15 @@ def test_evaluation_does_what_the_operators_do(name: str) -> None:
     same(ours, theirs)
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 40, 31, 4)])
+def test_pixels_are_normalised(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, shape, dtype=np.uint8)
+    factor, offset = random.random((2, shape[-1])).astype(np.float32)
+    y = kernels.Pixels()(Tensor(images), Tensor(factor), Tensor(offset)).asnumpy()
+    assert y.dtype == np.float32 and np.allclose(y, (images * factor + offset).transpose(0, 3, 1, 2), rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 140, 131, 4)])
 @pytest.mark.parametrize("erase, mix", [(False, False), (True, False), (False, True), (True, True)])
 def test_pictures_are_prepared(shape: tuple[int, ...], erase: bool, mix: bool) -> None:

@@ -601,29 +601,35 @@ void NormRowGrad(const float *x, const float *weight, float mean, float inverse,
   }
 }
 
-}  // namespace
-
-KERNEL(LayerNormForward) {
-  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
-  const Norm norm{IN(1), IN(2), IN(3)[0], channels};
-  const float *x = IN(0);
-  float *y = OUT(4), *means = OUT(5), *inverses = OUT(6);
+void NormRows(const float *x, const Norm &norm, int64_t rows, float *y, float *means, float *inverses) {
+  const int64_t channels = norm.channels;
   Rows(rows, channels, [=](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r) NormRow(x + r * channels, norm, y + r * channels, means + r, inverses + r);
   });
+}
+
+// dx = more + the gradient of x
+void NormRowsGrad(const float *x, const float *weight, const float *means, const float *inverses, const float *dy, const float *more, int64_t rows,
+                  int64_t channels, float *dx, float *dweight, float *dbias) {
+  const auto sums = SumRows(rows, channels * 2, kBlock, 2 * channels, [=](int64_t r, float *sum) {
+    NormRowGrad(x + r * channels, weight, means[r], inverses[r], dy + r * channels, more + r * channels, dx + r * channels, sum, sum + channels, channels);
+  });
+  std::copy(sums.begin(), sums.begin() + channels, dweight);
+  std::copy(sums.begin() + channels, sums.end(), dbias);
+}
+
+}  // namespace
+
+KERNEL(LayerNormForward) {
+  const int64_t channels = shapes[1][0];
+  NormRows(IN(0), {IN(1), IN(2), IN(3)[0], channels}, Count(ndims[0], shapes[0]) / channels, OUT(4), OUT(5), OUT(6));
   return 0;
 }
 
 // x, weight, mean, 1 / deviation, dy, more -> dx + more, dweight, dbias
 KERNEL(LayerNormGrad) {
-  const float *x = IN(0), *weight = IN(1), *means = IN(2), *inverses = IN(3), *dy = IN(4), *more = IN(5);
-  float *dx = OUT(6);
-  const int64_t channels = shapes[1][0], rows = Count(ndims[0], shapes[0]) / channels;
-  const auto sums = SumRows(rows, channels * 2, kBlock, 2 * channels, [=](int64_t r, float *sum) {
-    NormRowGrad(x + r * channels, weight, means[r], inverses[r], dy + r * channels, more + r * channels, dx + r * channels, sum, sum + channels, channels);
-  });
-  std::copy(sums.begin(), sums.begin() + channels, OUT(7));
-  std::copy(sums.begin() + channels, sums.end(), OUT(8));
+  const int64_t channels = shapes[1][0];
+  NormRowsGrad(IN(0), IN(1), IN(2), IN(3), IN(4), IN(5), Count(ndims[0], shapes[0]) / channels, channels, OUT(6), OUT(7), OUT(8));
   return 0;
 }
 
@@ -1204,8 +1210,8 @@ KERNEL(CovarianceBranchGrad) {
 namespace {
 
 // The gradient of a norm of few rows, `stride` values apart, whose statistics are taken again
-void RowsNormGrad(const float *x, int64_t stride, const Norm &norm, int64_t rows, const float *dy, const float *more, float *dx, float *dweight,
-                  float *dbias) {
+void FewRowsNormGrad(const float *x, int64_t stride, const Norm &norm, int64_t rows, const float *dy, const float *more, float *dx, float *dweight,
+                     float *dbias) {
   const int64_t channels = norm.channels;
   std::vector<float> again(channels);
   for (int64_t r = 0; r < rows; ++r) {
@@ -1246,7 +1252,7 @@ struct Projection {
     for (size_t i = 0; i < d.size(); ++i) d[i] *= GeluSlope(normal[i]);
     std::fill(grads[0], grads[0] + channels, 0.0f);
     std::fill(grads[1], grads[1] + channels, 0.0f);
-    RowsNormGrad(x, stride, norm, rows, d.data(), zeros.data(), d.data(), grads[0], grads[1]);
+    FewRowsNormGrad(x, stride, norm, rows, d.data(), zeros.data(), d.data(), grads[0], grads[1]);
     return d;
   }
 };
@@ -1281,9 +1287,9 @@ struct Fusion {
 
 }  // namespace
 
-// -> own tokens with the new class token, or that alone, whichever the result's shape has room for; and for the gradient the class token in the other width (B, D), q (B, D), q Wk (B, heads, D), weights
-// (B, heads, M), what each head sees (B, heads, D), its values (B, D), the class token after attention (B, D), the norm of the patches (B, M, D), means
-// and 1 / deviations (B, M)
+// -> own tokens with the new class token, or that alone, whichever the result's shape has room for; and for the gradient the class token in the other
+// width (B, D), q (B, D), q Wk (B, heads, D), weights (B, heads, M), what each head sees (B, heads, D), its values (B, D), the class token after attention
+// (B, D), the norm of the patches (B, M, D), means and 1 / deviations (B, M)
 KERNEL(CrossFusion) {
   const Fusion f(params, shapes);
   const int64_t d = f.size.channels, m = f.size.rows, heads = f.heads, depth = f.depth, sample = shapes[22][1] * f.width;
@@ -1367,7 +1373,7 @@ KERNEL(CrossFusionGrad) {
   std::copy(sums.begin(), sums.begin() + d, grads[4]);
   std::copy(sums.begin() + d, sums.end(), grads[5]);
   std::vector<float> dc(batch * d);
-  RowsNormGrad(c, d, f.norm, batch, dnormal.data(), dafter.data(), dc.data(), grads[4], grads[5]);
+  FewRowsNormGrad(c, d, f.norm, batch, dnormal.data(), dafter.data(), dc.data(), grads[4], grads[5]);
   const auto dcls = f.to.Backward(f.own, own, batch, dc.data(), grads);
   for (int64_t b = 0; b < batch; ++b) AddTo(down + b * own, dcls.data() + b * f.width, f.width);
   return 0;
@@ -1725,9 +1731,7 @@ KERNEL(LocalBranch) {
   const Local local(params, shapes);
   const int64_t channels = local.channels, line = local.size.row();
   float *out = OUT(15), *y = OUT(16), *means = OUT(17), *inverses = OUT(18), *z = OUT(19), *g = OUT(20), *h = OUT(21), *mean = OUT(22), *variance = OUT(23);
-  Rows(local.rows, channels, [&](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r) NormRow(local.x + r * channels, local.norm, y + r * channels, means + r, inverses + r);
-  });
+  NormRows(local.x, local.norm, local.rows, y, means, inverses);
   Convolve(y, local.size, local.size, local.weight1, local.bias1, z, [=](int64_t r) {
 #pragma omp simd
     for (int64_t i = r * line; i < (r + 1) * line; ++i) g[i] = Gelu(z[i]);
@@ -1780,12 +1784,7 @@ KERNEL(LocalBranchGrad) {
     for (int64_t i = r * channels; i < (r + 1) * channels; ++i) e[i] *= GeluSlope(z[i]);
   });
   ConvolveGrad(y, local.size, local.size, local.weight1, e, d, dweight1, dbias1);
-  const auto sums = SumRows(rows, channels * 2, kBlock, 2 * channels, [=, &local](int64_t r, float *sum) {
-    NormRowGrad(local.x + r * channels, local.norm.weight, means[r], inverses[r], d + r * channels, dout + r * channels, dx + r * channels, sum,
-                sum + channels, channels);
-  });
-  std::copy(sums.begin(), sums.begin() + channels, dnorm);
-  std::copy(sums.begin() + channels, sums.end(), dnorm_bias);
+  NormRowsGrad(local.x, local.norm.weight, means, inverses, d, dout, rows, channels, dx, dnorm, dnorm_bias);
   return 0;
 }
 

@@ -148,12 +148,11 @@ class MultiScaleBlock(nn.Cell):
         block, before, after = self.fusion[index], self.projs[index], self.revert_projs[index]
         if block.whole is not None and own.dtype == ms.float32 and block.attn.compute_type == ms.float32:
             attn, whole = block.attn, block.last if last else block.whole
-            found = whole(
+            return whole(
                 own, other, block.residual.factors(own.shape[0], kept), before[0].weight.value(), before[0].bias.value(), before[2].weight.value(),
                 before[2].bias.value(), block.norm1.weight.value(), block.norm1.bias.value(), attn.wq.weight.value(), attn.wq.bias.value(),
                 attn.wk.weight.value(), attn.wv.weight.value(), attn.wv.bias.value(), attn.proj.weight.value(), attn.proj.bias.value(),
-                after[0].weight.value(), after[0].bias.value(), after[2].weight.value(), after[2].bias.value())
-            return found[0], found[1], found[2]
+                after[0].weight.value(), after[0].bias.value(), after[2].weight.value(), after[2].bias.value())[:3]
         cls = after(block(before(own[:, :1]), other, kept))
         return cls if last else ops.cat((cls.astype(own.dtype), own[:, 1:]), 1), own, other
 
