@@ -80,7 +80,8 @@ compare: $(VENV)/ready-for-tests
 	$(PIP) install mindcv==0.3.0 -r requirements.txt
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON)
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa avx2
-	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --models $(VARIANTS) --modes train --peers "torch eager" --rounds 2 --steps 5 --out results/variants
+	for isa in native avx2; do $(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa $$isa --models $(VARIANTS) --modes train \
+		--peers "torch eager" --rounds 2 --steps 5 --out results/variants || exit 1; done
 	$(BIN)/python benchmarks/compare.py --data
 	$(BIN)/python scripts/write_docs.py
 

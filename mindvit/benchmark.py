@@ -23,7 +23,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from PIL import Image
 
-from mindvit import device, log, parallel, recipe
+from mindvit import device, graphs, log, parallel, recipe
 from mindvit.data.mixing import draw
 from mindvit.data.sources import Source
 from mindvit.errors import UserError
@@ -131,20 +131,12 @@ def forward(setting: Setting) -> Subject:
 SUBJECTS: dict[str, Callable[[Setting], Subject]] = {"forward": forward, "train": training}
 
 
-def use_compile_cache(folder: Optional[str]) -> None:
-    """Keep compiled graphs in `folder`, or nowhere."""
-    if folder is not None:
-        ms.set_context(enable_compile_cache=True, compile_cache_path=folder)
-    elif ms.get_context("enable_compile_cache"):
-        ms.set_context(enable_compile_cache=False)
-
-
-def compiled(subject: Subject, setting: Setting) -> float:
-    """Compile; the seconds it took (0 in PyNative mode)."""
+def compiled(subject: Subject, setting: Setting, cache: Optional[str]) -> float:
+    """Compile, with MindSpore's cache in the folder `cache` if one is given; the seconds it took (0 in PyNative mode)."""
     if setting.recipe.runtime.mode != 0:
         return 0.0
     start = time.perf_counter()
-    with log.heartbeat("still compiling", setting.device.is_main):
+    with log.heartbeat("still compiling", setting.device.is_main), graphs.caching(cache):
         subject.compile()
     return time.perf_counter() - start
 
@@ -179,9 +171,8 @@ def measure(task: Task) -> dict[str, Any]:
     """The row of one network, COLUMNS; UserError for what the user can mend."""
     given = recipe.build(task.values, task.origins)
     setting = prepare(given, NoPictures(given.model.num_classes or CLASSES))
-    use_compile_cache(task.compile_cache)
     subject = SUBJECTS[task.mode](setting)
-    seconds = compiled(subject, setting)
+    seconds = compiled(subject, setting, task.compile_cache)
     row = {**dict.fromkeys(COLUMNS), **circumstances(setting, task), "params (M)": round(subject.params / 1e6, 2), "graph compile": round(seconds, 2)}
     if task.compile_only:
         return row

@@ -15,7 +15,7 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 
 import mindspore as ms
 from mindspore import Tensor, nn
@@ -101,15 +101,23 @@ def _taken(folder: Path) -> Files:
     return {}
 
 
-def _compile_in(folder: Path, before: Files, compiling: Callable[[], Any]) -> bool:
-    """Compile with MindSpore's cache in `folder`, in which are the files `before`; whether it came from them."""
+@contextlib.contextmanager
+def caching(folder: Union[Path, str, None]) -> Iterator[None]:
+    """MindSpore's own cache, in `folder` or off, for what is compiled inside: safe where nothing else ever compiles into that."""
+    place = {"compile_cache_path": str(folder)} if folder else {}
     with quiet():  # MindSpore says of this context that the environment has it too, but there the first folder is every graph's
-        ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))
+        ms.set_context(enable_compile_cache=folder is not None, **place)
     try:
-        compiling()
+        yield
     finally:
         with quiet():
             ms.set_context(enable_compile_cache=False)
+
+
+def _compile_in(folder: Path, before: Files, compiling: Callable[[], Any]) -> bool:
+    """Compile with the cache in `folder`, in which are the files `before`; whether it came from them."""
+    with caching(folder):
+        compiling()
     after = _files(folder)
     with contextlib.suppress(OSError):  # the disk is full: next time it is compiled again
         (folder / WHOLE).write_text(json.dumps(after), encoding="utf-8")

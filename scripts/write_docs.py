@@ -158,7 +158,9 @@ PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "commands": d
          "census": functools.partial(kept, "census", "python -m mindvit.tools.census"),
          **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
          **{f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare") for name in ("native", "avx2", "data")},
+         "compare_newest": functools.partial(kept, "newest_torch/compare_native", "benchmarks/compare.py --out results/newest_torch"),
          "variants": functools.partial(kept, "variants/compare_native", "make compare"),
+         "variants_avx2": functools.partial(kept, "variants/compare_avx2", "make compare"),
          **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}}
 
 
