@@ -15,7 +15,7 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Iterator, Mapping, Optional, Sequence, Union
 
 import mindspore as ms
 from mindspore import Tensor, nn
@@ -49,7 +49,9 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, valu
         if not held or folder is None:
             step.compile(*inputs)
             return False
-        return _compile_in(folder, before, lambda: step.compile(*inputs))
+        with caching(folder):
+            step.compile(*inputs)
+        return _completed(folder, before)
 
 
 def key(step: nn.Cell, setting: Setting, values: Mapping[str, Any]) -> str:
@@ -104,7 +106,7 @@ def _taken(folder: Path) -> Files:
 @contextlib.contextmanager
 def caching(folder: Union[Path, str, None]) -> Iterator[None]:
     """MindSpore's own cache, in `folder` or off, for what is compiled inside: safe where nothing else ever compiles into that."""
-    place = {"compile_cache_path": str(folder)} if folder else {}
+    place = {} if folder is None else {"compile_cache_path": str(folder)}
     with quiet():  # MindSpore says of this context that the environment has it too, but there the first folder is every graph's
         ms.set_context(enable_compile_cache=folder is not None, **place)
     try:
@@ -114,10 +116,8 @@ def caching(folder: Union[Path, str, None]) -> Iterator[None]:
             ms.set_context(enable_compile_cache=False)
 
 
-def _compile_in(folder: Path, before: Files, compiling: Callable[[], Any]) -> bool:
-    """Compile with the cache in `folder`, in which are the files `before`; whether it came from them."""
-    with caching(folder):
-        compiling()
+def _completed(folder: Path, before: Files) -> bool:
+    """Note that `folder`, where something has just been compiled, is complete; whether that came from the files `before`."""
     after = _files(folder)
     with contextlib.suppress(OSError):  # the disk is full: next time it is compiled again
         (folder / WHOLE).write_text(json.dumps(after), encoding="utf-8")
