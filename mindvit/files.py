@@ -1,11 +1,17 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and text that can be written whatever it holds."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
+import re
 from pathlib import Path
 from typing import Iterator
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")  # how Python keeps a byte of a name that is no UTF-8
 
 
 @contextlib.contextmanager
@@ -24,3 +30,35 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def printable(text: str) -> str:
+    r"""`text` with what can't be written as UTF-8 spelt out: the bytes of a file's name that is none as \xe8, other surrogates as \udce8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", SPELT_OUT).decode("utf-8")
+    return text
+
+
+def on_one_line(text: str) -> str:
+    r"""The same for a name that stands in a line: its line breaks, escapes and other control characters are spelt out too, as \x0a."""
+    return printable(CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
+
+
+def _spelt_out(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    spelt, resume = codecs.backslashreplace_errors(error)
+    return ESCAPED_BYTE.sub(r"\\x\1", str(spelt)), resume
+
+
+SPELT_OUT = "mindvit.spelt_out"  # for the `errors` of a file or stream: any text can then be written to it, whatever its encoding
+codecs.register_error(SPELT_OUT, _spelt_out)
+
+
+def spell_out(*streams: object) -> None:
+    """Let `streams` (stdout, stderr) take any text: what their encoding lacks is spelt out, where it would end the process."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=SPELT_OUT)

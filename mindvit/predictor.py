@@ -15,9 +15,10 @@ from PIL import Image
 
 from mindvit import device
 from mindvit.commandline import COMMAND_LINE
+from mindvit.data import decoding
+from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
 from mindvit.data.mixing import Normalise
 from mindvit.data.pipeline import default_workers
-from mindvit.data.sources import BadPicture, as_rgb, read_picture
 from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.evaluation import as_trained
 from mindvit.layers.basic import set_precision
@@ -60,15 +61,18 @@ class Predictor:
 
     ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does). classes: a
     file with a class name a line, in the order of the logits; by default those of the checkpoint, or else numbers. batch_size: most
-    pictures that are computed at once. UserError for weights that don't fit, or a device that isn't there.
+    pictures that are computed at once. max_pixels: a larger image, width x height, is not decoded. UserError for weights that don't fit, or a device that
+    isn't there.
 
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
     """
 
     def __init__(self, ckpt_path: Union[str, os.PathLike], model: Optional[str] = None, classes: Union[str, os.PathLike, None] = None,
-                 batch_size: int = 32, device_target: str = "auto"):
+                 batch_size: int = 32, device_target: str = "auto", max_pixels: int = decoding.MAX_PIXELS):
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, but must be at least 1")
+        decoding.allow(max_pixels)
+        self.max_pixels = max_pixels
         path = str(ckpt_path)
         content = read(path)
         meta = content.meta
@@ -128,7 +132,7 @@ class Predictor:
 
     def prepared(self, picture: Picture) -> np.ndarray:
         """What the network sees of a picture, before normalisation: uint8 (size, size, 3). BadPicture if it can't be decoded."""
-        return self.preprocessing.transform(opened(picture))
+        return self.preprocessing.transform(opened(picture, self.max_pixels))
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """uint8 (B, size, size, 3) -> the network's input, float32 (B, 3, size, size)."""
@@ -161,12 +165,14 @@ class Predictor:
         return logits
 
 
-def opened(picture: Picture) -> Image.Image:
-    """A picture from anywhere as RGB, 8 bits. BadPicture for a file that can't be decoded, UserError for an array that is no picture."""
+def opened(picture: Picture, max_pixels: int = decoding.MAX_PIXELS) -> Image.Image:
+    """A picture from anywhere as RGB, 8 bits. BadPicture for one that can't be decoded or is too large, UserError for an array that is no picture."""
     if isinstance(picture, Image.Image):
-        return as_rgb(picture)
+        with named(str(getattr(picture, "filename", "")) or "given as an image"):
+            check_pixels(picture.size, max_pixels)
+            return as_rgb(picture)
     if not isinstance(picture, np.ndarray):
-        return read_picture(os.fspath(picture))
+        return read_picture(os.fspath(picture), max_pixels)
     if picture.dtype != np.uint8 or 0 in picture.shape or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
         raise UserError(f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, W), (H, W, 3) or (H, W, 4)")
     return as_rgb(Image.fromarray(picture))

@@ -37,6 +37,7 @@ class DataOptions:
     aug_repeats: int = option(0, "repeated augmentation: times a picture appears in an epoch's order (0 or 1: off; usual: 3)", low=0)
     num_parallel_workers: Optional[int] = option(None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1)
     bad_image: str = option("skip", "a training picture that can't be decoded: skip (named, counted, another one taken) or stop", ("skip", "stop"))
+    max_pixels: int = option(178_956_970, "largest image that is decoded, width x height, pixels; a larger one counts as one that can't be decoded", low=1)
 
 
 @dataclass(frozen=True)

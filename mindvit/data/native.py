@@ -21,19 +21,40 @@ from mindvit import compiler
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-ffp-contract=off",)
 SWITCH = "MINDVIT_NATIVE"
+LARGE = 80_000_000  # px: below the least that Pillow warns of
+LONG = 65536  # px: more than a JPEG's side can be
 Resampling = Image.Resampling
 Box = tuple[int, int, int, int]
 
 
 def resize(image: Image.Image, size: tuple[int, int], method: Resampling, box: Optional[Box] = None) -> Image.Image:
     """`image`, RGB, or what lies in `box` alone (left, top, right, bottom), as size (width, height) px."""
-    part = image.crop(box) if box else image
+    inside = shortened(part(image, box) if box else image)
     library = loaded()
-    if library is None or method not in (Resampling.BICUBIC, Resampling.BILINEAR) or part.mode != "RGB":
-        return part.resize(size, method)
-    pixels, result = _array(part), np.empty((size[1], size[0], 3), np.uint8)
-    library.resize_rgb(_address(pixels), *part.size, _address(result), *size, int(method == Resampling.BICUBIC))
+    if library is None or method not in (Resampling.BICUBIC, Resampling.BILINEAR) or inside.mode != "RGB":
+        return inside.resize(size, method)
+    pixels, result = _array(inside), np.empty((size[1], size[0], 3), np.uint8)
+    library.resize_rgb(_address(pixels), *inside.size, _address(result), *size, int(method == Resampling.BICUBIC))
     return Image.fromarray(result)
+
+
+def part(image: Image.Image, box: Box) -> Image.Image:
+    """What lies in `box`, all of it within the image."""
+    size = box[2] - box[0], box[3] - box[1]
+    if size[0] * size[1] <= LARGE:
+        return image.crop(box)
+    return image.transform(size, Image.Transform.EXTENT, box)  # the same pixels; `crop` takes so many for a decompression bomb
+
+
+def shortened(image: Image.Image) -> Image.Image:
+    """`image` before it is resized as a whole; sides longer than LONG become shorter by a whole factor, each pixel the mean of those it stands for.
+
+    Resizing such sides directly needs many times the image's memory: for the filter's weights, and for the image in between, as wide as the result and
+    as tall as the source.
+    """
+    if max(image.size) <= LONG:
+        return image
+    return image.reduce((-(-image.width // LONG), -(-image.height // LONG)))
 
 
 def transform(image: Image.Image, matrix: Sequence[float], method: Resampling, fill: tuple[int, int, int]) -> Image.Image:

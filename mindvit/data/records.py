@@ -10,6 +10,7 @@ is unfinished.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -24,7 +25,8 @@ import numpy as np
 from PIL import Image
 
 from mindvit import files
-from mindvit.data.sources import BadPicture, FileSource, Source, decoded, refuse_unknown
+from mindvit.data.decoding import BadPicture, decode, named
+from mindvit.data.sources import FileSource, Source, refuse_unknown
 from mindvit.errors import UserError
 
 SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
@@ -109,7 +111,8 @@ class MindRecordSource(Source):
 
     def read(self, index: int) -> Image.Image:
         """The decoded picture, RGB; BadPicture if it can't be decoded."""
-        return decoded(self.name(index), lambda: self.content(index))
+        with named(self.name(index)):
+            return decode(io.BytesIO(self.content(index)), self.max_pixels)
 
     def fingerprint(self) -> str:
         """That of the folder or list that was packed: a run may go on with either."""
@@ -151,8 +154,7 @@ def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:
 def entry(source: FileSource, root: Path, index: int) -> Entry:
     """What a shard says of a picture: its path below `root`, whose bytes that are no text are spelt out."""
     path = os.path.relpath(source.paths[index], root)
-    name = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return name, int(source.labels[index]), os.path.getsize(source.paths[index])
+    return files.printable(path), int(source.labels[index]), os.path.getsize(source.paths[index])
 
 
 def write_shard(path: Path, source: FileSource, root: Path, indices: Sequence[int], done: Callable[[int], Any]) -> None:

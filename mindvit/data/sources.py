@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-import io
+import codecs
 import os
+import re
 import sys
 import threading
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image
 
+from mindvit.data import decoding
+from mindvit.data.decoding import EXTENSIONS, BadPicture, read_picture
+from mindvit.data.scan import Scan
 from mindvit.errors import UserError
+from mindvit.files import on_one_line
 from mindvit.recipe import DataOptions
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# What a file may hold, whatever its name says (ImageNet has a PNG named .JPEG). Naming the plug-ins also registers them before threads start.
-FORMATS = tuple(plugin.format for plugin in (
-    JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, BmpImagePlugin.BmpImageFile, WebPImagePlugin.WebPImageFile,
-    TiffImagePlugin.TiffImageFile, GifImagePlugin.GifImageFile))
 
 DIGITS_FILE = Path(__file__).with_name("digits.npz")
 DIGITS_TRAIN = 1437  # of 1797: about four fifths
-
-
-class BadPicture(Exception):
-    """A picture that can't be decoded: `name` of the file and the `reason`."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"picture {name} can't be decoded ({reason})")
-        self.name, self.reason = name, reason
+LINE = re.compile(r"(.*\S)[ \t]+([0-9]+)")  # of a list file: a path, which may have spaces, and a label
+MOST_LABELS = 1_000_000  # in a list; a larger one is no class number, and every class takes memory
 
 
 class Source(ABC):
-    """Pictures by index: `labels` int32 (count,), `class_names` by label, and `bad`, the reason by name of each undecodable picture met so far."""
+    """Pictures by index: `labels` int32 (count,), `class_names` by label, and `bad`, the reason by name of each undecodable picture met so far.
+
+    max_pixels: what is larger isn't decoded. passed_over: a phrase for what lies among the images and is none. remarks: lines for what may be a mistake.
+    """
+
+    max_pixels = decoding.MAX_PIXELS
+    passed_over = ""
 
     def __init__(self, labels: Iterable[int], class_names: Sequence[str]) -> None:
         self.labels = np.asarray(labels, np.int32)
         self.class_names: tuple[str, ...] = tuple(class_names)
         self.bad: dict[str, str] = {}
+        self.remarks: list[str] = []
         self._bad_lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -83,25 +83,27 @@ class FileSource(Source):
 
     def read(self, index: int) -> Image.Image:
         """The decoded picture, RGB; BadPicture if the file can't be read or decoded."""
-        return read_picture(self.paths[index])
+        return read_picture(self.paths[index], self.max_pixels)
 
 
 class FolderSource(FileSource):
     """Every picture below `folder`, whose sub-folders are the classes; numbered by name, or by `class_names` where given."""
 
     def __init__(self, folder: Path, class_names: Sequence[str] | None = None) -> None:
-        found = _class_folders(folder)
+        scan = _class_folders(folder)
+        found, self.passed_over = list(scan.images), str(scan.passed_over)
         if class_names is not None:
             refuse_unknown(found, class_names, str(folder))
         numbers = {name: number for number, name in enumerate(class_names or found)}
         paths, labels, without = [], [], []
         for name in found:
-            inside = sorted(pictures_in(folder / name))
+            inside = scan.images[name]
             paths += inside
             labels += [numbers[name]] * len(inside)
             without += [] if inside else [name]
         if without:
-            raise UserError(f"class folder {_some(without)} of {folder} has no picture ({' '.join(EXTENSIONS)}); add pictures or remove the folder")
+            raise UserError(f"class folder {_some(without)} of {folder} has no picture ({' '.join(EXTENSIONS)}); add pictures or remove the folder"
+                            + (f" (passed over: {self.passed_over})" if self.passed_over else ""))
         super().__init__(paths, labels, tuple(numbers))
 
 
@@ -117,9 +119,8 @@ class ListSource(FileSource):
         for number, _, label in entries:
             if label >= len(names):
                 raise UserError(f"{file}, line {number}: label {label}, but the {len(names)} training classes have labels 0 to {len(names) - 1}")
-        paths = [os.path.join(file.parent, path) for _, path, _ in entries]
-        _refuse_missing(file, [number for number, _, _ in entries], paths)
-        super().__init__(paths, [label for _, _, label in entries], names)
+        super().__init__(_located(file, entries), [label for _, _, label in entries], names)
+        self.remarks += _repeated(file, entries)
 
 
 class DigitsSource(Source):
@@ -144,6 +145,14 @@ class DigitsSource(Source):
 
 
 def open_source(data: DataOptions, split: str, class_names: Sequence[str] | None = None) -> Source:
+    """The pictures of `split` ('train' or 'val'), none larger than data.max_pixels: see `_open`."""
+    decoding.allow(data.max_pixels)
+    source = _open(data, split, class_names)
+    source.max_pixels = data.max_pixels
+    return source
+
+
+def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> Source:
     """The pictures of `split` ('train' or 'val'); for val pass train's `class_names`, so that both number the classes alike.
 
     UserError for a folder or list file that is missing, empty, unreadable or inconsistent.
@@ -183,56 +192,36 @@ def check_same_classes(train: Source, val: Source) -> None:
         raise UserError(f"the validation split lacks class {_some(missing)} and numbers the others differently; open it with the training split's class_names")
 
 
-def read_picture(path: str) -> Image.Image:
-    """The picture in a file, RGB, 8 bits, EXIF orientation ignored as torchvision's loader does; BadPicture if it can't be read or decoded."""
-
-    def content() -> bytes:
-        with open(path, "rb") as file:
-            return file.read()
-
-    return decoded(path, content)
-
-
-def decoded(name: str, content: Callable[[], bytes]) -> Image.Image:
-    """The picture whose encoded bytes `content` fetches; BadPicture, under `name`, if it can't be fetched or decoded."""
-    try:
-        return decode(content())
-    except (MemoryError, BadPicture):
-        raise
-    except Image.UnidentifiedImageError:
-        raise BadPicture(name, f"not one of {', '.join(FORMATS)}") from None
-    except Exception as error:  # damaged files make Pillow's readers raise nearly anything
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise BadPicture(name, reason or type(error).__name__) from None
+def empty_classes(train: Source) -> list[str]:
+    """A line, or none, for the classes that have no training image; in a list file that counts from 1, class 0 has none."""
+    missing = np.flatnonzero(np.bincount(train.labels, minlength=len(train.class_names)) == 0)
+    if not len(missing):
+        return []
+    runs = [f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)]
+    numbered = all(name.isdigit() for name in train.class_names)
+    names = "" if numbered else f" ({_some([train.class_names[number] for number in missing])})"
+    which = f"class {runs[0]}{names} has" if len(missing) == 1 else f"classes {_some(runs, 5)}{names} have"
+    return [f"of {len(train.class_names)} classes, {which} no image to train on" + ("; labels are counted from 0" if numbered else "")]
 
 
-def decode(content: bytes) -> Image.Image:
-    """An encoded picture as RGB, 8 bits: alpha is dropped, 16-bit grey scaled; any exception of Pillow's if it can't be decoded."""
-    if not content:
-        raise ValueError("the file is empty")
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        image.load()
-        return as_rgb(image)
+def remarks(train: Source) -> list[str]:
+    """Lines for what is no error and yet may be a mistake in a training split."""
+    return [*empty_classes(train), *train.remarks]
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB, 8 bits: alpha is dropped, 16-bit grey scaled."""
-    if image.mode == "RGB":
-        return image
-    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip at 255: nearly all white
-        return Image.fromarray(np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")  # the same colours, without Pillow's warning
-    return image.convert("RGB")
+def passed_over(*splits: tuple[str, Source]) -> str:
+    """What lies in folders and is no image of a class, as the end of a line that tells of the data; an empty text where there is nothing."""
+    return "".join(f"; passed over in {name}: {source.passed_over}" for name, source in splits if source.passed_over)
 
 
-def _class_folders(folder: Path) -> list[str]:
-    entries = _entries(folder)
-    found = [name for name in entries if (folder / name).is_dir()]
-    if not found:
+def _class_folders(folder: Path) -> Scan:
+    scan = Scan(str(folder), classes=True)
+    if not scan.images:
+        entries = _entries(folder)
         inside = f"only {_some(entries)}" if entries else "nothing"
-        raise UserError(f"{folder} has no class folder ({inside}); it needs one folder of pictures for each class")
-    return found
+        raise UserError(f"{folder} has no class folder ({inside}); it needs one folder of pictures for each class"
+                        + (f" (passed over: {scan.passed_over})" if str(scan.passed_over) and entries else ""))
+    return scan
 
 
 def _entries(folder: Path) -> list[str]:
@@ -242,51 +231,81 @@ def _entries(folder: Path) -> list[str]:
         raise UserError(f"{folder} can't be read ({error.strerror}); check its permissions") from None
 
 
-def pictures_in(folder: Path) -> Iterator[str]:
-    """Paths of all pictures below a folder, known by their extension; hidden files and folders are left out. UserError if it can't be read."""
-    for name in _entries(folder):
-        path = os.path.join(folder, name)
-        if name.lower().endswith(EXTENSIONS):
-            yield path
-        elif os.path.isdir(path):
-            yield from pictures_in(Path(path))
-
-
 def find_pictures(places: Sequence[str]) -> list[str]:
-    """Files as they are named, and every picture below folders, in alphabetical order. UserError for a place that isn't there or holds no picture."""
+    """Files as they are named, and every picture below folders, in alphabetical order; what is passed over there is said on stderr.
+
+    UserError for a place that isn't there or holds no picture.
+    """
     found: list[str] = []
     for place in places:
-        inside = sorted(pictures_in(Path(place))) if os.path.isdir(place) else [place]
         if not os.path.exists(place):
-            raise UserError(f"no picture or folder {place}")
-        if not inside:
-            raise UserError(f"folder {place} holds no picture ({' '.join(EXTENSIONS)})")
-        found += inside
+            raise UserError(f"no picture or folder {place}" + (f": a broken link to {os.readlink(place)}" if os.path.islink(place) else ""))
+        if not os.path.isdir(place):
+            found.append(place)
+            continue
+        scan = Scan(place)
+        told = str(scan.passed_over)
+        if not scan.images[""]:
+            raise UserError(f"folder {place} holds no picture ({' '.join(EXTENSIONS)})" + (f"; passed over: {told}" if told else ""))
+        if told:
+            print(f"passed over in {on_one_line(place)}: {told}", file=sys.stderr, flush=True)
+        found += scan.images[""]
     return found
 
 
 def _list_entries(file: Path) -> Iterator[tuple[int, str, int]]:
+    """Line number, path and label; blanks or a tab before the label, any line ends, UTF-8 or what Windows' shell writes, UTF-16."""
     try:
-        lines = file.read_text("utf-8-sig", errors="surrogateescape").splitlines()
+        content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); check its permissions") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            path, _, label = line.strip().rpartition(" ")
-            if not path or not (label.isascii() and label.isdigit()):
-                raise UserError(f"{file}, line {number}: {line.strip()!r} is not 'relative/path label' with a label of 0, 1, 2, ...")
-            yield number, path.strip(), int(label)
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16", "replace") if wide else content.decode("utf-8-sig", "surrogateescape")
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would take some characters of names for line ends
+        line = line.strip(" \t\r")
+        if not line:
+            continue
+        match = LINE.fullmatch(line)
+        if not match:
+            raise UserError(f"{file}, line {number}: {line!r} is not 'relative/path label' with a label of 0, 1, 2, ...")
+        if len(match[2]) > 9 or int(match[2]) >= MOST_LABELS:
+            raise UserError(f"{file}, line {number}: label {match[2]} is too large; labels are class numbers, 0 to {MOST_LABELS - 1} at most")
+        yield number, match[1], int(match[2])
 
 
-def _refuse_missing(file: Path, numbers: Sequence[int], paths: Sequence[str]) -> None:
+def _located(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
+    """The paths of a list's images; UserError for one that isn't there. Windows' \\ is taken for / where the path as it stands is none."""
     # One listing a folder instead of one look-up a file: a million look-ups over a network take minutes.
     inside: dict[str, set[str]] = {}
-    for number, path in zip(numbers, paths):
+
+    def is_there(path: str) -> bool:
         folder, name = os.path.split(path)
         if folder not in inside:
             inside[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        if name not in inside[folder]:
-            raise UserError(f"{file}, line {number}: {path} does not exist; paths are relative to {file.parent}")
+        return name in inside[folder]
+
+    paths = []
+    for number, given, _ in entries:
+        path = os.path.join(file.parent, given)
+        if not is_there(path):
+            path = os.path.join(file.parent, given.replace("\\", "/"))
+            if "\\" not in given or not is_there(path):
+                raise UserError(f"{file}, line {number}: {os.path.join(file.parent, given)} does not exist; paths are relative to {file.parent}")
+        paths.append(path)
+    return paths
+
+
+def _repeated(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
+    """A line, or none, for images that a list names more than once: they count as often, and under two labels one of them is wrong."""
+    first: dict[str, tuple[int, int]] = {}
+    again, torn = [], []
+    for number, path, label in entries:
+        line, before = first.setdefault(path, (number, label))
+        if line != number:
+            (again if before == label else torn).append(f"{path} in lines {line} and {number}")
+    told = [f"{len(places)} line{'s' * (len(places) > 1)} of {file} {'name' if len(places) > 1 else 'names'} an image again {how} ({_some(places, 1)})"
+            for places, how in ((again, "that is named already"), (torn, "with another label")) if places]
+    return ["; ".join(told)] if told else []
 
 
 def refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> None:

@@ -6,6 +6,7 @@ Resizing is Pillow's, with antialiasing, as in the papers' own code. Every rando
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from mindvit.recipe import AugmentOptions, Pair, Triple
 
 RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 CROP_ATTEMPTS = 10
+LONGEST = 32  # evaluation: sides of the crop that a resized image may be long; see `centre`
 Box = tuple[int, int, int, int]
 
 
@@ -32,11 +34,30 @@ class EvalTransform:
         """uint8 (size, size, 3)."""
         method = RESAMPLING[self.interpolation]
         if self.squeeze:
-            return np.asarray(image.resize((self.size, self.size), method))
+            return np.asarray(native.shortened(image).resize((self.size, self.size), method))
         short = int(self.size / self.crop_pct)
         width, height = (short * side // min(image.size) for side in image.size)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        if max(width, height) > LONGEST * self.size:
+            return np.asarray(centre(image, (width, height), (left, top), self.size, method))
         return np.asarray(image.resize((width, height), method).crop((left, top, left + self.size, top + self.size)))
+
+
+def centre(image: Image.Image, resized: tuple[int, int], corner: tuple[int, int], size: int, method: Image.Resampling) -> Image.Image:
+    """What image.resize(resized) has at `corner`, size x size px, without making the rest.
+
+    1 x 8000 px resized to 256 x 2048000 would take 2 GiB. The pixels are those of the whole but for a rounding now and then; so an image that isn't
+    extremely long is resized as a whole, as in the papers' own code.
+    """
+    scale = [side / wanted for side, wanted in zip(image.size, resized)]
+    box = [value for start in (0, size) for value in ((corner[0] + start) * scale[0], (corner[1] + start) * scale[1])]
+    # Pillow keeps a box in single precision, which is too coarse for places far from 0: the surroundings, with all that a filter reaches, come first.
+    reach = [math.ceil(3 * max(1.0, value)) for value in scale]
+    left, top = (max(0, math.floor(value) - more) for value, more in zip(box[:2], reach))
+    right, bottom = (min(side, math.ceil(value) + more) for value, more, side in zip(box[2:], reach, image.size))
+    part = native.part(image, (left, top, right, bottom))
+    near = (max(0.0, box[0] - left), max(0.0, box[1] - top), min(float(part.width), box[2] - left), min(float(part.height), box[3] - top))
+    return part.resize((size, size), method, near)
 
 
 @dataclass(frozen=True)
