@@ -10,7 +10,8 @@ from typing import Any, NoReturn, Sequence
 import yaml
 
 from mindvit.errors import UserError, nearest
-from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, Recipe, build, type_name
+from mindvit.files import printable
+from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, DataOptions, Recipe, build, type_name
 
 COMMAND_LINE = "command line"
 
@@ -35,6 +36,12 @@ def weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
     parser.add_argument("--classes", metavar="FILE", help="class names, one a line (default: the checkpoint's, else numbers)")
     parser.add_argument("--device_target", choices=("auto", "Ascend", "GPU", "CPU"), default="auto", help="device (default: the best there is)")
+
+
+def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
+    """The option for how large an image may be: the recipe key of that name."""
+    parser.add_argument("--max_pixels", type=positive, default=DataOptions.max_pixels, metavar="N",
+                        help=f"largest image that is decoded, width x height (default: {DataOptions.max_pixels})")
 
 
 def read_yaml(path: Path, asker: str = "") -> dict[str, Any]:
@@ -116,7 +123,7 @@ def describe(recipe: Recipe) -> str:
     for key, value in recipe.flat().items():
         text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=200)
         lines.append(f"{key}: {text.splitlines()[0]}".ljust(56) + f"  # {recipe.origins[key]}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def without_effect(recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mindvit.attention_maps import AttentionMap, ChannelMatrix, Row
 from mindvit.errors import UserError
+from mindvit.files import on_one_line
 
 # From none to much, lighter all the way (L* 8 to 95 in even steps), so that it reads in grey and for the colour-blind too.
 ANCHORS = np.array([(22, 17, 48), (77, 24, 103), (139, 34, 113), (199, 57, 92), (238, 104, 61), (250, 162, 56), (247, 232, 141)], np.float64)
@@ -109,7 +110,8 @@ def number(value: float) -> str:
 
 
 def fitted(text: str, font: Font, width: float) -> str:
-    """As much of a text as is `width` px wide, with dots where it is cut."""
+    """As much of a text as is `width` px wide, on one line, with dots where it is cut."""
+    text = on_one_line(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

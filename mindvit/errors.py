@@ -8,6 +8,7 @@ import sys
 from typing import Callable, Iterable, NoReturn, Sequence
 
 from mindvit import environment
+from mindvit.files import spell_out
 
 EXIT_BAD_INPUT = 2
 EXIT_BROKEN_PIPE = 141  # as shells count SIGPIPE
@@ -27,6 +28,7 @@ def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:
 
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Call a command's `main(arguments)` and end the process with its exit code."""
+    spell_out(sys.stdout, sys.stderr)
     try:
         environment.check()
         main(sys.argv[1:])

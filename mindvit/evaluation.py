@@ -14,7 +14,7 @@ from mindvit import log, parallel
 from mindvit.checkpoint import average_of
 from mindvit.commandline import COMMAND_LINE
 from mindvit.data.pipeline import eval_batches
-from mindvit.data.sources import Source, open_source
+from mindvit.data.sources import Source, open_source, passed_over
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
 from mindvit.models import model_info
@@ -103,14 +103,21 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
         raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {recipe.model.model}")
     source = open_source(recipe.data, "val", tuple(meta["class_names"]) if "class_names" in meta else None)
     setting = prepare(recipe, source)
+    if setting.device.is_main:
+        place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
+        log.say(f"data: {recipe.data.dataset}{place}, {len(source)} validation images{passed_over((recipe.data.val_split, source))}")
     net = build(setting, weights=average_of(content) if average else content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
     lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None
     start = time.perf_counter()
-    score = evaluate(net, EvalStep(net, *setting.statistics), source, setting, lines)
-    if lines:
-        lines.write()
-    if setting.device.is_main:
-        name = setting.info.name + " (moving average)" * average
-        log.say(f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
+    try:
+        score = evaluate(net, EvalStep(net, *setting.statistics), source, setting, lines)
+        if setting.device.is_main:  # before anything is written, which may fail
+            name = setting.info.name + " (moving average)" * average
+            log.say(f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
+        if lines:
+            lines.write()
+    finally:
+        if lines:
+            lines.clean()
     return score

@@ -14,11 +14,12 @@ from typing import Any, Callable, Iterator, Mapping, Optional
 from tqdm import tqdm
 
 from mindvit.errors import UserError
+from mindvit.files import SPELT_OUT, printable
 
 
 def say(text: str) -> None:
     """One line that doesn't tear the progress bar."""
-    tqdm.write(text, file=sys.stdout)
+    tqdm.write(printable(text), file=sys.stdout)
     sys.stdout.flush()
 
 
@@ -114,11 +115,11 @@ def append_csv(path: Path, row: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     header = list(row)
     if path.exists():
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8", errors="replace") as stream:
             if next(csv.reader(stream), None) != header:
                 path.replace(path.with_suffix(f".{int(time.time())}.csv"))
     new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as stream:
+    with path.open("a", newline="", encoding="utf-8", errors=SPELT_OUT) as stream:
         writer = csv.writer(stream)
         if new:
             writer.writerow(header)

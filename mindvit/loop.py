@@ -21,7 +21,7 @@ from mindvit import checkpoint, device, graphs, log, parallel, result
 from mindvit.commandline import describe
 from mindvit.data.mixing import draw
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
-from mindvit.data.sources import check_same_classes, open_source
+from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
 from mindvit.errors import UserError
 from mindvit.evaluation import Score, evaluate
 from mindvit.layers.basic import set_precision
@@ -320,7 +320,10 @@ class Run:
         self.say(f"model: {self.setting.info.name}, {self.params / 1e6:.2f} M parameters, {self.setting.size} px, {self.setting.num_classes} classes")
         parts = f" x {self.parts} batches" if self.parts > 1 else ""
         self.say(f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
-                 f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, {self.recipe.schedule.epoch_size} epochs")
+                 f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, {self.recipe.schedule.epoch_size} epochs"
+                 + passed_over((data.train_split, self.train), (data.val_split, self.val)))
+        for line in remarks(self.train):
+            self.say(f"WARNING: {line}")
 
     def finish(self, score: Score, average: Optional[Score]) -> dict[str, Any]:
         """The performance row: shown, as JSON beside the checkpoints, and appended to the results."""

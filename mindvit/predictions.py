@@ -13,6 +13,7 @@ from mindvit import parallel
 from mindvit.data.order import val_order
 from mindvit.data.sources import Source
 from mindvit.errors import UserError
+from mindvit.files import SPELT_OUT
 
 MOST = 5  # classes a picture
 
@@ -34,7 +35,9 @@ class Predictions:
     """
 
     def __init__(self, file: str, source: Source, ranks: int, rank: int):
-        self.file, self.source, self.ranks, self.rank = Path(file), source, ranks, rank
+        self.file, self.source, self.ranks, self.rank = Path(os.path.realpath(file)), source, ranks, rank
+        if self.file.exists() and not self.file.is_file():
+            raise UserError(f"predictions can't be written to {file}: it is a folder or a device; give the name of a file")
         self.order = val_order(len(source), ranks, rank)
         self.rows: list[list[Any]] = []
         self._write(self._part(rank), [])  # what can't be written is better known before an hour of work
@@ -60,13 +63,17 @@ class Predictions:
             for part in parts[1:]:
                 part.unlink()
 
+    def clean(self) -> None:
+        """Take away this rank's part, where an evaluation that failed has left it."""
+        self._part(self.rank).unlink(missing_ok=True)
+
     def _part(self, rank: int) -> Path:
         return self.file.with_name(f".{self.file.name}.{rank}")
 
     def _write(self, path: Path, rows: list[list[Any]]) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", newline="", encoding="utf-8") as stream:
+            with path.open("w", newline="", encoding="utf-8", errors=SPELT_OUT) as stream:
                 csv.writer(stream).writerows(rows)
         except OSError as error:
             raise UserError(f"predictions can't be written to {self.file}: {error.strerror}") from None

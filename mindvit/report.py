@@ -14,6 +14,7 @@ from typing import Any, Mapping, Optional, Sequence, Union
 
 from mindvit.commandline import read_yaml
 from mindvit.errors import UserError
+from mindvit.files import on_one_line, printable
 from mindvit.recipe import FIELDS
 
 LOG, RECIPE, RESULT = "log.csv", "recipe.yaml", "result.json"
@@ -112,7 +113,7 @@ def names(folders: Sequence[Path]) -> list[str]:
         found = ["/".join(part[-length:]) for part in parts]
         if len(set(found)) == len(set(parts)):
             break
-    return found
+    return [on_one_line(name) for name in found]
 
 
 def read_table(path: Path) -> list[Table]:
@@ -290,13 +291,13 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
     drawn = [(chart, draw(chart, runs, along)) for chart in CHARTS] if runs else []
     images = [(chart, image) for chart, image in drawn if image is not None]
     without = [run.name for run in runs if not run.recipe]
-    title = ", ".join([run.name for run in runs] or [path.name for path in paths])
+    title = ", ".join([run.name for run in runs] or [on_one_line(path.name) for path in paths])
     note = f"No {RECIPE} in: {', '.join(without)}." if without else ""
     try:
         out.mkdir(parents=True, exist_ok=True)
         for chart, image in images:
             (out / f"{chart.name}.png").write_bytes(image)
-        (out / "report.html").write_text(page(title, {chart.title: image for chart, image in images}, tables, note), encoding="utf-8")
+        (out / "report.html").write_text(printable(page(title, {chart.title: image for chart, image in images}, tables, note)), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out {out} can't be written: {error.strerror}") from None
     return [out / "report.html", *(out / f"{chart.name}.png" for chart, _ in images)]

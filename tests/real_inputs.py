@@ -18,8 +18,8 @@ from pictures import stripes
 from PIL import Image
 
 Name = Union[str, bytes]
-CAT = "\u732b".encode("gbk")  # no UTF-8: the folder, class or file name of a Chinese Windows archive
-SPELT = "\\xc3\\xa8"  # how CAT is shown
+GBK = "\u72d7".encode("gbk")  # a dog: the name of a folder, class or file from a Chinese Windows archive, which is no UTF-8
+SPELT = "\\xb9\\xb7"  # how GBK is shown
 
 # What Windows, macOS, NAS boxes, notebooks and file systems leave beside one's own files: folders and files.
 SIDE_FOLDERS = ("@eaDir", "#recycle", "#snapshot", "@Recycle", "@__thumb", "__MACOSX", ".AppleDouble", "$RECYCLE.BIN",

@@ -33,7 +33,7 @@ class PassedOver:
     broken: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        common = self.endings.most_common(MOST_ENDINGS)
+        common = sorted(self.endings.items(), key=lambda item: (-item[1], item[0]))[:MOST_ENDINGS]
         others = sum(self.endings.values()) - sum(count for _, count in common)
         parts = [f"{count} {ending}" if ending else _several(count, "file") + " without extension" for ending, count in common]
         parts += [f"{others} of other kinds"] * (others > 0)

@@ -298,7 +298,8 @@ def _located(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
 def _repeated(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
     """A line, or none, for images that a list names more than once: they count as often, and under two labels one of them is wrong."""
     first: dict[str, tuple[int, int]] = {}
-    again, torn = [], []
+    again: list[str] = []
+    torn: list[str] = []
     for number, path, label in entries:
         line, before = first.setdefault(path, (number, label))
         if line != number:

@@ -6,11 +6,14 @@ python -m mindvit.tools.attention PICTURE ... --ckpt_path FILE --out DIR [--mode
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Sequence
 
 from mindvit import errors
+
+LONGEST_STEM = 220  # bytes: with what is put behind it a file's name, which has at most 255
 
 
 def point(text: str) -> tuple[float, float]:
@@ -25,10 +28,10 @@ def point(text: str) -> tuple[float, float]:
 
 
 def targets(paths: Sequence[str], out: Path) -> list[Path]:
-    """Where each picture's sheet goes: its name with -attention.png, and a number where two pictures share a name."""
+    """Where each picture's sheet goes: its name with -attention.png, and a number where two pictures share a name; a very long name is cut."""
     found: list[Path] = []
     for path in paths:
-        base, number = f"{Path(path).stem}-attention", 1
+        base, number = f"{os.fsdecode(os.fsencode(Path(path).stem)[:LONGEST_STEM])}-attention", 1
         target = out / f"{base}.png"
         while target in found:
             number += 1
@@ -39,11 +42,12 @@ def targets(paths: Sequence[str], out: Path) -> list[Path]:
 
 def main(arguments: Sequence[str]) -> None:
     """Draw; UserError for anything that the user can mend."""
-    from mindvit.commandline import Parser, weights_arguments
+    from mindvit.commandline import Parser, max_pixels_argument, weights_arguments
 
     parser = Parser(prog="python -m mindvit.tools.attention", description="Draw what a network's attention looks at, a PNG a picture.")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")
     weights_arguments(parser)
+    max_pixels_argument(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the PNGs, PICTURE-attention.png")
     parser.add_argument("--at", type=point, default=(0.5, 0.5), metavar="x,y", help="CrossFormer: whose attention, shares of the sides (default: the centre)")
     parser.add_argument("--font", type=Path, metavar="FILE", help="TrueType font for class names that aren't in Latin letters")
@@ -56,9 +60,11 @@ def main(arguments: Sequence[str]) -> None:
 
     from mindvit import drawing, log  # MindSpore takes seconds to import: not for --help or a mistyped path
     from mindvit.attention_maps import attention_maps
+    from mindvit.files import on_one_line
     from mindvit.predictor import Predictor, Unreadable
 
-    predictor, font = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target), drawing.fonts(given.font)
+    predictor = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target, max_pixels=given.max_pixels)
+    font = drawing.fonts(given.font)
     try:
         given.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,8 +80,12 @@ def main(arguments: Sequence[str]) -> None:
             continue
         logits, rows = attention_maps(predictor.net, predictor.normalised(pixels[None]), given.at)
         foot = f"{predictor.info.name}, {Path(given.ckpt_path).name}, {predictor.preprocessing.size} px"
-        drawing.sheet(Image.fromarray(pixels), Path(path).name, predictor.best(logits), rows, foot, font).save(target)
-        log.say(str(target))
+        sheet = drawing.sheet(Image.fromarray(pixels), Path(path).name, predictor.best(logits), rows, foot, font)
+        try:
+            sheet.save(target)
+        except OSError as error:
+            raise errors.UserError(f"{target} can't be written: {error.strerror or error}") from None
+        log.say(on_one_line(str(target)))
     if bad:
         raise Unreadable(bad, len(paths))
 

@@ -9,11 +9,13 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, Sequence, TextIO
 
 from mindvit import errors
+from mindvit.files import SPELT_OUT, on_one_line, printable
 
 if TYPE_CHECKING:
     from mindvit.predictor import Answer, Predictor
@@ -42,16 +44,19 @@ def as_json(answers: Iterable[Named]) -> Iterator[str]:
 
 def as_table(answers: Iterable[Named], paths: Sequence[str], names: Sequence[str]) -> Iterator[str]:
     """Aligned columns; a picture's path stands beside its first class."""
-    first, second = (max(map(len, (*column, title))) for column, title in ((paths, "picture"), (names, "class")))
+    first, second = (max(len(on_one_line(item)) for item in (*column, title)) for column, title in ((paths, "picture"), (names, "class")))
     yield f"{'picture':{first}}  {'class':{second}}  probability"
     for path, answer in answers:
         for name, probability in answer:
-            yield f"{path:{first}}  {name:{second}}  {100 * probability:9.2f} %"
+            yield f"{on_one_line(path):{first}}  {on_one_line(name):{second}}  {100 * probability:9.2f} %"
             path = ""
 
 
 def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list[str]) -> Iterator[Named]:
-    """Each picture's classes, under a progress bar if stderr is a terminal; broken ones are named there and collected in `bad`."""
+    """Each picture's classes, under a progress bar if stderr is a terminal; broken ones are named there and collected in `bad`.
+
+    Names of files and classes that are no UTF-8 are spelt out: see files.printable.
+    """
     from tqdm import tqdm
 
     from mindvit.data.sources import BadPicture
@@ -63,33 +68,83 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
                 bad.append(path)
                 tqdm.write(f"warning: {logits}", file=sys.stderr)
             else:
-                yield path, predictor.best(logits, topk)
+                yield printable(path), [(printable(name), probability) for name, probability in predictor.best(logits, topk)]
+
+
+class Answers:
+    """A file of lines that is there when all of them are, and what stood there until then; `closing` ends one that stays unfinished.
+
+    UserError if it can't be written.
+    """
+
+    def __init__(self, out: Path, closing: str) -> None:
+        self.out, self.closing, self.lines = out, closing, 0
+        self.place = Path(os.path.realpath(out))
+        self.device = self.place.exists() and not self.place.is_file()  # a pipe, or /dev/stdout: nothing can take its place
+        self.partial = self.place if self.device else self.place.with_name(f"{self.place.name}.partial")
+        with self.told():
+            self.partial.parent.mkdir(parents=True, exist_ok=True)
+            self.stream: TextIO = self.partial.open("w", encoding="utf-8", errors=SPELT_OUT)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """What the system refuses, as a line for the user."""
+        try:
+            yield
+        except OSError as error:
+            raise errors.UserError(f"--out {self.out} can't be written: {error.strerror}") from None
+
+    def write(self, line: str) -> None:
+        """One line more."""
+        with self.told():
+            self.stream.write(line + "\n")
+        self.lines += 1
+
+    def finish(self) -> None:
+        """All lines are written."""
+        with self.told(), self.stream:
+            self.stream.flush()
+            if not self.device:
+                os.fsync(self.stream.fileno())
+                os.replace(self.partial, self.place)
+
+    def abandon(self) -> None:
+        """There will be no more: lines beyond a heading stay beside the place of the whole."""
+        with contextlib.suppress(OSError), self.stream:  # what ended the work is what the user is to hear of, and a full disk may be that
+            if self.closing and self.lines:
+                self.stream.write(self.closing + "\n")
+        if not self.device:
+            if self.lines > 1:
+                print(f"the answers so far are in {on_one_line(str(self.partial))}", file=sys.stderr, flush=True)
+            else:
+                self.partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def writer(out: Optional[Path]) -> Iterator[Callable[[str], Any]]:
-    """A function that writes a line to a file, or to stdout without tearing the progress bar. UserError if the file can't be written."""
+def writer(out: Optional[Path], closing: str = "") -> Iterator[Callable[[str], Any]]:
+    """A function that writes a line to a file, see Answers, or to stdout without tearing the progress bar. UserError if the file can't be written."""
     from tqdm import tqdm
 
     if out is None:
         yield lambda line: tqdm.write(line, file=sys.stdout)
         return
+    answers = Answers(out, closing)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stream: TextIO = out.open("w", encoding="utf-8")
-    except OSError as error:
-        raise errors.UserError(f"--out {out} can't be written: {error.strerror}") from None
-    with stream:
-        yield lambda line: stream.write(line + "\n")
+        yield answers.write
+        answers.finish()
+    except BaseException:
+        answers.abandon()
+        raise
 
 
 def main(arguments: Sequence[str]) -> None:
     """Predict; UserError for anything that the user can mend."""
-    from mindvit.commandline import Parser, positive, weights_arguments
+    from mindvit.commandline import Parser, max_pixels_argument, positive, weights_arguments
 
     parser = Parser(prog="python -m mindvit.tools.predict", description="Name what is in pictures.")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")
     weights_arguments(parser)
+    max_pixels_argument(parser)
     parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes a picture (default: 5)")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="of what is written (default: table)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there (default: stdout)")
@@ -100,13 +155,12 @@ def main(arguments: Sequence[str]) -> None:
     paths = find_pictures(given.pictures)
     from mindvit.predictor import Predictor, Unreadable  # MindSpore takes seconds to import: not for --help or a mistyped path
 
-    predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target)
-    print(predictor, file=sys.stderr)
     bad: list[str] = []
-    answers = predictions(predictor, paths, given.topk, bad)
-    lines = {"csv": as_csv, "json": as_json}.get(given.format, lambda found: as_table(found, paths, predictor.class_names))(answers)
-    with writer(given.out) as write:
-        for line in lines:
+    with writer(given.out, "]" if given.format == "json" else "") as write:
+        predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target, given.max_pixels)
+        print(predictor, file=sys.stderr)
+        answers = predictions(predictor, paths, given.topk, bad)
+        for line in {"csv": as_csv, "json": as_json}.get(given.format, lambda found: as_table(found, paths, predictor.class_names))(answers):
             write(line)
     if bad:
         raise Unreadable(len(bad), len(paths))
