@@ -23,6 +23,7 @@ MULTI_PICTURE = MpoImagePlugin.MpoImageFile  # what JPEG's reader makes of a pho
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif")
 
 MAX_PIXELS: int = DataOptions.max_pixels
+TOO_LARGE = "raise max_pixels for images that you trust"
 READ_AT_ONCE = 64 << 20  # bytes: a larger file is read as it is decoded, after its header was looked at
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF's tags
 ROUNDING = 1e-3  # how far beyond 0..1 a float image may be
@@ -59,6 +60,8 @@ def named(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # damaged files make Pillow's readers raise nearly anything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, Image.DecompressionBombError):
+            reason += f"; {TOO_LARGE}"
         if isinstance(error, FileNotFoundError) and os.path.islink(name):
             reason = f"a broken link to {on_one_line(os.readlink(name))}"
         raise BadPicture(name, reason or type(error).__name__) from None
@@ -100,7 +103,7 @@ def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
     """Refused unless an image of `size` (width, height) has a pixel and at most `max_pixels`."""
     pixels = size[0] * size[1]
     if pixels > max_pixels:
-        raise Refused(f"{size[0]} x {size[1]} px are {pixels} pixels, and max_pixels allows {max_pixels}")
+        raise Refused(f"{size[0]} x {size[1]} px are {pixels} pixels, and max_pixels is {max_pixels}; {TOO_LARGE}")
     if pixels < 1:
         raise Refused(f"{size[0]} x {size[1]} px: it has no pixel")
 

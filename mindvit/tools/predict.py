@@ -110,9 +110,10 @@ class Answers:
 
     def abandon(self) -> None:
         """There will be no more: lines beyond a heading stay beside the place of the whole."""
-        with contextlib.suppress(OSError), self.stream:  # what ended the work is what the user is to hear of, and a full disk may be that
-            if self.closing and self.lines:
+        with contextlib.suppress(OSError):  # what ended the work is what the user is to hear of, and a full disk may be that
+            if self.closing and self.lines and not self.stream.closed:
                 self.stream.write(self.closing + "\n")
+            self.stream.close()
         if not self.device:
             if self.lines > 1:
                 print(f"the answers so far are in {on_one_line(str(self.partial))}", file=sys.stderr, flush=True)
