@@ -27,13 +27,12 @@ from mindvit.recipe import PrecisionOptions, Recipe, RuntimeOptions, build
 from mindvit.setting import Preprocessing
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.inspect import num_classes_of
-from mindvit.weights.readers import read
+from mindvit.weights.readers import Source, read
 
 Picture = Union[str, os.PathLike, Image.Image, np.ndarray]
 Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
 
 AHEAD = 2  # batches that threads decode while another one is computed
-IMAGENET = 1000  # classes of a network that nothing else is known of
 
 
 class Unreadable(UserError):
@@ -74,7 +73,7 @@ class Predictor:
         content = read(path)
         meta = content.meta
         recipe = _recipe(path, meta, model)
-        count = meta.get("num_classes") or num_classes_of(content) or IMAGENET
+        count = _count_classes(path, content)
         self.info = model_info(recipe.model.model)
         self.class_names = _class_names(count, meta.get("class_names", ()), classes)
         self.preprocessing = Preprocessing(self.info, recipe.augment)
@@ -171,6 +170,14 @@ def opened(picture: Picture) -> Image.Image:
     if picture.dtype != np.uint8 or 0 in picture.shape or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
         raise UserError(f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, W), (H, W, 3) or (H, W, 4)")
     return as_rgb(Image.fromarray(picture))
+
+
+def _count_classes(path: str, content: Source) -> int:
+    """The number of classes that weights tell apart. UserError if they have no classifier."""
+    count = content.meta.get("num_classes") or num_classes_of(content)
+    if not count:
+        raise UserError(f"{path} has no classifier, only what comes before it: train one on its weights (train.py --ckpt_path {path} --new_head)")
+    return int(count)
 
 
 def _recipe(path: str, meta: Mapping[str, Any], model: Optional[str]) -> Recipe:

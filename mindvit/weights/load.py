@@ -15,12 +15,13 @@ from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
 from mindvit.layers.resize import bicubic_matrix
-from mindvit.weights import names
+from mindvit.weights import names, sets
 from mindvit.weights.readers import STATE, Arrays, Source, read
 
 POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
 STEM = "patch_embed."  # in the names of the convolutions that see the picture
 HEAD = "head."
+TOP, BACKBONE = ("norm.", HEAD), ("norm.*", "head.*")  # what backbones end without
 # buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of 2021 saved
 UNUSED = ("*.num_batches_tracked", "*.attn.biases", "*.attn.relative_position_index")
 HEADS = {1000: "ImageNet-1K", 21841: "ImageNet-22k", 21842: "ImageNet-22k", 21843: "ImageNet-21k", 11221: "ImageNet-21k-P", 10450: "ImageNet-21k-P"}
@@ -145,10 +146,11 @@ def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[
         if wide:
             wide = {name for name, marks in names.inwards({name: np.full(3, name in wide) for name in arrays}, origin).arrays.items() if marks.any()}
         arrays, report.renamed, report.transposed = translation.arrays, translation.renamed, translation.transposed
-        report.origin, absent = origin.name, origin.absent
+        report.origin = origin.name
+        absent = origin.absent if origin.absent or any(name.startswith(TOP) for name in arrays) else BACKBONE
         if origin.name != names.OFFICIAL:
             report.notes.append(f"names of {origin.who}")
-    others = set(content.arrays) if absent else frozenset()  # of a detector, what wasn't renamed is no part of the backbone
+    others = set(content.arrays) if origin is not None and origin.absent else frozenset()  # of a detector, what wasn't renamed is no part of the backbone
     report.unused = [*(name for name in arrays if name in others or _matches(name, UNUSED)), *content.ignored]
     if content.taken or content.others:
         report.notes.append(f"taken: {content.taken}" + (f" (also there: {', '.join(content.others)})" if content.others else ""))
@@ -193,7 +195,7 @@ def _has_other_channels(name: str, there: tuple[int, ...], here: tuple[int, ...]
 def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> None:
     missing, unexpected, differing = ([name for name in found if not _matches(name, wanted.may_differ)]
                                       for found in (report.missing, report.unexpected, report.differing))
-    wrong = Report(report.loaded, report.resized, missing, unexpected, differing, notes=report.notes)
+    wrong = Report(report.loaded, report.resized, missing, unexpected, differing, report.unused, notes=report.notes)
     if not (wrong.missing or wrong.unexpected or wrong.differing):
         return
     where, stored_as, called = content.where, content.meta.get("model"), getattr(net, "model_name", "")
@@ -217,6 +219,8 @@ def _hint(wrong: Report) -> str:
         elif _has_other_channels(name, there, here):
             hints["adapt_channels=True fits the first convolutions to other input channels"] = None
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
+        if any(sets.is_projection(name) for name in wrong.unused):
+            hints["it was trained without classes (a projection head, and no classifier)"] = None
         hints["new_head=True (--new_head) leaves the head untrained, features_only=True needs none"] = None
     return f" ({'; '.join(hints)})" if hints else ""
 

@@ -18,14 +18,13 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
 from mindvit.errors import UserError, nearest
-from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, widened
+from mindvit.weights import sets
+from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, Inert, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, described, widened
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
 META = f"{STATE}meta"  # JSON text: model, recipe, versions, epoch, accuracy; or model, origin, checksum, report of a converted file
 Arrays = dict[str, np.ndarray]
-# where training scripts put the weights, the preferred ones first
-WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "model_ema", "state_dict_ema", "ema")
-PREFIXES = ("module.", "_orig_mod.")  # of PyTorch's DataParallel and compiler, before every name
+DEEPEST = 3  # dictionaries within dictionaries in which weights are looked for
 SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
                "U16": "<u2", "U32": "<u4", "U64": "<u8"}
 ELSE = ((b"\x89HDF", "HDF5 (Keras)"), (b"GGUF", "GGUF"), (b"version https://git-lfs", "a pointer of Git LFS, not the file itself (git lfs pull)"),
@@ -38,7 +37,7 @@ ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pd
 class Source:
     """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others, bfloat16 tensors, what is no tensor.
 
-    where: how messages call it.
+    where: how messages call it. is_chosen: whether it was one of several sets in a file that had to be chosen from while reading.
     """
 
     arrays: Arrays
@@ -49,6 +48,7 @@ class Source:
     widened: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     where: str = "the given weights"
+    is_chosen: bool = False
 
 
 def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
@@ -71,11 +71,9 @@ def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
         source = _unpickled(Pickled(file, Budget(file)), file, take)
     else:
         source = _checkpoint(file, head)
-    for prefix in PREFIXES:
-        if source.arrays and all(name.startswith(prefix) for name in source.arrays):
-            source.arrays = {name[len(prefix):]: value for name, value in source.arrays.items()}
-            source.widened = [name[len(prefix):] for name in source.widened]
-    if take != source.taken and take is not None:
+    if not source.meta and not source.is_chosen:
+        _peel(source, file, take)
+    elif not source.is_chosen and take is not None:
         raise UserError(f"{file}: has no {take!r} to take: {source.form} holds one set of weights (leave --take out)")
     source.where = str(path)
     return source
@@ -129,14 +127,32 @@ def _zip(file: Path, take: Optional[str]) -> Source:
         raise UserError(f"{file}: truncated or damaged archive (.npz or PyTorch): {_first_line(error)}") from None
 
 
+def _peel(source: Source, file: Path, take: Optional[str]) -> None:
+    """Leave one set of weights in what was read of a flat file, without what training tools added to the names."""
+    found = sets.split(source.arrays)
+    chosen = sets.choose(found, lambda item: {name: source.arrays[there].shape for there, name in item.names.items()}, file, take)
+    source.taken, source.others = chosen.label or None, [item.label for item in found if item is not chosen]
+    source.widened = [chosen.names[name] for name in source.widened if name in chosen.names]
+    source.ignored += chosen.unused
+    source.arrays = _renamed(source.arrays, chosen, file)
+
+
+def _renamed(values: Mapping[str, Any], chosen: sets.WeightSet, file: Path) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, ours in chosen.names.items():
+        if ours in result:
+            raise UserError(f"{file}: two tensors would be called {ours} without the prefixes of training tools (one of them is {name})")
+        result[ours] = values[name]
+    return result
+
+
 def _unpickled(content: Union[TorchZip, TorchLegacy, Pickled], file: Path, take: Optional[str]) -> Source:
-    chosen, taken, others = _chosen(content.tree, file, take)
-    source, budget = Source({}, {}, content.form, taken, others), Budget(file)
-    for name, value in chosen.items():
-        value = _tensor(value)
-        if value is None or not isinstance(name, str):
-            source.ignored.append(str(name))
-            continue
+    chosen, tree, others = _chosen(content.tree, file, take)
+    source, budget = Source({}, {}, content.form, chosen.label or None, others, is_chosen=True), Budget(file)
+    source.ignored = [str(name) for name, value in tree.items() if _tensor(value) is None or not isinstance(name, str)]
+    source.ignored += chosen.unused
+    for name, item in _renamed(tree, chosen, file).items():
+        value: Any = _tensor(item)
         try:
             source.arrays[name] = value.array(content.fetch, budget) if isinstance(value, TensorRef) else value.value
         except (ValueError, KeyError, TypeError, OverflowError, MemoryError, zipfile.BadZipFile, EOFError, AttributeError) as error:
@@ -149,23 +165,56 @@ def _unpickled(content: Union[TorchZip, TorchLegacy, Pickled], file: Path, take:
 def _tensor(value: Any) -> Union[TensorRef, NumpyArray, None]:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):  # Paddle's (name in the graph, array)
         value = value[1]
+    if isinstance(value, NumpyArray) and value.kind:  # of texts or objects
+        return None
     return value if isinstance(value, (TensorRef, NumpyArray)) else None
 
 
-def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[Mapping[Any, Any], Optional[str], list[str]]:
-    """The weights in what a pickle holds, the name that they are wrapped in, and those of other sets of weights."""
-    if not isinstance(tree, dict):
-        raise UserError(f"{file}: holds no weights by name, but a {type(tree).__name__.strip('_')} (save model.state_dict())")
-    wrapped = [key for key, value in tree.items() if isinstance(key, str) and isinstance(value, dict) and any(map(_tensor, value.values()))]
-    if take is not None and take not in wrapped:
-        raise UserError(f"{file}: has no {take!r} to take" + (f", but {', '.join(wrapped)}" if wrapped else ": its weights aren't wrapped (leave --take out)"))
-    known = [key for key in WRAPPERS if key in wrapped]
-    name = take or next(iter([*known, *wrapped]), None)
-    if name and (take or known or len(wrapped) == 1):
-        return tree[name], name, [key for key in wrapped if key != name]
-    if any(map(_tensor, tree.values())):
-        return tree, None, []
-    raise UserError(f"{file}: holds several sets of weights: say which, --take {' or '.join(wrapped)}" if wrapped else f"{file}: holds no weights by name")
+def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[sets.WeightSet, Mapping[Any, Any], list[str]]:
+    """The weights in what a pickle holds, the dictionary they are in, and what other sets of weights are called."""
+    if not isinstance(tree, dict) or (isinstance(tree, Inert) and not tree):
+        raise UserError(f"{file}: holds no weights by name, but {described(tree)} (save model.state_dict())")
+    trees = dict(_dictionaries(tree))
+    found = [item for wrapper, content in trees.items() for item in sets.split(_names(content), wrapper)]
+    # dictionaries deep inside are an optimiser's moments and the like, unless they have a network's names
+    found = [item for item in found if item.is_known or "." not in item.wrapper]
+    if not found:
+        raise UserError(f"{file}: holds no weights by name")
+
+    def shapes(item: sets.WeightSet) -> dict[str, tuple[int, ...]]:
+        return {name: _shape(trees[item.wrapper][there]) for there, name in item.names.items()}
+
+    chosen = sets.choose(found if take is not None else _preferred(found), shapes, file, take)
+    return chosen, trees[chosen.wrapper], [item.label for item in found if item is not chosen and item.label]
+
+
+def _preferred(found: list[sets.WeightSet]) -> list[sets.WeightSet]:
+    """Those of known families, or else those that are called as weights are, or the only one in a dictionary of its own, or the one that is in none."""
+    called = [item for item in found if item.wrapper in sets.WRAPPERS]
+    wrapped = [item for item in found if item.wrapper]
+    return [item for item in found if item.is_known] or called or (wrapped if len(wrapped) == 1 else [item for item in found if not item.wrapper] or wrapped)
+
+
+def _dictionaries(tree: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """A pickle's dictionaries with tensors under texts, by the keys that lead there; each once."""
+    waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), tree)]
+    seen = {id(tree)}
+    for path, item in waiting:
+        if _names(item):
+            yield ".".join(path), item
+        inside = [(key, value) for key, value in item.items() if isinstance(key, str) and isinstance(value, dict) and id(value) not in seen]
+        if len(path) < DEEPEST:
+            seen.update(id(value) for _, value in inside)
+            waiting += [((*path, key), value) for key, value in inside]
+
+
+def _names(tree: Mapping[Any, Any]) -> list[str]:
+    return [name for name, value in tree.items() if isinstance(name, str) and _tensor(value) is not None]
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    value = _tensor(value)
+    return value.shape if isinstance(value, TensorRef) else np.shape(getattr(value, "value", ()))
 
 
 def _checkpoint(file: Path, head: bytes) -> Source:
