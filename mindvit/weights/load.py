@@ -15,7 +15,7 @@ from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
 from mindvit.layers.resize import bicubic_matrix
-from mindvit.weights import names, sets
+from mindvit.weights import names, prefixes
 from mindvit.weights.readers import STATE, Arrays, Source, read
 
 POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
@@ -219,7 +219,7 @@ def _hint(wrong: Report) -> str:
         elif _has_other_channels(name, there, here):
             hints["adapt_channels=True fits the first convolutions to other input channels"] = None
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
-        if any(sets.is_projection(name) for name in wrong.unused):
+        if any(prefixes.is_projection(name) for name in wrong.unused):
             hints["it was trained without classes (a projection head, and no classifier)"] = None
         hints["new_head=True (--new_head) leaves the head untrained, features_only=True needs none"] = None
     return f" ({'; '.join(hints)})" if hints else ""

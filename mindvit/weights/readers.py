@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
 from mindvit.errors import UserError, nearest
-from mindvit.weights import sets
+from mindvit.weights import prefixes
 from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, Inert, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, described, widened
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
@@ -129,15 +129,15 @@ def _zip(file: Path, take: Optional[str]) -> Source:
 
 def _peel(source: Source, file: Path, take: Optional[str]) -> None:
     """Leave one set of weights in what was read of a flat file, without what training tools added to the names."""
-    found = sets.split(source.arrays)
-    chosen = sets.choose(found, lambda item: {name: source.arrays[there].shape for there, name in item.names.items()}, file, take)
+    found = prefixes.split(source.arrays)
+    chosen = prefixes.choose(found, lambda item: {name: source.arrays[there].shape for there, name in item.names.items()}, file, take)
     source.taken, source.others = chosen.label or None, [item.label for item in found if item is not chosen]
     source.widened = [chosen.names[name] for name in source.widened if name in chosen.names]
     source.ignored += chosen.unused
     source.arrays = _renamed(source.arrays, chosen, file)
 
 
-def _renamed(values: Mapping[str, Any], chosen: sets.WeightSet, file: Path) -> dict[str, Any]:
+def _renamed(values: Mapping[str, Any], chosen: prefixes.WeightSet, file: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, ours in chosen.names.items():
         if ours in result:
@@ -170,27 +170,27 @@ def _tensor(value: Any) -> Union[TensorRef, NumpyArray, None]:
     return value if isinstance(value, (TensorRef, NumpyArray)) else None
 
 
-def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[sets.WeightSet, Mapping[Any, Any], list[str]]:
+def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[prefixes.WeightSet, Mapping[Any, Any], list[str]]:
     """The weights in what a pickle holds, the dictionary they are in, and what other sets of weights are called."""
     if not isinstance(tree, dict) or (isinstance(tree, Inert) and not tree):
         raise UserError(f"{file}: holds no weights by name, but {described(tree)} (save model.state_dict())")
     trees = dict(_dictionaries(tree))
-    found = [item for wrapper, content in trees.items() for item in sets.split(_names(content), wrapper)]
+    found = [item for wrapper, content in trees.items() for item in prefixes.split(_names(content), wrapper)]
     # dictionaries deep inside are an optimiser's moments and the like, unless they have a network's names
     found = [item for item in found if item.is_known or "." not in item.wrapper]
     if not found:
         raise UserError(f"{file}: holds no weights by name")
 
-    def shapes(item: sets.WeightSet) -> dict[str, tuple[int, ...]]:
+    def shapes(item: prefixes.WeightSet) -> dict[str, tuple[int, ...]]:
         return {name: _shape(trees[item.wrapper][there]) for there, name in item.names.items()}
 
-    chosen = sets.choose(found if take is not None else _preferred(found), shapes, file, take)
+    chosen = prefixes.choose(found if take is not None else _preferred(found), shapes, file, take)
     return chosen, trees[chosen.wrapper], [item.label for item in found if item is not chosen and item.label]
 
 
-def _preferred(found: list[sets.WeightSet]) -> list[sets.WeightSet]:
+def _preferred(found: list[prefixes.WeightSet]) -> list[prefixes.WeightSet]:
     """Those of known families, or else those that are called as weights are, or the only one in a dictionary of its own, or the one that is in none."""
-    called = [item for item in found if item.wrapper in sets.WRAPPERS]
+    called = [item for item in found if item.wrapper in prefixes.WRAPPERS]
     wrapped = [item for item in found if item.wrapper]
     return [item for item in found if item.is_known] or called or (wrapped if len(wrapped) == 1 else [item for item in found if not item.wrapper] or wrapped)
 

@@ -14,7 +14,7 @@ from torchfile import Call, Name, save_torch
 
 from mindvit.errors import UserError
 from mindvit.predictor import Predictor
-from mindvit.weights import WeightsError, load_weights, names, sets
+from mindvit.weights import WeightsError, load_weights, names, prefixes
 from mindvit.weights.inspect import num_classes_of
 from mindvit.weights.readers import read
 
@@ -49,16 +49,16 @@ def test_prefixes_in_any_order(file: str) -> None:
     there = list(LISTS[file])
     is_backbone = "backbone" in file or file.startswith("mm/")
     for prefix in PREFIXES:
-        (found,) = sets.split([prefix + name for name in there] + ["n_averaged"])
+        (found,) = prefixes.split([prefix + name for name in there] + ["n_averaged"])
         assert found.is_known and found.unused == ["n_averaged"]
         if not is_backbone:
             assert list(found.names.values()) == there, prefix
-    (found,) = sets.split(["module." + name for name in there])
+    (found,) = prefixes.split(["module." + name for name in there])
     assert list(found.names.values()) == there  # a detector's backbone keeps its own prefix
     inner = [
         name.replace("blocks.0.", "blocks.0._fsdp_wrapped_module._checkpoint_wrapped_module.", 1) for name in there
     ]
-    assert list(sets.split(inner)[0].names.values()) == there
+    assert list(prefixes.split(inner)[0].names.values()) == there
 
 
 def official(family: str, **arguments: Any) -> tuple[nn.Cell, Arrays]:
@@ -241,7 +241,7 @@ def test_what_nobody_knows_beside_a_network_is_named(tmp_path: Path) -> None:
         )
     with pytest.raises(UserError, match="two tensors would be called cls_token without the prefixes"):
         read(save_torch(tmp_path / "b.pth", {**weights, "_orig_mod.cls_token": weights["cls_token"]}))
-    assert list(sets.split(["model.weight", "model.bias"])[0].names.values()) == [
+    assert list(prefixes.split(["model.weight", "model.bias"])[0].names.values()) == [
         "model.weight",
         "model.bias",
     ]  # perhaps the network's own names
