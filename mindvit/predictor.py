@@ -26,13 +26,14 @@ from mindvit.predictions import likeliest
 from mindvit.recipe import PrecisionOptions, Recipe, RuntimeOptions, build
 from mindvit.setting import Preprocessing
 from mindvit.weights import WeightsError, load_weights
+from mindvit.weights.inspect import num_classes_of
 from mindvit.weights.readers import read
 
 Picture = Union[str, os.PathLike, Image.Image, np.ndarray]
 Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
 
 AHEAD = 2  # batches that threads decode while another one is computed
-HEADS = ("head.weight", "head.0.weight")  # (classes, channels); CrossViT has a head a branch
+IMAGENET = 1000  # classes of a network that nothing else is known of
 
 
 class Unreadable(UserError):
@@ -73,7 +74,7 @@ class Predictor:
         content = read(path)
         meta = content.meta
         recipe = _recipe(path, meta, model)
-        count = meta.get("num_classes") or next((len(content.arrays[name]) for name in HEADS if name in content.arrays), 1000)
+        count = meta.get("num_classes") or num_classes_of(content) or IMAGENET
         self.info = model_info(recipe.model.model)
         self.class_names = _class_names(count, meta.get("class_names", ()), classes)
         self.preprocessing = Preprocessing(self.info, recipe.augment)
