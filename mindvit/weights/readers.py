@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -19,9 +20,11 @@ from safetensors import SafetensorError, deserialize, safe_open
 
 from mindvit.errors import UserError, nearest
 from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, widened
+from mindvit.weights.sets import AVERAGES, EMA, MODEL, average_of, optimizer_values
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
 META = f"{STATE}meta"  # JSON text: model, recipe, versions, epoch, accuracy; or model, origin, checksum, report of a converted file
+AVERAGE = f"{STATE}ema."  # prefix of the moving average of a weight in a checkpoint of ours
 Arrays = dict[str, np.ndarray]
 # where training scripts put the weights, the preferred ones first
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "model_ema", "state_dict_ema", "ema")
@@ -38,7 +41,7 @@ ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pd
 class Source:
     """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others, bfloat16 tensors, what is no tensor.
 
-    where: how messages call it.
+    optimizer: names of what training keeps beside the weights. where: how messages call it.
     """
 
     arrays: Arrays
@@ -48,17 +51,31 @@ class Source:
     others: list[str] = field(default_factory=list)
     widened: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    optimizer: list[str] = field(default_factory=list)
     where: str = "the given weights"
+
+    @property
+    def is_average(self) -> bool:
+        """Whether the weights that were taken are a moving average."""
+        return self.taken in AVERAGES
 
 
 def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
-    """All arrays of a file by name, and mindvit's metadata. UserError if it holds no weights or is damaged."""
-    source = read(path)
+    """All arrays of a file by name, an optimizer's and averages too, and mindvit's metadata. UserError if it holds no weights or is damaged."""
+    source = _read(path, None)
     return source.arrays, source.meta
 
 
 def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
-    """What a file holds; `take` chooses one of the sets of weights in a training checkpoint of PyTorch's or Paddle's."""
+    """The weights in a file, told apart from what training keeps beside them.
+
+    take: which set of weights: `model`, `ema` (their moving average), or a name in a training checkpoint of PyTorch's or Paddle's.
+    None: the one that scored better in validation, where the file says so, else `model`. UserError if the file lacks the set.
+    """
+    return select(_read(path, take), take)
+
+
+def _read(path: Union[str, os.PathLike], take: Optional[str]) -> Source:
     file = Path(path)
     head = _head(file)
     if head[8:9] == b"{":
@@ -75,10 +92,40 @@ def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
         if source.arrays and all(name.startswith(prefix) for name in source.arrays):
             source.arrays = {name[len(prefix):]: value for name, value in source.arrays.items()}
             source.widened = [name[len(prefix):] for name in source.widened]
-    if take != source.taken and take is not None:
-        raise UserError(f"{file}: has no {take!r} to take: {source.form} holds one set of weights (leave --take out)")
     source.where = str(path)
     return source
+
+
+def select(content: Source, take: Optional[str] = None) -> Source:
+    """One set of weights of all that a file holds: see `read`. UserError if the file lacks the set."""
+    if content.taken:  # out of a pickle, whose sets are kept apart
+        return content
+    own = {name[len(AVERAGE):]: name for name in content.arrays if name.startswith(AVERAGE)}
+    averages = own or average_of(content.arrays)
+    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in set(averages.values())}
+    optimizer = optimizer_values(rest)
+    sets = {MODEL: {name: name for name in rest if name not in optimizer}, **({EMA: averages} if averages else {})}
+    if not averages and content.meta.get("taken") in AVERAGES:  # converted from a checkpoint, whose average alone was taken
+        sets = {EMA: sets[MODEL]}
+    better = content.meta.get("best_weights")
+    taken = take or (better if better in sets else next(iter(sets)))
+    if taken not in sets:
+        raise UserError(f"{content.where}: {_why_not(taken, sets, content)}")
+    chosen, wide = sets[taken], set(content.widened)
+    return dataclasses.replace(
+        content, arrays={name: content.arrays[there] for name, there in chosen.items()}, taken=taken if set(sets) != {MODEL} else None,
+        others=[name for name in sets if name != taken], widened=[name for name, there in chosen.items() if there in wide], optimizer=sorted(optimizer))
+
+
+def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
+    """Why a set of weights can't be taken."""
+    if take == EMA:
+        return "holds no moving average of the weights (a run keeps one with ema: True): leave --ema and --take ema out"
+    if take == MODEL:
+        return f"holds the moving average of the weights alone, which was taken from {content.meta.get('source', 'a checkpoint')} (leave --take out)"
+    if set(sets) == {MODEL}:
+        return f"has no {take!r} to take: it holds one set of weights (leave --take out)"
+    return f"has no {take!r} to take, but {', '.join(sets)}"
 
 
 def _head(file: Path) -> bytes:
@@ -157,15 +204,22 @@ def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[Mapping[Any, An
     if not isinstance(tree, dict):
         raise UserError(f"{file}: holds no weights by name, but a {type(tree).__name__.strip('_')} (save model.state_dict())")
     wrapped = [key for key, value in tree.items() if isinstance(key, str) and isinstance(value, dict) and any(map(_tensor, value.values()))]
-    if take is not None and take not in wrapped:
-        raise UserError(f"{file}: has no {take!r} to take" + (f", but {', '.join(wrapped)}" if wrapped else ": its weights aren't wrapped (leave --take out)"))
     known = [key for key in WRAPPERS if key in wrapped]
-    name = take or next(iter([*known, *wrapped]), None)
+    name = _wrapper(file, take, wrapped) if take else next(iter([*known, *wrapped]), None)
     if name and (take or known or len(wrapped) == 1):
         return tree[name], name, [key for key in wrapped if key != name]
     if any(map(_tensor, tree.values())):
         return tree, None, []
     raise UserError(f"{file}: holds several sets of weights: say which, --take {' or '.join(wrapped)}" if wrapped else f"{file}: holds no weights by name")
+
+
+def _wrapper(file: Path, take: str, wrapped: list[str]) -> Optional[str]:
+    """The wrapper's name that `take` means: `model` and `ema` mean whatever the script called them; None for weights that aren't wrapped."""
+    meant = {MODEL: [key for key in WRAPPERS if key not in AVERAGES], EMA: AVERAGES}.get(take, [])
+    name = next((key for key in (take, *meant) if key in wrapped), None)
+    if name is None and (wrapped or take != MODEL):
+        raise UserError(f"{file}: has no {take!r} to take" + (f", but {', '.join(wrapped)}" if wrapped else ": its weights aren't wrapped (leave --take out)"))
+    return name
 
 
 def _checkpoint(file: Path, head: bytes) -> Source:
