@@ -35,8 +35,9 @@ from mindvit.version import __version__
 from mindvit.weights.sets import EMA, MODEL
 
 # keys that may change from one start of a run to the next without changing what it computes
-UNIMPORTANT = ("data_dir", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path", "teacher_take", "device_target", "mode", "jit_level",
-               "compile_cache", "distribute", "ckpt_save_dir", "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
+UNIMPORTANT = ("data_dir", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path",
+               "teacher_take", "device_target", "mode", "jit_level", "compile_cache", "distribute", "ckpt_save_dir",
+               "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
                "val_interval", "log_interval", "chance_epochs", "summary", "results_csv")
 DRY_STEPS = 5
 

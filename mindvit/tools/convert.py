@@ -44,14 +44,16 @@ def parser() -> ArgumentParser:
                         "(default: the file's)")
     result.add_argument("--features_only", action="store_true", help="no head: for backbones of detectors")
     result.add_argument("--new_head", action="store_true", help="leave the head at its initial values")
-    result.add_argument("--resize", action="store_true", help="interpolate position embeddings to --img_size, or of a file that isn't ours to the network's own")
+    result.add_argument("--resize", action="store_true", help="interpolate position embeddings: to --img_size; without it, those of a file "
+                        "that isn't ours to the network's own size")
     result.add_argument("--adapt_channels", action="store_true", help="fit the first convolutions to --in_channels")
     return result
 
 
 def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> CheckpointInfo:
     """What the written file says of the network: what the source says, but for what the command line asks to be otherwise."""
-    from mindvit.checkpoint_info import IMAGENET
+    from mindvit.checkpoint_info import IMAGENET, RGB
+    from mindvit.models.crossvit import branch_sizes
     from mindvit.recipe import FIELDS, convert
 
     size = told.img_size
@@ -61,14 +63,18 @@ def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> Chec
             size = convert(text, FIELDS["img_size"][2])
         except ValueError:
             raise UserError(f"--img_size is {text!r}, but must be a whole number of px, or two, one a branch: 48,32") from None
+        if told.img_size and branch_sizes(size) != branch_sizes(told.img_size) and not given.resize:
+            own = ",".join(map(str, branch_sizes(told.img_size)))
+            raise UserError(f"--img_size is {text}, but the weights in {told.where} are for {own}: leave it out to keep them as they are "
+                            "(--resize interpolates their position embeddings, after which the network needs training)")
     elif given.resize and not told.model:
         size = None
-    classes = given.num_classes or told.num_classes or IMAGENET
+    classes, channels = given.num_classes or told.num_classes or IMAGENET, given.in_channels or told.in_channels or RGB
     has_trained_head = not (given.new_head or given.features_only)
     new = dataclasses.replace(
-        told, model=info.name, img_size=size, in_channels=given.in_channels or told.in_channels or 3, num_classes=0 if given.features_only else classes,
+        told, model=info.name, img_size=size, in_channels=channels, num_classes=0 if given.features_only else classes,
         class_names=told.class_names if has_trained_head else ())
-    changed: dict[str, Any] = {"in_channels": new.in_channels} if new.in_channels != told.recipe.get("in_channels", 3) else {}
+    changed: dict[str, Any] = {"in_channels": channels} if channels != told.recipe.get("in_channels", RGB) else {}
     if size != told.img_size or (not told.recipe and new.has_own_size(info)):
         changed.update({"img_size": size, "image_resize": new.image_size})
     return dataclasses.replace(new, recipe={**told.recipe, **changed, "model": info.name} if told.recipe or changed else {})
@@ -91,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     """Convert and say what was done; UserError, and no file, if the weights don't fit."""
     given = parser().parse_args(arguments)
     from mindvit import side_file  # takes seconds: not for --help
-    from mindvit.checkpoint_info import CheckpointInfo
+    from mindvit.checkpoint_info import RGB, CheckpointInfo
     from mindvit.models import create_model
     from mindvit.recipe import build
     from mindvit.weights import names
@@ -109,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
     if given.to != OURS and given.out.suffix != ".safetensors":
         raise UserError(f"--to {given.to} writes .safetensors, which those libraries read, not {given.out.name}")
     told = wanted_info(given, told, info)
-    net = create_model(info.name, told.num_classes, told.in_channels, img_size=told.img_size, features_only=given.features_only)
+    net = create_model(info.name, told.num_classes or 0, told.in_channels or RGB, img_size=told.img_size, features_only=given.features_only)
     wanted = Wanted(resize=given.resize, new_head=given.new_head, adapt_channels=given.adapt_channels, take=given.take)
     report, values = fitted(net, content, wanted)
     arrays = {item.name: values[item.name].astype("float32") if item.name in values else item.asnumpy() for item in net.get_parameters()}

@@ -47,7 +47,7 @@ def batch_of(text: str) -> Optional[int]:
 
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have, what its file says, and the preprocessing of its images."""
-    from mindvit.checkpoint_info import IMAGENET, CheckpointInfo
+    from mindvit.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.commandline import COMMAND_LINE
     from mindvit.models import create_model
     from mindvit.recipe import build
@@ -64,9 +64,10 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     asked = {key: value for key, value in asked.items() if value is not None}
     recipe = told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE)))
     info = told.network(recipe.model.model)
-    told = dataclasses.replace(told, model=info.name, num_classes=given.num_classes or told.num_classes or IMAGENET, in_channels=told.in_channels or 3)
+    classes, channels = given.num_classes or told.num_classes or IMAGENET, told.in_channels or RGB
+    told = dataclasses.replace(told, model=info.name, num_classes=classes, in_channels=channels)
     with without_workarounds():
-        net = create_model(info.name, told.num_classes, told.in_channels, 0.0, recipe.model.img_size)
+        net = create_model(info.name, classes, channels, 0.0, recipe.model.img_size)
     size = Preprocessing(info, recipe.augment).size
     net.check_size(size, size)
     if content:
