@@ -32,10 +32,12 @@ from mindvit.recipe import Recipe
 from mindvit.setting import build, check_teacher, prepare, train_step
 from mindvit.step import EvalStep, first_inputs
 from mindvit.version import __version__
+from mindvit.weights.sets import EMA, MODEL
 
 # keys that may change from one start of a run to the next without changing what it computes
-UNIMPORTANT = ("data_dir", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path", "device_target", "mode", "jit_level",
-               "compile_cache", "distribute", "ckpt_save_dir", "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
+UNIMPORTANT = ("data_dir", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path",
+               "teacher_take", "device_target", "mode", "jit_level", "compile_cache", "distribute", "ckpt_save_dir",
+               "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
                "val_interval", "log_interval", "chance_epochs", "summary", "results_csv")
 DRY_STEPS = 5
 
@@ -78,6 +80,7 @@ class Run:
         self.fingerprint = self.train.fingerprint()
         self.path: Optional[Path] = None  # the last checkpoint
         self.best, self.at, self.asked = -1, 0, 0  # best count of right answers, steps done, signal
+        self.best_weights = MODEL  # which scored better in the last validation
         self.tally = Tally()
         mean, std = self.setting.statistics
         set_precision(self.net, self.device.amp_level, self.device.half)
@@ -120,6 +123,7 @@ class Run:
         checkpoint.restore(self.state(), found)
         self.step.settle()
         self.at, self.best, self.tally, self.path = meta["step"], meta["best"], Tally(**meta["tally"]), path
+        self.best_weights = meta.get("best_weights", MODEL)
         if meta["pictures"] != self.meter.pictures:  # another batch over all cards: its steps can't be counted in the old ones
             if meta["step"] % meta["steps"]:
                 raise UserError(f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are {self.meter.pictures} now: go on "
@@ -276,6 +280,7 @@ class Run:
         self.step.swap_average()
         average = evaluate(self.net, self.eval_step, self.val, self.setting)
         self.step.swap_average()
+        self.best_weights = EMA if average.correct1 > score.correct1 else MODEL
         return score, average
 
     def note(self, epoch: int, loss: float, score: Score, average: Optional[Score]) -> None:
@@ -305,13 +310,14 @@ class Run:
         better = leader is not None and leader.correct1 > self.best
         if leader is not None and better:
             self.best = leader.correct1
-        return self.keeper.save(epoch, self.state(), self.meta(score), better)
+        return self.keeper.save(epoch, self.state(), self.meta(score, average), better)
 
-    def meta(self, score: Optional[Score]) -> dict[str, Any]:
-        """What a checkpoint says beside its tensors: the network, and where the run is."""
+    def meta(self, score: Optional[Score], average: Optional[Score] = None) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors: the network, the scores of the weights and of their average, and where the run is."""
         return {"model": self.setting.info.name, "num_classes": self.setting.num_classes, "class_names": list(self.train.class_names),
                 "epoch": self.at // self.steps, "step": self.at, "steps": self.steps, "pictures": self.meter.pictures, "best": self.best,
                 "tally": dataclasses.asdict(self.tally), "data": self.fingerprint, "score": dataclasses.asdict(score) if score else None,
+                "ema_score": dataclasses.asdict(average) if average else None, "best_weights": self.best_weights,
                 "recipe": self.recipe.flat(), "mindvit": __version__, "mindspore": ms.__version__}
 
     def describe(self) -> None:

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Iterator, Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
@@ -14,20 +14,20 @@ from mindspore import Tensor, nn
 from PIL import Image
 
 from mindvit import device
+from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE
 from mindvit.data.mixing import Normalise
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import BadPicture, as_rgb, read_picture
 from mindvit.errors import EXIT_BAD_INPUT, UserError
-from mindvit.evaluation import as_trained
 from mindvit.layers.basic import set_precision
 from mindvit.models import create_model, model_info
 from mindvit.predictions import likeliest
-from mindvit.recipe import PrecisionOptions, Recipe, RuntimeOptions, build
+from mindvit.recipe import PrecisionOptions, RuntimeOptions, build
 from mindvit.setting import Preprocessing
 from mindvit.weights import WeightsError, load_weights
-from mindvit.weights.inspect import num_classes_of
-from mindvit.weights.readers import Source, read
+from mindvit.weights.load import taken
+from mindvit.weights.readers import read
 
 Picture = Union[str, os.PathLike, Image.Image, np.ndarray]
 Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
@@ -60,22 +60,26 @@ class Predictor:
 
     ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does). classes: a
     file with a class name a line, in the order of the logits; by default those of the checkpoint, or else numbers. batch_size: most
-    pictures that are computed at once. UserError for weights that don't fit, or a device that isn't there.
+    pictures that are computed at once. take: which set of weights, `model` or `ema` (their moving average), of a file that holds
+    both; by default the one that scored better in validation. UserError for weights that don't fit, or a device that isn't there.
 
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
     """
 
     def __init__(self, ckpt_path: Union[str, os.PathLike], model: Optional[str] = None, classes: Union[str, os.PathLike, None] = None,
-                 batch_size: int = 32, device_target: str = "auto"):
+                 batch_size: int = 32, device_target: str = "auto", take: Optional[str] = None):
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         path = str(ckpt_path)
-        content = read(path)
-        meta = content.meta
-        recipe = _recipe(path, meta, model)
-        count = _count_classes(path, content)
+        content = read(path, take)
+        told = CheckpointInfo.of(content)
+        recipe = told.fill(build({"model": model}, {"model": COMMAND_LINE}) if model else build({}, {}))
+        if not told.num_classes:
+            raise UserError(f"{path} has no classifier, only what comes before it: train one on its weights "
+                            f"(train.py --ckpt_path {path} --new_head)")
+        count = told.num_classes
         self.info = model_info(recipe.model.model)
-        self.class_names = _class_names(count, meta.get("class_names", ()), classes)
+        self.class_names = _class_names(count, told.class_names, classes)
         self.preprocessing = Preprocessing(self.info, recipe.augment)
         self.batch_size = batch_size
         self.device, self._told = device.set_up(RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions())
@@ -84,6 +88,7 @@ class Predictor:
             load_weights(self.net, content)
         except WeightsError as error:
             raise UserError(f"{path} doesn't fit {self.info.name} with {count} classes: {error.report}") from None
+        self.weights = f"weights: {taken(content)}; " if content.taken else ""
         self.net.check_size(self.preprocessing.size, self.preprocessing.size)
         set_precision(self.net, self.device.val_amp_level, self.device.half)
         self.net.set_train(False)
@@ -91,7 +96,7 @@ class Predictor:
         self.compiled: set[int] = set()  # sizes of batches
 
     def __str__(self) -> str:
-        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes; {self._told}"
+        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes; {self.weights}{self._told}"
 
     def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
         """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of pictures.
@@ -170,27 +175,6 @@ def opened(picture: Picture) -> Image.Image:
     if picture.dtype != np.uint8 or 0 in picture.shape or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
         raise UserError(f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, W), (H, W, 3) or (H, W, 4)")
     return as_rgb(Image.fromarray(picture))
-
-
-def _count_classes(path: str, content: Source) -> int:
-    """The number of classes that weights tell apart. UserError if they have no classifier."""
-    count = content.meta.get("num_classes") or num_classes_of(content)
-    if not count:
-        raise UserError(f"{path} has no classifier, only what comes before it: train one on its weights (train.py --ckpt_path {path} --new_head)")
-    return int(count)
-
-
-def _recipe(path: str, meta: Mapping[str, Any], model: Optional[str]) -> Recipe:
-    """The network and the preprocessing that a file was trained with, or else those of the model that is named."""
-    told = meta.get("model")
-    if told and model is not None and model_info(model).name != told:
-        raise UserError(f"{path} is a checkpoint of {told}, but the model asked for is {model} (leave --model out)")
-    if "recipe" in meta:
-        return as_trained(build({}, {}), path, meta)
-    name = model or told
-    if name is None:
-        raise UserError(f"{path} doesn't say which network it belongs to: --model NAME (all names: mindvit.list_models())")
-    return build({"model": name}, {"model": COMMAND_LINE})
 
 
 def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike, None]) -> tuple[str, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Mapping, Optional
+from typing import Optional
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn
 
 from mindvit import device, log, mindcv
-from mindvit.commandline import without_effect
+from mindvit.checkpoint_info import CheckpointInfo
+from mindvit.commandline import COMMAND_LINE, without_effect
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import Source
 from mindvit.data.transforms import EvalTransform
@@ -122,11 +123,17 @@ def build(setting: Setting, resize: bool = False, weights: Optional[Weights] = N
         raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE")
     start = options.ckpt_path or options.pretrained
     if weights or start:
-        weights = weights or read(str(start), options.take)
+        weights = weights or read(str(start), take_of(setting.recipe))
         report = load_weights(net, weights, resize=resize, new_head=options.new_head)
         if setting.device.is_main:
             log.say(f"weights from {weights.where}: {report}")
     return net
+
+
+def take_of(recipe: Recipe) -> Optional[str]:
+    """Which set of the weights in ckpt_path or pretrained is wanted; a recipe's `take` belongs to its own file, not to one of the command line."""
+    of_another = recipe.model.ckpt_path and recipe.origins["ckpt_path"] == COMMAND_LINE != recipe.origins["take"]
+    return None if of_another else recipe.model.take
 
 
 def check_teacher(options: DistillOptions) -> None:
@@ -154,11 +161,11 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     check_teacher(options)
     name, path = str(options.teacher), str(options.teacher_ckpt_path)
     foreign = name.startswith(mindcv.THEIRS)
-    content = read(path)
-    built_for = content.meta.get("recipe", {}).get("img_size")  # a teacher trained here knows its own size
+    content = read(path, options.teacher_take)
+    built_for = None if foreign else CheckpointInfo.of(content).img_size  # a teacher knows its own size
     net = create_model(name, setting.num_classes, setting.recipe.model.in_channels, None if foreign else 0.0, built_for)
     try:
-        report = _load_foreign(net, content.arrays) if foreign else load_weights(net, content)
+        report = _load_foreign(net, content) if foreign else load_weights(net, content)
     except WeightsError as error:
         raise UserError(f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}") from None
     if chosen.is_main:
@@ -171,11 +178,11 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     return freeze(net)
 
 
-def _load_foreign(net: nn.Cell, arrays: Mapping[str, np.ndarray]) -> Report:
-    """Load all of a mindcv network's weights; what else its checkpoint holds (averages, an optimiser) is told as of no use."""
+def _load_foreign(net: nn.Cell, content: Weights) -> Report:
+    """Load all of a mindcv network's weights; what else its checkpoint holds is told as of no use."""
     names = {item.name for item in net.get_parameters()}
-    report = load_weights(net, {name: value for name, value in arrays.items() if name in names})
-    report.unused = sorted(set(arrays) - names)
+    report = load_weights(net, dataclasses.replace(content, arrays={name: value for name, value in content.arrays.items() if name in names}))
+    report.unused = sorted(set(content.arrays) - names)
     return report
 
 

@@ -134,6 +134,8 @@ FILES = {  # by tool: what its file holds of a network's weights
 def test_files_of_training_tools(family: str, tmp_path: Path) -> None:
     net, weights = official(family)
     for number, (tool, write) in enumerate(FILES.items()):
+        if family in ("cvt", "crossformer") and number in (0, 2, 7, 8, 9):
+            continue  # nothing there has to do with the family
         content = read(save_torch(tmp_path / f"{number}.pth", write(weights)))
         assert num_classes_of(content) == 5, tool
         report = load_weights(net, content)
@@ -148,8 +150,9 @@ def test_files_of_training_tools(family: str, tmp_path: Path) -> None:
         and taken.others == ["state_dict.net"]
         and read(tmp_path / "4.pth", "state_dict").taken == "state_dict.net"
     )
-    with pytest.raises(UserError, match="has no 'ema' to take, but state_dict.net, state_dict.net_ema.module"):
-        read(tmp_path / "4.pth", "ema")
+    assert read(tmp_path / "4.pth", "ema").taken == "state_dict.net_ema.module" and taken.is_average
+    with pytest.raises(UserError, match="has no 'swa' to take, but state_dict.net, state_dict.net_ema.module"):
+        read(tmp_path / "4.pth", "swa")
 
 
 def test_a_student_and_another_teacher_are_asked_about(tmp_path: Path) -> None:
@@ -344,3 +347,22 @@ def test_a_whole_module_is_told_apart(tmp_path: Path) -> None:
         match=r"holds no weights by name, but an object of timm.models.xcit.Xcit \(save model.state_dict\(\)\)",
     ):
         read(path)
+
+
+def test_flat_files_and_an_optimizer_s_copies(tmp_path: Path) -> None:
+    net, weights = official("xcit")
+    copies = {f"adam_m.{name}": value for name, value in under("backbone.", weights).items()}
+    for number, arrays in enumerate(
+        (
+            under("module._orig_mod.", weights),
+            {**under("backbone.", weights), **copies, "global_step": np.array([3])},
+            {**under("model.", weights), **under("model_ema.module.", half(weights))},
+        )
+    ):
+        np.savez(tmp_path / f"{number}.npz", **arrays)
+        load_weights(net, read(tmp_path / f"{number}.npz"))
+        assert holds(net, weights)
+        for item in net.get_parameters():
+            item.set_data(item * 0)
+    load_weights(net, tmp_path / "2.npz", take="ema")
+    assert holds(net, half(weights))

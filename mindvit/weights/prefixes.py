@@ -9,11 +9,13 @@ any order and number. Prefixes aren't guessed one by one: every project's form o
 from __future__ import annotations
 
 import fnmatch
+import re
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Mapping, Optional, Sequence
 
 from mindvit.errors import UserError
 from mindvit.weights import names as tables
+from mindvit.weights.sets import EMA, MODEL
 
 PARALLEL = "module."  # DataParallel, AveragedModel and timm's ModelEma, before every name
 # parts of names that wrappers put before, or into the middle of, a module's: torch.compile, FSDP, activation checkpointing, Fabric
@@ -59,7 +61,7 @@ SECOND = ("ema", "model_ema", "ema_model", "averaged_model", "swa_model", "teach
 # where training scripts put the weights, the preferred ones first
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "module", "model_ema", "state_dict_ema", "ema")
 # parts of prefixes that are rather taken than others, and such within parts that are taken last
-PREFERRED, AVERAGES = ("model", "net", "network", "backbone"), ("ema", "average", "averaging", "swa", "momentum")
+PREFERRED, AVERAGES = ("model", "net", "network", "backbone"), frozenset(("ema", "average", "averaged", "swa", "momentum"))
 STUDENT, TEACHER = "student", "teacher"
 
 
@@ -91,6 +93,10 @@ def split(names: Iterable[str], wrapper: str = "") -> list[WeightSet]:
     while plain and all(value.startswith(PARALLEL) for value in plain.values()):
         plain = {name: value[len(PARALLEL) :] for name, value in plain.items()}
     found = _prefixes(set(plain.values()))
+    for copy, original in _copies(found).items():  # what an optimizer keeps of each weight, told apart by its own prefix alone
+        found.remove(copy)
+        ends = {name: value[len(copy) :] for name, value in plain.items() if value.startswith(copy)}
+        plain.update({name: copy[: -len(original)] + end for name, end in ends.items()})
     if not found:
         return [WeightSet(wrapper, plain, counters)]
     return [_under(prefix, found, plain, counters, wrapper) for prefix in found]
@@ -110,6 +116,17 @@ def _prefixes(names: set[str]) -> list[str]:
     if "" in found:
         return [prefix for prefix in found if not prefix or prefix.split(".")[0] in SECOND]
     return list(found)
+
+
+def _copies(prefixes: Sequence[str]) -> dict[str, str]:
+    """Prefixes that are another one with something before it that is no second set of weights, and those others."""
+    found: dict[str, str] = {}
+    for prefix in prefixes:
+        original = next((other for other in prefixes if other and other != prefix and prefix.endswith(f".{other}")), "")
+        before = prefix[: len(prefix) - len(original)]
+        if original and not is_average(before) and before.split(".")[0] not in (STUDENT, *SECOND):
+            found[prefix] = original
+    return found
 
 
 def _under(
@@ -174,11 +191,13 @@ def choose(
 
     shapes: a set's shapes by name. UserError if there is none that `take` names, or no reason to prefer one.
     """
-    pool = [item for item in found if item.is_known] or list(found)
+    pool = list(found)
     if take is not None:
-        pool = [item for item in found if item.label == take] or [
-            item for item in found if take in (item.prefix, item.wrapper, *item.label.split("."))
-        ]
+        pool = [item for item in found if item.label == take]
+        pool = pool or [item for item in found if take in (item.prefix, item.wrapper, *item.label.split("."))]
+        if not pool and take in (MODEL, EMA):  # whatever the file calls them
+            pool = [item for item in found if is_average(item.label) == (take == EMA)]
+    pool = [item for item in pool if item.is_known] or pool
     if not pool:
         there = [item.label for item in found if item.label]
         raise UserError(
@@ -196,6 +215,11 @@ def choose(
     return teacher
 
 
+def is_average(label: str) -> bool:
+    """Whether a set of weights is an average of others, as its label says."""
+    return bool(AVERAGES.intersection(re.split(r"[._]", label.lower())))
+
+
 def _rank(item: WeightSet) -> tuple[int, int]:
     """The smaller, the rather a set is taken: by the dictionary it is in, in the order of WRAPPERS, then by its prefix, averages last."""
     wrapper = (
@@ -206,7 +230,7 @@ def _rank(item: WeightSet) -> tuple[int, int]:
     parts = item.prefix.split(".")
     if not item.prefix:
         return wrapper, 0
-    if any(word in part for part in parts for word in AVERAGES):
+    if is_average(item.prefix):
         return wrapper, 3
     return wrapper, 1 if any(part in PREFERRED for part in parts) else 2
 

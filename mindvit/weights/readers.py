@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -20,10 +21,13 @@ from safetensors import SafetensorError, deserialize, safe_open
 from mindvit.errors import UserError, nearest
 from mindvit.weights import prefixes
 from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, Inert, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, described, widened
+from mindvit.weights.sets import EMA, MODEL, average_of, optimizer_values
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
 META = f"{STATE}meta"  # JSON text: model, recipe, versions, epoch, accuracy; or model, origin, checksum, report of a converted file
+AVERAGE = f"{STATE}ema."  # prefix of the moving average of a weight in a checkpoint of ours
 Arrays = dict[str, np.ndarray]
+PICKLED = (TorchZip.form, TorchLegacy.form, Pickled.form)
 DEEPEST = 3  # dictionaries within dictionaries in which weights are looked for
 SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
                "U16": "<u2", "U32": "<u4", "U64": "<u8"}
@@ -37,7 +41,7 @@ ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pd
 class Source:
     """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others, bfloat16 tensors, what is no tensor.
 
-    where: how messages call it. is_chosen: whether it was one of several sets in a file that had to be chosen from while reading.
+    optimizer: names of what training keeps beside the weights. where: how messages call it.
     """
 
     arrays: Arrays
@@ -47,18 +51,31 @@ class Source:
     others: list[str] = field(default_factory=list)
     widened: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    optimizer: list[str] = field(default_factory=list)
     where: str = "the given weights"
-    is_chosen: bool = False
+
+    @property
+    def is_average(self) -> bool:
+        """Whether the weights that were taken are a moving average."""
+        return self.taken is not None and prefixes.is_average(self.taken)
 
 
 def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
-    """All arrays of a file by name, and mindvit's metadata. UserError if it holds no weights or is damaged."""
-    source = read(path)
+    """All arrays of a file by name, an optimizer's and averages too, and mindvit's metadata. UserError if it holds no weights or is damaged."""
+    source = _read(path, None)
     return source.arrays, source.meta
 
 
 def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
-    """What a file holds; `take` chooses one of the sets of weights in a training checkpoint of PyTorch's or Paddle's."""
+    """The weights in a file, told apart from what training keeps beside them.
+
+    take: which set of weights: `model`, `ema` (their moving average), or a name in a training checkpoint of PyTorch's or Paddle's.
+    None: the one that scored better in validation, where the file says so, else `model`. UserError if the file lacks the set.
+    """
+    return select(_read(path, take), take)
+
+
+def _read(path: Union[str, os.PathLike], take: Optional[str]) -> Source:
     file = Path(path)
     head = _head(file)
     if head[8:9] == b"{":
@@ -71,12 +88,42 @@ def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
         source = _unpickled(Pickled(file, Budget(file)), file, take)
     else:
         source = _checkpoint(file, head)
-    if not source.meta and not source.is_chosen:
+    if not source.meta and source.form not in PICKLED:
         _peel(source, file, take)
-    elif not source.is_chosen and take is not None:
-        raise UserError(f"{file}: has no {take!r} to take: {source.form} holds one set of weights (leave --take out)")
     source.where = str(path)
     return source
+
+
+def select(content: Source, take: Optional[str] = None) -> Source:
+    """One set of weights of all that a file holds: see `read`. UserError if the file lacks the set."""
+    if content.taken:  # out of a pickle, whose sets are kept apart
+        return content
+    own = {name[len(AVERAGE):]: name for name in content.arrays if name.startswith(AVERAGE)}
+    averages = own or average_of(content.arrays)
+    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in set(averages.values())}
+    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # PyTorch's lie in dictionaries of their own
+    sets = {MODEL: {name: name for name in rest if name not in optimizer}, **({EMA: averages} if averages else {})}
+    if not averages and content.meta.get("taken") and prefixes.is_average(content.meta["taken"]):  # converted from a checkpoint, whose average alone was taken
+        sets = {EMA: sets[MODEL]}
+    better = content.meta.get("best_weights")
+    taken = take or (better if better in sets else next(iter(sets)))
+    if taken not in sets:
+        raise UserError(f"{content.where}: {_why_not(taken, sets, content)}")
+    chosen, wide = sets[taken], set(content.widened)
+    return dataclasses.replace(
+        content, arrays={name: content.arrays[there] for name, there in chosen.items()}, taken=taken if set(sets) != {MODEL} else None,
+        others=[name for name in sets if name != taken], widened=[name for name, there in chosen.items() if there in wide], optimizer=sorted(optimizer))
+
+
+def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
+    """Why a set of weights can't be taken."""
+    if take == EMA:
+        return "holds no moving average of the weights (a run keeps one with ema: True): leave --ema and --take ema out"
+    if take == MODEL:
+        return f"holds the moving average of the weights alone, which was taken from {content.meta.get('source', 'a checkpoint')} (leave --take out)"
+    if set(sets) == {MODEL}:
+        return f"has no {take!r} to take: it holds one set of weights (leave --take out)"
+    return f"has no {take!r} to take, but {', '.join(sets)}"
 
 
 def _head(file: Path) -> bytes:
@@ -128,9 +175,15 @@ def _zip(file: Path, take: Optional[str]) -> Source:
 
 
 def _peel(source: Source, file: Path, take: Optional[str]) -> None:
-    """Leave one set of weights in what was read of a flat file, without what training tools added to the names."""
+    """Take off what training tools added to the names of a flat file, and choose where that tells several sets of weights apart."""
     found = prefixes.split(source.arrays)
-    chosen = prefixes.choose(found, lambda item: {name: source.arrays[there].shape for there, name in item.names.items()}, file, take)
+    if any(item.is_known and not item.prefix for item in found) and len(found) > 1:
+        return  # averages beside weights that have no prefix: see select
+
+    def shapes(item: prefixes.WeightSet) -> dict[str, tuple[int, ...]]:
+        return {name: source.arrays[there].shape for there, name in item.names.items()}
+
+    chosen = found[0] if len(found) == 1 else prefixes.choose(found, shapes, file, take)
     source.taken, source.others = chosen.label or None, [item.label for item in found if item is not chosen]
     source.widened = [chosen.names[name] for name in source.widened if name in chosen.names]
     source.ignored += chosen.unused
@@ -148,7 +201,7 @@ def _renamed(values: Mapping[str, Any], chosen: prefixes.WeightSet, file: Path) 
 
 def _unpickled(content: Union[TorchZip, TorchLegacy, Pickled], file: Path, take: Optional[str]) -> Source:
     chosen, tree, others = _chosen(content.tree, file, take)
-    source, budget = Source({}, {}, content.form, chosen.label or None, others, is_chosen=True), Budget(file)
+    source, budget = Source({}, {}, content.form, chosen.label or None, others), Budget(file)
     source.ignored = [str(name) for name, value in tree.items() if _tensor(value) is None or not isinstance(name, str)]
     source.ignored += chosen.unused
     for name, item in _renamed(tree, chosen, file).items():
