@@ -13,8 +13,9 @@ from mindspore import Tensor, nn
 from mindvit import log, parallel
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE
+from mindvit.data.classes import Head, open_ordered
 from mindvit.data.pipeline import eval_batches
-from mindvit.data.sources import Source, open_source
+from mindvit.data.sources import Source
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
 from mindvit.predictions import Predictions
@@ -100,8 +101,12 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     content = read(path, asked_for(recipe))
     told = CheckpointInfo.of(content)
     recipe = told.fill(recipe).replace(path, new_head=False)  # which a recipe says of the weights that its training starts from
-    source = open_source(recipe.data, "val", told.class_names or None)
+    remarks: list[str] = []
+    source = open_ordered(recipe.data, "val", Head(path, told.num_classes, told.class_names), remarks.append)
     setting = prepare(recipe, source)
+    if setting.device.is_main:
+        for line in remarks:
+            log.say(line)
     net = build(setting, weights=content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
     lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None

@@ -19,6 +19,7 @@ from mindspore import Tensor
 
 from mindvit import checkpoint, device, graphs, log, parallel, result
 from mindvit.commandline import describe
+from mindvit.data.classes import open_ordered
 from mindvit.data.mixing import draw
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source
@@ -29,13 +30,13 @@ from mindvit.meter import Meter
 from mindvit.models import model_info
 from mindvit.optim import learning_rate
 from mindvit.recipe import Recipe
-from mindvit.setting import build, check_teacher, prepare, train_step
+from mindvit.setting import build, check_teacher, kept_head, prepare, starting_weights, train_step
 from mindvit.step import EvalStep, first_inputs
 from mindvit.version import __version__
 from mindvit.weights.sets import EMA, MODEL
 
 # keys that may change from one start of a run to the next without changing what it computes
-UNIMPORTANT = ("data_dir", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path",
+UNIMPORTANT = ("data_dir", "classes", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path",
                "teacher_take", "device_target", "mode", "jit_level", "compile_cache", "distribute", "ckpt_save_dir",
                "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
                "val_interval", "log_interval", "chance_epochs", "summary", "results_csv")
@@ -63,14 +64,16 @@ class Run:
         self.started = time.time()
         model_info(recipe.model.model)  # a misspelt name is told before a million files are listed
         check_teacher(recipe.distill)
-        self.train = open_source(recipe.data, "train")
+        weights = starting_weights(recipe)
+        self.remarks: list[str] = []  # on the order of the classes
+        self.train = open_ordered(recipe.data, "train", kept_head(recipe, weights), self.remarks.append, recipe.model.num_classes)
         self.val = open_source(recipe.data, "val", self.train.class_names)
         check_same_classes(self.train, self.val)
         self.setting = prepare(recipe, self.train)
         self.recipe, self.device, self.config = recipe, self.setting.device, config
         self.parts = recipe.optim.gradient_accumulation_steps
         self.steps = steps_per_epoch(self.train, recipe.data, self.device.ranks, self.parts)
-        self.net = build(self.setting, resize=True)
+        self.net = build(self.setting, resize=True, weights=weights)
         parallel.same_weights(self.net, self.device.ranks)
         self.folder = Path(recipe.checkpoint.ckpt_save_dir)
         self.keeper = checkpoint.Keeper(self.folder, recipe.model.model, recipe.checkpoint.keep_checkpoint_max)
@@ -325,6 +328,8 @@ class Run:
         data = self.recipe.data
         self.say(f"model: {self.setting.info.name}, {self.params / 1e6:.2f} M parameters, {self.setting.size} px, {self.setting.num_classes} classes")
         parts = f" x {self.parts} batches" if self.parts > 1 else ""
+        for line in self.remarks:
+            self.say(line)
         self.say(f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
                  f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, {self.recipe.schedule.epoch_size} epochs")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence, Union
 
 import mindspore as ms
@@ -16,6 +15,7 @@ from PIL import Image
 from mindvit import device
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE
+from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.mixing import Normalise
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import BadPicture, as_rgb, read_picture
@@ -96,7 +96,8 @@ class Predictor:
         self.compiled: set[int] = set()  # sizes of batches
 
     def __str__(self) -> str:
-        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes; {self.weights}{self._told}"
+        whose = " (named as ImageNet-1K's, since the file doesn't name them)" if self.class_names == imagenet().columns[1] else ""
+        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes{whose}; {self.weights}{self._told}"
 
     def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
         """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of pictures.
@@ -178,14 +179,15 @@ def opened(picture: Picture) -> Image.Image:
 
 
 def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike, None]) -> tuple[str, ...]:
-    """A name for each class: those of a file, or those known, the rest by number. UserError for a file that can't be read or has another number."""
+    """A name for each class: those of a file, or those known, the rest by number; of 1,000 that nobody names, ImageNet-1K's.
+
+    UserError for a file that can't be read or has another number.
+    """
+    if file is None and count == IMAGENET and not known:
+        return imagenet().columns[1]
     if file is None:
         return (*known, *map(str, range(len(known), count)))
-    try:
-        names = Path(file).read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UserError(f"classes {file}: can't be read: {reason} (a text file, a name a line)") from None
+    names = read_classes(file).titles
     if len(names) != count:
         raise UserError(f"classes {file} has {len(names)} lines, but the network has {count} classes: one name a line, in the order of the logits")
-    return tuple(name.strip() for name in names)
+    return names

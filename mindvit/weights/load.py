@@ -228,7 +228,7 @@ def _hint(wrong: Report, content: Source) -> str:
         elif name.startswith(HEAD) and there[1:] == here[1:]:
             whose = f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
             hints[f"the file's head has {there[0]} classes{whose}: new_head=True (--new_head) leaves the network's untrained, "
-                  f"num_classes={there[0]} takes it"] = None
+                  f"num_classes={there[0]} takes it, whose classes are in the order of its own training"] = None
         elif _has_other_channels(name, there, here):
             hints["adapt_channels=True fits the first convolutions to other input channels"] = None
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
