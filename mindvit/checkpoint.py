@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
@@ -16,9 +15,7 @@ from mindspore import Parameter, Tensor
 
 from mindvit import files
 from mindvit.errors import UserError
-from mindvit.weights.readers import META, STATE, Arrays, Source, read_weights
-
-AVERAGE = f"{STATE}ema."
+from mindvit.weights.readers import META, Arrays, read_weights
 
 
 class NotSaved(UserError):
@@ -107,14 +104,6 @@ def restore(parameters: Sequence[Parameter], found: Found) -> None:
                         f"(--resume none starts anew; --ckpt_path FILE takes weights alone)")
     for item in parameters:
         item.set_data(Tensor(arrays[item.name], item.dtype))
-
-
-def average_of(content: Source) -> Source:
-    """The moving average of the weights that a checkpoint of a run holds. UserError if it holds none."""
-    averages = {name[len(AVERAGE):]: value for name, value in content.arrays.items() if name.startswith(AVERAGE)}
-    if not averages:
-        raise UserError(f"{content.where} holds no moving average of the weights: the run was made without ema (leave --ema out)")
-    return dataclasses.replace(content, arrays=averages)
 
 
 class Keeper:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Optional
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit import log, parallel
-from mindvit.checkpoint import average_of
+from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE
+from mindvit.data.classes import Head, open_ordered
 from mindvit.data.pipeline import eval_batches
-from mindvit.data.sources import Source, open_source, passed_over
+from mindvit.data.sources import Source, passed_over
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
-from mindvit.models import model_info
 from mindvit.predictions import Predictions
-from mindvit.recipe import FIELDS, Recipe
-from mindvit.setting import Setting, build, prepare
+from mindvit.recipe import Recipe
+from mindvit.setting import Setting, build, prepare, take_of
 from mindvit.step import EvalStep
 from mindvit.weights.readers import read
+from mindvit.weights.sets import AVERAGES, EMA, MODEL
 
 
 @dataclass(frozen=True)
@@ -75,45 +76,47 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, pre
     return Score(int(correct1), int(correct5), int(count), float(loss / max(count, 1)))
 
 
-def as_trained(recipe: Recipe, path: str, meta: Mapping[str, Any]) -> Recipe:
-    """`recipe`, which names no network, with the network and the preprocessing that a checkpoint of ours was trained with."""
-    if not meta:
-        raise UserError(f"{path} doesn't say which network it belongs to: --model NAME, or -c RECIPE (all names: mindvit.list_models())")
-    stored = meta.get("recipe", {"model": meta["model"]})  # a converted file knows its network alone
-    told = {key: value for key, value in stored.items() if key in FIELDS and recipe.origins[key] == "default"}
-    kept = {key: value for key, value in told.items() if FIELDS[key][0] in ("augment", "model") or key == "dataset"}
-    return recipe.replace(path, **{key: value for key, value in kept.items() if key not in ("pretrained", "ckpt_path", "new_head", "take")})
+def asked_for(recipe: Recipe) -> Optional[str]:
+    """Which set of a file's weights a command line asks for: --take, or its short forms --ema and --ema False. UserError if they contradict each other.
+
+    `ema` in a recipe's file says that training keeps an average, and not which weights to measure.
+    """
+    take, short = take_of(recipe), None
+    if recipe.origins["ema"] == COMMAND_LINE:
+        short = EMA if recipe.optim.ema else MODEL
+    if take and short and (short == EMA) != (take in AVERAGES):
+        raise UserError(f"{COMMAND_LINE}: --ema {recipe.optim.ema} means --take {short}, but --take is {take}: give one of them")
+    return take or short
 
 
 def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     """Accuracy of recipe.model.ckpt_path on the validation pictures, printed and returned.
 
-    predictions: a CSV file for what the network says of every picture. `ema`, said on the command line and not in a recipe's file,
-    means the moving average of the weights.
+    predictions: a CSV file for what the network says of every picture. Of a file with several sets of weights recipe.model.take says
+    which are measured, by default those that scored better in the last validation.
     """
-    average = recipe.optim.ema and recipe.origins["ema"] == COMMAND_LINE
     path = recipe.model.ckpt_path
     if not path:
         raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
-    content = read(path, recipe.model.take)
-    meta = content.meta
-    if recipe.origins.get("model", "default") == "default":
-        recipe = as_trained(recipe, path, meta)
-    if meta and model_info(recipe.model.model).name != meta["model"]:
-        raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {recipe.model.model}")
-    source = open_source(recipe.data, "val", tuple(meta["class_names"]) if "class_names" in meta else None)
+    content = read(path, asked_for(recipe))
+    told = CheckpointInfo.of(content)
+    recipe = told.fill(recipe).replace(path, new_head=False)  # which a recipe says of the weights that its training starts from
+    remarks: list[str] = []
+    source = open_ordered(recipe.data, "val", Head(path, told.num_classes, told.class_names), remarks.append)
     setting = prepare(recipe, source)
     if setting.device.is_main:
         place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
         log.say(f"data: {recipe.data.dataset}{place}, {len(source)} validation images{passed_over((recipe.data.val_split, source))}")
-    net = build(setting, weights=average_of(content) if average else content)
+        for line in remarks:
+            log.say(line)
+    net = build(setting, weights=content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
     lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None
     start = time.perf_counter()
     try:
         score = evaluate(net, EvalStep(net, *setting.statistics), source, setting, lines)
         if setting.device.is_main:  # before anything is written, which may fail
-            name = setting.info.name + " (moving average)" * average
+            name = setting.info.name + " (moving average)" * content.is_average
             log.say(f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
         if lines:
             lines.write()

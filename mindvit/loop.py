@@ -19,6 +19,7 @@ from mindspore import Tensor
 
 from mindvit import checkpoint, device, graphs, log, parallel, result
 from mindvit.commandline import describe
+from mindvit.data.classes import open_ordered
 from mindvit.data.mixing import draw
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
@@ -29,13 +30,15 @@ from mindvit.meter import Meter
 from mindvit.models import model_info
 from mindvit.optim import learning_rate
 from mindvit.recipe import Recipe
-from mindvit.setting import build, check_teacher, prepare, train_step
+from mindvit.setting import build, check_teacher, kept_head, prepare, starting_weights, train_step
 from mindvit.step import EvalStep, first_inputs
 from mindvit.version import __version__
+from mindvit.weights.sets import EMA, MODEL
 
 # keys that may change from one start of a run to the next without changing what it computes
-UNIMPORTANT = ("data_dir", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path", "device_target", "mode", "jit_level",
-               "compile_cache", "distribute", "ckpt_save_dir", "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
+UNIMPORTANT = ("data_dir", "classes", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path",
+               "teacher_take", "device_target", "mode", "jit_level", "compile_cache", "distribute", "ckpt_save_dir",
+               "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
                "val_interval", "log_interval", "chance_epochs", "summary", "results_csv")
 DRY_STEPS = 5
 
@@ -61,14 +64,16 @@ class Run:
         self.started = time.time()
         model_info(recipe.model.model)  # a misspelt name is told before a million files are listed
         check_teacher(recipe.distill)
-        self.train = open_source(recipe.data, "train")
+        weights = starting_weights(recipe)
+        self.remarks: list[str] = []  # on the order of the classes
+        self.train = open_ordered(recipe.data, "train", kept_head(recipe, weights), self.remarks.append, recipe.model.num_classes)
         self.val = open_source(recipe.data, "val", self.train.class_names)
         check_same_classes(self.train, self.val)
         self.setting = prepare(recipe, self.train)
         self.recipe, self.device, self.config = recipe, self.setting.device, config
         self.parts = recipe.optim.gradient_accumulation_steps
         self.steps = steps_per_epoch(self.train, recipe.data, self.device.ranks, self.parts)
-        self.net = build(self.setting, resize=True)
+        self.net = build(self.setting, resize=True, weights=weights)
         parallel.same_weights(self.net, self.device.ranks)
         self.folder = Path(recipe.checkpoint.ckpt_save_dir)
         self.keeper = checkpoint.Keeper(self.folder, recipe.model.model, recipe.checkpoint.keep_checkpoint_max)
@@ -78,6 +83,7 @@ class Run:
         self.fingerprint = self.train.fingerprint()
         self.path: Optional[Path] = None  # the last checkpoint
         self.best, self.at, self.asked = -1, 0, 0  # best count of right answers, steps done, signal
+        self.best_weights = MODEL  # which scored better in the last validation
         self.tally = Tally()
         mean, std = self.setting.statistics
         set_precision(self.net, self.device.amp_level, self.device.half)
@@ -120,6 +126,7 @@ class Run:
         checkpoint.restore(self.state(), found)
         self.step.settle()
         self.at, self.best, self.tally, self.path = meta["step"], meta["best"], Tally(**meta["tally"]), path
+        self.best_weights = meta.get("best_weights", MODEL)
         if meta["pictures"] != self.meter.pictures:  # another batch over all cards: its steps can't be counted in the old ones
             if meta["step"] % meta["steps"]:
                 raise UserError(f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are {self.meter.pictures} now: go on "
@@ -276,6 +283,7 @@ class Run:
         self.step.swap_average()
         average = evaluate(self.net, self.eval_step, self.val, self.setting)
         self.step.swap_average()
+        self.best_weights = EMA if average.correct1 > score.correct1 else MODEL
         return score, average
 
     def note(self, epoch: int, loss: float, score: Score, average: Optional[Score]) -> None:
@@ -305,13 +313,14 @@ class Run:
         better = leader is not None and leader.correct1 > self.best
         if leader is not None and better:
             self.best = leader.correct1
-        return self.keeper.save(epoch, self.state(), self.meta(score), better)
+        return self.keeper.save(epoch, self.state(), self.meta(score, average), better)
 
-    def meta(self, score: Optional[Score]) -> dict[str, Any]:
-        """What a checkpoint says beside its tensors: the network, and where the run is."""
+    def meta(self, score: Optional[Score], average: Optional[Score] = None) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors: the network, the scores of the weights and of their average, and where the run is."""
         return {"model": self.setting.info.name, "num_classes": self.setting.num_classes, "class_names": list(self.train.class_names),
                 "epoch": self.at // self.steps, "step": self.at, "steps": self.steps, "pictures": self.meter.pictures, "best": self.best,
                 "tally": dataclasses.asdict(self.tally), "data": self.fingerprint, "score": dataclasses.asdict(score) if score else None,
+                "ema_score": dataclasses.asdict(average) if average else None, "best_weights": self.best_weights,
                 "recipe": self.recipe.flat(), "mindvit": __version__, "mindspore": ms.__version__}
 
     def describe(self) -> None:
@@ -319,6 +328,8 @@ class Run:
         data = self.recipe.data
         self.say(f"model: {self.setting.info.name}, {self.params / 1e6:.2f} M parameters, {self.setting.size} px, {self.setting.num_classes} classes")
         parts = f" x {self.parts} batches" if self.parts > 1 else ""
+        for line in self.remarks:
+            self.say(line)
         self.say(f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
                  f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, {self.recipe.schedule.epoch_size} epochs"
                  + passed_over((data.train_split, self.train), (data.val_split, self.val)))

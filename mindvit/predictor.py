@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Iterator, Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
@@ -14,26 +13,27 @@ from mindspore import Tensor, nn
 from PIL import Image
 
 from mindvit import device
+from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE
 from mindvit.data import decoding
+from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
 from mindvit.data.mixing import Normalise
 from mindvit.data.pipeline import default_workers
 from mindvit.errors import EXIT_BAD_INPUT, UserError
-from mindvit.evaluation import as_trained
 from mindvit.layers.basic import set_precision
 from mindvit.models import create_model, model_info
 from mindvit.predictions import likeliest
-from mindvit.recipe import PrecisionOptions, Recipe, RuntimeOptions, build
+from mindvit.recipe import PrecisionOptions, RuntimeOptions, build
 from mindvit.setting import Preprocessing
 from mindvit.weights import WeightsError, load_weights
+from mindvit.weights.load import taken
 from mindvit.weights.readers import read
 
 Picture = Union[str, os.PathLike, Image.Image, np.ndarray]
 Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
 
 AHEAD = 2  # batches that threads decode while another one is computed
-HEADS = ("head.weight", "head.0.weight")  # (classes, channels); CrossViT has a head a branch
 
 
 class Unreadable(UserError):
@@ -61,25 +61,29 @@ class Predictor:
 
     ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does). classes: a
     file with a class name a line, in the order of the logits; by default those of the checkpoint, or else numbers. batch_size: most
-    pictures that are computed at once. max_pixels: a larger image, width x height, is not decoded. UserError for weights that don't fit, or a device that
-    isn't there.
+    pictures that are computed at once. take: which set of weights, `model` or `ema` (their moving average), of a file that holds
+    both; by default the one that scored better in validation. max_pixels: a larger image, width x height, is not decoded. UserError
+    for weights that don't fit, or a device that isn't there.
 
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
     """
 
     def __init__(self, ckpt_path: Union[str, os.PathLike], model: Optional[str] = None, classes: Union[str, os.PathLike, None] = None,
-                 batch_size: int = 32, device_target: str = "auto", max_pixels: int = decoding.MAX_PIXELS):
+                 batch_size: int = 32, device_target: str = "auto", take: Optional[str] = None, max_pixels: int = decoding.MAX_PIXELS):
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         decoding.allow(max_pixels)
         self.max_pixels = max_pixels
         path = str(ckpt_path)
-        content = read(path)
-        meta = content.meta
-        recipe = _recipe(path, meta, model)
-        count = meta.get("num_classes") or next((len(content.arrays[name]) for name in HEADS if name in content.arrays), 1000)
+        content = read(path, take)
+        told = CheckpointInfo.of(content)
+        recipe = told.fill(build({"model": model}, {"model": COMMAND_LINE}) if model else build({}, {}))
+        if not told.num_classes:
+            raise UserError(f"{path} has no classifier, only what comes before it: train one on its weights "
+                            f"(train.py --ckpt_path {path} --new_head)")
+        count = told.num_classes
         self.info = model_info(recipe.model.model)
-        self.class_names = _class_names(count, meta.get("class_names", ()), classes)
+        self.class_names = _class_names(count, told.class_names, classes)
         self.preprocessing = Preprocessing(self.info, recipe.augment)
         self.batch_size = batch_size
         self.device, self._told = device.set_up(RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions())
@@ -88,6 +92,7 @@ class Predictor:
             load_weights(self.net, content)
         except WeightsError as error:
             raise UserError(f"{path} doesn't fit {self.info.name} with {count} classes: {error.report}") from None
+        self.weights = f"weights: {taken(content)}; " if content.taken else ""
         self.net.check_size(self.preprocessing.size, self.preprocessing.size)
         set_precision(self.net, self.device.val_amp_level, self.device.half)
         self.net.set_train(False)
@@ -95,7 +100,8 @@ class Predictor:
         self.compiled: set[int] = set()  # sizes of batches
 
     def __str__(self) -> str:
-        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes; {self._told}"
+        whose = " (named as ImageNet-1K's, since the file doesn't name them)" if self.class_names == imagenet().columns[1] else ""
+        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes{whose}; {self.weights}{self._told}"
 
     def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
         """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of pictures.
@@ -178,28 +184,16 @@ def opened(picture: Picture, max_pixels: int = decoding.MAX_PIXELS) -> Image.Ima
     return as_rgb(Image.fromarray(picture))
 
 
-def _recipe(path: str, meta: Mapping[str, Any], model: Optional[str]) -> Recipe:
-    """The network and the preprocessing that a file was trained with, or else those of the model that is named."""
-    told = meta.get("model")
-    if told and model is not None and model_info(model).name != told:
-        raise UserError(f"{path} is a checkpoint of {told}, but the model asked for is {model} (leave --model out)")
-    if "recipe" in meta:
-        return as_trained(build({}, {}), path, meta)
-    name = model or told
-    if name is None:
-        raise UserError(f"{path} doesn't say which network it belongs to: --model NAME (all names: mindvit.list_models())")
-    return build({"model": name}, {"model": COMMAND_LINE})
-
-
 def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike, None]) -> tuple[str, ...]:
-    """A name for each class: those of a file, or those known, the rest by number. UserError for a file that can't be read or has another number."""
+    """A name for each class: those of a file, or those known, the rest by number; of 1,000 that nobody names, ImageNet-1K's.
+
+    UserError for a file that can't be read or has another number.
+    """
+    if file is None and count == IMAGENET and not known:
+        return imagenet().columns[1]
     if file is None:
         return (*known, *map(str, range(len(known), count)))
-    try:
-        names = Path(file).read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UserError(f"classes {file}: can't be read: {reason} (a text file, a name a line)") from None
+    names = read_classes(file).titles
     if len(names) != count:
         raise UserError(f"classes {file} has {len(names)} lines, but the network has {count} classes: one name a line, in the order of the logits")
-    return tuple(name.strip() for name in names)
+    return names

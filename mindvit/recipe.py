@@ -31,6 +31,7 @@ class DataOptions:
     data_dir: Optional[str] = option(None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt")
     train_split: str = option("train", "name of the training split")
     val_split: str = option("val", "name of the validation split")
+    classes: Optional[str] = option(None, "file with the class folders in the order of the logits, a name a line (none: the checkpoint's, else sorted)")
     shuffle: bool = option(True, "shuffle the training pictures anew in every epoch")
     batch_size: int = option(128, "pictures a card and step", low=1)
     drop_remainder: bool = option(True, "leave out an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,))
@@ -79,7 +80,8 @@ class ModelOptions:
     pretrained: Union[bool, str] = option(False, "file with weights to start from")
     ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure")
     new_head: bool = option(False, "leave the classifier untrained, whatever the weights to start from have")
-    take: Optional[str] = option(None, "which set of weights of a PyTorch training checkpoint to take, e.g. model_ema (none: model)")
+    take: Optional[str] = option(None, "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a PyTorch "
+                                "training checkpoint's name (none: the one that scored better in validation, if the file says so, else model)")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class OptimOptions:
     gradient_accumulation_steps: int = option(1, "batches whose mean gradient makes one step: a step takes that many times batch_size pictures a card", low=1)
     clip_grad: bool = option(False, "clip the gradient by its global norm")
     clip_value: float = option(5.0, "largest global norm of the gradient", low=0)
-    ema: bool = option(False, "keep an exponential moving average of the weights and evaluate it beside them; validate.py --ema: measure the average")
+    ema: bool = option(False, "keep an exponential moving average of the weights and evaluate it beside them; validate.py --ema: short for --take ema")
     ema_decay: float = option(0.9999, "decay of that average", low=0, high=1)
     loss: str = option("CE", "loss: cross entropy with soft targets, or every class a yes-or-no question (BCE)", ("CE", "BCE"))
     label_smoothing: float = option(0.0, "share of the target spread over all classes", low=0, high=0.99)
@@ -112,6 +114,7 @@ class DistillOptions:
     distill_type: str = option("none", "what is learnt from the teacher: nothing, its distribution (soft) or its class (hard)", ("none", "soft", "hard"))
     teacher: Optional[str] = option(None, "the teacher, a network by name; mindcv/NAME takes mindcv's")
     teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights")
+    teacher_take: Optional[str] = option(None, "which set of weights to take of that file: see take")
     distill_alpha: float = option(0.5, "share of the teacher's term in the loss", low=0, high=1)
     distill_tau: float = option(1.0, "temperature of soft distillation, more than 0", low=0)
 
@@ -333,7 +336,7 @@ def _cross_check(recipe: Recipe) -> None:
         ("distill_type", distill.distill_type != "none" and not distill.teacher, f"is {distill.distill_type}, but no teacher is given: NAME or mindcv/NAME"),
         ("distill_tau", distill.distill_tau <= 0, "must be positive"),
     ]
-    for key in ("teacher", "teacher_ckpt_path"):
+    for key in ("teacher", "teacher_ckpt_path", "teacher_take"):
         unused = distill.distill_type == "none" and not switched_off and getattr(distill, key) is not None
         rules.append((key, unused, "is given, but distill_type is none: say soft or hard"))
     for key in ("scale", "ratio", "re_scale", "re_ratio"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Mapping, Optional
+from typing import Optional
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn
 
 from mindvit import device, log, mindcv
-from mindvit.commandline import without_effect
+from mindvit.checkpoint_info import CheckpointInfo
+from mindvit.commandline import COMMAND_LINE, without_effect
+from mindvit.data.classes import Head, imagenet, is_ambiguous
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import Source
 from mindvit.data.transforms import EvalTransform
@@ -72,6 +74,7 @@ class Setting:
     device: Device
     num_classes: int
     workers: int
+    class_names: tuple[str, ...] = ()
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -110,23 +113,43 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
         if without_effect(recipe):
             log.say(f"keys without effect: {without_effect(recipe)}")
     workers = recipe.data.num_parallel_workers or default_workers(chosen.local_ranks)
-    return Setting(recipe, info, chosen, wanted or classes, workers)
+    return Setting(recipe, info, chosen, wanted or classes, workers, () if source.is_by_label else source.class_names)
 
 
 def build(setting: Setting, resize: bool = False, weights: Optional[Weights] = None) -> nn.Cell:
     """The recipe's network, with the weights it starts from, or those that were read already; `resize` fits position embeddings of another size."""
     options = setting.recipe.model
+    weights = weights or starting_weights(setting.recipe)
     net = create_model(options.model, setting.num_classes, options.in_channels, options.drop_path_rate, options.img_size,
                        drop_rate=options.drop_rate, attn_drop_rate=options.attn_drop_rate)
-    if isinstance(options.pretrained, bool) and options.pretrained:
-        raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE")
-    start = options.ckpt_path or options.pretrained
-    if weights or start:
-        weights = weights or read(str(start), options.take)
+    if weights:
         report = load_weights(net, weights, resize=resize, new_head=options.new_head)
         if setting.device.is_main:
             log.say(f"weights from {weights.where}: {report}")
     return net
+
+
+def starting_weights(recipe: Recipe) -> Optional[Weights]:
+    """What the file holds that a recipe starts from; None for initial values. UserError if it wants weights and names no file."""
+    options = recipe.model
+    if isinstance(options.pretrained, bool) and options.pretrained:
+        raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE")
+    start = options.ckpt_path or options.pretrained
+    return read(str(start), take_of(recipe)) if start else None
+
+
+def kept_head(recipe: Recipe, weights: Optional[Weights]) -> Optional[Head]:
+    """The head of the weights that training starts from; None if it starts with a new one."""
+    if weights is None or recipe.model.new_head:
+        return None
+    told = CheckpointInfo.of(weights)
+    return Head(weights.where, told.num_classes, told.class_names)
+
+
+def take_of(recipe: Recipe) -> Optional[str]:
+    """Which set of the weights in ckpt_path or pretrained is wanted; a recipe's `take` belongs to its own file, not to one of the command line."""
+    of_another = recipe.model.ckpt_path and recipe.origins["ckpt_path"] == COMMAND_LINE != recipe.origins["take"]
+    return None if of_another else recipe.model.take
 
 
 def check_teacher(options: DistillOptions) -> None:
@@ -154,11 +177,12 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     check_teacher(options)
     name, path = str(options.teacher), str(options.teacher_ckpt_path)
     foreign = name.startswith(mindcv.THEIRS)
-    content = read(path)
-    built_for = content.meta.get("recipe", {}).get("img_size")  # a teacher trained here knows its own size
+    content = read(path, options.teacher_take)
+    _check_order(path, CheckpointInfo.of(content).class_names, setting)
+    built_for = None if foreign else CheckpointInfo.of(content).img_size  # a teacher knows its own size
     net = create_model(name, setting.num_classes, setting.recipe.model.in_channels, None if foreign else 0.0, built_for)
     try:
-        report = _load_foreign(net, content.arrays) if foreign else load_weights(net, content)
+        report = _load_foreign(net, content) if foreign else load_weights(net, content)
     except WeightsError as error:
         raise UserError(f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}") from None
     if chosen.is_main:
@@ -171,11 +195,25 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     return freeze(net)
 
 
-def _load_foreign(net: nn.Cell, arrays: Mapping[str, np.ndarray]) -> Report:
-    """Load all of a mindcv network's weights; what else its checkpoint holds (averages, an optimiser) is told as of no use."""
+def _check_order(path: str, theirs: tuple[str, ...], setting: Setting) -> None:
+    """UserError unless the teacher's classes are known to have the order of the student's."""
+    ours, ask = setting.class_names, "say the teacher's order with --classes FILE, a class folder a line"
+    if theirs and ours and theirs != ours:
+        which = next((f"class {number} is {a} there and {b} here" for number, (a, b) in enumerate(zip(theirs, ours)) if a != b), "")
+        differ = which or f"{len(theirs)} there and {len(ours)} here"
+        raise UserError(f"teacher_ckpt_path {path} has other classes than the student, or another order of them ({differ}): {ask}")
+    if theirs or not ours or setting.recipe.data.classes or ours == imagenet().columns[0]:
+        return
+    if len(ours) < setting.num_classes or is_ambiguous(ours):
+        raise UserError(f"teacher_ckpt_path {path} doesn't name its {setting.num_classes} classes, and the {len(ours)} class folders "
+                        f"don't say their order: {ask}")
+
+
+def _load_foreign(net: nn.Cell, content: Weights) -> Report:
+    """Load all of a mindcv network's weights; what else its checkpoint holds is told as of no use."""
     names = {item.name for item in net.get_parameters()}
-    report = load_weights(net, {name: value for name, value in arrays.items() if name in names})
-    report.unused = sorted(set(arrays) - names)
+    report = load_weights(net, dataclasses.replace(content, arrays={name: value for name, value in content.arrays.items() if name in names}))
+    report.unused = sorted(set(content.arrays) - names)
     return report
 
 

@@ -67,6 +67,8 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]
         if isinstance(item, Name):
             module, _, name = item.name.rpartition(".")
             self.write(f"c{module}\n{name}\n".encode())
+        elif isinstance(item, type):
+            self.write(f"c{item.__module__}\n{item.__qualname__}\n".encode())
         else:
             super().save(item, *others, **more)
 

@@ -95,7 +95,8 @@ class MindRecordSource(Source):
         self._names = [name for shard in shards for name in shard.names]
         self._paths = [shard.path for shard in shards]
         self._files = [os.open(path, os.O_RDONLY) for path in self._paths]
-        self._fingerprint = str(meta["fingerprint"])
+        self._fingerprint, self._packed = str(meta["fingerprint"]), tuple(meta["class_names"])
+        self.is_by_label = bool(meta["is_by_label"])
 
     def name(self, index: int) -> str:
         """The file it is in, and the path that it had."""
@@ -116,7 +117,7 @@ class MindRecordSource(Source):
 
     def fingerprint(self) -> str:
         """That of the folder or list that was packed: a run may go on with either."""
-        return self._fingerprint
+        return self._fingerprint if self.class_names == self._packed else super().fingerprint()
 
     def __del__(self) -> None:
         for file in getattr(self, "_files", ()):
@@ -127,7 +128,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     """What a split's file says; UserError if it is damaged."""
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-        return {key: meta[key] for key in ("class_names", "count", "fingerprint", "shards")}
+        return {**{key: meta[key] for key in ("class_names", "count", "fingerprint", "shards")}, "is_by_label": meta.get("is_by_label", False)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} can't be read ({error}); run python -m mindvit.tools.prepare again") from None
 
@@ -215,7 +216,8 @@ def pack(source: FileSource, root: Path, out: Path, split: str, shard_bytes: int
         if read_shard(path).entries != wanted:
             raise UserError(f"{path} holds other pictures than those of {root} (were they, or --shard_size, changed?): give an empty folder, or remove it")
         paths.append(path)
-    meta = {"class_names": list(source.class_names), "count": len(source), "fingerprint": source.fingerprint(), "shards": [path.name for path in paths]}
+    meta = {"class_names": list(source.class_names), "count": len(source), "fingerprint": source.fingerprint(), "shards": [path.name for path in paths],
+            "is_by_label": source.is_by_label}
     place = out / META.format(split)
     with files.whole(place) as path:
         path.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")

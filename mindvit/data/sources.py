@@ -37,6 +37,8 @@ class Source(ABC):
     max_pixels = decoding.MAX_PIXELS
     passed_over = ""
 
+    is_by_label = False  # whether the data themselves number the classes
+
     def __init__(self, labels: Iterable[int], class_names: Sequence[str]) -> None:
         self.labels = np.asarray(labels, np.int32)
         self.class_names: tuple[str, ...] = tuple(class_names)
@@ -46,6 +48,12 @@ class Source(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def renumber(self, class_names: Sequence[str]) -> None:
+        """Number the classes as they stand in `class_names`, which has all of them."""
+        numbers = {name: number for number, name in enumerate(class_names)}
+        self.labels = np.array([numbers[name] for name in self.class_names], np.int32)[self.labels]
+        self.class_names = tuple(class_names)
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -109,6 +117,8 @@ class FolderSource(FileSource):
 
 class ListSource(FileSource):
     """The pictures that a list file names, one 'relative/path label' a line; `class_names`, where given, bounds the labels."""
+
+    is_by_label = True
 
     def __init__(self, file: Path, class_names: Sequence[str] | None = None) -> None:
         entries = list(_list_entries(file))

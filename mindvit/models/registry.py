@@ -67,6 +67,11 @@ def register(entry: Entry) -> None:
 
 def _entry(name: str) -> Entry:
     if name not in _aliases:
+        base, _, tag = name.partition(".")
+        tags = [f".{alias.partition('.')[2]}" for alias in _aliases if alias.startswith(f"{base}.")]
+        if tag and base in _aliases:
+            known = f"has no tag but {' and '.join(tags)}" if tags else "has no tags"
+            raise UserError(f"unknown model {name!r}: {base} {known} (all models: mindvit.list_models())")
         raise UserError(f"unknown model {name!r}{nearest(name, _aliases)} (all models: mindvit.list_models())")
     return _entries[_aliases[name]]
 

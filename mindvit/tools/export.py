@@ -5,12 +5,17 @@ python -m mindvit.tools.export --model NAME [--ckpt_path FILE] --format MINDIR|O
 
 from __future__ import annotations
 
+import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from mindvit import errors
 from mindvit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindvit.checkpoint_info import CheckpointInfo
+    from mindvit.recipe import Recipe
 
 DYNAMIC = "dynamic"
 
@@ -22,7 +27,7 @@ def parser() -> ArgumentParser:
     result = Parser(prog="python -m mindvit.tools.export", description="Write a network as MindIR or ONNX, load the file again and compare.")
     result.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
     result.add_argument("--ckpt_path", metavar="FILE", help="its weights, of any origin (default: initial values)")
-    result.add_argument("--take", metavar="KEY", help="which set of weights of a PyTorch training checkpoint (default: model)")
+    result.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both (default: the better in validation)")
     result.add_argument("--format", required=True, metavar="MINDIR|ONNX", help="ONNX needs the packages onnx and onnxruntime")
     result.add_argument("--out", required=True, type=Path, metavar="FILE", help="a name in .mindir or .onnx")
     result.add_argument("--batch_size", default=DYNAMIC, metavar="N|dynamic", help="pictures at once; dynamic: any number (default)")
@@ -40,41 +45,52 @@ def batch_of(text: str) -> Optional[int]:
     return int(text)
 
 
-def network(given: Namespace) -> tuple[Any, int]:
-    """The network with its weights, in the operators that all devices have, and the side of its pictures."""
-    from mindvit.models import create_model, model_info
+def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
+    """The network with its weights, in the operators that all devices have, what its file says, and the preprocessing of its images."""
+    from mindvit.checkpoint_info import IMAGENET, RGB, CheckpointInfo
+    from mindvit.commandline import COMMAND_LINE
+    from mindvit.models import create_model
+    from mindvit.recipe import build
+    from mindvit.setting import Preprocessing
     from mindvit.tools.census import without_workarounds
     from mindvit.weights import load_weights
     from mindvit.weights.readers import read
 
     content = read(given.ckpt_path, given.take) if given.ckpt_path else None
-    meta = content.meta if content else {}
-    name = given.model or meta.get("model")
-    if name is None:
+    told = CheckpointInfo.of(content) if content else CheckpointInfo("")
+    if not (given.model or content):
         raise UserError("which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here")
-    info, trained = model_info(name), meta.get("recipe", {})
-    classes = given.num_classes or trained.get("num_classes") or len(meta.get("class_names", ())) or 1000
+    asked = {"model": given.model, "image_resize": given.size, "num_classes": given.num_classes}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    recipe = told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE)))
+    info = told.network(recipe.model.model)
+    classes, channels = given.num_classes or told.num_classes or IMAGENET, told.in_channels or RGB
+    told = dataclasses.replace(told, model=info.name, num_classes=classes, in_channels=channels)
     with without_workarounds():
-        net = create_model(info.name, classes, drop_path_rate=0.0, img_size=trained.get("img_size"))
-    size = given.size or trained.get("image_resize") or info.input_size
+        net = create_model(info.name, classes, channels, 0.0, recipe.model.img_size)
+    size = Preprocessing(info, recipe.augment).size
     net.check_size(size, size)
     if content:
         print(f"weights from {content.where}: {load_weights(net, content)}")
-    return net, size
+    return net, told, recipe
 
 
 def main(arguments: Sequence[str]) -> None:
     """Export and say how far the file is from the network; exit code 2 for what the user can mend, 1 for a file that isn't right."""
     given = parser().parse_args(arguments)
     batch = batch_of(given.batch_size)
-    from mindvit import device  # takes seconds: not for --help
+    from mindvit import device, side_file  # takes seconds: not for --help
     from mindvit.export import check, export
     from mindvit.recipe import PrecisionOptions, RuntimeOptions
 
     check(given.format, given.out)
     device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
-    net, size = network(given)
-    print(export(net, 3, size, given.format, given.out, batch))
+    net, told, recipe = network(given)
+    info = told.network(recipe.model.model)
+    content = side_file.contents(info, told, recipe.augment)
+    channels, size, _ = content["input_size"]
+    print(export(net, channels, size, given.format, given.out, batch))
+    print(f"{side_file.write(given.out, content)}: classes and preprocessing")
 
 
 if __name__ == "__main__":

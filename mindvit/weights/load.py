@@ -15,12 +15,14 @@ from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
 from mindvit.layers.resize import bicubic_matrix
-from mindvit.weights import names
-from mindvit.weights.readers import STATE, Arrays, Source, read
+from mindvit.weights import names, prefixes
+from mindvit.weights.inspect import img_size_of
+from mindvit.weights.readers import STATE, Arrays, Source, read, select
 
 POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
 STEM = "patch_embed."  # in the names of the convolutions that see the picture
 HEAD = "head."
+TOP, BACKBONE = ("norm.", HEAD), ("norm.*", "head.*")  # what backbones end without
 # buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of 2021 saved
 UNUSED = ("*.num_batches_tracked", "*.attn.biases", "*.attn.relative_position_index")
 HEADS = {1000: "ImageNet-1K", 21841: "ImageNet-22k", 21842: "ImageNet-22k", 21843: "ImageNet-21k", 11221: "ImageNet-21k-P", 10450: "ImageNet-21k-P"}
@@ -36,7 +38,7 @@ class WeightsError(UserError):
 
 @dataclass
 class Report:
-    """Names, ours, by what happened to them; `notes` say where the weights came from."""
+    """Names, ours, by what happened to them; `notes` say where the weights came from, `optimizer` names what training keeps beside weights."""
 
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
@@ -49,6 +51,7 @@ class Report:
     renamed: list[str] = field(default_factory=list)
     transposed: list[str] = field(default_factory=list)
     converted: list[str] = field(default_factory=list)
+    optimizer: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     origin: str = ""
 
@@ -57,12 +60,13 @@ class Report:
         parts += [f"{len(found)} {what}: {_some(found)}" for what, found in (
             ("resized", self.resized), ("fitted to other input channels", self.adapted), ("renamed", self.renamed), ("transposed", self.transposed),
             ("of another number type", self.converted), ("left at initial values", self.kept), ("missing", self.missing),
-            ("unexpected", self.unexpected), ("of another shape", self.differing), ("of no use here", self.unused)) if found]
+            ("unexpected", self.unexpected), ("of another shape", self.differing), ("of no use here", self.unused),
+            ("values of an optimizer ignored", self.optimizer)) if found]
         return "; ".join(parts)
 
     def facts(self) -> dict[str, Any]:
-        """As JSON takes it; of what was simply loaded, the number."""
-        return {**dataclasses.asdict(self), "loaded": len(self.loaded)}
+        """As JSON takes it; of what was simply loaded or is an optimizer's, the number."""
+        return {**dataclasses.asdict(self), "loaded": len(self.loaded), "optimizer": len(self.optimizer)}
 
 
 def _some(found: Sequence[str], count: int = 3) -> str:
@@ -75,7 +79,8 @@ class Wanted:
 
     may_differ: shell patterns of names that may be missing, unexpected or of another shape (such weights of the network keep their
     values). new_head: the classifier keeps its initial values. resize: interpolate position embeddings of another grid.
-    adapt_channels: fit the first convolutions to another number of input channels. take: which set of weights of a training checkpoint.
+    adapt_channels: fit the first convolutions to another number of input channels. take: which set of weights of a checkpoint that has
+    several, `model`, `ema` or a PyTorch script's name (None: the one that scored better, where the checkpoint says so, else `model`).
     """
 
     may_differ: Sequence[str] = ()
@@ -94,7 +99,7 @@ def load_weights(net: nn.Cell, source: Union[str, os.PathLike, Mapping[str, np.n
     """
     wanted = Wanted(may_differ, resize, new_head, adapt_channels, take)
     if isinstance(source, Mapping):
-        source = Source(dict(source), {}, "")
+        source = select(Source(dict(source), {}, ""), take)
     report, values = fitted(net, source if isinstance(source, Source) else read(source, take), wanted)
     for parameter in net.get_parameters():
         if parameter.name in values:
@@ -145,17 +150,25 @@ def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[
         if wide:
             wide = {name for name, marks in names.inwards({name: np.full(3, name in wide) for name in arrays}, origin).arrays.items() if marks.any()}
         arrays, report.renamed, report.transposed = translation.arrays, translation.renamed, translation.transposed
-        report.origin, absent = origin.name, origin.absent
+        report.origin = origin.name
+        absent = origin.absent if origin.absent or any(name.startswith(TOP) for name in arrays) else BACKBONE
         if origin.name != names.OFFICIAL:
             report.notes.append(f"names of {origin.who}")
-    others = set(content.arrays) if absent else frozenset()  # of a detector, what wasn't renamed is no part of the backbone
+    others = set(content.arrays) if origin is not None and origin.absent else frozenset()  # of a detector, what wasn't renamed is no part of the backbone
     report.unused = [*(name for name in arrays if name in others or _matches(name, UNUSED)), *content.ignored]
+    report.optimizer = list(content.optimizer)
     if content.taken or content.others:
-        report.notes.append(f"taken: {content.taken}" + (f" (also there: {', '.join(content.others)})" if content.others else ""))
+        report.notes.append(f"taken: {taken(content)}")
     stored_as = content.meta.get("model")
     if stored_as and stored_as != (getattr(net, "model_name", "") or stored_as):
         report.notes.append(f"saved as {stored_as}")
     return {name: value for name, value in arrays.items() if name not in set(report.unused)}, absent, wide
+
+
+def taken(content: Source) -> str:
+    """Which set of weights was taken of a file, why, and which others it holds, in words."""
+    why = ", which scored better in validation" if content.others and content.meta.get("best_weights") == content.taken else ""
+    return f"{content.taken}{why}" + (f" (also there: {', '.join(content.others)})" if content.others else "")
 
 
 def _check_origin(origin: names.Origin, own: names.Origin, net: nn.Cell, where: str) -> None:
@@ -193,7 +206,7 @@ def _has_other_channels(name: str, there: tuple[int, ...], here: tuple[int, ...]
 def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> None:
     missing, unexpected, differing = ([name for name in found if not _matches(name, wanted.may_differ)]
                                       for found in (report.missing, report.unexpected, report.differing))
-    wrong = Report(report.loaded, report.resized, missing, unexpected, differing, notes=report.notes)
+    wrong = Report(report.loaded, report.resized, missing, unexpected, differing, report.unused, notes=report.notes)
     if not (wrong.missing or wrong.unexpected or wrong.differing):
         return
     where, stored_as, called = content.where, content.meta.get("model"), getattr(net, "model_name", "")
@@ -201,22 +214,26 @@ def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> No
         where = f"{where} is a mindvit file of {stored_as}, but the network is {called}: it"
     elif stored_as:
         where = f"{where} (model {stored_as})"
-    raise WeightsError(f"{where} doesn't fit the network: {wrong}{_hint(wrong)}; may_differ names what may", report)
+    raise WeightsError(f"{where} doesn't fit the network: {wrong}{_hint(wrong, content)}; may_differ names what may", report)
 
 
-def _hint(wrong: Report) -> str:
+def _hint(wrong: Report, content: Source) -> str:
     """What could be asked for so that the weights fit."""
     hints: dict[str, None] = {}  # each once
     for name, there, here in map(_shapes_in, wrong.differing):
         if name.startswith(POSITION) and there[0::2] == here[0::2]:
-            hints["resize=True (--resize) interpolates position embeddings"] = None
+            size = img_size_of(content)
+            hints[f"the file is for img_size {size[0]},{size[1]}: build the network with it, for resize=True interpolates the position embeddings, "
+                  "after which a network needs training" if size else "resize=True interpolates position embeddings"] = None
         elif name.startswith(HEAD) and there[1:] == here[1:]:
             whose = f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
             hints[f"the file's head has {there[0]} classes{whose}: new_head=True (--new_head) leaves the network's untrained, "
-                  f"num_classes={there[0]} takes it"] = None
+                  f"num_classes={there[0]} takes it, whose classes are in the order of its own training"] = None
         elif _has_other_channels(name, there, here):
             hints["adapt_channels=True fits the first convolutions to other input channels"] = None
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
+        if any(prefixes.is_projection(name) for name in wrong.unused):
+            hints["it was trained without classes (a projection head, and no classifier)"] = None
         hints["new_head=True (--new_head) leaves the head untrained, features_only=True needs none"] = None
     return f" ({'; '.join(hints)})" if hints else ""
 

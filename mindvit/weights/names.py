@@ -28,7 +28,7 @@ class Origin:
     """One project's form of a family's weights. mark: a name that all of its files have and no other's.
 
     linear_transposed: weights of two axes are (inputs, outputs). absent: names of ours that its files never have. refused: why
-    its weights can't be taken.
+    its weights can't be taken. is_read_only: whether weights aren't written in this form.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Origin:
     linear_transposed: bool = False
     absent: tuple[str, ...] = ()
     refused: str = ""
+    is_read_only: bool = False
 
 
 PADDLE = functools.partial(Origin, "paddlevit", "PaddleViT", linear_transposed=True)
@@ -89,11 +90,26 @@ CROSSFORMER = (
     Origin(OFFICIAL, "cheerss/CrossFormer", "crossformer", "layers.0.blocks.0.attn.pos.pos_proj.weight"),
 )
 
+
+def row_of_blocks(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
+    """MMPretrain's name of a part of XCiT's two kinds of blocks, and ours."""
+    return tuple((f"{kind}.{{i}}.{theirs}", f"{block}.{{i}}.{ours}") for kind, block in (("xca_layers", "blocks"), ("ca_layers", "cls_attn_blocks")))
+
+
 XCIT = (
     Origin("timm", "timm", "xcit", "cls_attn_blocks.0.attn.q.weight", (
         (tuple(f"cls_attn_blocks.{{i}}.attn.{part}.{{p}}" for part in "qkv"), "cls_attn_blocks.{i}.attn.qkv.{p}"),
         ("pos_embed.{x}", "pos_embeder.{x}"))),
     PADDLE("xcit", "patch_embed.proj.0.1._mean", rows=(("{x}._mean", "{x}.running_mean"), ("{x}._variance", "{x}.running_var"))),
+    Origin("mmpretrain", "MMPretrain", "xcit", "pos_embed.token_projection.conv.weight", (
+        *((f"patch_embed.proj.{place}.{part}.{{p}}", f"patch_embed.proj.{2 * place}.{number}.{{p}}")
+          for place in range(4) for number, part in enumerate(("conv", "bn"))),
+        ("pos_embed.token_projection.conv.{p}", "pos_embeder.token_projection.{p}"),
+        ("xca_layers.{i}.local_mp.conv{j}.conv.{p}", "blocks.{i}.local_mp.conv{j}.{p}"),
+        ("xca_layers.{i}.local_mp.conv1.bn.{p}", "blocks.{i}.local_mp.bn.{p}"),
+        (tuple(f"ca_layers.{{i}}.attn.{part}.{{p}}" for part in "qkv"), "cls_attn_blocks.{i}.attn.qkv.{p}"),
+        *row_of_blocks("ffn.layers.0.0.{p}", "mlp.fc1.{p}"), *row_of_blocks("ffn.layers.1.{p}", "mlp.fc2.{p}"), *row_of_blocks("{x}", "{x}"),
+    ), is_read_only=True),
     Origin("mindcv", "MindCV", "xcit", "patch_embed.proj.0.1.moving_mean",
            refused=MINDCV.format("queries and keys that aren't normalised, tanh GELU")),
     Origin(OFFICIAL, "facebookresearch/xcit", "xcit", "pos_embeder.token_projection.weight"),
@@ -124,7 +140,7 @@ def origin(name: str, family: str) -> Origin:
 
 def destinations(family: str) -> list[str]:
     """Origins of a family under whose names weights can be written."""
-    return [item.name for item in ORIGINS if item.family == family and not item.refused and not item.absent]
+    return [item.name for item in ORIGINS if item.family == family and not (item.refused or item.absent or item.is_read_only)]
 
 
 def inwards(arrays: Mapping[str, np.ndarray], origin: Origin) -> Translation:

@@ -1,8 +1,11 @@
 """PyTorch's and Paddle's files without PyTorch and Paddle: a reader of pickles that makes arrays and plain values, and runs nothing.
 
-A pickle is a program: it names functions and calls them. Here every name is looked up in one table of stand-ins, all of them
-below; any other name is refused. The interpreter is the standard library's in Python, whose memory grows with the file alone
-(the one in C can be told by four bytes to allocate gigabytes).
+A pickle is a program: it names functions and calls them. Here nothing is ever imported: the names of tensor constructors are
+looked up in one table of stand-ins, all of them below, and any other name stands for an object that does nothing (settings,
+paths, counters, whatever a training script leaves beside the weights). So nothing can be run, whatever a file asks for. Names
+that no honest file of weights has (`os.system`, `builtins.eval`) would do no harm either; they are refused so that whoever was
+given such a file learns of it. The interpreter is the standard library's in Python, whose memory grows with the file alone (the
+one in C can be told by four bytes to allocate gigabytes).
 """
 
 from __future__ import annotations
@@ -26,6 +29,20 @@ LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 BFLOAT16 = "bfloat16"
 STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16, "LongStorage": "<i8", "IntStorage": "<i4",
             "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?"}
+BUILTINS = ("set", "frozenset", "list", "dict", "object", "complex", "bytearray", "int", "float", "str", "bool", "bytes", "slice", "range", "type", "Ellipsis",
+            "NotImplemented", "long", "unicode", "xrange")  # without effect, whatever they are given
+# modules of Python's own whose names have nothing to do beside weights, and everything in programs that do harm
+REFUSED = frozenset((
+    "__builtin__", "_pickle", "_posixsubprocess", "_thread", "asyncio", "bdb", "builtins", "cProfile", "cloudpickle", "code", "codecs", "codeop", "commands",
+    "concurrent", "ctypes", "dill", "ftplib", "glob", "http", "httplib", "imp", "importlib", "joblib", "linecache", "marshal", "multiprocessing", "nt",
+    "operator", "os", "pdb", "pickle", "pip", "pkgutil", "popen2", "posix", "profile", "pty", "pydoc", "requests", "runpy", "shutil", "site", "smtplib",
+    "socket", "ssl", "subprocess", "sys", "tempfile", "timeit", "trace", "urllib2", "venv", "webbrowser", "zipimport"))
+REFUSED_NAMES = frozenset((
+    "torch.load", "torch.hub.load", "torch.storage._load_from_bytes", "torch.utils.cpp_extension.load", "torch.utils.cpp_extension.load_inline", "numpy.load",
+    "numpy.testing._private.utils.runstring", "types.FunctionType", "types.CodeType", "io.open", "_io.open", "io.FileIO", "_io.FileIO", "io.open_code",
+    "urllib.request.urlopen", "urllib.request.urlretrieve", "urllib.urlopen", "threading.Thread", "signal.signal"))
+HARMLESS = ("os._Environ", "os.stat_result", "os.uname_result", "posix.stat_result", "posix.uname_result")  # of the refused modules
+MOST_NAMES = 1000  # of which a message could tell one
 EXPANSION = 100  # a file's contents may be this many times as large as the file
 SLACK = 1 << 24  # bytes
 
@@ -98,38 +115,58 @@ class _Dict(dict):
         """The attributes."""
 
 
-class _Inert:
-    """Stands for values that no weight depends on (settings of the training run, mostly): it holds nothing."""
+class Inert(dict):
+    """Stands for a value that no weight depends on, and for the class or function that makes it: it does nothing with what it is given.
 
-    def __init__(self, *arguments: Any):
+    Items are kept, as of a dictionary, since training scripts have dictionaries of their own classes around the weights. It is
+    itself when compared, and so it can be a key.
+    """
+
+    asked = ""  # the name it stands for
+
+    def __init__(self, *arguments: Any, **named: Any):
         """What it was made of is let go."""
+        super().__init__()
 
     def __setstate__(self, state: Any) -> None:
-        """As is what it held."""
+        """As are its attributes, and the items of lists and sets."""
+
+    append = extend = add = update = __setstate__  # type: ignore[assignment]
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
 
 
 class _DType:
-    """A NumPy number type."""
+    """A NumPy number type, or one that no weights have: `dtype` is None then."""
 
     def __init__(self, code: Any, *flags: Any):
-        if not isinstance(code, str) or not re.fullmatch(r"[?]|b1|[iuf][1248]", code):
-            raise UserError(f"arrays of NumPy's type {code!r}, which no weights are")
-        self.dtype = np.dtype(code)
+        self.code = str(code)[:20]
+        self.dtype = np.dtype(code) if isinstance(code, str) and re.fullmatch(r"[?]|b1|[iuf][1248]", code) else None
 
     def __setstate__(self, state: Any) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1] if state[1] in "<>" else "=")
+        if self.dtype is not None:
+            self.dtype = self.dtype.newbyteorder(state[1] if state[1] in "<>" else "=")
 
 
 class NumpyArray:
-    """A NumPy array; `value` is there once its state is."""
+    """A NumPy array; `value` is there once its state is, unless it is of texts, dates or objects: `kind` says what."""
 
     value: np.ndarray
+    kind = ""
 
     def __init__(self, *arguments: Any):
         """Empty; its state brings the value."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, is_fortran, raw = state
+        if kind.dtype is None:
+            self.kind = kind.code
+            return
         raw = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2's
         self.value = np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if is_fortran else "C")
 
@@ -140,7 +177,9 @@ def _numpy_from_buffer(raw: Any, kind: Any, shape: Any, order: Any) -> NumpyArra
     return array
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> TensorRef:
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> Any:
+    if isinstance(storage, Inert):
+        return storage
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without a storage")
     return TensorRef(storage, offset, tuple(shape), tuple(strides))
@@ -150,19 +189,39 @@ def _rebuild_parameter(tensor: Any, *others: Any) -> Any:
     return tensor
 
 
+def _rebuild_from_type(maker: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    """A tensor of a class of its own, or with attributes: as the tensor that it is."""
+    return maker(*arguments) if maker in (_rebuild_tensor, _rebuild_parameter, _rebuild_from_numpy) else Inert()
+
+
+def _rebuild_from_numpy(array: Any, *others: Any) -> Any:
+    """A tensor of a device that PyTorch saves as a NumPy array (TPUs)."""
+    return array
+
+
+def _new(kind: Any, *others: Any) -> Any:
+    """copyreg's: an object of a class, without its state."""
+    return kind() if isinstance(kind, type) and issubclass(kind, Inert) else Inert()
+
+
 def _encode(text: Any, *others: Any) -> bytes:
     return str(text).encode("latin1")
 
 
-# all that a pickle may name, and what stands for it
+# all that means something in a file of weights, and what stands for it
 STANDS_FOR: dict[str, Any] = {
-    "collections.OrderedDict": _Dict, "yacs.config.CfgNode": _Dict, "argparse.Namespace": _Inert, "torch.device": _Inert, "torch.Size": tuple,
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor, "torch._utils._rebuild_parameter": _rebuild_parameter, "_codecs.encode": _encode,
-    "builtins.tuple": tuple, "__builtin__.tuple": tuple, "builtins.set": _Inert, "__builtin__.set": _Inert,
+    "collections.OrderedDict": _Dict, "yacs.config.CfgNode": _Dict, "argparse.Namespace": Inert, "torch.device": Inert, "torch.Size": tuple,
+    **{f"torch._utils.{name}": maker for name, maker in (
+        ("_rebuild_tensor", _rebuild_tensor), ("_rebuild_tensor_v2", _rebuild_tensor), ("_rebuild_parameter", _rebuild_parameter),
+        ("_rebuild_parameter_with_state", _rebuild_parameter), ("_rebuild_device_tensor_from_numpy", _rebuild_from_numpy),
+        ("_rebuild_device_tensor_from_cpu_tensor", _rebuild_parameter))},
+    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type, "_codecs.encode": _encode, "copyreg._reconstructor": _new, "copy_reg._reconstructor": _new,
+    **{f"{module}.{name}": maker for module in ("builtins", "__builtin__") for name, maker in (
+        ("tuple", tuple), *((name, Inert) for name in BUILTINS))},
+    **dict.fromkeys(HARMLESS, Inert),
     "numpy.dtype": _DType, "numpy.ndarray": NumpyArray,
-    **{f"numpy.{core}.multiarray.{name}": maker for core in ("core", "_core") for name, maker in (("_reconstruct", NumpyArray), ("scalar", _Inert))},
+    **{f"numpy.{core}.multiarray.{name}": maker for core in ("core", "_core") for name, maker in (("_reconstruct", NumpyArray), ("scalar", Inert))},
     **{f"numpy.{core}.numeric._frombuffer": _numpy_from_buffer for core in ("core", "_core")},
-    **{f"torch.{name}": _Inert for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32")},
 }
 
 
@@ -174,6 +233,10 @@ class _Reader(_PythonUnpickler):
 
     dispatch = dict(_PythonUnpickler.dispatch)
 
+    def __init__(self, stream: BinaryIO):
+        super().__init__(stream, encoding="latin1")
+        self.stand_ins: dict[str, type[Inert]] = {}  # by the name they stand for
+
     def load_build(self) -> None:
         """Give the stand-ins that take a state theirs; nothing else has attributes that a pickle may set."""
         if not hasattr(type(self.stack[-2]), "__setstate__"):
@@ -183,14 +246,21 @@ class _Reader(_PythonUnpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
+        asked = f"{module}.{name}"
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        if f"{module}.{name}" not in STANDS_FOR:
-            raise UserError(f"it is a pickle that asks for {module}.{name}, which no weights need: refused, and nothing was run")
-        return STANDS_FOR[f"{module}.{name}"]
+        if asked in STANDS_FOR:
+            return STANDS_FOR[asked]
+        if module.split(".")[0] in REFUSED or asked in REFUSED_NAMES or _is_attribute(module, name):
+            raise UserError(f"it is a pickle that asks for {asked}, which no weights need: refused, and nothing was run")
+        if asked not in self.stand_ins and len(self.stand_ins) < MOST_NAMES:
+            self.stand_ins[asked] = type("Inert", (Inert,), {"asked": asked})
+        return self.stand_ins.get(asked, Inert)
 
-    def persistent_load(self, pid: Any) -> Storage:
+    def persistent_load(self, pid: Any) -> Any:
         what, kind, key, _, count, *view = pid
+        if what == "storage" and isinstance(kind, type) and issubclass(kind, Inert):
+            return kind()  # of numbers that no weights are (complex, quantised): so is the tensor
         if what != "storage" or kind not in STORAGES.values() or not isinstance(count, int) or not isinstance(key, str):
             raise ValueError(f"an unknown kind of reference, {str(what)[:40]!r}")
         if view and view[0] is not None:
@@ -198,10 +268,24 @@ class _Reader(_PythonUnpickler):
         return Storage(kind, key, count)
 
 
+def _is_attribute(module: str, name: str) -> bool:
+    """Whether a name leads into something that means something here, or into the insides of anything."""
+    return f"{module}.{name.split('.')[0]}" in STANDS_FOR or any(re.fullmatch("__.*__", part) for part in name.split("."))
+
+
+def described(value: Any) -> str:
+    """What a pickle holds that isn't a dictionary, for a message."""
+    if isinstance(value, Inert):
+        return f"an object of {value.asked}" if value.asked else "settings"
+    if isinstance(value, _DType):
+        return f"NumPy's type {value.code!r}"
+    return f"a {type(value).__name__.strip('_')}"
+
+
 def unpickle(stream: BinaryIO, file: Path) -> Any:
     """The next pickle in `stream`. UserError if it wants more than values and arrays, or is damaged."""
     try:
-        return _Reader(stream, encoding="latin1").load()
+        return _Reader(stream).load()
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except Exception as error:  # a damaged file can make the interpreter raise anything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -18,14 +19,16 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
 from mindvit.errors import UserError, nearest
-from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, widened
+from mindvit.weights import prefixes
+from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, Inert, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, described, widened
+from mindvit.weights.sets import EMA, MODEL, average_of, optimizer_values
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
 META = f"{STATE}meta"  # JSON text: model, recipe, versions, epoch, accuracy; or model, origin, checksum, report of a converted file
+AVERAGE = f"{STATE}ema."  # prefix of the moving average of a weight in a checkpoint of ours
 Arrays = dict[str, np.ndarray]
-# where training scripts put the weights, the preferred ones first
-WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "model_ema", "state_dict_ema", "ema")
-PREFIXES = ("module.", "_orig_mod.")  # of PyTorch's DataParallel and compiler, before every name
+PICKLED = (TorchZip.form, TorchLegacy.form, Pickled.form)
+DEEPEST = 3  # dictionaries within dictionaries in which weights are looked for
 SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
                "U16": "<u2", "U32": "<u4", "U64": "<u8"}
 ELSE = ((b"\x89HDF", "HDF5 (Keras)"), (b"GGUF", "GGUF"), (b"version https://git-lfs", "a pointer of Git LFS, not the file itself (git lfs pull)"),
@@ -38,7 +41,7 @@ ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pd
 class Source:
     """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others, bfloat16 tensors, what is no tensor.
 
-    where: how messages call it.
+    optimizer: names of what training keeps beside the weights. where: how messages call it.
     """
 
     arrays: Arrays
@@ -48,17 +51,31 @@ class Source:
     others: list[str] = field(default_factory=list)
     widened: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    optimizer: list[str] = field(default_factory=list)
     where: str = "the given weights"
+
+    @property
+    def is_average(self) -> bool:
+        """Whether the weights that were taken are a moving average."""
+        return self.taken is not None and prefixes.is_average(self.taken)
 
 
 def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
-    """All arrays of a file by name, and mindvit's metadata. UserError if it holds no weights or is damaged."""
-    source = read(path)
+    """All arrays of a file by name, an optimizer's and averages too, and mindvit's metadata. UserError if it holds no weights or is damaged."""
+    source = _read(path, None)
     return source.arrays, source.meta
 
 
 def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
-    """What a file holds; `take` chooses one of the sets of weights in a training checkpoint of PyTorch's or Paddle's."""
+    """The weights in a file, told apart from what training keeps beside them.
+
+    take: which set of weights: `model`, `ema` (their moving average), or a name in a training checkpoint of PyTorch's or Paddle's.
+    None: the one that scored better in validation, where the file says so, else `model`. UserError if the file lacks the set.
+    """
+    return select(_read(path, take), take)
+
+
+def _read(path: Union[str, os.PathLike], take: Optional[str]) -> Source:
     file = Path(path)
     head = _head(file)
     if head[8:9] == b"{":
@@ -71,14 +88,42 @@ def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
         source = _unpickled(Pickled(file, Budget(file)), file, take)
     else:
         source = _checkpoint(file, head)
-    for prefix in PREFIXES:
-        if source.arrays and all(name.startswith(prefix) for name in source.arrays):
-            source.arrays = {name[len(prefix):]: value for name, value in source.arrays.items()}
-            source.widened = [name[len(prefix):] for name in source.widened]
-    if take != source.taken and take is not None:
-        raise UserError(f"{file}: has no {take!r} to take: {source.form} holds one set of weights (leave --take out)")
+    if not source.meta and source.form not in PICKLED:
+        _peel(source, file, take)
     source.where = str(path)
     return source
+
+
+def select(content: Source, take: Optional[str] = None) -> Source:
+    """One set of weights of all that a file holds: see `read`. UserError if the file lacks the set."""
+    if content.taken:  # out of a pickle, whose sets are kept apart
+        return content
+    own = {name[len(AVERAGE):]: name for name in content.arrays if name.startswith(AVERAGE)}
+    averages = own or average_of(content.arrays)
+    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in set(averages.values())}
+    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # PyTorch's lie in dictionaries of their own
+    sets = {MODEL: {name: name for name in rest if name not in optimizer}, **({EMA: averages} if averages else {})}
+    if not averages and content.meta.get("taken") and prefixes.is_average(content.meta["taken"]):  # converted from a checkpoint, whose average alone was taken
+        sets = {EMA: sets[MODEL]}
+    better = content.meta.get("best_weights")
+    taken = take or (better if better in sets else next(iter(sets)))
+    if taken not in sets:
+        raise UserError(f"{content.where}: {_why_not(taken, sets, content)}")
+    chosen, wide = sets[taken], set(content.widened)
+    return dataclasses.replace(
+        content, arrays={name: content.arrays[there] for name, there in chosen.items()}, taken=taken if set(sets) != {MODEL} else None,
+        others=[name for name in sets if name != taken], widened=[name for name, there in chosen.items() if there in wide], optimizer=sorted(optimizer))
+
+
+def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
+    """Why a set of weights can't be taken."""
+    if take == EMA:
+        return "holds no moving average of the weights (a run keeps one with ema: True): leave --ema and --take ema out"
+    if take == MODEL:
+        return f"holds the moving average of the weights alone, which was taken from {content.meta.get('source', 'a checkpoint')} (leave --take out)"
+    if set(sets) == {MODEL}:
+        return f"has no {take!r} to take: it holds one set of weights (leave --take out)"
+    return f"has no {take!r} to take, but {', '.join(sets)}"
 
 
 def _head(file: Path) -> bytes:
@@ -129,14 +174,38 @@ def _zip(file: Path, take: Optional[str]) -> Source:
         raise UserError(f"{file}: truncated or damaged archive (.npz or PyTorch): {_first_line(error)}") from None
 
 
+def _peel(source: Source, file: Path, take: Optional[str]) -> None:
+    """Take off what training tools added to the names of a flat file, and choose where that tells several sets of weights apart."""
+    found = prefixes.split(source.arrays)
+    if any(item.is_known and not item.prefix for item in found) and len(found) > 1:
+        return  # averages beside weights that have no prefix: see select
+
+    def shapes(item: prefixes.WeightSet) -> dict[str, tuple[int, ...]]:
+        return {name: source.arrays[there].shape for there, name in item.names.items()}
+
+    chosen = found[0] if len(found) == 1 else prefixes.choose(found, shapes, file, take)
+    source.taken, source.others = chosen.label or None, [item.label for item in found if item is not chosen]
+    source.widened = [chosen.names[name] for name in source.widened if name in chosen.names]
+    source.ignored += chosen.unused
+    source.arrays = _renamed(source.arrays, chosen, file)
+
+
+def _renamed(values: Mapping[str, Any], chosen: prefixes.WeightSet, file: Path) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, ours in chosen.names.items():
+        if ours in result:
+            raise UserError(f"{file}: two tensors would be called {ours} without the prefixes of training tools (one of them is {name})")
+        result[ours] = values[name]
+    return result
+
+
 def _unpickled(content: Union[TorchZip, TorchLegacy, Pickled], file: Path, take: Optional[str]) -> Source:
-    chosen, taken, others = _chosen(content.tree, file, take)
-    source, budget = Source({}, {}, content.form, taken, others), Budget(file)
-    for name, value in chosen.items():
-        value = _tensor(value)
-        if value is None or not isinstance(name, str):
-            source.ignored.append(str(name))
-            continue
+    chosen, tree, others = _chosen(content.tree, file, take)
+    source, budget = Source({}, {}, content.form, chosen.label or None, others), Budget(file)
+    source.ignored = [str(name) for name, value in tree.items() if _tensor(value) is None or not isinstance(name, str)]
+    source.ignored += chosen.unused
+    for name, item in _renamed(tree, chosen, file).items():
+        value: Any = _tensor(item)
         try:
             source.arrays[name] = value.array(content.fetch, budget) if isinstance(value, TensorRef) else value.value
         except (ValueError, KeyError, TypeError, OverflowError, MemoryError, zipfile.BadZipFile, EOFError, AttributeError) as error:
@@ -149,23 +218,56 @@ def _unpickled(content: Union[TorchZip, TorchLegacy, Pickled], file: Path, take:
 def _tensor(value: Any) -> Union[TensorRef, NumpyArray, None]:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):  # Paddle's (name in the graph, array)
         value = value[1]
+    if isinstance(value, NumpyArray) and value.kind:  # of texts or objects
+        return None
     return value if isinstance(value, (TensorRef, NumpyArray)) else None
 
 
-def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[Mapping[Any, Any], Optional[str], list[str]]:
-    """The weights in what a pickle holds, the name that they are wrapped in, and those of other sets of weights."""
-    if not isinstance(tree, dict):
-        raise UserError(f"{file}: holds no weights by name, but a {type(tree).__name__.strip('_')} (save model.state_dict())")
-    wrapped = [key for key, value in tree.items() if isinstance(key, str) and isinstance(value, dict) and any(map(_tensor, value.values()))]
-    if take is not None and take not in wrapped:
-        raise UserError(f"{file}: has no {take!r} to take" + (f", but {', '.join(wrapped)}" if wrapped else ": its weights aren't wrapped (leave --take out)"))
-    known = [key for key in WRAPPERS if key in wrapped]
-    name = take or next(iter([*known, *wrapped]), None)
-    if name and (take or known or len(wrapped) == 1):
-        return tree[name], name, [key for key in wrapped if key != name]
-    if any(map(_tensor, tree.values())):
-        return tree, None, []
-    raise UserError(f"{file}: holds several sets of weights: say which, --take {' or '.join(wrapped)}" if wrapped else f"{file}: holds no weights by name")
+def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[prefixes.WeightSet, Mapping[Any, Any], list[str]]:
+    """The weights in what a pickle holds, the dictionary they are in, and what other sets of weights are called."""
+    if not isinstance(tree, dict) or (isinstance(tree, Inert) and not tree):
+        raise UserError(f"{file}: holds no weights by name, but {described(tree)} (save model.state_dict())")
+    trees = dict(_dictionaries(tree))
+    found = [item for wrapper, content in trees.items() for item in prefixes.split(_names(content), wrapper)]
+    # dictionaries deep inside are an optimiser's moments and the like, unless they have a network's names
+    found = [item for item in found if item.is_known or "." not in item.wrapper]
+    if not found:
+        raise UserError(f"{file}: holds no weights by name")
+
+    def shapes(item: prefixes.WeightSet) -> dict[str, tuple[int, ...]]:
+        return {name: _shape(trees[item.wrapper][there]) for there, name in item.names.items()}
+
+    chosen = prefixes.choose(found if take is not None else _preferred(found), shapes, file, take)
+    return chosen, trees[chosen.wrapper], [item.label for item in found if item is not chosen and item.label]
+
+
+def _preferred(found: list[prefixes.WeightSet]) -> list[prefixes.WeightSet]:
+    """Those of known families, or else those that are called as weights are, or the only one in a dictionary of its own, or the one that is in none."""
+    called = [item for item in found if item.wrapper in prefixes.WRAPPERS]
+    wrapped = [item for item in found if item.wrapper]
+    return [item for item in found if item.is_known] or called or (wrapped if len(wrapped) == 1 else [item for item in found if not item.wrapper] or wrapped)
+
+
+def _dictionaries(tree: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """A pickle's dictionaries with tensors under texts, by the keys that lead there; each once."""
+    waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), tree)]
+    seen = {id(tree)}
+    for path, item in waiting:
+        if _names(item):
+            yield ".".join(path), item
+        inside = [(key, value) for key, value in item.items() if isinstance(key, str) and isinstance(value, dict) and id(value) not in seen]
+        if len(path) < DEEPEST:
+            seen.update(id(value) for _, value in inside)
+            waiting += [((*path, key), value) for key, value in inside]
+
+
+def _names(tree: Mapping[Any, Any]) -> list[str]:
+    return [name for name, value in tree.items() if isinstance(name, str) and _tensor(value) is not None]
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    value = _tensor(value)
+    return value.shape if isinstance(value, TensorRef) else np.shape(getattr(value, "value", ()))
 
 
 def _checkpoint(file: Path, head: bytes) -> Source:
