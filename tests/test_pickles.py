@@ -73,11 +73,18 @@ def test_wrappers(tmp_path: Path) -> None:
     source = read(path)
     assert same(source.arrays, {"w": FLOATS}) and (source.taken, source.others) == ("model", ["model_ema"])
     assert same(read(path, "model_ema").arrays, {"w": other})
-    with pytest.raises(UserError, match="has no 'ema' to take, but model_ema, model"):
-        read(path, "ema")
+    assert same(read(path, "ema").arrays, {"w": other}) and same(read(path, "model").arrays, {"w": FLOATS})  # whatever the script calls them
+    with pytest.raises(UserError, match="has no 'swa' to take, but model_ema, model"):
+        read(path, "swa")
     bare = save_torch(tmp_path / "b.pth", {"w": FLOATS})
-    with pytest.raises(UserError, match="aren't wrapped"):
-        read(bare, "model")
+    assert same(read(bare, "model").arrays, {"w": FLOATS})
+    for take in ("ema", "model_ema"):
+        with pytest.raises(UserError, match="aren't wrapped"):
+            read(bare, take)
+    averages = save_torch(tmp_path / "g.pth", {"state_dict_ema": {"w": other}})
+    assert same(read(averages).arrays, {"w": other}) and read(averages).is_average
+    with pytest.raises(UserError, match="has no 'model' to take, but state_dict_ema"):
+        read(averages, "model")
     assert "say which, --take one or two" in refused(save_torch(tmp_path / "c.pth", {"one": {"w": FLOATS}, "two": {"w": FLOATS}}))
     assert same(read_weights(save_torch(tmp_path / "d.pth", {"student": {"w": FLOATS}}))[0], {"w": FLOATS})
     assert "no weights by name" in refused(save_torch(tmp_path / "e.pth", {"epoch": 3}))

@@ -29,6 +29,7 @@ Arrays = dict[str, np.ndarray]
 # where training scripts put the weights, the preferred ones first
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "model_ema", "state_dict_ema", "ema")
 PREFIXES = ("module.", "_orig_mod.")  # of PyTorch's DataParallel and compiler, before every name
+PICKLED = (TorchZip.form, TorchLegacy.form, Pickled.form)
 SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
                "U16": "<u2", "U32": "<u4", "U64": "<u8"}
 ELSE = ((b"\x89HDF", "HDF5 (Keras)"), (b"GGUF", "GGUF"), (b"version https://git-lfs", "a pointer of Git LFS, not the file itself (git lfs pull)"),
@@ -103,7 +104,7 @@ def select(content: Source, take: Optional[str] = None) -> Source:
     own = {name[len(AVERAGE):]: name for name in content.arrays if name.startswith(AVERAGE)}
     averages = own or average_of(content.arrays)
     rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in set(averages.values())}
-    optimizer = optimizer_values(rest)
+    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # PyTorch's lie in dictionaries of their own
     sets = {MODEL: {name: name for name in rest if name not in optimizer}, **({EMA: averages} if averages else {})}
     if not averages and content.meta.get("taken") in AVERAGES:  # converted from a checkpoint, whose average alone was taken
         sets = {EMA: sets[MODEL]}
