@@ -59,11 +59,24 @@ def grouped(weights: list[Any]) -> nn.Cell:
 
 
 OPTIMIZERS: dict[str, Callable[[list[Any]], nn.Cell]] = {
-    "momentum": lambda weights: nn.Momentum(weights, 0.1, 0.9), "sgd": lambda weights: nn.SGD(weights, 0.1, 0.9), "adam": nn.Adam,
-    "adam of steps": lambda weights: nn.Adam(weights, Tensor(np.full(7, 0.1, np.float32)), use_amsgrad=True), "adamw": nn.AdamWeightDecay,
-    "adamax": nn.AdaMax, "lamb": lambda weights: nn.Lamb(weights, 0.1), "rmsprop": lambda weights: nn.RMSProp(weights, centered=True), "adagrad": nn.Adagrad, "ftrl": nn.FTRL,
-    "adadelta": nn.Adadelta, "asgd": nn.ASGD, "rprop": nn.Rprop, "adafactor": lambda weights: nn.AdaFactor(weights, beta1=0.9),
-    "groups": grouped, "mindcv adan": adan, "mindcv lion": lion, "experimental adamw": lambda weights: experimental.AdamW(weights, lr=0.1, amsgrad=True),
+    "momentum": lambda weights: nn.Momentum(weights, 0.1, 0.9),
+    "sgd": lambda weights: nn.SGD(weights, 0.1, 0.9),
+    "adam": nn.Adam,
+    "adam of steps": lambda weights: nn.Adam(weights, Tensor(np.full(7, 0.1, np.float32)), use_amsgrad=True),
+    "adamw": nn.AdamWeightDecay,
+    "adamax": nn.AdaMax,
+    "lamb": lambda weights: nn.Lamb(weights, 0.1),
+    "rmsprop": lambda weights: nn.RMSProp(weights, centered=True),
+    "adagrad": nn.Adagrad,
+    "ftrl": nn.FTRL,
+    "adadelta": nn.Adadelta,
+    "asgd": nn.ASGD,
+    "rprop": nn.Rprop,
+    "adafactor": lambda weights: nn.AdaFactor(weights, beta1=0.9),
+    "groups": grouped,
+    "mindcv adan": adan,
+    "mindcv lion": lion,
+    "experimental adamw": lambda weights: experimental.AdamW(weights, lr=0.1, amsgrad=True),
 }
 
 
@@ -86,7 +99,11 @@ def test_an_unknown_optimizer_of_a_larger_cell_and_one_that_trained_the_head_alo
     own = values(net)
     unknown = {f"{prefix}.{name}": value for prefix in ("third", "fourth", "fifth") for name, value in own.items()}
     head = {f"optimizer.adam_m.{name}": own[name] for name in ("head.weight", "head.bias")}
-    assert optimizer_values({**own, **unknown, **head, "optimizer.global_step": np.zeros(1)}) == {*unknown, *head, "optimizer.global_step"}
+    assert optimizer_values({**own, **unknown, **head, "optimizer.global_step": np.zeros(1)}) == {
+        *unknown,
+        *head,
+        "optimizer.global_step",
+    }
     few = {f"third.{name}": own[name] for name in ("head.weight", "head.bias")}
     assert optimizer_values({**own, **few}) == set()
     with pytest.raises(WeightsError, match=r"2 unexpected: third.head.bias, third.head.weight"):
@@ -108,10 +125,14 @@ def trained_by_mindcv(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, n
     net = mindcv._entry_point("mindvit_nano", "nano")(num_classes=3)
     optimizer = theirs.optim.create_optimizer(net.trainable_params(), "adamw", lr=0.1)
     loss = nn.CrossEntropyLoss()
-    trainer = create_trainer(net, loss, optimizer, {"accuracy"}, "O0", None, "fixed", 1.0, False, ema=True, ema_decay=0.5)
+    trainer = create_trainer(
+        net, loss, optimizer, {"accuracy"}, "O0", None, "fixed", 1.0, False, ema=True, ema_decay=0.5
+    )
     random = np.random.default_rng(0)
     for _ in range(2):
-        trainer.train_network(Tensor(random.standard_normal((4, 3, 16, 16)).astype(np.float32)), Tensor(np.array([0, 1, 2, 0], np.int32)))
+        trainer.train_network(
+            Tensor(random.standard_normal((4, 3, 16, 16)).astype(np.float32)), Tensor(np.array([0, 1, 2, 0], np.int32))
+        )
     path = tmp_path_factory.mktemp("mindcv") / "nano-1_2.ckpt"
     ms.save_checkpoint(trainer.train_network, str(path))
     return path, net
@@ -121,7 +142,12 @@ def test_what_mindcv_s_training_saves_of_our_network(trained_by_mindcv: tuple[Pa
     path, trained = trained_by_mindcv
     own = values(trained)
     there = ms.load_checkpoint(str(path))
-    assert len(there) > 3 * len(own) and {"global_step", "learning_rate", "adam_m.head.weight", "ema.head.weight"} <= set(there)
+    assert len(there) > 3 * len(own) and {
+        "global_step",
+        "learning_rate",
+        "adam_m.head.weight",
+        "ema.head.weight",
+    } <= set(there)
     net = create_model("nano", num_classes=3)
     report = load_weights(net, path)
     assert holds(net, own) and len(report.loaded) == len(own)
@@ -134,7 +160,9 @@ def test_what_mindcv_s_training_saves_of_our_network(trained_by_mindcv: tuple[Pa
         read(path, "swa")
 
 
-def test_validate_takes_it(trained_by_mindcv: tuple[Path, nn.Cell], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_validate_takes_it(
+    trained_by_mindcv: tuple[Path, nn.Cell], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     path, _ = trained_by_mindcv
     data = make_data_dir(tmp_path, classes=3, train=1, val=2, modes=("jpeg_rgb",))
     validate.main(["--model", "nano", "--data_dir", str(data), "--ckpt_path", str(path), "--device_target", "CPU"])

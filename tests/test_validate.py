@@ -68,8 +68,8 @@ def test_the_average_is_measured_where_asked_for(trained: tuple[Path, Path], tmp
         validate.main([*asked[:2], "--model", "nano", "--num_classes", "3", "--ckpt_path", str(tmp_path / "raw.npz"), "--ema"])
 
 
-def test_the_better_weights_are_measured_and_a_converted_file_scores_the_same(trained: tuple[Path, Path], tmp_path: Path,
-                                                                              capsys: pytest.CaptureFixture) -> None:
+def test_the_better_weights_are_measured_and_a_converted_file_scores_the_same(
+        trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data, out = trained
     arrays, meta = read_weights(out / "nano-2.ckpt")
     final = rows(out / "log.csv")[-1]
@@ -77,7 +77,8 @@ def test_the_better_weights_are_measured_and_a_converted_file_scores_the_same(tr
     assert abs(100 * meta["ema_score"]["correct1"] / 15 - float(final["ema_top1"])) < 1e-3
     own = {name: value for name, value in arrays.items() if not name.startswith("mindvit.")}
     wrong = {**own, "head.weight": -own["head.weight"], "head.bias": -own["head.bias"]}
-    states = [Parameter(Tensor(value), name=name) for name, value in {**wrong, **{f"mindvit.ema.{name}": value for name, value in own.items()}}.items()]
+    everything = {**wrong, **{f"mindvit.ema.{name}": value for name, value in own.items()}}
+    states = [Parameter(Tensor(value), name=name) for name, value in everything.items()]
     checkpoint.save(tmp_path / "a.ckpt", states, {**meta, "best_weights": "ema"})
 
     def measured(path: Path, *more: str) -> str:

@@ -62,7 +62,10 @@ class Source:
 
 
 def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
-    """All arrays of a file by name, an optimizer's and averages too, and mindvit's metadata. UserError if it holds no weights or is damaged."""
+    """All arrays of a file by name, an optimizer's and averages too, and mindvit's metadata.
+
+    UserError if it holds no weights or is damaged.
+    """
     source = _read(path, None)
     return source.arrays, source.meta
 
@@ -70,8 +73,9 @@ def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
 def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
     """The weights in a file, told apart from what training keeps beside them.
 
-    take: which set of weights: `model`, `ema` (their moving average), or a name in a training checkpoint of PyTorch's or Paddle's.
-    None: the one that scored better in validation, where the file says so, else `model`. UserError if the file lacks the set.
+    take: which set of weights: `model`, `ema` (their moving average), or a name in a training checkpoint of PyTorch's
+    or Paddle's. None: the one that scored better in validation, where the file says so, else `model`. UserError if the
+    file lacks the set.
     """
     return select(_read(path, take), take)
 
@@ -103,10 +107,11 @@ def select(content: Source, take: Optional[str] = None) -> Source:
         return content
     own = {name[len(AVERAGE):]: name for name in content.arrays if name.startswith(AVERAGE)}
     averages = own or average_of(content.arrays)
-    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in set(averages.values())}
-    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # PyTorch's lie in dictionaries of their own
+    apart = set(averages.values())
+    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in apart}
+    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # which has a dictionary of its own
     sets = {MODEL: {name: name for name in rest if name not in optimizer}, **({EMA: averages} if averages else {})}
-    if not averages and content.meta.get("taken") in AVERAGES:  # converted from a checkpoint, whose average alone was taken
+    if not averages and content.meta.get("taken") in AVERAGES:  # converted, and the average alone was taken
         sets = {EMA: sets[MODEL]}
     better = content.meta.get("best_weights")
     taken = take or (better if better in sets else next(iter(sets)))
@@ -114,8 +119,9 @@ def select(content: Source, take: Optional[str] = None) -> Source:
         raise UserError(f"{content.where}: {_why_not(taken, sets, content)}")
     chosen, wide = sets[taken], set(content.widened)
     return dataclasses.replace(
-        content, arrays={name: content.arrays[there] for name, there in chosen.items()}, taken=taken if set(sets) != {MODEL} else None,
-        others=[name for name in sets if name != taken], widened=[name for name, there in chosen.items() if there in wide], optimizer=sorted(optimizer))
+        content, arrays={name: content.arrays[there] for name, there in chosen.items()}, optimizer=sorted(optimizer),
+        taken=taken if set(sets) != {MODEL} else None, others=[name for name in sets if name != taken],
+        widened=[name for name, there in chosen.items() if there in wide])
 
 
 def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
@@ -123,7 +129,8 @@ def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
     if take == EMA:
         return "holds no moving average of the weights (a run keeps one with ema: True): leave --ema and --take ema out"
     if take == MODEL:
-        return f"holds the moving average of the weights alone, which was taken from {content.meta.get('source', 'a checkpoint')} (leave --take out)"
+        source = content.meta.get("source", "a checkpoint")
+        return f"holds the moving average of the weights alone, which was taken from {source} (leave --take out)"
     if set(sets) == {MODEL}:
         return f"has no {take!r} to take: it holds one set of weights (leave --take out)"
     return f"has no {take!r} to take, but {', '.join(sets)}"
@@ -215,11 +222,15 @@ def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[Mapping[Any, An
 
 
 def _wrapper(file: Path, take: str, wrapped: list[str]) -> Optional[str]:
-    """The wrapper's name that `take` means: `model` and `ema` mean whatever the script called them; None for weights that aren't wrapped."""
+    """The wrapper's name that `take` means: `model` and `ema` mean whatever the script called them.
+
+    None for weights that aren't wrapped. UserError if nothing there is meant.
+    """
     meant = {MODEL: [key for key in WRAPPERS if key not in AVERAGES], EMA: AVERAGES}.get(take, [])
     name = next((key for key in (take, *meant) if key in wrapped), None)
     if name is None and (wrapped or take != MODEL):
-        raise UserError(f"{file}: has no {take!r} to take" + (f", but {', '.join(wrapped)}" if wrapped else ": its weights aren't wrapped (leave --take out)"))
+        there = f", but {', '.join(wrapped)}" if wrapped else ": its weights aren't wrapped (leave --take out)"
+        raise UserError(f"{file}: has no {take!r} to take{there}")
     return name
 
 
