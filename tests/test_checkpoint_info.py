@@ -304,6 +304,8 @@ def test_weights_of_others_tell_their_size_channels_and_classes(tmp_path: Path) 
     path = save_torch(tmp_path / "timm.pth", names.outwards(weights, names.origin("timm", "crossvit")).arrays)
     told = CheckpointInfo.of(read(path))
     assert (told.model, told.num_classes, told.in_channels, told.img_size) == (None, 7, 1, (36, 32))
+    filled = told.fill(parse(["--model", "small_crossvit"], "")[0])
+    assert (filled.augment.image_resize, filled.model.img_size, filled.model.num_classes) == (36, (36, 32), None)
     assert "doesn't say which network it belongs to: --model NAME" in refused(
         convert.main, path, "--out", tmp_path / "a.ckpt"
     )
