@@ -27,7 +27,7 @@ from mindvit.evaluation import Score, evaluate
 from mindvit.layers.basic import set_precision
 from mindvit.meter import Meter
 from mindvit.models import model_info
-from mindvit.optim import learning_rate
+from mindvit.optim import learning_rate, schedule_lines
 from mindvit.recipe import Recipe
 from mindvit.setting import build, check_teacher, prepare, train_step
 from mindvit.step import EvalStep, first_inputs
@@ -321,6 +321,8 @@ class Run:
         parts = f" x {self.parts} batches" if self.parts > 1 else ""
         self.say(f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
                  f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, {self.recipe.schedule.epoch_size} epochs")
+        for line in schedule_lines(self.recipe.schedule, self.meter.pictures):
+            self.say(line)
 
     def finish(self, score: Score, average: Optional[Score]) -> dict[str, Any]:
         """The performance row: shown, as JSON beside the checkpoints, and appended to the results."""
