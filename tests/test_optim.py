@@ -140,6 +140,17 @@ def test_mindcv_s_schedules(keys: dict, stair: bool) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-18)
 
 
+@pytest.mark.parametrize("theirs, ours", [
+    ({"scheduler": "exponential_decay", "decay_rate": 0.9, "lr_epoch_stair": True}, {"scheduler": "step_decay", "decay_epochs": 1, "decay_rate": 0.9}),
+    ({"scheduler": "polynomial_decay", "decay_rate": 1.0}, {"scheduler": "linear_decay"}),
+    ({"scheduler": "step_decay", "decay_epochs": 4, "decay_rate": 0.5}, {"scheduler": "step_decay", "decay_epochs": 4, "decay_rate": 0.5})])
+def test_what_stands_in_for_mindcv_s_other_schedules(theirs: dict, ours: dict) -> None:
+    same = {"lr": 1e-3, "warmup_epochs": 3}
+    rates = create_scheduler(7, num_epochs=12, **same, **theirs)
+    schedule = ScheduleOptions(epoch_size=12, min_lr=0.0, lr_epoch_stair=theirs.get("lr_epoch_stair", False), **same, **ours)
+    np.testing.assert_allclose([learning_rate(step, schedule=schedule, steps_per_epoch=7, global_batch=1) for step in range(84)], rates, rtol=1e-9, atol=1e-18)
+
+
 def test_the_shipped_mindcv_recipe_follows_mindcv_s_schedule() -> None:
     assert shipped("crossvit_9_mindcv") == ScheduleOptions(epoch_size=300, lr=0.0011, min_lr=1e-5, warmup_epochs=30, warmup_factor=0.0, decay_epochs=270,
                                                            lr_epoch_stair=True)
