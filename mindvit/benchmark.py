@@ -24,9 +24,10 @@ from mindspore import Tensor, nn, ops
 from PIL import Image
 
 from mindvit import device, graphs, log, parallel, recipe
+from mindvit.commandline import options
 from mindvit.data.mixing import draw
 from mindvit.data.sources import Source
-from mindvit.errors import UserError
+from mindvit.errors import UserError, hints_for
 from mindvit.layers.basic import set_precision
 from mindvit.setting import Setting, build, prepare, train_step
 from mindvit.step import first_inputs
@@ -257,7 +258,8 @@ def main(arguments: Sequence[str]) -> None:
     path = Path(arguments[0])
     task = Task(**json.loads(path.read_text(encoding="utf-8")))
     try:
-        row = measure(task)
+        with hints_for(options()):
+            row = measure(task)
     except Exception as error:
         path.write_text(json.dumps({"error": first_line(error)}), encoding="utf-8")
         if not isinstance(error, UserError):

@@ -181,6 +181,11 @@ def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, An
     return result
 
 
+def options(extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (), hidden: Collection[str] = ()) -> list[str]:
+    """The options of such a command that mean something to it, by their names: all but the hidden ones."""
+    return [option for option in parser("", extra, hidden).options() if option.lstrip("-") not in hidden]
+
+
 def parse(arguments: Sequence[str], description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (),
           hidden: Collection[str] = ()) -> tuple[Recipe, dict[str, Any]]:
     """The recipe that a command line means, and the values of the command's `extra` arguments by name; for the other arguments see `parser`."""

@@ -209,7 +209,7 @@ PATHS = {"data_dir", "pretrained", "ckpt_path", "teacher_ckpt_path", "compile_ca
 
 def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert PATHS <= {key for key, (_, item, _) in FIELDS.items() if item.metadata["path"]}
+    assert {key for key, (_, item, _) in FIELDS.items() if item.metadata["path"]} >= PATHS
     write(tmp_path / "shared", root={"seed": 7})
     leaf = write(tmp_path, leaf={"base": "~/shared/root.yaml", "distill_type": "soft", "teacher": "crossvit_9", **{key: f"~/{key}" for key in PATHS}})
     recipe = read(leaf)
@@ -255,7 +255,7 @@ def test_a_misspelt_option_is_told_the_nearest_of_all_that_the_command_has() -> 
 
 
 def test_validation_hides_what_only_training_uses_and_takes_it() -> None:
-    assert TRAINING_ONLY < set(FIELDS)
+    assert set(FIELDS) > TRAINING_ONLY
     assert {"batch_size", "ema", "model", "ckpt_path", "image_resize", "img_size", "mean", "device_target", "amp_level", "data_dir", "take"}.isdisjoint(TRAINING_ONLY)
     hidden = parser("", (), TRAINING_ONLY)
     assert {f"--{key}" for key in FIELDS} <= set(hidden.options())

@@ -5,18 +5,20 @@ python -m mindvit.tools.convert SOURCE --model NAME --out FILE.ckpt|.safetensors
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from mindvit import errors
 from mindvit.errors import UserError
 from mindvit.version import __version__
 
+if TYPE_CHECKING:
+    from mindvit.commandline import Parser
+
 OURS = "mindvit"
 
 
-def parser() -> ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     from mindvit.commandline import Parser
 
@@ -52,11 +54,13 @@ def main(arguments: Sequence[str]) -> None:
     check_suffix(given.out)
     if given.to != OURS and given.out.suffix != ".safetensors":
         raise UserError(f"--to {given.to} writes .safetensors, which those libraries read, not {given.out.name}")
-    content = read(given.source, given.take)
+    with errors.hints_for(parser().options()):
+        content = read(given.source, given.take)
     size = {} if given.img_size is None else {"img_size": given.img_size}
     net = create_model(info.name, given.num_classes, given.in_channels, features_only=given.features_only, **size)
     wanted = Wanted(resize=given.resize, new_head=given.new_head, adapt_channels=given.adapt_channels, take=given.take)
-    report, values = fitted(net, content, wanted)
+    with errors.hints_for(parser().options()):
+        report, values = fitted(net, content, wanted)
     arrays = {item.name: values[item.name].astype("float32") if item.name in values else item.asnumpy() for item in net.get_parameters()}
     if given.to != OURS:
         arrays = names.outwards(arrays, names.origin(given.to, info.family)).arrays

@@ -5,17 +5,20 @@ python -m mindvit.tools.export --model NAME [--ckpt_path FILE] --format MINDIR|O
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from mindvit import errors
 from mindvit.errors import UserError
 
+if TYPE_CHECKING:
+    from mindvit.commandline import Parser
+
 DYNAMIC = "dynamic"
 
 
-def parser() -> ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     from mindvit.commandline import Parser
 
@@ -73,7 +76,8 @@ def main(arguments: Sequence[str]) -> None:
 
     check(given.format, given.out)
     device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
-    net, size = network(given)
+    with errors.hints_for(parser().options()):
+        net, size = network(given)
     print(export(net, 3, size, given.format, given.out, batch))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Mapping, Optional, Sequence, Union
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit.errors import UserError
+from mindvit.errors import Hint, UserError
 from mindvit.layers.resize import bicubic_matrix
 from mindvit.weights import names
 from mindvit.weights.readers import STATE, Arrays, Source, read
@@ -29,8 +29,8 @@ HEADS = {1000: "ImageNet-1K", 21841: "ImageNet-22k", 21842: "ImageNet-22k", 2184
 class WeightsError(UserError):
     """Weights that don't fit a network; `report` has the particulars."""
 
-    def __init__(self, message: str, report: Report):
-        super().__init__(message)
+    def __init__(self, message: str, report: Report, hints: Sequence[Hint] = ()):
+        super().__init__(message, hints)
         self.report = report
 
 
@@ -201,24 +201,40 @@ def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> No
         where = f"{where} is a mindvit file of {stored_as}, but the network is {called}: it"
     elif stored_as:
         where = f"{where} (model {stored_as})"
-    raise WeightsError(f"{where} doesn't fit the network: {wrong}{_hint(wrong)}; may_differ names what may", report)
+    hints = [*_hints(wrong, net), Hint("", "", "may_differ=[...] names what may differ")]
+    raise WeightsError(f"{where} doesn't fit the network: {wrong}{_head_of(wrong)}", report, hints)
 
 
-def _hint(wrong: Report) -> str:
+def _head_of(wrong: Report) -> str:
+    """What a head of another size is, as a phrase."""
+    for name, there, here in map(_shapes_in, wrong.differing):
+        if name.startswith(HEAD) and there[1:] == here[1:]:
+            return f"; the file's head has {there[0]} classes" + (f", those of {HEADS[there[0]]}" if there[0] in HEADS else "")
+    return ""
+
+
+def _hints(wrong: Report, net: nn.Cell) -> list[Hint]:
     """What could be asked for so that the weights fit."""
-    hints: dict[str, None] = {}  # each once
+    hints = []
+    sides = list(getattr(net, "sizes", ()))  # of CrossViT's branches, px
     for name, there, here in map(_shapes_in, wrong.differing):
         if name.startswith(POSITION) and there[0::2] == here[0::2]:
-            hints["resize=True (--resize) interpolates position embeddings"] = None
+            branch = int(name[len(POSITION):])
+            sides[branch] = sides[branch] * math.isqrt(there[1] - 1) // math.isqrt(here[1] - 1)
+            hints.append(Hint("--resize", "--resize interpolates position embeddings", "resize=True interpolates position embeddings"))
         elif name.startswith(HEAD) and there[1:] == here[1:]:
-            whose = f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
-            hints[f"the file's head has {there[0]} classes{whose}: new_head=True (--new_head) leaves the network's untrained, "
-                  f"num_classes={there[0]} takes it"] = None
+            hints.append(Hint("--new_head", "--new_head leaves the network's untrained", "new_head=True leaves the network's untrained"))
+            hints.append(Hint("--num_classes", f"--num_classes {there[0]} takes it", f"num_classes={there[0]} takes it"))
         elif _has_other_channels(name, there, here):
-            hints["adapt_channels=True fits the first convolutions to other input channels"] = None
+            hints.append(Hint("--adapt_channels", "--adapt_channels fits the first convolutions to other input channels",
+                              "adapt_channels=True fits the first convolutions to other input channels"))
+    if sides != list(getattr(net, "sizes", ())):
+        size = ",".join(map(str, sides))
+        hints.insert(0, Hint("--img_size", f"--img_size {size} takes the file's size", f"img_size=({size}) takes the file's size"))
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
-        hints["new_head=True (--new_head) leaves the head untrained, features_only=True needs none"] = None
-    return f" ({'; '.join(hints)})" if hints else ""
+        hints.append(Hint("--new_head", "--new_head leaves the head untrained", "new_head=True leaves the head untrained"))
+        hints.append(Hint("--features_only", "--features_only needs none", "features_only=True needs none"))
+    return hints
 
 
 def _shapes_in(text: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:

@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
-from mindvit.errors import UserError, nearest
+from mindvit.errors import Hint, UserError, nearest
 from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, widened
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
@@ -32,6 +32,9 @@ ELSE = ((b"\x89HDF", "HDF5 (Keras)"), (b"GGUF", "GGUF"), (b"version https://git-
         (b"<!DOCTYPE", "a web page (did the download need a login?)"), (b"<html", "a web page (did the download need a login?)"),
         (b"\x1f\x8b", "a gzip archive: unpack it"), (b"\x08\x00\x00\x00TFL3", "TensorFlow Lite"))
 ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pdparams and .npz"
+
+
+LEAVE_OUT = Hint("--take", "leave --take out", "leave take out")
 
 
 @dataclass
@@ -76,7 +79,7 @@ def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
             source.arrays = {name[len(prefix):]: value for name, value in source.arrays.items()}
             source.widened = [name[len(prefix):] for name in source.widened]
     if take != source.taken and take is not None:
-        raise UserError(f"{file}: has no {take!r} to take: {source.form} holds one set of weights (leave --take out)")
+        raise UserError(f"{file}: has no {take!r} to take: {source.form} holds one set of weights", [LEAVE_OUT])
     source.where = str(path)
     return source
 
@@ -158,14 +161,18 @@ def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[Mapping[Any, An
         raise UserError(f"{file}: holds no weights by name, but a {type(tree).__name__.strip('_')} (save model.state_dict())")
     wrapped = [key for key, value in tree.items() if isinstance(key, str) and isinstance(value, dict) and any(map(_tensor, value.values()))]
     if take is not None and take not in wrapped:
-        raise UserError(f"{file}: has no {take!r} to take" + (f", but {', '.join(wrapped)}" if wrapped else ": its weights aren't wrapped (leave --take out)"))
+        there = f", but {', '.join(wrapped)}" if wrapped else "; its weights aren't wrapped"
+        raise UserError(f"{file}: has no {take!r} to take{there}", [] if wrapped else [LEAVE_OUT])
     known = [key for key in WRAPPERS if key in wrapped]
     name = take or next(iter([*known, *wrapped]), None)
     if name and (take or known or len(wrapped) == 1):
         return tree[name], name, [key for key in wrapped if key != name]
     if any(map(_tensor, tree.values())):
         return tree, None, []
-    raise UserError(f"{file}: holds several sets of weights: say which, --take {' or '.join(wrapped)}" if wrapped else f"{file}: holds no weights by name")
+    if not wrapped:
+        raise UserError(f"{file}: holds no weights by name")
+    choices = [Hint("--take", f"say which, --take {' or '.join(wrapped)}", f"say which, take={' or '.join(map(repr, wrapped))}")]
+    raise UserError(f"{file}: holds several sets of weights, {', '.join(wrapped)}", choices)
 
 
 def _checkpoint(file: Path, head: bytes) -> Source:
