@@ -20,7 +20,7 @@ from mindvit.layers.basic import set_precision
 from mindvit.models import model_info
 from mindvit.predictions import Predictions
 from mindvit.recipe import FIELDS, Recipe
-from mindvit.setting import Setting, build, prepare
+from mindvit.setting import Setting, build, prepare, sized
 from mindvit.step import EvalStep
 from mindvit.weights.readers import read
 
@@ -101,9 +101,11 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
         recipe = as_trained(recipe, path, meta)
     if meta and model_info(recipe.model.model).name != meta["model"]:
         raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {recipe.model.model}")
+    recipe = sized(recipe, path)
     source = open_source(recipe.data, "val", tuple(meta["class_names"]) if "class_names" in meta else None)
     setting = prepare(recipe, source)
-    net = build(setting, weights=average_of(content) if average else content)
+    by_hand = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])  # another size than the file's may be meant
+    net = build(setting, resize=by_hand, weights=average_of(content) if average else content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
     lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None
     start = time.perf_counter()

@@ -26,10 +26,9 @@ from mindvit.errors import UserError
 from mindvit.evaluation import Score, evaluate
 from mindvit.layers.basic import set_precision
 from mindvit.meter import Meter
-from mindvit.models import model_info
 from mindvit.optim import learning_rate, schedule_lines
 from mindvit.recipe import Recipe
-from mindvit.setting import build, check_teacher, prepare, train_step
+from mindvit.setting import build, check_teacher, prepare, sized, train_step
 from mindvit.step import EvalStep, first_inputs
 from mindvit.version import __version__
 
@@ -59,7 +58,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, config: Optional[str]):
         self.started = time.time()
-        model_info(recipe.model.model)  # a misspelt name is told before a million files are listed
+        recipe = sized(recipe)  # a misspelt name or a wrong size is told before a million files are listed
         check_teacher(recipe.distill)
         self.train = open_source(recipe.data, "train")
         self.val = open_source(recipe.data, "val", self.train.class_names)

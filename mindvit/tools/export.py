@@ -45,7 +45,10 @@ def batch_of(text: str) -> Optional[int]:
 
 def network(given: Namespace) -> tuple[Any, int]:
     """The network with its weights, in the operators that all devices have, and the side of its pictures."""
+    from mindvit.commandline import COMMAND_LINE
     from mindvit.models import create_model, model_info
+    from mindvit.recipe import build
+    from mindvit.setting import sized
     from mindvit.tools.census import without_workarounds
     from mindvit.weights import load_weights
     from mindvit.weights.readers import read
@@ -57,12 +60,15 @@ def network(given: Namespace) -> tuple[Any, int]:
         raise UserError("which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here")
     info, trained = model_info(name), meta.get("recipe", {})
     classes = given.num_classes or trained.get("num_classes") or len(meta.get("class_names", ())) or 1000
+    recipe = build({"model": info.name, **{key: trained[key] for key in ("image_resize", "img_size") if key in trained}},
+                   dict.fromkeys(("image_resize", "img_size"), str(given.ckpt_path)))
+    recipe = sized(recipe if given.size is None else recipe.replace(COMMAND_LINE, image_resize=given.size), str(given.ckpt_path))
     with without_workarounds():
-        net = create_model(info.name, classes, drop_path_rate=0.0, img_size=trained.get("img_size"))
-    size = given.size or trained.get("image_resize") or info.input_size
+        net = create_model(info.name, classes, drop_path_rate=0.0, img_size=recipe.model.img_size)
+    size = recipe.augment.image_resize or info.input_size
     net.check_size(size, size)
     if content:
-        print(f"weights from {content.where}: {load_weights(net, content)}")
+        print(f"weights from {content.where}: {load_weights(net, content, resize=given.size is not None)}")
     return net, size
 
 
