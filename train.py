@@ -16,7 +16,7 @@ EXTRA = ((("--print_config",), {"action": "store_true", "help": "print the resol
 
 def main(arguments: Sequence[str]) -> None:
     """Train; UserError for anything that the user can mend."""
-    from mindvit.commandline import describe, parse  # after errors.run has looked at the environment
+    from mindvit.commandline import describe, options, parse  # after errors.run has looked at the environment
 
     recipe, given = parse(arguments, "Train a vision transformer as a recipe says.", EXTRA)
     if given.get("print_config"):
@@ -24,10 +24,11 @@ def main(arguments: Sequence[str]) -> None:
         return
     from mindvit.loop import dry_run, fit  # MindSpore takes seconds to import: not for --help
 
-    if given.get("dry_run"):
-        dry_run(recipe)
-    else:
-        fit(recipe, given["config"])
+    with errors.hints_for(options(EXTRA)):
+        if given.get("dry_run"):
+            dry_run(recipe)
+        else:
+            fit(recipe, given["config"])
 
 
 if __name__ == "__main__":

@@ -24,11 +24,13 @@ from mindspore import Tensor, nn, ops
 from PIL import Image
 
 from mindvit import device, graphs, log, parallel, recipe
+from mindvit.commandline import options
 from mindvit.data.mixing import draw
 from mindvit.data.sources import Source
-from mindvit.errors import UserError
+from mindvit.errors import UserError, hints_for
 from mindvit.layers.basic import set_precision
-from mindvit.setting import Setting, build, prepare, train_step
+from mindvit.models import input_sizes
+from mindvit.setting import Setting, build, prepare, sized, train_step
 from mindvit.step import first_inputs
 from mindvit.timing import Timing, fastest, flops, time_steps
 from mindvit.version import __version__
@@ -156,8 +158,9 @@ def peak_flops(half: Optional[Any]) -> float:
 
 
 def multiply_adds(setting: Setting) -> Optional[float]:
-    """Of one picture: the registry's at the network's own size, counted in its graph at another; None for a network built for another size."""
-    if setting.recipe.model.img_size is not None:
+    """Of one image: the registry's at the network's own size, counted in its graph at another; None for branches of sizes of one's own."""
+    sizes = setting.recipe.model.img_size
+    if sizes is not None and sizes != input_sizes(setting.info.name, setting.size)[1]:
         return None
     if setting.size == setting.info.input_size:
         return setting.info.macs
@@ -169,7 +172,7 @@ def multiply_adds(setting: Setting) -> Optional[float]:
 
 def measure(task: Task) -> dict[str, Any]:
     """The row of one network, COLUMNS; UserError for what the user can mend."""
-    given = recipe.build(task.values, task.origins)
+    given = sized(recipe.build(task.values, task.origins))
     setting = prepare(given, NoPictures(given.model.num_classes or CLASSES))
     subject = SUBJECTS[task.mode](setting)
     seconds = compiled(subject, setting, task.compile_cache)
@@ -257,7 +260,8 @@ def main(arguments: Sequence[str]) -> None:
     path = Path(arguments[0])
     task = Task(**json.loads(path.read_text(encoding="utf-8")))
     try:
-        row = measure(task)
+        with hints_for(options()):
+            row = measure(task)
     except Exception as error:
         path.write_text(json.dumps({"error": first_line(error)}), encoding="utf-8")
         if not isinstance(error, UserError):

@@ -22,7 +22,7 @@ from mindvit.data.sources import FolderSource, Source, open_source
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo, model_info
 from mindvit.recipe import Recipe
-from mindvit.setting import Preprocessing
+from mindvit.setting import Preprocessing, sized
 from mindvit.version import __version__
 
 PICTURES = 256
@@ -114,6 +114,7 @@ def described(recipe: Recipe) -> str:
 
 def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, Any]]:
     """A row for each pipeline and number of threads: the recipe's data set, or made-up pictures where it names none."""
+    recipe = sized(recipe)
     info = model_info(recipe.model.model)
     if recipe.data.data_dir or recipe.data.dataset == "digits":
         train = open_source(recipe.data, "train")

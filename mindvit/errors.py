@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import sys
-from typing import Callable, Iterable, NoReturn, Sequence
+from dataclasses import dataclass
+from typing import Callable, Iterable, Iterator, NoReturn, Optional, Sequence
 
 from mindvit import environment
 from mindvit.files import spell_out
@@ -14,10 +16,43 @@ EXIT_BAD_INPUT = 2
 EXIT_BROKEN_PIPE = 141  # as shells count SIGPIPE
 
 
+@dataclass(frozen=True)
+class Hint:
+    """What helps: said in a command that has the option `option` ("" for what no command has), and said to a program that calls the library."""
+
+    option: str
+    command: str
+    library: str
+
+
 class UserError(Exception):
-    """A mistake in what the user gave: the message says what was given, what is accepted and what to do."""
+    """A mistake in what the user gave: the message says what was given, what is accepted and what to do.
+
+    hints: what helps, one way or another. Of them the message shows those that can be followed: in a command (see `hints_for`)
+    those whose option it has, elsewhere what a program would write.
+    """
 
     exit_code = EXIT_BAD_INPUT
+
+    def __init__(self, message: str, hints: Sequence[Hint] = ()):
+        super().__init__(message)
+        self.hints = tuple(hints)
+        self.options: Optional[frozenset[str]] = None  # of the command that shows the message; None: no command
+
+    def __str__(self) -> str:
+        options = self.options
+        shown = [hint.library if options is None else hint.command for hint in self.hints if options is None or hint.option in options]
+        return super().__str__() + (f": {'; '.join(dict.fromkeys(shown))}" if shown else "")
+
+
+@contextlib.contextmanager
+def hints_for(options: Iterable[str]) -> Iterator[None]:
+    """Errors that come out of the block hint at these options, a command's, and at nothing else."""
+    try:
+        yield
+    except UserError as error:
+        error.options = frozenset(options)
+        raise
 
 
 def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:

@@ -20,7 +20,7 @@ from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
 from mindvit.predictions import Predictions
 from mindvit.recipe import Recipe
-from mindvit.setting import Setting, build, prepare, take_of
+from mindvit.setting import Setting, build, prepare, sized, take_of
 from mindvit.step import EvalStep
 from mindvit.weights.readers import read
 from mindvit.weights.sets import AVERAGES, EMA, MODEL
@@ -103,6 +103,7 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     content = read(path, asked_for(recipe))
     told = CheckpointInfo.of(content)
     recipe = told.fill(recipe).replace(path, new_head=False)  # which a recipe says of the weights that its training starts from
+    recipe = sized(recipe, path)
     remarks: list[str] = []
     source = open_ordered(recipe.data, "val", Head(path, told.num_classes, told.class_names), remarks.append)
     setting = prepare(recipe, source)
@@ -111,7 +112,8 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
         log.say(f"data: {recipe.data.dataset}{place}, {len(source)} validation images{passed_over((recipe.data.val_split, source))}")
         for line in remarks:
             log.say(line)
-    net = build(setting, weights=content)
+    by_hand = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])  # another size than the file's may be meant
+    net = build(setting, resize=by_hand, weights=content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
     lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None
     start = time.perf_counter()

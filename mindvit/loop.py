@@ -27,10 +27,9 @@ from mindvit.errors import UserError
 from mindvit.evaluation import Score, evaluate
 from mindvit.layers.basic import set_precision
 from mindvit.meter import Meter
-from mindvit.models import model_info
-from mindvit.optim import learning_rate
+from mindvit.optim import learning_rate, schedule_lines
 from mindvit.recipe import Recipe
-from mindvit.setting import build, check_teacher, kept_head, prepare, starting_weights, train_step
+from mindvit.setting import build, check_teacher, kept_head, prepare, sized, starting_weights, train_step
 from mindvit.step import EvalStep, first_inputs
 from mindvit.version import __version__
 from mindvit.weights.sets import EMA, MODEL
@@ -62,7 +61,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, config: Optional[str]):
         self.started = time.time()
-        model_info(recipe.model.model)  # a misspelt name is told before a million files are listed
+        recipe = sized(recipe)  # a misspelt name or a wrong size is told before a million files are listed
         check_teacher(recipe.distill)
         weights = starting_weights(recipe)
         self.remarks: list[str] = []  # on the order of the classes
@@ -335,6 +334,8 @@ class Run:
                  + passed_over((data.train_split, self.train), (data.val_split, self.val)))
         for line in remarks(self.train):
             self.say(f"WARNING: {line}")
+        for line in schedule_lines(self.recipe.schedule, self.meter.pictures):
+            self.say(line)
 
     def finish(self, score: Score, average: Optional[Score]) -> dict[str, Any]:
         """The performance row: shown, as JSON beside the checkpoints, and appended to the results."""

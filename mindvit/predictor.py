@@ -25,7 +25,7 @@ from mindvit.layers.basic import set_precision
 from mindvit.models import create_model, model_info
 from mindvit.predictions import likeliest
 from mindvit.recipe import PrecisionOptions, RuntimeOptions, build
-from mindvit.setting import Preprocessing
+from mindvit.setting import Preprocessing, sized
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.load import taken
 from mindvit.weights.readers import read
@@ -77,7 +77,7 @@ class Predictor:
         path = str(ckpt_path)
         content = read(path, take)
         told = CheckpointInfo.of(content)
-        recipe = told.fill(build({"model": model}, {"model": COMMAND_LINE}) if model else build({}, {}))
+        recipe = sized(told.fill(build({"model": model}, {"model": COMMAND_LINE}) if model else build({}, {})), path)
         if not told.num_classes:
             raise UserError(f"{path} has no classifier, only what comes before it: train one on its weights "
                             f"(train.py --ckpt_path {path} --new_head)")
@@ -93,7 +93,10 @@ class Predictor:
         except WeightsError as error:
             raise UserError(f"{path} doesn't fit {self.info.name} with {count} classes: {error.report}") from None
         self.weights = f"weights: {taken(content)}; " if content.taken else ""
-        self.net.check_size(self.preprocessing.size, self.preprocessing.size)
+        try:
+            self.net.check_size(self.preprocessing.size, self.preprocessing.size)
+        except UserError as error:  # an older mindvit trained at any size
+            raise UserError(f"{path} was trained with images of a size that the network can't take: {error}") from None
         set_precision(self.net, self.device.val_amp_level, self.device.half)
         self.net.set_train(False)
         self.step = Logits(self.net, *self.preprocessing.statistics)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import re
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Tuple, Union
@@ -18,9 +20,9 @@ Pair = Tuple[float, float]
 Triple = Tuple[float, float, float]
 
 
-def option(default: Any, doc: str, choices: tuple = (), low: Optional[float] = None, high: Optional[float] = None) -> Any:
-    """A recipe key: its default, its line of help, and the values it accepts (`low` and `high` included)."""
-    return field(default=default, metadata={"doc": doc, "choices": choices, "low": low, "high": high})
+def option(default: Any, doc: str, choices: tuple = (), low: Optional[float] = None, high: Optional[float] = None, path: bool = False) -> Any:
+    """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), and whether a string is a path: `~` is expanded."""
+    return field(default=default, metadata={"doc": doc, "choices": choices, "low": low, "high": high, "path": path})
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class DataOptions:
     """Where the pictures come from and how they are batched."""
 
     dataset: str = option("imagenet", "data set: a folder of pictures or list files (imagenet), or the digits that ship", ("imagenet", "digits"))
-    data_dir: Optional[str] = option(None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt")
+    data_dir: Optional[str] = option(None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt", path=True)
     train_split: str = option("train", "name of the training split")
     val_split: str = option("val", "name of the validation split")
     classes: Optional[str] = option(None, "file with the class folders in the order of the logits, a name a line (none: the checkpoint's, else sorted)")
@@ -77,8 +79,8 @@ class ModelOptions:
     drop_rate: float = option(0.0, "dropout rate", low=0, high=0.99)
     attn_drop_rate: float = option(0.0, "dropout rate of the attention weights", low=0, high=0.99)
     drop_path_rate: Optional[float] = option(None, "largest stochastic-depth rate (none: the paper's)", low=0, high=0.99)
-    pretrained: Union[bool, str] = option(False, "file with weights to start from")
-    ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure")
+    pretrained: Union[bool, str] = option(False, "file with weights to start from", path=True)
+    ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure", path=True)
     new_head: bool = option(False, "leave the classifier untrained, whatever the weights to start from have")
     take: Optional[str] = option(
         None, "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a "
@@ -115,7 +117,7 @@ class DistillOptions:
 
     distill_type: str = option("none", "what is learnt from the teacher: nothing, its distribution (soft) or its class (hard)", ("none", "soft", "hard"))
     teacher: Optional[str] = option(None, "the teacher, a network by name; mindcv/NAME takes mindcv's")
-    teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights")
+    teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights", path=True)
     teacher_take: Optional[str] = option(None, "which set of weights to take of that file: see take")
     distill_alpha: float = option(0.5, "share of the teacher's term in the loss", low=0, high=1)
     distill_tau: float = option(1.0, "temperature of soft distillation, more than 0", low=0)
@@ -164,7 +166,7 @@ class RuntimeOptions:
     device_target: str = option("auto", "device; auto: the best one found", ("auto", "Ascend", "GPU", "CPU"))
     mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1))
     jit_level: str = option("auto", "graph compilation level; auto: O2 on Ascend, O0 elsewhere", ("auto", "O0", "O1", "O2"))
-    compile_cache: str = option("auto", "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, or a DIR")
+    compile_cache: str = option("auto", "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, or a DIR", path=True)
     distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")
     seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0)
 
@@ -173,10 +175,10 @@ class RuntimeOptions:
 class CheckpointOptions:
     """What is saved."""
 
-    ckpt_save_dir: str = option("./ckpt", "folder of the run: checkpoints, log, resolved recipe")
+    ckpt_save_dir: str = option("./ckpt", "folder of the run: checkpoints, log, resolved recipe", path=True)
     ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1)
     ckpt_save_steps: Optional[int] = option(None, "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)", low=1)
-    resume: str = option("auto", "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)")
+    resume: str = option("auto", "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)", path=True)
     keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1)
 
 
@@ -190,8 +192,16 @@ class LogOptions:
     chance_epochs: int = option(5, "epochs after which an accuracy no better than guessing is warned of", low=1)
     summary: str = option("none", "files for a viewer, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX)",
                           ("none", "mindspore", "tensorboard"))
-    results_csv: str = option("results/runs.csv", "file to which the final row is appended")
+    results_csv: str = option("results/runs.csv", "file to which the final row is appended", path=True)
 
+
+# Keys that change nothing where a trained network is only validated: validate.py's help leaves them out, and it says so where one is an option.
+TRAINING_ONLY = frozenset((
+    "train_split", "shuffle", "drop_remainder", "aug_repeats", "bad_image", "scale", "ratio", "hflip", "vflip", "color_jitter", "auto_augment", "re_prob",
+    "re_scale", "re_ratio", "re_value", "mixup", "cutmix", "mixup_prob", "mixup_switch_prob", "drop_rate", "attn_drop_rate", "drop_path_rate", "pretrained",
+    "new_head", *(item.name for cls in (DistillOptions, ScheduleOptions, CheckpointOptions, LogOptions) for item in dataclasses.fields(cls)),
+    *(item.name for item in dataclasses.fields(OptimOptions) if item.name != "ema"), "loss_scale_type", "loss_scale", "skip_nonfinite",
+    "drop_overflow_update", "compile_cache", "seed"))
 
 SECTIONS = {
     "data": DataOptions, "augment": AugmentOptions, "model": ModelOptions, "optim": OptimOptions, "distill": DistillOptions,
@@ -204,7 +214,28 @@ WITHOUT_EFFECT = {
     "filter_bias_and_bn": "see weight_decay_filter",
     "dynamic_loss_scale": "see loss_scale_type", "resume_opt": "a checkpoint is resumed whole", "ckpt_save_policy": "the newest and the best are kept",
     "aux_factor": "no auxiliary heads", "reduction": "the loss is a mean", "re_max_attempts": "ten, as in timm", "cutmix_prob": "see mixup_prob",
+    "multi_step_decay_milestones": "see scheduler", "amp_cast_list": "the networks say what stays in float32",
     "enable_modelarts": "no ModelArts", "multi_data_url": "no ModelArts", "data_url": "no ModelArts", "ckpt_url": "no ModelArts", "train_url": "no ModelArts",
+}
+
+# Values of MindCV's for keys that we share, which are refused, and what to write instead. All are listed in docs/migrate.md.
+MINDCV_VALUES = {
+    "opt": {"adam": "opt: adamw (its weight decay is decoupled)", "momentum": "opt: sgd, with momentum: 0.9",
+            "nesterov": "opt: sgd, with momentum: 0.9 and use_nesterov: True", "nadam": "opt: adamw", "rmsprop": "opt: adamw", "adagrad": "opt: adamw",
+            "lion": "opt: adamw", "adan": "opt: adamw"},
+    "scheduler": {"exponential_decay": "scheduler: step_decay, with decay_epochs: 1 and min_lr: 0 (falls once an epoch)",
+                  "polynomial_decay": "scheduler: linear_decay (the power 1)",
+                  "multi_step_decay": "scheduler: step_decay (falls at equal distances, decay_epochs)",
+                  "one_cycle": "scheduler: cosine_decay, with warmup_epochs", "cyclic": "scheduler: cosine_decay, with num_cycles and decay_epochs"},
+    "loss": {"asl_single_label": "loss: CE", "asl_multi_label": "loss: BCE", "jsd": "loss: CE"},
+    "weight_decay_filter": {"auto": "weight_decay_filter: norm_and_bias"},
+    "interpolation": {"pilcubic": "interpolation: bicubic", "area": "interpolation: bilinear", "antialias": "interpolation: bilinear"},
+    "dataset": dict.fromkeys(("mnist", "cifar10", "cifar100"), "dataset: imagenet, with data_dir: a folder of images, a folder a class"),
+}
+# Keys of MindCV's that would change what is computed and that nothing here does, and what to do instead. Their value `none` is taken.
+MINDCV_REFUSED = {
+    "num_samples": "all images of a data set are taken: for fewer, list them in train_list.txt",
+    "aug_splits": "each image is augmented once a step (aug_splits: 0)",
 }
 
 
@@ -243,6 +274,7 @@ def _fields() -> dict[str, tuple[str, dataclasses.Field, Any]]:
 
 FIELDS = _fields()
 
+LEADING_ZERO = re.compile(r"[-+]?0\d")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -288,6 +320,8 @@ def _scalar(value: Any, kind: type) -> Any:
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value)
     elif not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        if isinstance(value, str) and LEADING_ZERO.match(value.strip()):
+            raise ValueError(value)  # 8, as YAML 1.1 counts, or 10?
         number = float(value)  # PyYAML reads 1e-8 as a text: MindCV's recipes have that
         if kind is float and math.isfinite(number):
             return number
@@ -301,11 +335,15 @@ def _checked(key: str, value: Any, where: str) -> Any:
     try:
         value = convert(value, kind)
     except (ValueError, OverflowError):
-        raise UserError(f"{where}: {key} is {value!r}, but must be {type_name(kind)}") from None
+        raise UserError(f"{where}: {key} is {value!r}, but must be {type_name(kind)}{_how_to_write(value)}") from None
     rules = item.metadata
+    if rules["path"] and isinstance(value, str):
+        value = os.path.expanduser(value)
     if rules["choices"] and value is not None and value not in rules["choices"]:
         known = [str(choice) for choice in rules["choices"]]
-        raise UserError(f"{where}: {key} is {value!r}, but must be one of {', '.join(known)}{nearest(str(value), known)}")
+        instead = MINDCV_VALUES.get(key, {}).get(str(value).lower())
+        hint = nearest(str(value), known) + (f" Instead of MindCV's {value} write {instead}" if instead else "")
+        raise UserError(f"{where}: {key} is {value!r}, but must be one of {', '.join(known)}{hint}")
     low, high = rules["low"], rules["high"]
     for number in value if isinstance(value, tuple) else (value,):
         measured = isinstance(number, (int, float)) and not isinstance(number, bool)
@@ -315,11 +353,27 @@ def _checked(key: str, value: Any, where: str) -> Any:
     return value
 
 
+def _how_to_write(value: Any) -> str:
+    """What helps with a number that may be octal, as a phrase."""
+    text = value.strip() if isinstance(value, str) else ""
+    if not LEADING_ZERO.match(text):
+        return ""
+    return f": a leading 0 may mean octal; write {text.lstrip('0') or 0}" if text.isdigit() else " without a leading 0"
+
+
+def check_known(key: str, value: Any, where: str) -> None:
+    """UserError if nothing is known by this name, or a key of MindCV's asks for what nothing here does."""
+    if key in MINDCV_REFUSED:
+        if str(value).strip().lower() not in ("none", "null", "", "0"):
+            raise UserError(f"{where}: {key} is {value!r}, a key of MindCV's that is not taken: {MINDCV_REFUSED[key]}")
+    elif key not in FIELDS and key not in WITHOUT_EFFECT:
+        raise UserError(f"{where}: unknown key {key!r}{nearest(key, FIELDS)} (all keys: python train.py --help)")
+
+
 def build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
     """A recipe from flat `values`; `origins` names where each came from. UserError for anything not accepted."""
     for key in values:
-        if key not in FIELDS and key not in WITHOUT_EFFECT:
-            raise UserError(f"{origins.get(key, 'recipe')}: unknown key {key!r}{nearest(key, FIELDS)} (all keys: python train.py --help)")
+        check_known(key, values[key], origins.get(key, "recipe"))
     flat = {key: _checked(key, values[key], origins.get(key, "recipe")) for key in values if key in FIELDS}
     sections = {name: cls(**{item.name: flat[item.name] for item in dataclasses.fields(cls) if item.name in flat}) for name, cls in SECTIONS.items()}
     recipe = Recipe(**sections, origins={key: origins.get(key, "default") for key in (*FIELDS, *(key for key in values if key in WITHOUT_EFFECT))})

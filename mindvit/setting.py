@@ -19,7 +19,7 @@ from mindvit.data.transforms import EvalTransform
 from mindvit.device import Device
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
-from mindvit.models import ModelInfo, create_model, model_info
+from mindvit.models import ModelInfo, create_model, input_sizes, model_info
 from mindvit.optim import is_decayed, layer_rates
 from mindvit.recipe import AugmentOptions, DistillOptions, Recipe, Triple
 from mindvit.step import StepOptions, TrainStep, freeze
@@ -97,6 +97,41 @@ class Setting:
         return self.preprocessing.statistics
 
 
+def sized(recipe: Recipe, checkpoint: str = "") -> Recipe:
+    """The recipe with the size at which its network computes: image_resize and, for CrossViT, img_size, one derived from the other.
+
+    A size on the command line counts more than one in a file, and that more than one out of `checkpoint`, whose recipe was taken
+    over; of two that differ the lesser is derived anew, and the main rank says so. UserError, before anything is listed or built, for
+    sizes that the network can't take or that contradict each other.
+    """
+    given = {"image_resize": recipe.augment.image_resize, "img_size": recipe.model.img_size}
+    ranks = {key: 0 if value is None else _rank(recipe.origins[key], checkpoint) for key, value in given.items()}
+    most = max(given, key=lambda key: ranks[key])
+    where = recipe.origins[most] if ranks[most] else "recipe"
+    name, side, built_for = recipe.model.model, recipe.augment.image_resize, recipe.model.img_size
+    try:
+        own, own_sizes = input_sizes(name)
+        if checkpoint and own_sizes and built_for is None and ranks["image_resize"] <= 1:
+            return recipe  # trained by a mindvit that shrank or enlarged images within the network: as it was trained
+        first = built_for[0] if isinstance(built_for, tuple) else built_for
+        if ranks["image_resize"] != ranks["img_size"] and first != side:
+            side, built_for = (side, None) if most == "image_resize" else (None, built_for)
+        side, sizes = input_sizes(name, side, built_for)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if sizes is None or given == {"image_resize": side, "img_size": sizes}:
+        return recipe
+    if (side, sizes) != (own, own_sizes) and device.launched_ranks()[0] == 0:
+        other = f"img_size is {sizes}" if most == "image_resize" else f"image_resize is {side}, img_size {sizes}"
+        log.say(f"{name}: {other} px, as {most} is {given[most]} ({where})")
+    return recipe.replace(where if ranks[most] else "default", image_resize=side, img_size=sizes)
+
+
+def _rank(origin: str, checkpoint: str) -> int:
+    """How much a value from there counts: more than another's."""
+    return {"default": 0, checkpoint: 1, COMMAND_LINE: 3}.get(origin, 2)
+
+
 def prepare(recipe: Recipe, source: Source) -> Setting:
     """Choose the device and fill in what the recipe leaves open; prints what it found."""
     info = model_info(recipe.model.model)
@@ -122,6 +157,7 @@ def build(setting: Setting, resize: bool = False, weights: Optional[Weights] = N
     weights = weights or starting_weights(setting.recipe)
     net = create_model(options.model, setting.num_classes, options.in_channels, options.drop_path_rate, options.img_size,
                        drop_rate=options.drop_rate, attn_drop_rate=options.attn_drop_rate)
+    net.check_size(setting.size, setting.size)
     if weights:
         report = load_weights(net, weights, resize=resize, new_head=options.new_head)
         if setting.device.is_main:
@@ -191,7 +227,10 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     if chosen.is_main:
         log.say(f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights from {path}: {report}")
     if not foreign:
-        net.check_size(setting.size, setting.size)
+        try:
+            net.check_size(setting.size, setting.size)
+        except UserError as error:
+            raise UserError(f"the teacher {name} can't take the student's images: {error}") from None
         set_precision(net, chosen.amp_level, chosen.half)
     elif chosen.half is not None and chosen.amp_level != "O0":
         net = ms.amp.auto_mixed_precision(net, "O2", chosen.half)

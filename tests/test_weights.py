@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from safetensors.numpy import save_file
 from small import small
 from torchfile import View, save_torch
 
-from mindvit.errors import UserError
+import train
+import validate
+from mindvit.commandline import options
+from mindvit.errors import UserError, hints_for
 from mindvit.models import create_model
+from mindvit.recipe import TRAINING_ONLY
+from mindvit.tools import convert, export
 from mindvit.weights import WeightsError, load_weights, names, read_weights
 from mindvit.weights.load import resize_position
 from mindvit.weights.write import save_weights
@@ -184,6 +190,47 @@ def test_create_model_takes_weights(weights: dict[str, np.ndarray], tmp_path: Pa
         create_model("crossvit_tiny", num_classes=4, img_size=(24, 16), pretrained=str(path))
     with pytest.raises(UserError, match="pretrained is True, but no weights are downloaded"):
         create_model("crossvit_tiny", pretrained=True)
+
+
+COMMANDS = {  # what each command can be hinted at
+    "train": (options(train.EXTRA), {"--new_head", "--num_classes 4"}),
+    "validate": (options(validate.EXTRA, TRAINING_ONLY), {"--num_classes 4"}),
+    "predict": (["--ckpt_path", "--model", "--classes"], set()),
+    "convert": (convert.parser().options(), {"--new_head", "--num_classes 4"}),
+    "export": (export.parser().options(), {"--num_classes 4"})}
+HINTS = {"--new_head", "--num_classes 4", "--resize", "--features_only", "--adapt_channels", "new_head=", "num_classes=", "may_differ", "resize="}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_hint_names_what_its_command_has(command: str) -> None:
+    known, shown = COMMANDS[command]
+    arrays = {**small_arrays(num_classes=3), **{f"head.{branch}.weight": np.zeros((4, 48 * (branch + 1)), np.float32) for branch in (0, 1)}}
+    with pytest.raises(WeightsError) as caught, hints_for(known):
+        load_weights(small("crossvit", num_classes=3), arrays)
+    text = str(caught.value)
+    assert {hint for hint in HINTS if hint in text} == shown and "the file's head has 4 classes" in text and "\n" not in text
+
+
+def small_arrays(**arguments: Any) -> dict[str, np.ndarray]:
+    return {item.name: item.asnumpy() for item in small("crossvit", **arguments).get_parameters()}
+
+
+def test_weights_of_another_size_are_told_with_that_size() -> None:
+    arrays = small_arrays(img_size=(48, 32))
+    for known, says in ((None, "img_size=(48,32) takes the file's size; resize=True interpolates position embeddings"),
+                        (options(validate.EXTRA, TRAINING_ONLY), "--img_size 48,32 takes the file's size"),
+                        (convert.parser().options(), "--img_size 48,32 takes the file's size; --resize interpolates position embeddings")):
+        with pytest.raises(WeightsError) as caught, contextlib.nullcontext() if known is None else hints_for(known):
+            load_weights(small("crossvit"), arrays)
+        assert says in str(caught.value) and ("--resize" in str(caught.value)) == ("--resize" in (known or ()))
+
+
+def test_the_set_to_take_is_asked_for_where_it_can_be_said(tmp_path: Path) -> None:
+    path = save_torch(tmp_path / "a.pth", {"one": {"w": np.ones(2, np.float32)}, "two": {"w": np.ones(2, np.float32)}})
+    for known, says in ((["--take"], ": say which, --take one or two"), (["--model"], ": holds several sets of weights, one, two")):
+        with pytest.raises(UserError) as caught, hints_for(known):
+            load_weights(small("crossvit"), path)
+        assert str(caught.value).endswith(says)
 
 
 def test_no_hint_where_nothing_helps() -> None:

@@ -12,7 +12,7 @@ Shapes: B batch, H x W tokens, C channels, h heads, d channels a head, G tokens 
 from __future__ import annotations
 
 import functools
-from typing import Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -22,7 +22,7 @@ from mindvit.errors import UserError
 from mindvit.layers.attention import Block, HeadAttention
 from mindvit.layers.basic import Dropout, LayerNorm, Linear
 from mindvit.layers.conv import Conv2d, Maps
-from mindvit.models.network import Feature, Network
+from mindvit.models.network import Feature, Network, multiples_beside
 from mindvit.models.registry import Entry, ModelInfo, register
 
 LAYER_NORM_EPS = 1e-5
@@ -220,12 +220,19 @@ class CrossFormer(Network):
         self.norm = LayerNorm(widths[-1], LAYER_NORM_EPS)
         self.head = self.new_head(num_classes)
 
-    def check_size(self, height: int, width: int) -> None:
-        """Every stage but the last halves the map."""
-        super().check_size(height, width)
-        step = self.feature_info[-1].stride
+    @classmethod
+    def check_input(cls, config: Mapping[str, Any], height: int, width: int) -> None:
+        """Every stage but the last halves the map; of an odd one its smaller kernel would leave the last row and column out."""
+        super().check_input(config, height, width)
+        step = STRIDE * 2 ** (len(config["depths"]) - 1)
         if height % step or width % step:
-            raise UserError(f"CrossFormer: a picture of {height} x {width} px, but height and width must be multiples of {step} (resize or pad it)")
+            near = " or ".join(map(str, multiples_beside(height if height % step else width, step)))
+            raise UserError(f"CrossFormer: an image of {height} x {width} px, but height and width must be multiples of {step}, such as {near} "
+                            f"(resize or pad it)")
+
+    def check_size(self, height: int, width: int) -> None:
+        """See check_input."""
+        self.check_input({"depths": self.feature_info}, height, width)
 
     def stages(self, x: Tensor, kept: Optional[Tensor]) -> list[Tensor]:
         """Rows after each stage's blocks."""

@@ -11,7 +11,7 @@ Shapes: B batch, N tokens with the class token first, C channels, h heads, d cha
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
@@ -23,7 +23,7 @@ from mindvit.layers.attention import Block, SelfAttention
 from mindvit.layers.basic import GELU, Dropout, LayerNorm, Linear, Residual, Softmax, weight_of
 from mindvit.layers.conv import Conv2d, Maps
 from mindvit.layers.resize import BicubicResize
-from mindvit.models.network import Feature, Network
+from mindvit.models.network import Feature, Network, multiples_beside
 from mindvit.models.registry import Entry, ModelInfo, register
 
 LAYER_NORM_EPS = 1e-6
@@ -191,14 +191,18 @@ class PatchEmbed(nn.Cell):
 
 
 def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
-    """Sides of the pictures that the two branches see; an int is the small-patch branch's, the other is the nearest at 14/15 of it.
+    """Sides of the images that the two branches see; an int is the small-patch branch's, the other is the nearest at 14/15 of it, at least 16.
 
     240 -> (240, 224) and 408 -> (408, 384), the published pairs. UserError for sizes that the patches don't divide.
     """
-    small, large = (img_size, round(img_size * 14 / 15 / PATCH[1]) * PATCH[1]) if isinstance(img_size, int) else img_size
+    if isinstance(img_size, int):
+        small, large = img_size, max(1, round(img_size * 14 / 15 / PATCH[1])) * PATCH[1]
+    else:
+        small, large = img_size
     if small <= 0 or large <= 0 or small % PATCH[0] or large % PATCH[1]:
-        raise UserError(f"CrossViT: img_size is {img_size}, but the first side must be a multiple of 12 and the second of 16 "
-                        f"(pictures of any size fit the standard network, which resizes them: leave img_size out)")
+        near = f", such as {' or '.join(map(str, multiples_beside(small, PATCH[0])))}" if isinstance(img_size, int) else ""
+        raise UserError(f"CrossViT: img_size is {img_size}, but the first side must be a multiple of 12{near}, and the second of 16 "
+                        f"(images of any size fit the standard network, which resizes them: leave img_size out)")
     return small, large
 
 
@@ -234,12 +238,30 @@ class CrossViT(Network):
         """A classifier for each branch."""
         return nn.CellList([Linear(width, num_classes) for width in self.widths]) if num_classes else None
 
-    def check_size(self, height: int, width: int) -> None:
-        """A picture of a branch's height goes in as it is, so it must have its width too."""
-        super().check_size(height, width)
-        if height in self.sizes and width != height:
-            raise UserError(f"CrossViT: a picture of {height} x {width} px: one of a branch's height ({self.sizes[0]} or {self.sizes[1]} px) must be square "
+    @classmethod
+    def check_input(cls, config: Mapping[str, Any], height: int, width: int) -> None:
+        """An image of a branch's height goes in as it is, so it must have its width too."""
+        super().check_input(config, height, width)
+        small, large = branch_sizes(config["img_size"])
+        if height in (small, large) and width != height:
+            raise UserError(f"CrossViT: an image of {height} x {width} px: one of a branch's height ({small} or {large} px) must be square "
                             f"(others are resized, to squares)")
+
+    @classmethod
+    def sizes_for(cls, config: Mapping[str, Any], side: int) -> Optional[tuple[int, int]]:
+        """The small-patch branch takes the image as it is, the large-patch branch resizes it; those of the arguments if the side is theirs."""
+        small, large = branch_sizes(config["img_size"])
+        if side == small:
+            return small, large
+        if side < 1 or side % PATCH[0]:
+            near = " or ".join(map(str, multiples_beside(side, PATCH[0])))
+            raise UserError(f"CrossViT: images of {side} px, but its small-patch branch takes multiples of {PATCH[0]}, such as {near}; "
+                            f"this network was published for {small}")
+        return branch_sizes(side)
+
+    def check_size(self, height: int, width: int) -> None:
+        """See check_input."""
+        self.check_input({"img_size": self.sizes}, height, width)
 
     def no_weight_decay(self) -> frozenset[str]:
         """Names without weight decay beside biases and one-dimensional tensors: none.

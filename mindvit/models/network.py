@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import mindspore as ms
 from mindspore import Tensor
@@ -21,11 +21,17 @@ class Feature:
     stride: float
 
 
+def multiples_beside(side: int, step: int) -> list[int]:
+    """The multiples of `step` just below and above `side`, at least `step` itself."""
+    below = side // step * step
+    return [below, below + step] if below > 0 else [step]
+
+
 class Network(Compiled):
     """A classifier of pictures (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
 
     A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the order of
-    `feature_info`) and, where not all sizes fit, `check_size`. `construct` and those three take Residual's `kept` last.
+    `feature_info`) and, where not all sizes fit, `check_input` and `check_size`. `construct` and those three take Residual's `kept` last.
     """
 
     def __init__(self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None):
@@ -41,10 +47,24 @@ class Network(Compiled):
         self.check_size(*x.shape[2:])
         return super().__call__(x, *others)
 
-    def check_size(self, height: int, width: int) -> None:
-        """UserError for a picture that the network can't take."""
+    @classmethod
+    def check_input(cls, config: Mapping[str, Any], height: int, width: int) -> None:
+        """UserError for an image (height, width, px) that a network of these arguments can't take. Nothing is built."""
         if height < 1 or width < 1:
-            raise UserError(f"a picture of {height} x {width} px has nothing to look at")
+            raise UserError(f"an image of {height} x {width} px has nothing to look at")
+
+    @classmethod
+    def sizes_for(cls, config: Mapping[str, Any], side: int) -> Optional[tuple[int, int]]:
+        """The img_size with which a network of these arguments computes square images of `side` px at that size.
+
+        None: networks of the family take images as they come. UserError if the family can't take such images.
+        """
+        cls.check_input(config, side, side)
+        return None
+
+    def check_size(self, height: int, width: int) -> None:
+        """UserError for an image that the network can't take."""
+        self.check_input({}, height, width)
 
     def no_weight_decay(self) -> frozenset[str]:
         """Names without weight decay beside biases and one-dimensional tensors."""

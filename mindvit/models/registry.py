@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 from mindvit import mindcv
 from mindvit.errors import UserError, nearest
@@ -48,7 +48,7 @@ class Entry:
     """A network's facts, the function that builds it, and that function's arguments for this variant."""
 
     info: ModelInfo
-    build: Callable[..., Network]
+    build: type[Network]
     config: Mapping[str, Any]
 
 
@@ -89,6 +89,26 @@ def model_info(name: str) -> ModelInfo:
 def model_config(name: str) -> dict[str, Any]:
     """The arguments of its family's class that make a network; variants that differ in weights or picture size alone share them."""
     return dict(_entry(name).config)
+
+
+def input_sizes(name: str, image_resize: Optional[int] = None, img_size: Any = None) -> tuple[int, Optional[tuple[int, int]]]:
+    """The side of the square images, px, that fits a network by name, and the img_size to build it with so that it computes them at that size.
+
+    One is derived from the other, and neither given means the network's own. CrossViT's img_size is (small-patch, large-patch branch), or an
+    int, the first; for other families it is None. UserError for sizes that the family can't take or that contradict each other.
+    """
+    entry = _entry(name)
+    built_for = entry.config.get("img_size")
+    if img_size is not None and built_for is None:
+        raise UserError(f"{entry.info.name} is not built for one size: it takes images as they come (leave img_size out; recipes say image_resize)")
+    config = entry.config if img_size is None else {**entry.config, "img_size": img_size}
+    own = config.get("img_size", entry.info.input_size)
+    own = own if isinstance(own, int) else own[0]
+    if img_size is not None and image_resize not in (None, own):
+        raise UserError(f"image_resize is {image_resize}, but {entry.info.name} built for img_size {img_size} takes images of {own} px "
+                        f"(leave one of the two out: it is derived)")
+    side = own if image_resize is None else image_resize
+    return side, entry.build.sizes_for(config, side)
 
 
 def create_model(name: str, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: Optional[float] = None, img_size: Any = None,

@@ -63,7 +63,9 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.files import on_one_line
     from mindvit.predictor import Predictor, Unreadable
 
-    predictor = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target, take=given.take, max_pixels=given.max_pixels)
+    with errors.hints_for(parser.options()):
+        predictor = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target, take=given.take,
+                              max_pixels=given.max_pixels)
     font = drawing.fonts(given.font)
     try:
         given.out.mkdir(parents=True, exist_ok=True)

@@ -75,6 +75,7 @@ class Failed(UserError):
 def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each network; none on the ranks that don't print."""
     from mindvit.benchmark import Task, measure
+    from mindvit.commandline import options
     from mindvit.device import launched_ranks
     from mindvit.tools.census import names
 
@@ -89,7 +90,8 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
         one = recipe.replace("command line", model=name) if name != recipe.model.model else recipe
         tasks.append(Task(one.flat(), given["what"], dict(one.origins), given["warmup"], given["steps"], given["profile"]))
     if ranks > 1:
-        rows = [measure(tasks[0])]
+        with errors.hints_for(options(EXTRA)):
+            rows = [measure(tasks[0])]
         return rows if rank == 0 else []
     return [in_child(task, given["caches"]) for task in tasks]
 

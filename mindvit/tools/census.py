@@ -156,12 +156,10 @@ def without_workarounds() -> Iterator[None]:
 
 
 def network(name: str, size: int) -> Any:
-    """A network that takes pictures of this size; UserError if it doesn't."""
-    from mindvit.models import create_model
+    """A network that computes images of this size, px, at that size; UserError if it can't."""
+    from mindvit.models import create_model, input_sizes
 
-    net = create_model(name)
-    net.check_size(size, size)
-    return net
+    return create_model(name, img_size=input_sizes(name, size)[1])
 
 
 def forward(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:

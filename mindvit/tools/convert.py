@@ -6,7 +6,7 @@ python -m mindvit.tools.convert SOURCE [--model NAME] --out FILE.ckpt|.safetenso
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
@@ -16,6 +16,7 @@ from mindvit.version import __version__
 
 if TYPE_CHECKING:
     from mindvit.checkpoint_info import CheckpointInfo
+    from mindvit.commandline import Parser
     from mindvit.models import ModelInfo
     from mindvit.weights import Report
     from mindvit.weights.readers import Source
@@ -28,7 +29,7 @@ RUN = ("epoch", "step", "steps", "pictures", "tally", "data", "best", "mindvit",
 CONVERSION = ("names", "origin", "format", "source", "sha256", "report", "taken", "before")
 
 
-def parser() -> ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     from mindvit.commandline import Parser
 
@@ -149,7 +150,14 @@ def metadata(content: Source, told: CheckpointInfo, report: Report, given: Names
 
 def main(arguments: Sequence[str]) -> None:
     """Convert and say what was done; UserError, and no file, if the weights don't fit."""
-    given = parser().parse_args(arguments)
+    command = parser()
+    given = command.parse_args(arguments)
+    with errors.hints_for(command.options()):
+        convert(given)
+
+
+def convert(given: Namespace) -> None:
+    """As `main`, for parsed arguments."""
     from mindvit import side_file  # takes seconds: not for --help
     from mindvit.checkpoint_info import RGB, CheckpointInfo
     from mindvit.models import create_model

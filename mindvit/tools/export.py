@@ -6,7 +6,7 @@ python -m mindvit.tools.export --model NAME [--ckpt_path FILE] --format MINDIR|O
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Sequence
 
@@ -15,12 +15,13 @@ from mindvit.errors import UserError
 
 if TYPE_CHECKING:
     from mindvit.checkpoint_info import CheckpointInfo
+    from mindvit.commandline import Parser
     from mindvit.recipe import Recipe
 
 DYNAMIC = "dynamic"
 
 
-def parser() -> ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     from mindvit.commandline import Parser
 
@@ -52,7 +53,7 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     from mindvit.commandline import COMMAND_LINE
     from mindvit.models import create_model
     from mindvit.recipe import build
-    from mindvit.setting import Preprocessing
+    from mindvit.setting import Preprocessing, sized
     from mindvit.tools.census import without_workarounds
     from mindvit.weights import load_weights
     from mindvit.weights.readers import read
@@ -63,7 +64,7 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
         raise UserError("which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here")
     asked = {"model": given.model, "image_resize": given.size, "num_classes": given.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}
-    recipe = told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE)))
+    recipe = sized(told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE))), told.where)
     info = told.network(recipe.model.model)
     classes, channels = given.num_classes or told.num_classes or IMAGENET, told.in_channels or RGB
     told = dataclasses.replace(told, model=info.name, num_classes=classes, in_channels=channels)
@@ -72,7 +73,7 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     size = Preprocessing(info, recipe.augment).size
     net.check_size(size, size)
     if content:
-        print(f"weights from {content.where}: {load_weights(net, content)}")
+        print(f"weights from {content.where}: {load_weights(net, content, resize=given.size is not None)}")
     return net, told, recipe
 
 
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str]) -> None:
 
     check(given.format, given.out)
     device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
-    net, told, recipe = network(given)
+    with errors.hints_for(parser().options()):
+        net, told, recipe = network(given)
     info = told.network(recipe.model.model)
     content = side_file.contents(info, told, recipe.augment)
     channels, size, _ = content["input_size"]

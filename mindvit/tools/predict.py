@@ -158,7 +158,9 @@ def main(arguments: Sequence[str]) -> None:
 
     bad: list[str] = []
     with writer(given.out, "]" if given.format == "json" else "") as write:
-        predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target, given.take, given.max_pixels)
+        with errors.hints_for(parser.options()):
+            predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target, given.take,
+                                  given.max_pixels)
         print(predictor, file=sys.stderr)
         answers = predictions(predictor, paths, given.topk, bad)
         for line in {"csv": as_csv, "json": as_json}.get(given.format, lambda found: as_table(found, paths, predictor.class_names))(answers):

@@ -13,10 +13,9 @@ from typing import Any, Mapping, Optional, Sequence, Union
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit.errors import UserError
+from mindvit.errors import Hint, UserError
 from mindvit.layers.resize import bicubic_matrix
 from mindvit.weights import names, prefixes
-from mindvit.weights.inspect import img_size_of
 from mindvit.weights.readers import STATE, Arrays, Source, read, select
 
 POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
@@ -31,8 +30,8 @@ HEADS = {1000: "ImageNet-1K", 21841: "ImageNet-22k", 21842: "ImageNet-22k", 2184
 class WeightsError(UserError):
     """Weights that don't fit a network; `report` has the particulars."""
 
-    def __init__(self, message: str, report: Report):
-        super().__init__(message)
+    def __init__(self, message: str, report: Report, hints: Sequence[Hint] = ()):
+        super().__init__(message, hints)
         self.report = report
 
 
@@ -220,29 +219,45 @@ def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> No
         where = f"{where} is a mindvit file of {stored_as}, but the network is {called}: it"
     elif stored_as:
         where = f"{where} (model {stored_as})"
-    hint = _hint(wrong, content)
-    raise WeightsError(f"{where} doesn't fit the network: {wrong}{hint}; may_differ names what may", report)
+    hints = [*_hints(wrong, net), Hint("", "", "may_differ=[...] names what may differ")]
+    raise WeightsError(f"{where} doesn't fit the network: {wrong}{_head_of(wrong)}", report, hints)
 
 
-def _hint(wrong: Report, content: Source) -> str:
+def _head_of(wrong: Report) -> str:
+    """What a head of another size is, or why there is none, as a phrase."""
+    for name, there, here in map(_shapes_in, wrong.differing):
+        if name.startswith(HEAD) and there[1:] == here[1:]:
+            whose = f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
+            return f"; the file's head has {there[0]} classes{whose}"
+    if any(prefixes.is_projection(name) for name in wrong.unused):
+        return "; it was trained without classes (a projection head, and no classifier)"
+    return ""
+
+
+def _hints(wrong: Report, net: nn.Cell) -> list[Hint]:
     """What could be asked for so that the weights fit."""
-    hints: dict[str, None] = {}  # each once
+    hints = []
+    sides = list(getattr(net, "sizes", ()))  # of CrossViT's branches, px
     for name, there, here in map(_shapes_in, wrong.differing):
         if name.startswith(POSITION) and there[0::2] == here[0::2]:
-            size = img_size_of(content)
-            own = f"the file is for img_size {size[0]},{size[1]}: build the network with it; " if size else ""
-            hints[f"{own}resize=True interpolates position embeddings, after which a network needs training"] = None
+            branch = int(name[len(POSITION):])
+            sides[branch] = sides[branch] * math.isqrt(there[1] - 1) // math.isqrt(here[1] - 1)
+            hints.append(Hint("--resize", "--resize interpolates position embeddings, after which a network needs training",
+                              "resize=True interpolates position embeddings, after which a network needs training"))
         elif name.startswith(HEAD) and there[1:] == here[1:]:
-            whose = f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
-            hints[f"the file's head has {there[0]} classes{whose}: new_head=True (--new_head) leaves the network's untrained, "
-                  f"num_classes={there[0]} takes it, whose classes are in the order of its own training"] = None
+            hints.append(Hint("--new_head", "--new_head leaves the network's untrained", "new_head=True leaves the network's untrained"))
+            order = "whose classes are in the order of its own training"
+            hints.append(Hint("--num_classes", f"--num_classes {there[0]} takes it, {order}", f"num_classes={there[0]} takes it, {order}"))
         elif _has_other_channels(name, there, here):
-            hints["adapt_channels=True fits the first convolutions to other input channels"] = None
+            hints.append(Hint("--adapt_channels", "--adapt_channels fits the first convolutions to other input channels",
+                              "adapt_channels=True fits the first convolutions to other input channels"))
+    if sides != list(getattr(net, "sizes", ())):
+        size = ",".join(map(str, sides))
+        hints.insert(0, Hint("--img_size", f"--img_size {size} takes the file's size", f"img_size=({size}) takes the file's size"))
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
-        if any(prefixes.is_projection(name) for name in wrong.unused):
-            hints["it was trained without classes (a projection head, and no classifier)"] = None
-        hints["new_head=True (--new_head) leaves the head untrained, features_only=True needs none"] = None
-    return f" ({'; '.join(hints)})" if hints else ""
+        hints.append(Hint("--new_head", "--new_head leaves the head untrained", "new_head=True leaves the head untrained"))
+        hints.append(Hint("--features_only", "--features_only needs none", "features_only=True needs none"))
+    return hints
 
 
 def _shapes_in(text: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:

@@ -13,10 +13,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Mapping, Optional, Sequence
 
-from mindvit.errors import UserError
+from mindvit.errors import Hint, UserError
 from mindvit.weights import names as tables
 from mindvit.weights.sets import EMA, MODEL
 
+LEAVE_OUT = Hint("--take", "leave --take out", "leave take out")
 PARALLEL = "module."  # DataParallel, AveragedModel and timm's ModelEma, before every name
 # parts of names that wrappers put before, or into the middle of, a module's: torch.compile, FSDP, activation checkpointing, Fabric
 INNER = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_fpw_module"))
@@ -201,17 +202,17 @@ def choose(
     if not pool:
         there = [item.label for item in found if item.label]
         raise UserError(
-            f"{where}: has no {take!r} to take"
-            + (f", but {', '.join(there)}" if there else ": its weights aren't wrapped (leave --take out)")
+            f"{where}: has no {take!r} to take" + (f", but {', '.join(there)}" if there else ": its weights aren't wrapped"),
+            [] if there else [LEAVE_OUT],
         )
     ranked = sorted(pool, key=_rank)
     if len(pool) == 1 or _rank(ranked[0]) < _rank(ranked[1]):
         return ranked[0]
     teacher = _teacher(pool, shapes)
     if teacher is None:
-        raise UserError(
-            f"{where}: holds several sets of weights: say which, --take {' or '.join(item.label for item in pool)}"
-        )
+        labels = [item.label for item in pool]
+        command, library = f"say which, --take {' or '.join(labels)}", f"say which, take={' or '.join(map(repr, labels))}"
+        raise UserError(f"{where}: holds several sets of weights, {', '.join(labels)}", [Hint("--take", command, library)])
     return teacher
 
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from mindvit.errors import UserError, nearest
 from mindvit.weights import prefixes
 from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, Inert, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, described, widened
+from mindvit.weights.prefixes import LEAVE_OUT
 from mindvit.weights.sets import EMA, MODEL, average_of, optimizer_values
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
@@ -112,7 +113,7 @@ def select(content: Source, take: Optional[str] = None) -> Source:
     better = content.meta.get("best_weights")
     taken = take or (better if better in sets else next(iter(sets)))
     if taken not in sets:
-        raise UserError(f"{content.where}: {_why_not(taken, sets, content)}")
+        raise UserError(f"{content.where}: {_why_not(taken, sets, content)}", [LEAVE_OUT] if set(sets) <= {MODEL, EMA} else [])
     chosen, wide = sets[taken], set(content.widened)
     return dataclasses.replace(
         content, arrays={name: content.arrays[there] for name, there in chosen.items()}, optimizer=sorted(optimizer),
@@ -123,12 +124,12 @@ def select(content: Source, take: Optional[str] = None) -> Source:
 def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
     """Why a set of weights can't be taken."""
     if take == EMA:
-        return "holds no moving average of the weights (a run keeps one with ema: True): leave --ema and --take ema out"
+        return "holds no moving average of the weights (a run keeps one with ema: True)"
     if take == MODEL:
         source = content.meta.get("source", "a checkpoint")
-        return f"holds the moving average of the weights alone, which was taken from {source} (leave --take out)"
+        return f"holds the moving average of the weights alone, which was taken from {source}"
     if set(sets) == {MODEL}:
-        return f"has no {take!r} to take: it holds one set of weights (leave --take out)"
+        return f"has no {take!r} to take: it holds one set of weights"
     return f"has no {take!r} to take, but {', '.join(sets)}"
 
 
