@@ -53,7 +53,7 @@ class Interrupted(Stopped):
     """The run was asked to end, by the signal `number` (0: on another rank), and `path` holds where it is, as `moment` says."""
 
     def __init__(self, number: int, moment: str, path: Path, resume: str):
-        command = "the same command" if resume == "auto" else f"--resume {path}"
+        command = "the same command" + (f" with --resume {path}" if resume != "auto" else "")
         super().__init__(f"stopped by {NAMES[number]} {moment}; saved in {path}: {command} resumes")
         self.exit_code = 128 + (number or signal.SIGTERM)  # as shells count it
 
@@ -105,7 +105,7 @@ class Run:
             values = {key: value for key, value in self.recipe.flat().items() if key not in UNIMPORTANT}
             inputs = first_inputs(self.recipe.data.batch_size, self.setting.size, self.recipe.model.in_channels, self.step.paths)
             start = time.perf_counter()
-            with log.heartbeat("still compiling", self.device.is_main):
+            with log.heartbeat("still compiling", self.device.is_main), interrupts.taken_by(interrupts.leave):
                 kept = graphs.compile_step(self.step, inputs, self.setting, values)
             self.meter.compile_seconds = time.perf_counter() - start
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if kept else ''}")

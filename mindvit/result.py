@@ -106,9 +106,8 @@ def tables(row: Mapping[str, Any]) -> str:
         del what["precision"]
     how = {"compile (s)": row["compile_s"], "ms/step": row["ms_per_step"], "img/s": row["img_per_s"], "top-1": percent("top1"), "top-5": percent("top5"),
            "EMA top-1": percent("ema_top1"), "best top-1": percent("best_top1"), "best epoch": row.get("best_epoch")}
-    if row.get("ema_top1") is None:
-        del how["EMA top-1"]
-    return f"{log.table(what)}\n\n{log.table(how)}"
+    shown = {name: value for name, value in how.items() if value is not None or not name.startswith(("EMA", "best"))}
+    return f"{log.table(what)}\n\n{log.table(shown)}"
 
 
 def versions() -> str:
