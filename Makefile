@@ -57,9 +57,9 @@ goldens: $(VENV)/ready-for-tests
 	$(BIN)/python tests/golden.py
 
 benchmark: $(VENV)/ready
-	$(MEASURE) $(BENCHMARKED) --mode forward --batch_size 8
-	$(MEASURE) $(BENCHMARKED) --mode train --batch_size 8 --compile_cache $(VENV)/graphs
-	$(MEASURE) --mode data --config configs/crossvit/crossvit_9_ascend.yaml
+	$(MEASURE) $(BENCHMARKED) --mode forward --batch_size 8 --out results
+	$(MEASURE) $(BENCHMARKED) --mode train --batch_size 8 --compile_cache $(VENV)/graphs --out results
+	$(MEASURE) --mode data --config configs/crossvit/crossvit_9_ascend.yaml --out results
 	rm -rf results/scaling
 	for size in 224 384 512; do $(MEASURE) xcit_tiny_12_p16_224 --batch_size 8 --image_resize $$size --out results/scaling || exit 1; done
 	$(MEASURE) xcit_tiny_24_p16_224 --batch_size 8 --out results/scaling

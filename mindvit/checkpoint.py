@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from mindspore import Parameter, Tensor
 
 from mindvit import files
 from mindvit.errors import UserError
-from mindvit.weights.readers import META, Arrays, read_weights
+from mindvit.weights.readers import META, Arrays, quiet, read_weights
 
 
 class NotSaved(UserError):
@@ -28,28 +27,38 @@ Found = tuple[Path, Arrays, dict[str, Any]]
 
 
 @contextlib.contextmanager
-def own_folder(folder: Path, resolved: str) -> Iterator[None]:
-    """Make the run's folder, leave the resolved recipe there, and keep other runs out for the time being.
+def own_folder(folder: Path, complain: Callable[[str], None]) -> Iterator[None]:
+    """Make the run's folder, keep other runs out for the time being, and clear away what a killed one left half-written.
 
-    UserError if the folder can't be written or another run is in it.
+    UserError if the folder can't be written or another run is in it; `complain` is told if the file system has no locks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"ckpt_save_dir {folder} can't be written: {error.strerror} (choose another one)") from None
+        raise cannot_write(folder, error) from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends, however it ends
-        except OSError:
+        held = files.try_lock(lock)  # the system lets go of it when the process ends, however it ends
+        if held is False:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
-            raise UserError(f"ckpt_save_dir {folder} is in use by another run (process {owner}): wait for it, or choose another one") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        (folder / "recipe.yaml").write_text(resolved + "\n", encoding="utf-8")
+            raise UserError(f"ckpt_save_dir {folder} is in use by another run (process {owner}): wait for it, or choose another one")
+        if held is None:
+            complain(f"WARNING: the file system of ckpt_save_dir {folder} has no locks: nothing keeps a second run out of it")
+        try:
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+        except OSError as error:
+            raise cannot_write(folder, error) from None
+        if held:
+            files.clear(folder)
         yield
+
+
+def cannot_write(folder: Path, error: OSError) -> UserError:
+    """That a run's folder can't be written, before there is anything to lose."""
+    return UserError(f"ckpt_save_dir {folder} can't be written: {error.strerror} (make room or rights there, or choose another one)")
 
 
 def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
@@ -57,7 +66,7 @@ def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -
 
     NotSaved if that fails: a full disk, a folder that is gone.
     """
-    with _written(path) as unfinished:
+    with _written(path) as unfinished, quiet():
         ms.save_checkpoint([{"name": item.name, "data": item} for item in parameters], str(unfinished), append_dict={META: json.dumps(meta)}, crc_check=True)
         os.chmod(unfinished, 0o644)  # the framework makes it read-only, which a user moving files stumbles over
     return path
@@ -84,7 +93,7 @@ def newest(folder: Path, model: str, complain: Callable[[str], None]) -> Optiona
             continue
         if "step" in meta:
             found.append((path, arrays, meta))
-    return max(found, key=lambda item: (item[2]["step"], not item[0].stem.endswith("-best")), default=None)
+    return max(found, key=lambda item: (item[2]["step"], item[2].get("score") is not None, not item[0].stem.endswith("-best")), default=None)
 
 
 def of_file(path: str) -> Found:
@@ -107,7 +116,7 @@ def restore(parameters: Sequence[Parameter], found: Found) -> None:
 
 
 class Keeper:
-    """Saves checkpoints as <model>-<epoch>.ckpt, keeps the newest `keep` and a copy of the best one; one within an epoch as <model>-within.ckpt."""
+    """Saves checkpoints as <model>-<epoch>.ckpt and keeps the newest `keep`; beside them <model>-best.ckpt, and <model>-within.ckpt for any other moment."""
 
     def __init__(self, folder: Path, model: str, keep: int):
         self.folder, self.model, self.keep = folder, model, keep
@@ -115,29 +124,39 @@ class Keeper:
 
     def adopt(self, epochs: int) -> None:
         """Look after the checkpoints that an earlier start of the run left, up to `epochs`."""
-        numbered = [(epoch, self.folder / f"{self.model}-{epoch}.ckpt") for epoch in range(1, epochs + 1)]
-        self.saved = [path for _, path in numbered if path.exists()]
+        numbered = [self.after(epoch) for epoch in range(1, epochs + 1)]
+        self.saved = [path for path in numbered if path.exists()]
+
+    def after(self, epoch: int) -> Path:
+        """Where the checkpoint after `epoch` epochs goes."""
+        return self.folder / f"{self.model}-{epoch}.ckpt"
 
     @property
     def within(self) -> Path:
-        """Where a checkpoint goes that isn't at an epoch's end."""
+        """Where a checkpoint goes that isn't one of the epochs' own."""
         return self.folder / f"{self.model}-within.ckpt"
 
     def save_within(self, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
-        """Checkpoint in the middle of an epoch; the last such one is replaced."""
+        """Checkpoint in the middle of an epoch, or after one whose own is not due; the last such one is replaced."""
         return save(self.within, parameters, meta)
 
-    def save(self, epoch: int, parameters: Sequence[Parameter], meta: Mapping[str, Any], best: bool) -> Path:
+    def save(self, epoch: int, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
         """Checkpoint after `epoch` epochs."""
-        path = save(self.folder / f"{self.model}-{epoch}.ckpt", parameters, meta)
+        path = save(self.after(epoch), parameters, meta)
         self.within.unlink(missing_ok=True)
         self.saved = [item for item in self.saved if item != path] + [path]
         while len(self.saved) > self.keep:
             self.saved.pop(0).unlink(missing_ok=True)
-        if best:
-            with _written(self.folder / f"{self.model}-best.ckpt") as link:
-                try:
-                    os.link(path, link)  # the same bytes under a second name, which outlives the first
-                except OSError:  # a file system without hard links
-                    shutil.copyfile(path, link)
+        return path
+
+    def save_best(self, epoch: int, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
+        """The best checkpoint so far, which is that after `epoch` epochs: where that one was saved it becomes the same file."""
+        best, path = save(self.folder / f"{self.model}-best.ckpt", parameters, meta), self.after(epoch)
+        if not path.exists():
+            return best
+        with _written(path) as link:
+            try:
+                os.link(best, link)  # the same bytes under a second name, each of which outlives the other
+            except OSError:  # a file system without hard links
+                shutil.copyfile(best, link)
         return path

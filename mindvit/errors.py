@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Callable, Iterable, Iterator, NoReturn, Optional, Sequence
 
-from mindvit import environment
+from mindvit import environment, interrupts
 from mindvit.files import spell_out
 
 EXIT_BAD_INPUT = 2
@@ -55,6 +55,10 @@ def hints_for(options: Iterable[str]) -> Iterator[None]:
         raise
 
 
+class Stopped(UserError):
+    """No mistake: the command was asked to end and did so; the message says what was kept. `exit_code` is that of the signal."""
+
+
 def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:
     """`name`'s closest spellings among `accepted` as a phrase, or an empty string."""
     close = difflib.get_close_matches(name, list(accepted), n=count, cutoff=0.5)
@@ -64,9 +68,13 @@ def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Call a command's `main(arguments)` and end the process with its exit code."""
     spell_out(sys.stdout, sys.stderr)
+    interrupts.listen()
     try:
         environment.check()
         main(sys.argv[1:])
+    except Stopped as stop:
+        print(stop, flush=True)
+        sys.exit(stop.exit_code)
     except (UserError, environment.EnvironmentMismatch) as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -75,6 +83,6 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else Python tries to flush it once more at exit
         sys.exit(EXIT_BROKEN_PIPE)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
+        interrupts.tell()
+        sys.exit(interrupts.EXIT_CODE)
     sys.exit(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Callable, Mapping, Optional
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -14,7 +14,7 @@ from mindvit import log, parallel
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE
 from mindvit.data.classes import Head, open_ordered
-from mindvit.data.pipeline import eval_batches
+from mindvit.data.pipeline import eval_batches, eval_steps
 from mindvit.data.sources import Source, passed_over
 from mindvit.errors import UserError
 from mindvit.layers.basic import set_precision
@@ -46,23 +46,64 @@ class Score:
         return 100 * self.correct5 / self.count
 
     def is_guessing(self, classes: int, commonest: int) -> bool:
-        """Whether top-1 is no more than naming the class of the `commonest` pictures every time, or drawing one of `classes` classes, would give."""
+        """Whether top-1 is no more than naming the class of the `commonest` images every time, or drawing one of `classes` classes, would give.
+
+        Where there is one class, guessing is right every time and nothing can be told.
+        """
         chance = 1 / classes
-        return self.correct1 <= max(commonest, self.count * chance + math.sqrt(self.count * chance * (1 - chance)))
+        always = commonest if commonest < self.count else 0  # images of one class only: naming it would be right every time
+        return classes > 1 and self.correct1 <= max(always, self.count * chance + math.sqrt(self.count * chance * (1 - chance)))
 
     def __str__(self) -> str:
         return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"
 
 
-def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, predictions: Optional[Predictions] = None) -> Score:
-    """Every picture of `source` once, whatever the batch and the number of ranks; each is added to `predictions`, where given."""
+@dataclass(frozen=True)
+class Best:
+    """The best score of a run so far: `correct` of `count` validation images, after `epoch` epochs; data: the images' fingerprint."""
+
+    correct: int
+    count: int
+    epoch: int
+    data: str
+
+    @property
+    def top1(self) -> float:
+        """Per cent."""
+        return 100 * self.correct / self.count
+
+    def is_beaten_by(self, score: Score) -> bool:
+        """Whether a larger share of the images is right in `score`."""
+        return score.correct1 * self.count > self.correct * score.count
+
+
+def best_of(meta: Mapping[str, Any], count: int) -> Optional[Best]:
+    """The best score that a checkpoint's `meta` tells of.
+
+    Earlier versions kept no more than how many answers were right, -1 for none: of as many images as its own score has or, without one, of `count`.
+    """
+    best = meta["best"]
+    if isinstance(best, Mapping):
+        return Best(**best)
+    known = (meta.get("score") or {}).get("count", count)
+    return Best(best, known, 0, "") if best is not None and 0 <= best <= known else None
+
+
+def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, predictions: Optional[Predictions] = None, what: str = "validating",
+             between: Optional[Callable[[], None]] = None) -> Score:
+    """Every picture of `source` once, whatever the batch and the number of ranks; each is added to `predictions`, where given.
+
+    The main rank shows how far it is, as `what`; `between` is called after each batch, and may raise.
+    """
     recipe, chosen = setting.recipe, setting.device
     net.set_train(False)
     correct1 = correct5 = count = 0
     loss = 0.0
     batches = eval_batches(source, batch_size=recipe.data.batch_size, size=setting.size, crop_pct=setting.preprocessing.crop_pct,
                            interpolation=setting.interpolation, squeeze=setting.info.squeeze, ranks=chosen.ranks, rank=chosen.rank, workers=setting.workers)
-    for images, labels in batches:
+    total = eval_steps(len(source), recipe.data.batch_size, chosen.ranks)
+    shown = log.validating(batches, total, recipe.data.batch_size * chosen.ranks, what, recipe.log.log_interval, chosen.is_main)
+    for images, labels in shown:
         outputs = step(Tensor(images), Tensor(labels))
         ranks, losses = (output.asnumpy() for output in outputs[:2])
         if predictions:
@@ -72,6 +113,8 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, pre
         correct1 += int((real & (ranks < 1)).sum())
         correct5 += int((real & (ranks < 5)).sum())
         loss += float(losses.sum(dtype=np.float64))
+        if between is not None:
+            between()
     correct1, correct5, count, loss = parallel.total((correct1, correct5, count, loss), chosen.ranks)
     return Score(int(correct1), int(correct5), int(count), float(loss / max(count, 1)))
 

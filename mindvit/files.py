@@ -1,14 +1,19 @@
-"""Files that are whole or not there, and text that can be written whatever it holds."""
+"""Files that are whole or not there, locks where a file system has them, and text that can be written whatever it holds."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
+import fcntl
+import glob
 import io
 import os
 import re
 from pathlib import Path
-from typing import Iterator
+from typing import IO, Any, Iterator, Optional
+
+BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # somebody else has the lock; any other error: there are no locks to be had
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")  # how Python keeps a byte of a name that is no UTF-8
@@ -23,13 +28,57 @@ def whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.unlink(missing_ok=True)  # of a process that was killed; it may be a second name of another file
+        remove_unfinished(path)  # of a process that was killed; it may be a second name of another file
         yield unfinished
         with unfinished.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        remove_unfinished(path)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a `whole(path)` left behind, whatever its ending: MindSpore writes a .tmp first, and leaves it when the disk is full."""
+    _remove(path.parent, f".{glob.escape(path.stem)}.unfinished*")
+
+
+def clear(folder: Path) -> None:
+    """Remove what processes that were killed in a `whole` left in `folder`."""
+    _remove(folder, ".*.unfinished*")
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    with contextlib.suppress(OSError):  # no folder, or one that can't be written: what is done there next says so
+        for left in folder.glob(pattern):
+            left.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `path` as a whole, in UTF-8. OSError where that is impossible; what stood there before then stays."""
+    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", errors=SPELT_OUT, newline="") as stream:  # newlines as they are given
+        stream.write(text)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add `data` to the end of a file, all of it or nothing. OSError where that is impossible."""
+    with path.open("ab", buffering=0) as stream:
+        before = os.fstat(stream.fileno()).st_size
+        try:
+            written = stream.write(data)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(stream.fileno(), before)
+            raise
+
+
+def try_lock(stream: IO[Any]) -> Optional[bool]:
+    """Whether this process now holds the lock of an open file, until it closes it or ends, however it ends; None: the file system has no locks."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in BUSY else None
+    return True
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,6 @@ only once it is complete. Parameters' values are no part of a graph: it takes th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -20,7 +19,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence, Union
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from mindvit import device, kernels, log
+from mindvit import device, files, kernels, log
 from mindvit.errors import UserError
 from mindvit.setting import Setting, step_options
 from mindvit.weights.readers import quiet
@@ -75,15 +74,13 @@ def _version(package: str) -> Optional[str]:
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Keep other processes out of `folder`; False if one is in it."""
+    """Keep other processes out of `folder`; False if one is in it, or if the file system has no locks to keep one out, which a line says."""
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        held = files.try_lock(lock)
+        if held is None:
+            log.say(f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, or a folder elsewhere)")
+        yield bool(held)
 
 
 Files = dict[str, list[int]]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, TypeVar, Union
 
 from tqdm import tqdm
 
+from mindvit import files
 from mindvit.errors import UserError
 from mindvit.files import SPELT_OUT, printable
+
+T = TypeVar("T")
+Scalars = Mapping[str, float]
 
 
 def say(text: str) -> None:
@@ -23,18 +28,21 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-class Progress:
-    """A bar on a terminal; elsewhere a line every `interval` steps. Both show epoch, loss, lr, img/s and the time left."""
+class Progress(contextlib.AbstractContextManager):
+    """A bar on a terminal; elsewhere a line every `interval` steps. Both show epoch, loss, lr, img/s and the time left. At the end of a `with` the bar is gone."""
 
     def __init__(self, steps: int, epochs: int, interval: int, shown: bool = True, done: int = 0):
         self.steps, self.epochs, self.interval, self.shown = steps, epochs, interval, shown
-        self.started = time.monotonic()
+        self.started, self.start_time = time.monotonic(), time.time()
         self.first = self.done = done
-        terminal = shown and sys.stderr.isatty()
-        self.bar: Optional[tqdm] = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, leave=False) if terminal else None
+        self.terminal = shown and sys.stderr.isatty()
+        self.bar: Optional[tqdm] = None
 
     def update(self, epoch: int, values: Mapping[str, str]) -> None:
         """One step is done; `values` are shown as they are."""
+        if self.terminal and self.bar is None:
+            self.bar = tqdm(total=self.steps, initial=self.done, unit="step", dynamic_ncols=True, leave=False)
+            self.bar.start_t, self.bar.initial = self.start_time, self.first  # of all steps, not of those since the last validation
         self.done += 1
         if self.bar is not None:
             self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
@@ -45,20 +53,51 @@ class Progress:
             text = "  ".join(f"{key} {value}" for key, value in values.items())
             say(f"epoch {epoch + 1}/{self.epochs}  step {self.done}/{self.steps}  {text}  ETA {duration(left)}")
 
-    def close(self) -> None:
-        """Take the bar away."""
+    def hide(self) -> None:
+        """Take the bar away until the next step."""
         if self.bar is not None:
             self.bar.close()
+        self.bar = None
+
+    def __exit__(self, *_: Any) -> None:
+        self.hide()
+
+
+def validating(batches: Iterable[T], total: int, pictures: int, what: str = "validating", interval: int = 100, shown: bool = True) -> Iterator[T]:
+    """The same `total` batches of `pictures` each (over all cards), and how far they are: a bar on a terminal; elsewhere a line every `interval` batches
+    and every half a minute. The first one is left out of img/s: its graph is compiled."""
+    if not shown:
+        yield from batches
+        return
+    done, began = 0, time.perf_counter()
+
+    def rate() -> float:
+        return (done - 1) * pictures / (time.perf_counter() - began) if done > 1 else 0.0
+
+    def text() -> str:
+        return f"{what} {done}/{total}" + (f"  img/s {rate():.0f}" if done > 1 else "")
+
+    terminal = sys.stderr.isatty()
+    with tqdm(total=total, desc=what, unit="batch", dynamic_ncols=True, leave=False, disable=not terminal) as bar, heartbeat(text, not terminal):
+        for batch in batches:
+            yield batch
+            done += 1
+            if done == 1:
+                began = time.perf_counter()
+            bar.set_postfix({"img/s": f"{rate():.0f}"}, refresh=False)
+            bar.update()
+            if not terminal and done % interval == 0 and done < total:
+                say(text())
 
 
 @contextlib.contextmanager
-def heartbeat(text: str, shown: bool = True, seconds: float = 30) -> Iterator[None]:
-    """Say `text` and the seconds gone, every so many seconds, for as long as this lasts."""
+def heartbeat(text: Union[str, Callable[[], str]], shown: bool = True, seconds: float = 30) -> Iterator[None]:
+    """Say `text` (or what it gives) and the seconds gone, every so many seconds, for as long as this lasts."""
     over, start = threading.Event(), time.monotonic()
 
     def beat() -> None:
         while not over.wait(seconds):
-            say(f"{text} ({time.monotonic() - start:.0f} s)")
+            say(f"{text if isinstance(text, str) else text()} ({time.monotonic() - start:.0f} s)")
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     if shown:
@@ -71,37 +110,77 @@ def heartbeat(text: str, shown: bool = True, seconds: float = 30) -> Iterator[No
             thread.join()
 
 
-@contextlib.contextmanager
-def summary(kind: str, folder: Path) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """A function (step, values by name) that writes files for a viewer into `folder`/summary; for kind 'none' it writes nothing.
-
-    kind: mindspore (MindInsight's files) or tensorboard. UserError if the package for the latter is missing.
-    """
-    if kind == "none":
-        yield lambda step, values: None
-    elif kind == "mindspore":
-        from mindspore import SummaryRecord, Tensor  # starts processes of its own: only for those who want it
-
-        with SummaryRecord(str(folder / "summary")) as record:
-
-            def write(step: int, values: Mapping[str, float]) -> None:
-                for name, value in values.items():
-                    record.add_value("scalar", name, Tensor(float(value)))
-                record.record(step)
-
-            yield write
-    else:
+def check_viewer(kind: str) -> None:
+    """UserError if the package for this kind of summary is missing."""
+    if kind == "tensorboard":
         try:
-            from tensorboardX import SummaryWriter
+            import tensorboardX  # noqa: F401
         except ImportError:
             raise UserError("summary is tensorboard, but the package tensorboardX is missing: pip install tensorboardX, or summary: mindspore") from None
-        with SummaryWriter(str(folder / "summary")) as writer:
 
-            def add(step: int, values: Mapping[str, float]) -> None:
-                for name, value in values.items():
-                    writer.add_scalar(name, value, step)
 
-            yield add
+@contextlib.contextmanager
+def summary(kind: str, folder: Path, complain: Callable[[str], None]) -> Iterator[Callable[[int, Scalars], None]]:
+    """A function (step, values by name) that writes files for a viewer into `folder`/summary; for kind 'none' it writes nothing.
+
+    kind: mindspore (MindInsight's files) or tensorboard. What can't be written costs no training: `complain` is told, and no more is written.
+    UserError if the package for the latter is missing.
+    """
+    check_viewer(kind)
+    if kind == "none":
+        yield lambda step, values: None
+        return
+    try:
+        writer, close = _viewer(kind, str(folder / "summary"))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{folder / 'summary'} can't be written: {first_line(error)} (summary: none does without)") from None
+    working = True
+
+    def trying(action: Callable[[], None]) -> None:
+        nonlocal working
+        try:
+            action()
+        except (OSError, RuntimeError, ValueError) as error:  # what a full disk becomes in the two packages
+            working = False
+            complain(f"WARNING: {folder / 'summary'} can't be written, no more is added to it: {first_line(error)}")
+
+    def write(step: int, values: Scalars) -> None:
+        if working:
+            trying(lambda: writer(step, values))
+
+    try:
+        yield write
+    finally:
+        trying(close)
+
+
+def _viewer(kind: str, place: str) -> tuple[Callable[[int, Scalars], None], Callable[[], None]]:
+    """How values are written for a viewer, and how its files are closed."""
+    if kind == "mindspore":
+        from mindspore import SummaryRecord, Tensor  # starts processes of its own: only for those who want it
+
+        record = SummaryRecord(place)
+
+        def write(step: int, values: Scalars) -> None:
+            for name, value in values.items():
+                record.add_value("scalar", name, Tensor(float(value)))
+            record.record(step)
+
+        return write, record.close
+    from tensorboardX import SummaryWriter
+
+    board = SummaryWriter(place)
+
+    def add(step: int, values: Scalars) -> None:
+        for name, value in values.items():
+            board.add_scalar(name, value, step)
+
+    return add, board.close
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return str(getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "") or type(error).__name__)
 
 
 def duration(seconds: float) -> str:
@@ -110,32 +189,64 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def append_csv(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line to a CSV file; one whose columns differ is kept aside under another name, never mixed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = list(row)
-    if path.exists():
-        with path.open(newline="", encoding="utf-8", errors="replace") as stream:
-            if next(csv.reader(stream), None) != header:
-                path.replace(path.with_suffix(f".{int(time.time())}.csv"))
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8", errors=SPELT_OUT) as stream:
-        writer = csv.writer(stream)
+def csv_header(path: Path) -> list[str]:
+    """The names of a CSV file's columns; none if it is empty or isn't there. OSError, or csv.Error where it is no text at all."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return next(csv.reader(stream), [])
+
+
+def check_csv(path: Path, key: str) -> None:
+    """UserError, naming the recipe's `key`, unless rows can be added to a CSV file; leaves nothing but its folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("ab"):
+            csv_header(path)
         if new:
-            writer.writerow(header)
-        writer.writerow(row.values())
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"{key} {path} can't be written: {error.strerror} (--{key} FILE: another place)") from None
+    except csv.Error as error:
+        raise UserError(f"{key} {path} is no CSV file: {error} (--{key} FILE: another one)") from None
+
+
+def append_csv(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line to a CSV file, whole or not at all; a file whose columns differ is kept aside under another name, never mixed. OSError where that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header, found = list(row), csv_header(path)
+    if found and found != header:
+        path.replace(_free(path))
+        found = []
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if not found:
+        writer.writerow(header)
+    writer.writerow(row.values())
+    torn = bool(found) and not path.read_bytes().endswith(b"\n")  # by a process that was killed
+    files.append(path, b"\r\n" * torn + text.getvalue().encode("utf-8", SPELT_OUT))
+
+
+def _free(path: Path) -> Path:
+    """A name beside `path` that nothing has yet."""
+    number = int(time.time())
+    while path.with_suffix(f".{number}.csv").exists():
+        number += 1
+    return path.with_suffix(f".{number}.csv")
 
 
 def cut_csv(path: Path, epochs: int) -> None:
-    """Leave out of a run's CSV what a start that was cut off wrote after its last checkpoint: the rows beyond `epochs`."""
+    """Remove from a run's CSV what a start that was cut off wrote after its last checkpoint: the rows beyond `epochs`. OSError where that fails."""
     if not path.exists():
         return
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
     kept = [row for row in rows if not row or not row[0].isdigit() or int(row[0]) <= epochs]
     if kept != rows:
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(kept)
+        text = io.StringIO()
+        csv.writer(text).writerows(kept)
+        files.write_text(path, text.getvalue())
 
 
 def table(*rows: Mapping[str, Any]) -> str:
@@ -148,5 +259,5 @@ def table(*rows: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, row: Any) -> None:
-    """The row, or rows, as JSON."""
-    path.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
+    """The row, or rows, as JSON. OSError where it can't be written; what stood there before then stays."""
+    files.write_text(path, json.dumps(row, indent=2) + "\n")

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
-import functools
 import itertools
 import math
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindvit import checkpoint, device, graphs, log, parallel, result
+from mindvit import checkpoint, device, files, graphs, interrupts, log, parallel, result
 from mindvit.commandline import describe
 from mindvit.data.classes import open_ordered
 from mindvit.data.mixing import draw
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
-from mindvit.errors import UserError
-from mindvit.evaluation import Score, evaluate
+from mindvit.errors import Stopped, UserError
+from mindvit.evaluation import Best, Score, best_of, evaluate
 from mindvit.layers.basic import set_precision
 from mindvit.meter import Meter
 from mindvit.optim import learning_rate, schedule_lines
@@ -40,6 +40,9 @@ UNIMPORTANT = ("data_dir", "classes", "num_parallel_workers", "pretrained", "ckp
                "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
                "val_interval", "log_interval", "chance_epochs", "summary", "results_csv")
 DRY_STEPS = 5
+FIGURES = ("loss", "lr", "norm", "scale", "img/s", "data wait")  # of a step, as a log shows them
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", 0: "another rank"}
+Scores = tuple[Score, Optional[Score]]  # of the weights and, with ema, of their moving average
 
 
 class TrainingFailed(UserError):
@@ -48,12 +51,13 @@ class TrainingFailed(UserError):
     exit_code = 1
 
 
-class Interrupted(UserError):
-    """The run was asked to end, by Ctrl-C or SIGTERM, and has saved where it is."""
+class Interrupted(Stopped):
+    """The run was asked to end, by the signal `number` (0: on another rank), and `path` holds where it is, as `moment` says."""
 
-    def __init__(self, text: str, number: int):
-        super().__init__(text)
-        self.exit_code = 128 + number  # as shells count it
+    def __init__(self, number: int, moment: str, path: Path, resume: str):
+        command = "the same command" + (f" with --resume {path}" if resume != "auto" else "")
+        super().__init__(f"stopped by {NAMES[number]} {moment}; saved in {path}: {command} resumes")
+        self.exit_code = 128 + (number or signal.SIGTERM)  # as shells count it
 
 
 class Run:
@@ -62,6 +66,7 @@ class Run:
     def __init__(self, recipe: Recipe, config: Optional[str]):
         self.started = time.time()
         recipe = sized(recipe)  # a misspelt name or a wrong size is told before a million files are listed
+        log.check_viewer(recipe.log.summary)
         check_teacher(recipe.distill)
         weights = starting_weights(recipe)
         self.remarks: list[str] = []  # on the order of the classes
@@ -79,11 +84,14 @@ class Run:
         self.meter = Meter(recipe.data.batch_size * self.device.ranks * self.parts)
         self.params = sum(item.size for item in self.net.trainable_params())
         self.commonest = int(np.bincount(self.val.labels).max())
-        self.fingerprint = self.train.fingerprint()
+        self.fingerprint, self.val_fingerprint = self.train.fingerprint(), self.val.fingerprint()
         self.path: Optional[Path] = None  # the last checkpoint
-        self.best, self.at, self.asked = -1, 0, 0  # best count of right answers, steps done, signal
+        self.best: Optional[Best] = None
         self.best_weights = MODEL  # which scored better in the last validation
+        self.at, self.saved_at, self.asked = 0, -1, 0  # steps done, those in the last checkpoint, signal
         self.tally = Tally()
+        self.ended: dict[str, float] = {}  # mean loss of the last epoch, and the figures of its last step
+        self.owed = False  # a validation that was due before the run was cut off
         mean, std = self.setting.statistics
         set_precision(self.net, self.device.amp_level, self.device.half)
         self.net.set_train(True)
@@ -97,62 +105,130 @@ class Run:
 
     def compile(self) -> None:
         """Build the training graph before the first batch is asked for."""
-        if self.recipe.runtime.mode == 0:
+        if self.recipe.runtime.mode == 0 and self.at < self.steps * self.recipe.schedule.epoch_size:
             self.say("compiling the training step ...")
             values = {key: value for key, value in self.recipe.flat().items() if key not in UNIMPORTANT}
             inputs = first_inputs(self.recipe.data.batch_size, self.setting.size, self.recipe.model.in_channels, self.step.paths)
             start = time.perf_counter()
-            with log.heartbeat("still compiling", self.device.is_main):
+            with log.heartbeat("still compiling", self.device.is_main), interrupts.taken_by(interrupts.leave):
                 kept = graphs.compile_step(self.step, inputs, self.setting, values)
             self.meter.compile_seconds = time.perf_counter() - start
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if kept else ''}")
         set_precision(self.net, self.device.val_amp_level, self.device.half)
 
-    def resume(self) -> None:
-        """Go on where the recipe says: at the newest checkpoint in the run's folder, at a file's, or at the beginning."""
+    def find(self) -> Optional[checkpoint.Found]:
+        """The checkpoint that the recipe says to resume: the newest in the run's folder, a file, or none. UserError if it is another run's."""
         wanted = self.recipe.checkpoint.resume
         if wanted == "none":
-            return
+            return None
         found = checkpoint.newest(self.folder, self.recipe.model.model, self.say) if wanted == "auto" else checkpoint.of_file(wanted)
         if found is None:
-            return
+            return None
         path, _, meta = found
         if meta["model"] != self.setting.info.name:
             raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {self.setting.info.name} (--resume none starts anew)")
         if meta["data"] != self.fingerprint:
             raise UserError(f"the training pictures are not those that {path} was trained with: another number, other names or other classes "
                             f"(--resume none starts anew; --ckpt_path {path} takes its weights alone)")
+        return found
+
+    def resume(self, found: checkpoint.Found) -> None:
+        """Continue from a checkpoint. UserError if it doesn't fit."""
+        path, _, meta = found
         checkpoint.restore(self.state(), found)
         self.step.settle()
-        self.at, self.best, self.tally, self.path = meta["step"], meta["best"], Tally(**meta["tally"]), path
+        self.at, self.tally, self.path = meta["step"], Tally(**meta["tally"]), path
         self.best_weights = meta.get("best_weights", MODEL)
         if meta["pictures"] != self.meter.pictures:  # another batch over all cards: its steps can't be counted in the old ones
             if meta["step"] % meta["steps"]:
                 raise UserError(f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are {self.meter.pictures} now: go on "
                                 f"with as many, or from an epoch's checkpoint, --resume FILE")
             self.at = meta["step"] // meta["steps"] * self.steps
-        self.keeper.adopt(self.at // self.steps)
-        changed = [key for key, value in self.recipe.flat().items() if key not in UNIMPORTANT and list_or_value(value) != meta["recipe"].get(key)]
-        self.say(f"going on from {path}: epoch {self.at // self.steps}, step {self.at % self.steps} of {self.steps}"
-                 + (f"; other values than there: {', '.join(changed)}" if changed else ""))
+        self.saved_at, self.best = self.at, self.known_best(meta)
+        epoch, inside = divmod(self.at, self.steps)
+        self.ended = meta.get("epoch_end") or {}
+        self.owed = epoch >= self.recipe.schedule.epoch_size or (meta.get("score") is None and not inside and self.is_due(epoch))
+        self.keeper.adopt(epoch)
+        changed = self.changed(meta)
+        self.say(f"going on from {path}: epoch {epoch}, step {inside} of {self.steps}" + (f"; other values than there: {', '.join(changed)}" if changed else ""))
+
+    def changed(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys that matter and have another value than a checkpoint's recipe, with the value there."""
+        there = meta["recipe"]
+        return {key: there.get(key) for key, value in self.recipe.flat().items() if key not in UNIMPORTANT and list_or_value(value) != there.get(key)}
+
+    def known_best(self, meta: Mapping[str, Any]) -> Optional[Best]:
+        """The best score of a checkpoint; none, with a line, if it was measured on other images than today's."""
+        best = best_of(meta, len(self.val))
+        if best is None or (best.count == len(self.val) and best.data in ("", self.val_fingerprint)):
+            return best
+        self.say(f"the best score so far, {best.top1:.2f} % of {best.count} validation images, was measured on others than the {len(self.val)} of now: "
+                 f"the best starts anew")
+        return None
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether the run validates after that many epochs."""
+        shown = self.recipe.log
+        return epoch >= self.recipe.schedule.epoch_size or (shown.val_while_train and epoch > 0 and epoch % shown.val_interval == 0)
 
     def state(self) -> list[ms.Parameter]:
         """Everything that the run changes."""
         return [*self.net.get_parameters(), *self.step.state()]
 
     def fit(self) -> dict[str, Any]:
-        """Train, validate, save, epoch by epoch; the result row."""
+        """Train, validate, save, epoch by epoch; the result row. A run that is finished already is told of, and left as it is."""
         self.describe()
-        resolved = f"# {result.versions()}\n{describe(self.recipe)}"
-        with checkpoint.own_folder(self.folder, resolved) if self.device.is_main else contextlib.nullcontext():
-            self.resume()
+        with checkpoint.own_folder(self.folder, self.say) if self.device.is_main else contextlib.nullcontext():
+            found = self.find()
+            if found is not None and self.is_finished(found[2]):
+                return self.show_finished(found)
+            if found is not None:
+                self.resume(found)
             if self.device.is_main:
-                log.cut_csv(self.folder / "log.csv", self.at // self.steps)
+                self.prepare_files()
             self.compile()
             # signals last: MindSpore's summary starts processes, which would inherit the handlers and outlive the signal that ends them
-            with log.summary(self.recipe.log.summary if self.device.is_main else "none", self.folder) as self.viewer, signals(self.ask_to_stop):
+            kind = self.recipe.log.summary if self.device.is_main else "none"
+            with log.summary(kind, self.folder, self.say) as self.viewer, signals(self.ask_to_stop):
                 score, average = self.epochs()
             return self.finish(score, average)
+
+    def prepare_files(self) -> None:
+        """Write what a run leaves before its first step, and see that the rest can be written: UserError, while nothing is lost yet, if it can't.
+
+        The recipe of weights that are trained already stays as it is.
+        """
+        log.check_csv(Path(self.recipe.log.results_csv), "results_csv")
+        recipe = self.folder / "recipe.yaml"
+        try:
+            if self.at < self.steps * self.recipe.schedule.epoch_size or not recipe.exists():
+                files.write_text(recipe, f"# {result.versions()}\n{describe(self.recipe)}\n")
+            log.cut_csv(self.folder / "log.csv", self.at // self.steps - self.owed)
+        except OSError as error:
+            raise checkpoint.cannot_write(self.folder, error) from None
+
+    def is_finished(self, meta: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint is the end of a run as long as this one, and is validated."""
+        whole, inside = divmod(meta["step"], meta["steps"])
+        return not inside and whole >= self.recipe.schedule.epoch_size and meta.get("score") is not None
+
+    def show_finished(self, found: checkpoint.Found) -> dict[str, Any]:
+        """Say that a run is finished and what it reached; its row, of result.json or, without that, what the checkpoint knows."""
+        path, _, meta = found
+        score, file = Score(**meta["score"]), path.with_name("result.json")
+        self.say(f"the run is finished: {path} has {meta['step'] // meta['steps']} epochs of {self.recipe.schedule.epoch_size}; nothing is trained or written "
+                 f"(a larger epoch_size continues it, --resume none or another ckpt_save_dir starts anew)")
+        changed = [f"{key} ({there} there)" for key, there in self.changed(meta).items()]
+        if changed:
+            self.say(f"WARNING: other values than the finished run's, without effect on it: {', '.join(changed)}")
+        if meta.get("val_data", self.val_fingerprint) != self.val_fingerprint:
+            self.say(f"WARNING: the validation images are others than the finished run's: validate.py --ckpt_path {path} measures on them")
+        row = result.read(file) if file.exists() else None
+        if row is None:
+            self.say(f"{path}  {score}")
+            return {"model": meta["model"], "top1": round(score.top1, 2), "top5": round(score.top5, 2), "checkpoint": str(path)}
+        self.say(f"\n{result.tables(row)}\n\ncheckpoint: {row['checkpoint']}")
+        return row
 
     def dry_run(self) -> None:
         """Compile, take a few steps on real pictures, say what they need. Nothing is written."""
@@ -163,30 +239,54 @@ class Run:
         self.say(f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.pictures_per_second:.1f} img/s over all cards, "
                  f"{device.memory(self.device.target)}; the whole run's steps would take {log.duration(whole)}")
 
-    def epochs(self) -> tuple[Score, Optional[Score]]:
-        """The epochs that are left; the last scores."""
-        schedule, recipe = self.recipe.schedule, self.recipe
-        progress = log.Progress(self.steps * schedule.epoch_size, schedule.epoch_size, recipe.log.log_interval, self.device.is_main, self.at)
-        score = average = None
-        for epoch in range(self.at // self.steps, schedule.epoch_size):
-            loss = self.train_epoch(epoch, progress)
-            score = average = None
-            if not parallel.agree(self.net, self.device.ranks):
-                raise TrainingFailed(f"after epoch {epoch + 1} rank {self.device.rank} holds other weights than the others: the run stops before it saves them "
-                                     f"(one network and one seed on all ranks? a fault of a card?)")
-            last = epoch + 1 == schedule.epoch_size
-            if last or (recipe.log.val_while_train and (epoch + 1) % recipe.log.val_interval == 0):
-                score, average = self.validate()
-                self.note(epoch, loss, score, average)
-            if self.device.is_main and (last or (epoch + 1) % recipe.checkpoint.ckpt_save_interval == 0):
-                self.try_to_save(functools.partial(self.save, epoch + 1, score, average), last)
-        progress.close()
-        return (score, average) if score is not None else self.validate()  # nothing was left to train
+    def epochs(self) -> Scores:
+        """The epochs that are left, each saved before it is validated: whatever a validation meets, no training is lost. The last scores."""
+        whole = self.recipe.schedule.epoch_size
+        with log.Progress(self.steps * whole, whole, self.recipe.log.log_interval, self.device.is_main, self.at) as progress:
+            if self.owed:
+                scores = self.validated(self.at // self.steps, progress)
+            for epoch in range(self.at // self.steps, whole):
+                self.ended = {"loss": self.train_epoch(epoch, progress), **{f"last {key}": value for key, value in self.last.items()}}
+                if not parallel.agree(self.net, self.device.ranks):
+                    raise TrainingFailed(f"after epoch {epoch + 1} rank {self.device.rank} holds other weights than the others: the run stops before it "
+                                         f"saves them (one network and one seed on all ranks? a fault of a card?)")
+                self.save_epoch(epoch + 1)
+                if self.is_due(epoch + 1):
+                    scores = self.validated(epoch + 1, progress)
+        return scores
 
-    def ask_to_stop(self, number: int, _: Any) -> None:
-        """A signal's handler: end after the step that is running."""
+    def save_epoch(self, epoch: int) -> None:
+        """What is trained is saved before it is validated; a run that was asked to stop ends here."""
+        stopping = self.step.is_stopping(self.asked > 0)
+        last = epoch == self.recipe.schedule.epoch_size
+        if self.device.is_main and (last or epoch % self.recipe.checkpoint.ckpt_save_interval == 0):
+            self.try_to_save(lambda: self.keeper.save(epoch, self.state(), self.meta()), last or stopping)
+        elif self.device.is_main and (stopping or self.is_due(epoch)):
+            self.try_to_save(lambda: self.keeper.save_within(self.state(), self.meta()), stopping)
+        if stopping:
+            raise self.interrupted(f"after epoch {epoch}")
+
+    def validated(self, epoch: int, progress: log.Progress) -> Scores:
+        """The scores after `epoch` epochs: shown, logged and, if they are the best or the last, saved with the weights."""
+        progress.hide()
+        scores = self.validate()
+        self.note(epoch, *scores)
+        leader = max((item for item in scores if item), key=lambda item: item.correct1)
+        better = self.best is None or self.best.is_beaten_by(leader)
+        if better:
+            self.best = Best(leader.correct1, leader.count, epoch, self.val_fingerprint)
+        if self.device.is_main and (better or epoch >= self.recipe.schedule.epoch_size):
+            save = self.keeper.save_best if better else self.keeper.save
+            self.try_to_save(lambda: save(epoch, self.state(), self.meta(scores)), False)
+        return scores
+
+    def ask_to_stop(self, number: int) -> None:
+        """What a signal asks for: end after the step that is running."""
         self.asked = number
-        self.step.ask_to_stop()
+
+    def interrupted(self, moment: str) -> Interrupted:
+        """The end of a run that was asked to stop and is saved."""
+        return Interrupted(self.asked, moment, self.path or self.keeper.within, self.recipe.checkpoint.resume)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """This rank's batches of the epoch's steps that are not yet done; every wait for one is noted."""
@@ -233,19 +333,28 @@ class Run:
 
     def pause(self) -> None:
         """What may be due between two steps of an epoch: a checkpoint, and the end of a run that was asked to stop."""
-        stopping = self.step.is_stopping(self.asked > 0)
+        if self.asked:
+            self.step.ask_to_stop()
         inside = self.at % self.steps > 0
+        if not inside:  # save_epoch comes next
+            return
+        stopping = self.step.is_stopping(self.asked > 0)
         due = self.recipe.checkpoint.ckpt_save_steps
-        if inside and self.device.is_main and (stopping or (due and self.at % due == 0)):
-            self.try_to_save(lambda: self.keeper.save_within(self.state(), self.meta(None)), stopping)
-        if stopping and inside:  # at the end of an epoch it is validated and saved first
-            raise Interrupted(f"stopped after step {self.at} ({signal.Signals(self.asked or signal.SIGTERM).name}); saved in {self.keeper.within}: "
-                              f"the same command goes on from there", self.asked or signal.SIGTERM)
+        if self.device.is_main and (stopping or (due and self.at % due == 0)):
+            self.try_to_save(lambda: self.keeper.save_within(self.state(), self.meta()), stopping)
+        if stopping:
+            raise self.interrupted(f"after step {self.at}")
+
+    def stop_validating(self) -> None:
+        """End a validation of a run that was asked to stop, if what it measures is saved."""
+        if self.asked and self.saved_at == self.at:
+            raise self.interrupted(f"while validating after epoch {self.at // self.steps}")
 
     def try_to_save(self, write: Callable[[], Path], needed: bool) -> None:
         """A checkpoint, if it can be written; a run that isn't at its end goes on without it, loudly."""
         try:
             self.path = write()
+            self.saved_at = self.at
         except checkpoint.NotSaved as error:
             if needed:
                 raise
@@ -274,52 +383,49 @@ class Run:
                                  f"(a lower lr, a longer warm-up or clip_grad: True may help)")
         self.say(f"WARNING: {what}: step left out, number {self.tally.bad_in_a_row} of at most {allowed} in a row")
 
-    def validate(self) -> tuple[Score, Optional[Score]]:
+    def validate(self) -> Scores:
         """Scores of the weights and, with ema, of their average."""
-        score = evaluate(self.net, self.eval_step, self.val, self.setting)
+        between = self.stop_validating if self.device.ranks == 1 else None  # several ranks end a validation together
+        score = evaluate(self.net, self.eval_step, self.val, self.setting, between=between)
         if not self.recipe.optim.ema:
             return score, None
         self.step.swap_average()
-        average = evaluate(self.net, self.eval_step, self.val, self.setting)
+        average = evaluate(self.net, self.eval_step, self.val, self.setting, what="validating the moving average", between=between)
         self.step.swap_average()
         self.best_weights = EMA if average.correct1 > score.correct1 else MODEL
         return score, average
 
-    def note(self, epoch: int, loss: float, score: Score, average: Optional[Score]) -> None:
+    def note(self, epoch: int, score: Score, average: Optional[Score]) -> None:
         """One line on the screen and one in the run's CSV."""
-        self.say(f"epoch {epoch + 1}/{self.recipe.schedule.epoch_size}  train loss {loss:.4f}  {score}" + (f"  ema {average}" if average else "")
+        loss, last = self.ended.get("loss", math.nan), {key: self.ended.get(f"last {key}", math.nan) for key in FIGURES}
+        self.say(f"epoch {epoch}/{self.recipe.schedule.epoch_size}  train loss {loss:.4f}  {score}" + (f"  ema {average}" if average else "")
                  + (f"  {len(self.train.bad)} bad pictures" if self.train.bad else ""))
-        if epoch + 1 >= self.recipe.log.chance_epochs and score.is_guessing(self.setting.num_classes, self.commonest):
-            self.say(f"WARNING: after {epoch + 1} epochs top-1 is {score.top1:.2f} %, no better than guessing one of {self.setting.num_classes} classes: "
+        if epoch >= self.recipe.log.chance_epochs and score.is_guessing(self.setting.num_classes, self.commonest):
+            self.say(f"WARNING: after {epoch} epochs top-1 is {score.top1:.2f} %, no better than guessing one of {self.setting.num_classes} classes: "
                      f"the network doesn't learn (labels, lr, normalisation, or pretrained weights may be wrong)")
         if not self.device.is_main:
             return
-        last, empty = self.last, dict.fromkeys(("loss", "top1", "top5"), "")
-        row: dict[str, Any] = {"epoch": epoch + 1, "step": self.at, "lr": f"{last['lr']:.6g}", "train_loss": f"{loss:.6f}", "val_loss": f"{score.loss:.6f}",
+        empty = dict.fromkeys(("loss", "top1", "top5"), "")
+        row: dict[str, Any] = {"epoch": epoch, "step": self.at, "lr": f"{last['lr']:.6g}", "train_loss": f"{loss:.6f}", "val_loss": f"{score.loss:.6f}",
                "top1": f"{score.top1:.4f}", "top5": f"{score.top5:.4f}",
                **{f"ema_{key}": f"{getattr(average, key):.6f}" if average else value for key, value in empty.items()},
                "norm": f"{last['norm']:.4f}", "loss_scale": f"{last['scale']:.0f}", "skipped": self.tally.skipped,
-               "img_s": f"{last['img/s']:.1f}", "data_wait": f"{last['data wait']:.4f}"}
+               "img_s": f"{last['img/s']:.1f}", "data_wait": f"{last['data wait']:.4f}", "elapsed_s": f"{time.time() - self.started:.1f}", "time": result.now()}
         try:
             log.append_csv(self.folder / "log.csv", row)
         except OSError as error:
             self.say(f"WARNING: {self.folder / 'log.csv'} can't be written: {error.strerror}")
         self.viewer(self.at, {key: float(value) for key, value in row.items() if key in ("val_loss", "top1", "top5", "ema_top1") and value != ""})
 
-    def save(self, epoch: int, score: Optional[Score], average: Optional[Score]) -> Path:
-        """Checkpoint after `epoch` epochs."""
-        leader = max((item for item in (score, average) if item), key=lambda item: item.correct1, default=None)
-        better = leader is not None and leader.correct1 > self.best
-        if leader is not None and better:
-            self.best = leader.correct1
-        return self.keeper.save(epoch, self.state(), self.meta(score, average), better)
-
-    def meta(self, score: Optional[Score], average: Optional[Score] = None) -> dict[str, Any]:
-        """What a checkpoint says beside its tensors: the network, both scores, and the state of the run."""
+    def meta(self, scores: Optional[Scores] = None) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors: the network, and where the run is; `scores` once its weights are validated."""
+        score, average = scores or (None, None)
         return {"model": self.setting.info.name, "num_classes": self.setting.num_classes, "class_names": list(self.train.class_names),
-                "epoch": self.at // self.steps, "step": self.at, "steps": self.steps, "pictures": self.meter.pictures, "best": self.best,
-                "tally": dataclasses.asdict(self.tally), "data": self.fingerprint, "score": dataclasses.asdict(score) if score else None,
+                "epoch": self.at // self.steps, "step": self.at, "steps": self.steps, "pictures": self.meter.pictures,
+                "best": dataclasses.asdict(self.best) if self.best else None, "tally": dataclasses.asdict(self.tally), "data": self.fingerprint,
+                "val_data": self.val_fingerprint, "score": dataclasses.asdict(score) if score else None,
                 "ema_score": dataclasses.asdict(average) if average else None, "best_weights": self.best_weights,
+                "epoch_end": None if self.at % self.steps else self.ended,
                 "recipe": self.recipe.flat(), "mindvit": __version__, "mindspore": ms.__version__}
 
     def describe(self) -> None:
@@ -338,13 +444,16 @@ class Run:
             self.say(line)
 
     def finish(self, score: Score, average: Optional[Score]) -> dict[str, Any]:
-        """The performance row: shown, as JSON beside the checkpoints, and appended to the results."""
-        row = result.performance_row(self.setting, self.meter, self.params, score, self.config, self.path)
+        """The result's row: shown, as JSON beside the checkpoints, and appended to the results."""
+        outcome = result.Outcome(score, average, self.best, self.path, len(self.train.bad), self.params, time.time() - self.started)
+        row = result.row(self.setting, self.meter, outcome, self.config)
         if self.device.is_main:
-            log.say("\n" + log.table(row) + (f"\nmoving average: {average}" if average else "") + "\n")
-            more = {**row, **result.circumstances(self.setting, self.meter, time.time() - self.started), "bad pictures": len(self.train.bad)}
-            log.write_json(self.folder / "result.json", more)
-            log.append_csv(Path(self.recipe.log.results_csv), more)
+            log.say(f"\n{result.tables(row)}\n" + (f"\nmoving average: {average}" if average else "") + f"\ncheckpoint: {self.path}\n")
+            for path, write in ((self.folder / "result.json", log.write_json), (Path(self.recipe.log.results_csv), log.append_csv)):
+                try:
+                    write(path, row)
+                except (OSError, csv.Error) as error:  # the weights are trained and saved
+                    log.say(f"WARNING: {path} can't be written: {log.first_line(error)}")
         return row
 
 
@@ -384,21 +493,24 @@ def list_or_value(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def signals(handler: Callable[[int], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM call `handler` the first time and do what they did before from then on."""
     if threading.current_thread() is not threading.main_thread():  # Python lets only that one handle signals
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # SIGINT: in a command, a thread waits for it; in somebody else's program Python's own handler stands beside MindSpore's
+    numbers = (signal.SIGTERM,) if interrupts.listening() else (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
 
-    def once(number: int, frame: Any) -> None:
+    def once(number: int, _: Any) -> None:
         signal.signal(number, before[signal.Signals(number)])
-        handler(number, frame)
+        handler(number)
 
     for number in before:
         signal.signal(number, once)
     try:
-        yield
+        with interrupts.taken_by(lambda: handler(signal.SIGINT)):
+            yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)

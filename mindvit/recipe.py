@@ -168,7 +168,7 @@ class RuntimeOptions:
     jit_level: str = option("auto", "graph compilation level; auto: O2 on Ascend, O0 elsewhere", ("auto", "O0", "O1", "O2"))
     compile_cache: str = option("auto", "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, or a DIR", path=True)
     distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")
-    seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0)
+    seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0, high=2 ** 32 - 1)
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,115 @@
-"""The row that a run ends with."""
+"""What a run ends with: a row of numbers for files, and the same in two short tables for people."""
 
 from __future__ import annotations
 
 import datetime
+import json
+import math
 import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
 import mindspore as ms
 import numpy as np
 
-from mindvit import device
-from mindvit.evaluation import Score
+from mindvit import device, log
+from mindvit.evaluation import Best, Score
 from mindvit.meter import Meter
 from mindvit.setting import Setting
 from mindvit.version import __version__
 
+ROOT = Path(__file__).parent.parent
+TABLES = ("model", "params_m", "ranks", "device", "batch_size", "image_size", "amp_level", "dtype", "compile_s", "ms_per_step", "img_per_s", "top1", "top5")
 
-def performance_row(setting: Setting, meter: Meter, params: int, score: Score, config: Optional[str], path: Optional[Path]) -> dict[str, Any]:
-    """MindCV's columns: what ran, on what, how fast (median step over all cards) and how well."""
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run reached: the last epoch's scores (of the weights and, with ema, of their moving average), the best one, and where the weights are.
+
+    bad: training images that could not be decoded; params: the network's trainable numbers; seconds: of the whole run.
+    """
+
+    score: Score
+    average: Optional[Score]
+    best: Optional[Best]
+    checkpoint: Optional[Path]
+    bad: int
+    params: int
+    seconds: float
+
+
+def row(setting: Setting, meter: Meter, outcome: Outcome, config: Optional[str]) -> dict[str, Any]:
+    """What ran, on what, how fast (median step over all ranks) and how well: numbers are numbers, with their unit in the key; None: there is none.
+
+    Accuracies are per cent; data_wait is the share (0..1) of the steps' time in which they waited for images.
+    """
+    recipe, half, chosen = setting.recipe, setting.device.half, setting.device
+    stepped = bool(meter.steps)
     return {
-        "model": setting.info.name,
-        "params (M)": round(params / 1e6, 2),
-        "cards": f"{setting.device.ranks} x {setting.device.target}",
-        "batch size": setting.recipe.data.batch_size,
-        "resolution": f"{setting.size}x{setting.size}",
-        "jit level": setting.device.jit_level,
-        "graph compile": f"{meter.compile_seconds:.1f} s",
-        "ms/step": round(meter.ms_per_step, 2),
-        "img/s": round(meter.pictures_per_second, 2),
-        "acc@top1": round(score.top1, 2),
-        "acc@top5": round(score.top5, 2),
-        "recipe": config or "command line",
-        "checkpoint": str(path),
-    }
+        "model": setting.info.name, "params_m": round(outcome.params / 1e6, 2), "device": chosen.target, "ranks": chosen.ranks,
+        "batch_size": recipe.data.batch_size, "image_size": setting.size, "jit_level": chosen.jit_level, "amp_level": chosen.amp_level,
+        "dtype": recipe.precision.amp_type if half else "float32", "epochs": recipe.schedule.epoch_size, "compile_s": round(meter.compile_seconds, 1),
+        "ms_per_step": round(meter.ms_per_step, 2) if stepped else None, "img_per_s": round(meter.pictures_per_second, 2) if stepped else None,
+        "top1": number(outcome.score.top1, 2), "top5": number(outcome.score.top5, 2), "val_loss": number(outcome.score.loss, 4),
+        "ema_top1": outcome.average and number(outcome.average.top1, 2), "ema_top5": outcome.average and number(outcome.average.top5, 2),
+        "ema_val_loss": outcome.average and number(outcome.average.loss, 4),
+        "best_top1": outcome.best and number(outcome.best.top1, 2), "best_epoch": outcome.best and outcome.best.epoch or None,
+        "train_s": round(meter.total, 1), "total_s": round(outcome.seconds, 1), "data_wait": round(meter.wait_share, 4) if stepped else None, "bad_images": outcome.bad,
+        "seed": recipe.runtime.seed, "config": config, "command": shlex.join(sys.argv), "checkpoint": str(outcome.checkpoint), "git": git_revision(),
+        "mindvit": __version__, "mindspore": ms.__version__, "numpy": np.__version__, "python": platform.python_version(), "machine": device.machine(),
+        "time": now()}
+
+
+def number(value: float, digits: int) -> Optional[float]:
+    """Rounded; None for what is no number, which JSON does not have."""
+    return round(value, digits) if math.isfinite(value) else None
+
+
+def now() -> str:
+    """Date, time and time zone, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def git_revision() -> Optional[str]:
+    """The commit of mindvit's sources, with -dirty if they were changed since; None outside a repository of their own."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        asked = subprocess.run(["git", "describe", "--always", "--exclude", "*", "--abbrev=12", "--dirty"], cwd=ROOT, check=False, capture_output=True,
+                               text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip() or None
+
+
+def read(file: Path) -> Optional[dict[str, Any]]:
+    """The row in a result.json; None if it can't be read, or is of an earlier version, with other keys."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {*TABLES, "checkpoint"} <= set(found) else None
+
+
+def tables(row: Mapping[str, Any]) -> str:
+    """A row as people read it: two tables in Markdown that fit 100 columns."""
+    def percent(key: str) -> Optional[str]:
+        return None if row.get(key) is None else f"{row[key]:.2f} %"
+
+    what = {"model": row["model"], "params (M)": row["params_m"], "devices": f"{row['ranks']} x {row['device']}", "batch size": row["batch_size"],
+            "image size": row["image_size"], "precision": f"{row['amp_level']} {row['dtype']}"}
+    if len(log.table(what).splitlines()[0]) > 100:  # the longest names
+        del what["precision"]
+    how = {"compile (s)": row["compile_s"], "ms/step": row["ms_per_step"], "img/s": row["img_per_s"], "top-1": percent("top1"), "top-5": percent("top5"),
+           "EMA top-1": percent("ema_top1"), "best top-1": percent("best_top1"), "best epoch": row.get("best_epoch")}
+    shown = {name: value for name, value in how.items() if value is not None or not name.startswith(("EMA", "best"))}
+    return f"{log.table(what)}\n\n{log.table(shown)}"
 
 
 def versions() -> str:
     """What ran, in one line."""
     return f"mindvit {__version__}, mindspore {ms.__version__}, numpy {np.__version__}, Python {platform.python_version()}; {device.machine()}"
-
-
-def circumstances(setting: Setting, meter: Meter, seconds: float) -> dict[str, Any]:
-    """What one needs to know to compare two rows; `seconds` are those of the whole run."""
-    recipe, half = setting.recipe, setting.device.half
-    return {
-        "precision": f"{setting.device.amp_level} {recipe.precision.amp_type if half else 'float32'}",
-        "epochs": recipe.schedule.epoch_size,
-        "training seconds": round(meter.total, 1),
-        "seconds": round(seconds, 1),
-        "data wait": round(meter.wait_share, 4),
-        "mindspore": ms.__version__,
-        "mindvit": __version__,
-        "machine": device.machine(),
-        "date": datetime.date.today().isoformat(),
-    }

@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from mindvit.log import table  # noqa: E402
 from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
 from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
+from mindvit.result import tables  # noqa: E402
 from mindvit.tools.benchmark import SHOWN, SHOWN_DATA  # noqa: E402
 
 
@@ -95,9 +96,9 @@ def errata_crossvit() -> str:
 def digits(name: str) -> str:
     """What a family's digits recipe reached in the run that was kept."""
     row = json.loads((ROOT / "results" / "digits" / f"{name}.json").read_text(encoding="utf-8"))
-    machine = f"{row['machine']}, MindSpore {row['mindspore']}, {row['date']}"
+    machine = f"{row['machine']}, MindSpore {row['mindspore']}, {row['time'][:10]}"
     return ("| recipe | network | input | epochs | top-1 | machine |\n|---|---|---|---|---|---|\n"
-            f"| `{row['recipe']}` | `{row['model']}` | {row['resolution']} | {row['epochs']} | {row['acc@top1']:.2f} | {machine} |")
+            f"| `{row['config']}` | `{row['model']}` | {row['image_size']}x{row['image_size']} | {row['epochs']} | {row['top1']:.2f} | {machine} |")
 
 
 def keys() -> str:
@@ -115,11 +116,10 @@ def keys() -> str:
 
 
 def quickstart() -> str:
-    """The row of the last quick start that was kept."""
+    """The tables of the last quick start that was kept."""
     row = json.loads((ROOT / "results" / "quickstart.json").read_text(encoding="utf-8"))
-    return table({key: value for key, value in row.items() if key in ROW_COLUMNS}) + (
-        f"\n\nMindSpore {row['mindspore']}, {row['machine']}, {row['date']}: {row['training seconds']:.0f} s of training, "
-        f"{row['seconds']:.0f} s in all.")
+    return (f"{tables(row)}\n\nMindSpore {row['mindspore']}, {row['machine']}, {row['time'][:10]}: {row['train_s']:.0f} s of training, "
+            f"{row['total_s']:.0f} s in all.")
 
 
 def kept(name: str, command: str) -> str:
@@ -149,7 +149,6 @@ def scaling() -> str:
 
 
 SCALING_COLUMNS = ("model", "resolution", "batch size", "multiply-adds (G)", "ms/step", "img/s", "GFLOP/s per card", "share of peak", "peak memory", "date")
-ROW_COLUMNS = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5")
 AUTHORS_TOP1 = {"xcit_medium_24_p16_224_distill": 84.3, "xcit_medium_24_p16_384_distill": 85.4}  # README of facebookresearch/xcit
 FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
 PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "commands": docs_commands.listing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import resource
 import subprocess
 import sys
 from importlib import metadata
@@ -13,7 +14,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from mindvit import checkpoint, device, environment, log
+from mindvit import checkpoint, device, environment, files, log
 from mindvit.errors import UserError
 from mindvit.meter import Meter
 from mindvit.recipe import PrecisionOptions, RuntimeOptions
@@ -92,10 +93,97 @@ def parameters(value: float) -> list[ms.Parameter]:
 def test_keeper_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     keeper = checkpoint.Keeper(tmp_path, "net", keep=2)
     for epoch in range(1, 5):
-        keeper.save(epoch, parameters(epoch), {"epoch": epoch}, best=epoch == 1)
+        assert keeper.save(epoch, parameters(epoch), {"epoch": epoch}) == tmp_path / f"net-{epoch}.ckpt"
+        if epoch == 1:
+            assert keeper.save_best(epoch, parameters(epoch), {"epoch": epoch, "score": 1}) == tmp_path / "net-1.ckpt"
+            assert read_weights(tmp_path / "net-1.ckpt")[1] == {"epoch": 1, "score": 1}  # one file under two names
+            assert (tmp_path / "net-1.ckpt").samefile(tmp_path / "net-best.ckpt")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net-3.ckpt", "net-4.ckpt", "net-best.ckpt"]
     arrays, meta = read_weights(tmp_path / "net-best.ckpt")
-    assert meta == {"epoch": 1} and arrays["weight"].tolist() == [1, 1, 1, 1]
+    assert meta == {"epoch": 1, "score": 1} and arrays["weight"].tolist() == [1, 1, 1, 1]
+    assert keeper.save_best(9, parameters(9), {"epoch": 9}) == tmp_path / "net-best.ckpt"  # of an epoch that is not kept
+    assert not (tmp_path / "net-9.ckpt").exists() and read_weights(tmp_path / "net-best.ckpt")[1] == {"epoch": 9}
+
+
+def test_a_failed_save_leaves_nothing_and_one_line_tells(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    path = tmp_path / "net-1.ckpt"
+    checkpoint.save(path, parameters(1), {})
+    before = path.read_bytes()
+    big = [ms.Parameter(ms.Tensor(np.zeros(1 << 20, np.float32)), name="weight")]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # a disk with room for a quarter of it
+    try:
+        with pytest.raises(checkpoint.NotSaved, match="net-1.ckpt can't be written: File too large"):
+            checkpoint.save(path, big, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+    assert capfd.readouterr() == ("", "")  # not MindSpore's own line
+
+
+def test_what_a_killed_save_left_is_cleared_away(tmp_path: Path) -> None:
+    for name in (".net-1.unfinished.tmp", ".net-2.unfinished.ckpt", "net-2.ckpt", ".hidden"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".net-1.unfinished.tmp").chmod(0o400)
+    with checkpoint.own_folder(tmp_path, pytest.fail):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".lock", "net-2.ckpt"]
+
+
+def test_files_without_an_ending_have_no_say_over_their_neighbours(tmp_path: Path) -> None:
+    (tmp_path / ".runs.0").write_text("")
+    files.write_text(tmp_path / "runs", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".runs.0", "runs"]
+
+
+def test_a_row_is_added_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    log.append_csv(path, {"a": 1, "b": "x" * 600})
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError):
+            log.append_csv(path, {"a": 2, "b": "y" * 600})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    path.write_bytes(before + b"2,torn")
+    log.append_csv(path, {"a": 3, "b": "z"})
+    assert list(csv.reader(path.open())) == [["a", "b"], ["1", "x" * 600], ["2", "torn"], ["3", "z"]]
+
+
+def test_a_results_file_is_checked_without_a_trace(tmp_path: Path) -> None:
+    log.check_csv(tmp_path / "new" / "runs.csv", "results_csv")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for path, says in ((tmp_path / "file" / "runs.csv", "can't be written: "), (tmp_path, "can't be written: Is a directory")):
+        with pytest.raises(UserError, match=says) as caught:
+            log.check_csv(path, "results_csv")
+        assert str(caught.value).startswith(f"results_csv {path} ") and caught.value.exit_code == 2
+
+
+def test_validation_says_how_far_it_is(capsys: pytest.CaptureFixture) -> None:
+    assert list(log.validating(range(5), 5, 8, interval=2)) == [0, 1, 2, 3, 4]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["validating 2/5", "validating 4/5"] and all("img/s" in line for line in lines)
+    assert list(log.validating(range(5), 5, 8, interval=1, shown=False)) == [0, 1, 2, 3, 4] and capsys.readouterr().out == ""
+
+
+def test_validation_has_a_bar_of_its_own_on_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "90")
+    with log.Progress(steps=4, epochs=2, interval=1) as progress:
+        progress.update(0, {"loss": "1.5"})
+        progress.update(0, {"loss": "1.4"})
+        progress.hide()
+        assert progress.bar is None
+        capsys.readouterr()
+        list(log.validating(range(3), 3, 8, "validating the moving average", interval=1))
+        shown = capsys.readouterr()
+        assert "validating the moving average:   0%" in shown.err and "epoch" not in shown.err and shown.out == ""
+        progress.update(1, {"loss": "1.3"})
+        assert progress.bar is not None and progress.bar.n == 3 and progress.bar.initial == 0
+    assert progress.bar is None and capsys.readouterr().err.endswith("\r")  # what comes next begins on a line of its own
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

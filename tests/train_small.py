@@ -9,11 +9,15 @@ from typing import Any, Optional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from mindvit import errors, interrupts
+
+if __name__ == "__main__":
+    interrupts.listen()  # as train.py does, before MindSpore starts threads
+
 from mindspore import Tensor
 from small import SIDE, SMALL
 
 import train
-from mindvit import errors
 from mindvit.layers.basic import GELU, LayerNorm, Linear, Residual
 from mindvit.layers.conv import BatchNorm
 from mindvit.models import model_info, registry

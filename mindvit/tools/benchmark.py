@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from mindvit import errors
 from mindvit.errors import UserError
@@ -38,7 +38,7 @@ EXTRA = (
     (("--profile",), {"action": "store_true", "default": False, "help": "print the ten most expensive operators too"}),
     (("--compile_cache",), {"dest": "caches", "default": None, "metavar": "DIR",
                            "help": "compile twice, into an empty folder within DIR and from it, and tell both times"}),
-    (("--out",), {"type": Path, "default": Path("results"), "metavar": "DIR", "help": "folder for CSV and JSON (default: results)"}),
+    (("--out",), {"type": Path, "default": None, "metavar": "DIR", "help": "folder for CSV and JSON (default: the table is printed, and no file written)"}),
 )
 
 
@@ -128,12 +128,14 @@ def child(task: Task) -> dict[str, Any]:
     return dict(told)
 
 
-def keep(rows: list[dict[str, Any]], folder: Path, name: str, shown: Sequence[str]) -> None:
-    """Print the `shown` columns, with the reason where one failed, and keep all of them: CSV appended, JSON anew."""
+def keep(rows: list[dict[str, Any]], folder: Optional[Path], name: str, shown: Sequence[str]) -> None:
+    """Print the `shown` columns, with the reason where one failed, and keep all of them where there is a folder: CSV appended, JSON anew."""
     from mindvit import log
 
     columns = (*shown, "error") if any(row.get("error") for row in rows) else shown
     print("\n" + log.table(*({key: row[key] for key in columns} for row in rows)), flush=True)
+    if folder is None:
+        return
     try:
         for row in rows:
             log.append_csv(folder / f"{name}.csv", row)
