@@ -8,8 +8,10 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any, Sequence
 
 import pytest
+from pictures import make_folder
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -17,6 +19,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import compare  # noqa: E402
 import compare_data  # noqa: E402
 import side  # noqa: E402
+import side_data  # noqa: E402
 from compare import Figures, Side, SideFailed, command, in_turn, ratio, rows, started, torch_name  # noqa: E402
 
 from mindvit.errors import UserError  # noqa: E402
@@ -150,3 +153,47 @@ def test_data_ratios() -> None:
                                                    "mindvit CPU-ms": "3.00", "mindcv CPU-ms": "4.00", "x mindcv": "1.25x"}
 
 
+def asked(arguments: Sequence[str], *modes: str) -> tuple[dict[str, Any], dict[str, Figures]]:
+    """What a side says of itself, and its figures for each mode after one round of two steps; small_side.py knows small networks."""
+    python, *script = arguments
+    found = {mode: Figures() for mode in modes}
+    one = Side([python, str(ROOT / "tests" / "small_side.py"), *script], os.environ)
+    try:
+        for mode in modes:
+            in_turn({"it": one}, mode, {"it": found[mode]}, rounds=1, steps=2)
+    finally:
+        one.close()
+    return one.about, found
+
+
+def test_mindvits_side_gives_a_row(small_networks: None) -> None:
+    about, found = asked(command("mindvit", "nano", 2, 16, None) or (), "train", "forward")
+    assert (about["name"], about["size"]) == ("nano", 16) and about["what"].startswith("mindvit ")
+    for mode, item in found.items():
+        assert item.error is None and item.compile > 0 and [len(part) for part in item.rounds] == [2]
+        row = rows("nano", mode, {"mindvit": item}, 2, model_info("nano").macs)
+        assert row["mindvit img/s"] > 0 and row["GFLOP/s"] is not None
+
+
+def test_mindcvs_side_gives_figures() -> None:
+    about, found = asked([sys.executable, str(ROOT / "benchmarks" / "side_mindcv.py"), "tiny", "2", "32"], "train", "forward")
+    assert about["name"] == "tiny" and about["size"] == 32 and about["what"].startswith("mindcv ")
+    assert all(item.error is None and item.ms and item.compile > 0 for item in found.values())
+
+
+def test_both_data_pipelines_give_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "train", classes=2, per_class=16)
+    for name, value in (("SPLITS", ("train",)), ("WORKERS", (1,)), ("BATCHES", 1)):
+        monkeypatch.setattr(compare_data, name, value)
+    compare.main(["--data", "--folder", str(tmp_path), "--rounds", "1", "--out", str(tmp_path / "out")])
+    kept = json.loads((tmp_path / "out" / "compare_data.json").read_text())
+    assert [(row["pipeline"], row["workers"]) for row in kept["rows"]] == [("train", 1)] and kept["told"].startswith(str(tmp_path))
+    assert all(part["img/s"] > 0 and part["CPU-ms"] > 0 for who in compare_data.SIDES for part in kept["rows"][0]["rounds"][who])
+
+
+@pytest.mark.parametrize("who", compare_data.SIDES)
+def test_evaluation_pipelines_give_figures(who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "train", classes=2, per_class=16)
+    monkeypatch.setattr(side_data, "WARMUP", 1)
+    found = side_data.measured(who, "eval", tmp_path, 1, 1)
+    assert found["img/s"] > 0 and found["CPU-ms"] > 0
