@@ -37,7 +37,7 @@ serve(answers, {{"what": "test"}}, make)
 """
 
 
-def figures(*rounds, **more) -> Figures:
+def figures(*rounds: Sequence[float], **more: Any) -> Figures:
     return Figures(rounds=[list(part) for part in rounds], **more)
 
 
@@ -86,7 +86,7 @@ def sleeps(one: Side) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a process's state is read from Linux's /proc")
-def test_a_side_answers_and_sleeps_in_between(answering) -> None:
+def test_a_side_answers_and_sleeps_in_between(answering: list[str]) -> None:
     one = Side(answering, os.environ)
     try:
         assert one.about == {"what": "test"} and sleeps(one)
@@ -98,7 +98,7 @@ def test_a_side_answers_and_sleeps_in_between(answering) -> None:
         one.close()
 
 
-def test_sides_take_turns_and_one_that_fails_is_left_out(answering) -> None:
+def test_sides_take_turns_and_one_that_fails_is_left_out(answering: list[str]) -> None:
     commands = {"mindvit": answering, "mindcv": [sys.executable, "-c", "raise SystemExit('no mindcv')"], "torch eager": ["/no/such/python"]}
     found = {name: Figures() for name in commands}
     with started(commands, os.environ, found) as sides:
@@ -114,15 +114,21 @@ def test_the_first_step_of_a_turn_is_not_counted() -> None:
     assert side.seconds_of(lambda: None, 2, lambda: next(times)) == [1.0, 2.0]
 
 
-def test_a_request_compiles_once(monkeypatch) -> None:
-    made, answers = [], io.StringIO()
+def test_a_request_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    answers = io.StringIO()
+
+    def make(mode: str) -> side.Step:
+        made.append(mode)
+        return lambda: None
+
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"mode": "train", "steps": 0}\n{"mode": "train", "steps": 1}\n'))
-    side.serve(answers, {"what": "x"}, lambda mode: made.append(mode) or (lambda: None))
+    side.serve(answers, {"what": "x"}, make)
     lines = [json.loads(line) for line in answers.getvalue().splitlines()]
     assert made == ["train"] and [list(line) for line in lines] == [["what"], ["compile"], ["seconds"]]
 
 
-def test_instruction_sets(monkeypatch) -> None:
+def test_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {key: compare.isa_environment("avx2")[key] for key in compare.AVX2} == {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     monkeypatch.setattr("mindvit.device.machine", lambda: "a laptop, 2 cores")
     with pytest.raises(UserError, match=r"--isa avx512, but this machine has none \(a laptop, 2 cores\)"):
@@ -132,13 +138,15 @@ def test_instruction_sets(monkeypatch) -> None:
 @pytest.mark.parametrize("arguments, says", [
     (["--rounds", "0"], "--rounds is 0, but must be at least 1"), (["--torch_python", "/no/python"], "/no/python is no program"),
     (["--peers", "jax"], "invalid choice: 'jax'"), (["--models", "crosvit"], "unknown model 'crosvit'"), (["--data", "--folder", "/no"], "/no has no train/")])
-def test_a_mistake_is_one_line(arguments, says, tmp_path) -> None:
+def test_a_mistake_is_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         compare.main([*arguments, "--out", str(tmp_path)])
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_whole_comparison_is_kept(answering, tmp_path, monkeypatch, capsys) -> None:
+def test_the_whole_comparison_is_kept(
+        answering: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(compare, "command", lambda who, *_: answering if who != "torch.compile" else [sys.executable, "-c", "raise SystemExit('too old')"])
     with pytest.raises(UserError, match="some sides failed: crossvit_9 train torch.compile: ended with 1: too old"):
         compare.main(["--models", "crossvit_9", "--modes", "train", "--rounds", "2", "--steps", "1", "--out", str(tmp_path)])
