@@ -1,5 +1,5 @@
 # make quickstart: set up, train on real pictures for two or three minutes, validate, report
-# make test: set up, then every check that CI runs
+# make test: set up, then every check that CI runs of one environment; make test-fast: what takes seconds of it
 # make PYTHON=python3.10 ...: with another Python (3.9 to 3.12, the range of MindSpore's wheels)
 
 VENV ?= .venv
@@ -14,43 +14,96 @@ MEASURE = $(BIN)/python -m mindvit.tools.benchmark
 BATCH_SIZES = 1 4 16
 VARIANTS = crossvit_tiny crossvit_small crossvit_9_dagger cvt_21_224 xcit_nano_12_p16_224 xcit_tiny_12_p8_224 xcit_small_12_p16_224
 
-# tests spend most of their time in MindSpore's graph compiler, which uses one core; a file's tests share what they compiled
-SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile
+# tests spend most of their time in MindSpore's graph compiler, which uses one core; a file's tests share what they compiled, and tests/conftest.py has the
+# files that take longest run first
+SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs=2 --output-sync=target
+TIMED = scripts/timed.sh
 
-.PHONY: quickstart test test-oldest test-interop lint goldens benchmark profile compare docs site notebook clean
+# the goldens in processes of a few networks: MindSpore gives the memory of a compiled graph back when the process ends, and not before
+GOLDENS = test-goldens-crossvit-crossformer test-goldens-xcit test-goldens-xcit-small test-goldens-cvt test-goldens-xcit-nano
+test-goldens-crossvit-crossformer: NETWORKS = not xcit and not cvt
+test-goldens-xcit: NETWORKS = xcit and not nano and not small
+test-goldens-xcit-small: NETWORKS = xcit_small
+test-goldens-xcit-nano: NETWORKS = xcit_nano
+test-goldens-cvt: NETWORKS = cvt
+
+LINTS = lint-similar lint-types lint-site lint-docs lint-style
+
+.PHONY: quickstart test test-fast test-units test-goldens $(GOLDENS) test-big test-big-goldens test-without-kernels test-requirements test-oldest test-interop \
+	lint $(LINTS) goldens benchmark profile compare docs site notebook clean
 
 quickstart: $(VENV)/ready
-	$(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
-	$(BIN)/python validate.py --config configs/quickstart/crossvit_digits.yaml --ckpt_path runs/quickstart/crossvit_9-best.ckpt
+	$(TIMED) quickstart-train $(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
+	$(TIMED) quickstart-validate $(BIN)/python validate.py --config configs/quickstart/crossvit_digits.yaml \
+		--ckpt_path runs/quickstart/crossvit_9-best.ckpt
 
-# the goldens apart, a few networks at a time: MindSpore gives the memory of a compiled graph back when the process ends, and not before
-test: $(VENV)/ready-for-tests lint
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/test_goldens.py
-	for networks in "not xcit and not cvt" cvt xcit_nano xcit_small "xcit and not nano and not small"; do \
-		$(BIN)/python -m pytest tests/test_goldens.py -k "$$networks" || exit 1; done
+test: lint test-units test-goldens
+
+# what compiles no network and starts no process: an answer in three minutes
+test-fast: $(VENV)/ready-for-tests
+	$(TIMED) $@ $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not big and not interop" --ignore=tests/test_goldens.py
+
+test-units: $(VENV)/ready-for-tests
+	$(TIMED) $@ $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/test_goldens.py
+
+test-goldens: $(VENV)/ready-for-tests
+	$(TIMED) $@ $(TWO_AT_A_TIME) $(GOLDENS)
+
+$(GOLDENS): $(VENV)/ready-for-tests
+	$(TIMED) $@ $(BIN)/python -m pytest tests/test_goldens.py -k "$(NETWORKS)"
+
+# what takes minutes: whole runs that are killed again and again, the commands on the pages that train, the notebook
+test-big: $(VENV)/ready-for-tests
+	$(TIMED) $@ $(BIN)/python -m pytest -m big --ignore=tests/test_goldens.py
+
+test-big-goldens: $(VENV)/ready-for-tests
+	$(TIMED) $@ $(BIN)/python -m pytest -m big tests/test_goldens.py
+
+# the networks without our own kernels for CPUs, as on a machine without a compiler
+test-without-kernels: $(VENV)/ready-for-tests
+	$(TIMED) $@ env MINDVIT_KERNELS=0 $(BIN)/python -m pytest tests/test_layers.py tests/test_goldens.py \
+		-k "layers or (logits and (xcit_nano_12_p16 or cvt_13_224 or crossformer_tiny)) or (gradient and crossvit_9)"
+
+# each requirements file alone, and after the others: it installs them into $(VENV)
+test-requirements: $(VENV)/ready
+	$(TIMED) $@ $(BIN)/python scripts/check_requirements.py
 
 # the lowest versions that are supported, on what depends on them most
 test-oldest:
 	@$(PYTHON) scripts/check_python.py
 	@$(PYTHON) -m venv $(VENV)-oldest
-	@$(VENV)-oldest/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements.txt -c requirements-oldest.txt pytest
-	$(VENV)-oldest/bin/python -m pytest tests/test_step.py tests/test_weights.py tests/test_parts.py tests/test_kernels.py "tests/test_goldens.py::test_logits[crossvit_9]"
+	@$(TIMED) $@-installed $(VENV)-oldest/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements.txt \
+		-c requirements-oldest.txt pytest
+	$(TIMED) $@ $(VENV)-oldest/bin/python -m pytest tests/test_step.py tests/test_weights.py tests/test_parts.py tests/test_kernels.py \
+		"tests/test_goldens.py::test_logits[crossvit_9]"
 
 # files that torch, timm, transformers and paddle write, and ours read by them; they need another NumPy than MindSpore, hence an environment of their own
 test-interop: $(VENV)/ready-for-tests
 	@$(PYTHON) -m venv $(VENV)-interop
-	@$(VENV)-interop/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements-interop.txt
-	$(VENV)-interop/bin/python tests/interop/write_files.py $(VENV)-interop/files
-	MINDVIT_INTEROP=$(VENV)-interop/files $(BIN)/python -m pytest tests/test_interop.py -m interop -s
-	$(VENV)-interop/bin/python tests/interop/read_back.py $(VENV)-interop/files/back
+	@$(TIMED) $@-installed $(VENV)-interop/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements-interop.txt
+	$(TIMED) $@-written $(VENV)-interop/bin/python tests/interop/write_files.py $(VENV)-interop/files
+	$(TIMED) $@ env MINDVIT_INTEROP=$(VENV)-interop/files $(BIN)/python -m pytest tests/test_interop.py -m interop -s
+	$(TIMED) $@-read-back $(VENV)-interop/bin/python tests/interop/read_back.py $(VENV)-interop/files/back
 	rm -r $(VENV)-interop/files
 
 lint: $(VENV)/ready-for-tests
+	$(TIMED) $@ $(TWO_AT_A_TIME) $(LINTS)
+
+lint-style: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
+
+lint-docs: $(VENV)/ready-for-tests
 	$(BIN)/python scripts/write_docs.py --check
+
+lint-site: $(VENV)/ready-for-tests
 	@# not --quiet: it would hide the warnings that --strict counts
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+lint-types: $(VENV)/ready-for-tests
 	$(BIN)/mypy
+
+lint-similar: $(VENV)/ready-for-tests
 	$(BIN)/pylint --disable=all --enable=similarities --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y mindvit tests *.py
 
 goldens: $(VENV)/ready-for-tests
@@ -89,11 +142,11 @@ $(VENV)/ready: requirements.txt
 	@$(PYTHON) scripts/check_python.py
 	@echo "setting up $(VENV) (MindSpore is a download of a few hundred MB) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install -r requirements.txt
+	@$(TIMED) installed $(PIP) install -r requirements.txt
 	@touch $@
 
-$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt requirements-docs.txt $(VENV)/ready
-	@$(PIP) install -r requirements-dev.txt
+$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt requirements-onnx.txt requirements-docs.txt $(VENV)/ready
+	@$(TIMED) installed-for-tests $(PIP) install -r requirements-dev.txt
 	@touch $@
 
 docs: $(VENV)/ready

@@ -11,7 +11,7 @@ import mindspore
 from side import Step, answers_only, serve
 
 from mindvit import recipe
-from mindvit.benchmark import CLASSES, SUBJECTS, NoPictures, compiled, use_compile_cache
+from mindvit.benchmark import CLASSES, SUBJECTS, NoPictures, compiled
 from mindvit.models import model_info
 from mindvit.setting import prepare
 from mindvit.version import __version__
@@ -23,11 +23,10 @@ def main(model: str, batch: int) -> None:
     info = model_info(model)
     values = {"model": model, "batch_size": batch, "device_target": "CPU", "label_smoothing": 0.1, "drop_path_rate": 0.0, "lr": 1e-3}
     setting = prepare(recipe.build(values, {}), NoPictures(CLASSES))
-    use_compile_cache(None)
 
     def make(mode: str) -> Step:
         subject = SUBJECTS[mode](setting)
-        compiled(subject, setting)
+        compiled(subject, setting, cache=None)
         return lambda: subject.step().asnumpy()
 
     serve(answers, {"what": f"mindvit {__version__}, MindSpore {mindspore.__version__}", "name": info.name, "size": setting.size}, make)

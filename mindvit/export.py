@@ -17,7 +17,7 @@ from mindvit.weights.readers import quiet
 
 FORMATS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
 TOLERANCE = 1e-4  # of max(1, the largest logit)
-NEEDED = "pip install onnx onnxruntime"
+NEEDED = "pip install -r requirements-onnx.txt"
 
 
 class ExportError(UserError):

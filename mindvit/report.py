@@ -24,13 +24,14 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves that share an axis: columns of the log with the words of the legend."""
+    """Curves that share an axis: columns of the log with the words of the legend; usual: the value of a run in which nothing happened to them."""
 
     name: str
     title: str
     unit: str
     columns: Mapping[str, str]
     logarithmic: bool = False
+    usual: Optional[float] = None
 
 
 CHARTS = (
@@ -39,9 +40,9 @@ CHARTS = (
     Chart("top5", "Top-5 accuracy", "%", {"top5": "raw", "ema_top5": "EMA"}),
     Chart("lr", "Learning rate", "", {"lr": ""}),
     Chart("throughput", "Throughput", "img/s", {"img_s": ""}),
-    Chart("scale", "Loss scale", "", {"loss_scale": ""}, True),
+    Chart("scale", "Loss scale", "", {"loss_scale": ""}, logarithmic=True, usual=1.0),
     Chart("norm", "Gradient norm", "", {"norm": ""}),
-    Chart("skipped", "Skipped steps", "steps", {"skipped": ""}),
+    Chart("skipped", "Skipped steps", "steps", {"skipped": ""}, usual=0.0),
     Chart("wait", "Wait for data", "share of the time", {"data_wait": ""}))
 LINES = ("solid", "dashed", "dotted")
 COLOURS = ("#1f5fa8", "#c8442f", "#2d8a4e", "#8a5bb0", "#b8860b", "#2a9d9d", "#d0609a", "#6b6b6b")
@@ -172,15 +173,15 @@ def differences(runs: Sequence[Run]) -> Table:
 
 
 def results(runs: Sequence[Run]) -> Table:
-    """The final rows side by side, a run a column."""
+    """The final rows side by side, a run a column, without the values that no run has."""
     ended = [run for run in runs if run.result]
-    keys = list(dict.fromkeys(key for run in ended for key in run.result))
+    keys = list(dict.fromkeys(key for run in ended for key, value in run.result.items() if text(value)))
     return Table("Results", [["", *(run.name for run in ended)], *([key, *(text(run.result.get(key)) for run in ended)] for key in keys)])
 
 
 def last_rows(runs: Sequence[Run]) -> Table:
-    """Where each run's log ends: the last number of every column."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.columns))
+    """Where each run's log ends: the last number of every column that has one in any run."""
+    keys = list(dict.fromkeys(key for run in runs for key, values in run.columns.items() if not all(map(math.isnan, values))))
     rows = []
     for run in runs:
         values = [[value for value in run.columns.get(key, ()) if not math.isnan(value)] for key in keys]
@@ -208,7 +209,7 @@ def points(run: Run, column: str, along: str) -> tuple[list[float], list[float]]
 
 
 def draw(chart: Chart, runs: Sequence[Run], along: str) -> Optional[bytes]:
-    """A chart of all runs as PNG; None if no run has anything to show in it. UserError without matplotlib."""
+    """A chart of all runs as PNG; None if no run has anything to show in it, or nothing but the usual value. UserError without matplotlib."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
@@ -216,24 +217,25 @@ def draw(chart: Chart, runs: Sequence[Run], along: str) -> Optional[bytes]:
         raise UserError("the report draws with matplotlib, which is not installed: pip install -r requirements-report.txt") from None
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
-    lowest = math.inf
+    shown: set[float] = set()
+    labelled = False
     for run, colour in zip(runs, COLOURS * (len(runs) // len(COLOURS) + 1)):
         for (column, words), style in zip(chart.columns.items(), LINES):
             places, values = points(run, column, along)
             if values:
-                lowest = min(lowest, *values)
                 label = ", ".join(part for part in (run.name if len(runs) > 1 else "", words) if part)
+                shown, labelled = shown | set(values), labelled or bool(label)
                 axes.plot(places, values, color=colour, linestyle=style, marker="o" if len(values) < 30 else "", markersize=4,
                           markerfacecolor=colour if style == LINES[0] else "white", label=escaped(label))
-    if not axes.lines:
+    if not shown or shown == {chart.usual}:
         return None
     axes.set(title=chart.title, xlabel=along, ylabel=chart.unit)
-    if chart.logarithmic and lowest > 0:
+    if chart.logarithmic and min(shown) > 0:
         axes.set_yscale("log", base=2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    if any(line.get_label() for line in axes.lines):
+    if labelled:  # matplotlib names a line without a label itself, and warns of a legend that has nothing to show
         axes.legend(frameon=False, fontsize="small")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150)

@@ -167,7 +167,7 @@ class TrainStep(Compiled):
         self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
         self.running = ParameterTuple([item for item in net.get_parameters() if not item.requires_grad])  # batch normalisation's mean and variance
         self.averaged = ParameterTuple([*self.weights, *self.running])
-        self.ema = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
+        self.ema: Sequence[Parameter] = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
         self.put_averaged, self.put_ema = Put(self.averaged), Put(self.ema)
         self.scaled, self.dynamic = options.loss_scale > 0, options.dynamic_scale
         self.guarded = self.scaled or options.leave_out

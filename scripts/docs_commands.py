@@ -27,8 +27,8 @@ RECIPE = "keys and values checked"
 RULES = (
     (r"make quickstart$", "`.ci/run`"),
     (r"make test$", "`.ci/run`"),
-    (r"make (docs|site|notebook|goldens|test-interop|benchmark)$", "the target is in the Makefile"),
-    (r"pip install -r ", "the file is there"),
+    (r"make (docs|site|notebook|goldens|test-fast|test-interop|benchmark)$", "the target is in the Makefile"),
+    (r"pip install -r ", "`.ci/run`"),
     (r"source \.venv/bin/activate$", "`make quickstart` makes it"),
     (r"python config\.py ", "run"),
     (r"python -m mindvit\.tools\.census ", BIG),

@@ -28,7 +28,8 @@ def main() -> None:
     random = np.random.default_rng(0)
     start = [random.standard_normal(shape).astype(np.float32) for shape in SHAPES]
     gradients = [[random.standard_normal(shape).astype(np.float32) for shape in SHAPES] for _ in RATE]
-    kept = {"rate": np.array(RATE), "decay": np.array(DECAY), "rates": np.array(RATES), "betas": np.array(BETAS), "eps": EPS, "momentum": MOMENTUM}
+    kept: dict[str, np.ndarray] = {"rate": np.array(RATE), "decay": np.array(DECAY), "rates": np.array(RATES), "betas": np.array(BETAS), "eps": np.array(EPS),
+                                   "momentum": np.array(MOMENTUM)}
     kept.update({f"start/{index}": value for index, value in enumerate(start)})
     kept.update({f"gradient/{step}/{index}": value for step, values in enumerate(gradients) for index, value in enumerate(values)})
     for name, make in MAKERS.items():
@@ -38,7 +39,7 @@ def main() -> None:
             for group, weight, rate, value in zip(optimiser.param_groups, weights, RATES, values):
                 group["lr"], weight.grad = lr * rate, torch.tensor(value)
             optimiser.step()
-        kept.update({f"{name}/{index}": weight.detach().numpy() for index, weight in enumerate(weights)})
+        kept.update({f"{name}/{index}": np.asarray(weight.detach()) for index, weight in enumerate(weights)})
     np.savez_compressed(OUT, **kept)
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import docs_commands
 import yaml
@@ -151,16 +151,18 @@ def scaling() -> str:
 SCALING_COLUMNS = ("model", "resolution", "batch size", "multiply-adds (G)", "ms/step", "img/s", "GFLOP/s per card", "share of peak", "peak memory", "date")
 AUTHORS_TOP1 = {"xcit_medium_24_p16_224_distill": 84.3, "xcit_medium_24_p16_384_distill": 85.4}  # README of facebookresearch/xcit
 FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
-PARTS = {"models": models, "keys": keys, "quickstart": quickstart, "commands": docs_commands.listing,
-         "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
-         "goldens": functools.partial(kept, "goldens", "make goldens"), "profile": functools.partial(kept, "profile", "make profile"),
-         "census": functools.partial(kept, "census", "python -m mindvit.tools.census"),
-         **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
-         **{f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare") for name in ("native", "avx2", "data")},
-         "compare_newest": functools.partial(kept, "newest_torch/compare_native", "benchmarks/compare.py --out results/newest_torch"),
-         "variants": functools.partial(kept, "variants/compare_native", "make compare"),
-         "variants_avx2": functools.partial(kept, "variants/compare_avx2", "make compare"),
-         **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}}
+PARTS: dict[str, Callable[[], str]] = {
+    "models": models, "keys": keys, "quickstart": quickstart, "commands": docs_commands.listing,
+    "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
+    "goldens": functools.partial(kept, "goldens", "make goldens"), "profile": functools.partial(kept, "profile", "make profile"),
+    "census": functools.partial(kept, "census", "python -m mindvit.tools.census"),
+    **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
+    **{f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare") for name in ("native", "avx2", "data")},
+    "compare_newest": functools.partial(kept, "newest_torch/compare_native", "benchmarks/compare.py --out results/newest_torch"),
+    "variants": functools.partial(kept, "variants/compare_native", "make compare"),
+    "variants_avx2": functools.partial(kept, "variants/compare_avx2", "make compare"),
+    **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}
+}
 
 
 def filled(text: str) -> str:

@@ -12,6 +12,19 @@ from mindspore import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+# Files that compile networks or start processes, with their seconds on a free core. Workers take whole files, so what takes longest begins first;
+# `make test-fast` takes none of them.
+SLOW = {
+    "test_ranks.py": 300,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: -SLOW.get(item.path.name, 0))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def graph_mode() -> None:

@@ -29,7 +29,7 @@ from mindvit.models.registry import model_config  # noqa: E402
 from mindvit.step import Loss, StepOptions, TrainStep, first_inputs  # noqa: E402
 
 VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "variants.yaml").read_text())["variants"]
-UNCHANGED = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # statistics with which the step's normalisation changes nothing
+UNCHANGED: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # statistics with which the step's normalisation changes nothing
 TRAJECTORY_BATCH, TRAJECTORY_STEPS = 4, 20
 BIG = 2e10  # multiply-adds
 

@@ -8,8 +8,10 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any, Sequence
 
 import pytest
+from pictures import make_folder
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -17,6 +19,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import compare  # noqa: E402
 import compare_data  # noqa: E402
 import side  # noqa: E402
+import side_data  # noqa: E402
 from compare import Figures, Side, SideFailed, command, in_turn, ratio, rows, started, torch_name  # noqa: E402
 
 from mindvit.errors import UserError  # noqa: E402
@@ -34,7 +37,7 @@ serve(answers, {{"what": "test"}}, make)
 """
 
 
-def figures(*rounds, **more) -> Figures:
+def figures(*rounds: Sequence[float], **more: Any) -> Figures:
     return Figures(rounds=[list(part) for part in rounds], **more)
 
 
@@ -83,7 +86,7 @@ def sleeps(one: Side) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a process's state is read from Linux's /proc")
-def test_a_side_answers_and_sleeps_in_between(answering) -> None:
+def test_a_side_answers_and_sleeps_in_between(answering: list[str]) -> None:
     one = Side(answering, os.environ)
     try:
         assert one.about == {"what": "test"} and sleeps(one)
@@ -95,7 +98,7 @@ def test_a_side_answers_and_sleeps_in_between(answering) -> None:
         one.close()
 
 
-def test_sides_take_turns_and_one_that_fails_is_left_out(answering) -> None:
+def test_sides_take_turns_and_one_that_fails_is_left_out(answering: list[str]) -> None:
     commands = {"mindvit": answering, "mindcv": [sys.executable, "-c", "raise SystemExit('no mindcv')"], "torch eager": ["/no/such/python"]}
     found = {name: Figures() for name in commands}
     with started(commands, os.environ, found) as sides:
@@ -111,15 +114,21 @@ def test_the_first_step_of_a_turn_is_not_counted() -> None:
     assert side.seconds_of(lambda: None, 2, lambda: next(times)) == [1.0, 2.0]
 
 
-def test_a_request_compiles_once(monkeypatch) -> None:
-    made, answers = [], io.StringIO()
+def test_a_request_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    answers = io.StringIO()
+
+    def make(mode: str) -> side.Step:
+        made.append(mode)
+        return lambda: None
+
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"mode": "train", "steps": 0}\n{"mode": "train", "steps": 1}\n'))
-    side.serve(answers, {"what": "x"}, lambda mode: made.append(mode) or (lambda: None))
+    side.serve(answers, {"what": "x"}, make)
     lines = [json.loads(line) for line in answers.getvalue().splitlines()]
     assert made == ["train"] and [list(line) for line in lines] == [["what"], ["compile"], ["seconds"]]
 
 
-def test_instruction_sets(monkeypatch) -> None:
+def test_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {key: compare.isa_environment("avx2")[key] for key in compare.AVX2} == {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     monkeypatch.setattr("mindvit.device.machine", lambda: "a laptop, 2 cores")
     with pytest.raises(UserError, match=r"--isa avx512, but this machine has none \(a laptop, 2 cores\)"):
@@ -129,13 +138,15 @@ def test_instruction_sets(monkeypatch) -> None:
 @pytest.mark.parametrize("arguments, says", [
     (["--rounds", "0"], "--rounds is 0, but must be at least 1"), (["--torch_python", "/no/python"], "/no/python is no program"),
     (["--peers", "jax"], "invalid choice: 'jax'"), (["--models", "crosvit"], "unknown model 'crosvit'"), (["--data", "--folder", "/no"], "/no has no train/")])
-def test_a_mistake_is_one_line(arguments, says, tmp_path) -> None:
+def test_a_mistake_is_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         compare.main([*arguments, "--out", str(tmp_path)])
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_whole_comparison_is_kept(answering, tmp_path, monkeypatch, capsys) -> None:
+def test_the_whole_comparison_is_kept(
+        answering: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(compare, "command", lambda who, *_: answering if who != "torch.compile" else [sys.executable, "-c", "raise SystemExit('too old')"])
     with pytest.raises(UserError, match="some sides failed: crossvit_9 train torch.compile: ended with 1: too old"):
         compare.main(["--models", "crossvit_9", "--modes", "train", "--rounds", "2", "--steps", "1", "--out", str(tmp_path)])
@@ -150,3 +161,47 @@ def test_data_ratios() -> None:
                                                    "mindvit CPU-ms": "3.00", "mindcv CPU-ms": "4.00", "x mindcv": "1.25x"}
 
 
+def asked(arguments: Sequence[str], *modes: str) -> tuple[dict[str, Any], dict[str, Figures]]:
+    """What a side says of itself, and its figures for each mode after one round of two steps; small_side.py knows small networks."""
+    python, *script = arguments
+    found = {mode: Figures() for mode in modes}
+    one = Side([python, str(ROOT / "tests" / "small_side.py"), *script], os.environ)
+    try:
+        for mode in modes:
+            in_turn({"it": one}, mode, {"it": found[mode]}, rounds=1, steps=2)
+    finally:
+        one.close()
+    return one.about, found
+
+
+def test_mindvits_side_gives_a_row(small_networks: None) -> None:
+    about, found = asked(command("mindvit", "nano", 2, 16, None) or (), "train", "forward")
+    assert (about["name"], about["size"]) == ("nano", 16) and about["what"].startswith("mindvit ")
+    for mode, item in found.items():
+        assert item.error is None and item.compile > 0 and [len(part) for part in item.rounds] == [2]
+        row = rows("nano", mode, {"mindvit": item}, 2, model_info("nano").macs)
+        assert row["mindvit img/s"] > 0 and row["GFLOP/s"] is not None
+
+
+def test_mindcvs_side_gives_figures() -> None:
+    about, found = asked([sys.executable, str(ROOT / "benchmarks" / "side_mindcv.py"), "tiny", "2", "32"], "train", "forward")
+    assert about["name"] == "tiny" and about["size"] == 32 and about["what"].startswith("mindcv ")
+    assert all(item.error is None and item.ms and item.compile > 0 for item in found.values())
+
+
+def test_both_data_pipelines_give_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "train", classes=2, per_class=16)
+    for name, value in (("SPLITS", ("train",)), ("WORKERS", (1,)), ("BATCHES", 1)):
+        monkeypatch.setattr(compare_data, name, value)
+    compare.main(["--data", "--folder", str(tmp_path), "--rounds", "1", "--out", str(tmp_path / "out")])
+    kept = json.loads((tmp_path / "out" / "compare_data.json").read_text())
+    assert [(row["pipeline"], row["workers"]) for row in kept["rows"]] == [("train", 1)] and kept["told"].startswith(str(tmp_path))
+    assert all(part["img/s"] > 0 and part["CPU-ms"] > 0 for who in compare_data.SIDES for part in kept["rows"][0]["rounds"][who])
+
+
+@pytest.mark.parametrize("who", compare_data.SIDES)
+def test_evaluation_pipelines_give_figures(who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "train", classes=2, per_class=16)
+    monkeypatch.setattr(side_data, "WARMUP", 1)
+    found = side_data.measured(who, "eval", tmp_path, 1, 1)
+    assert found["img/s"] > 0 and found["CPU-ms"] > 0

@@ -17,7 +17,7 @@ from mindvit.models import create_model, list_models, model_info
 from mindvit.models.network import Backbone
 from mindvit.optim import is_decayed
 
-NARROW = {"num_classes": 5, "embed_dim": (8, 16, 24), "num_heads": (1, 2, 3)}
+NARROW: dict[str, Any] = {"num_classes": 5, "embed_dim": (8, 16, 24), "num_heads": (1, 2, 3)}
 TINY = {**NARROW, "depth": (1, 1, 2)}
 DEAD = "stage2.blocks.1.attn.conv_proj_q."  # in TINY: forms queries of patches that the classifier never sees
 

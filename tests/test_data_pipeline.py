@@ -6,6 +6,9 @@ import dataclasses
 import os
 import threading
 import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from PIL import Image
 
 from mindvit.data import pipeline, policies
 from mindvit.data.pipeline import default_workers, eval_batches, eval_steps, steps_per_epoch, train_batches
-from mindvit.data.sources import FolderSource
+from mindvit.data.sources import FolderSource, Source
 from mindvit.data.transforms import EvalTransform, TrainTransform, random_box
 from mindvit.errors import UserError
 from mindvit.recipe import AugmentOptions, DataOptions
@@ -24,7 +27,8 @@ DEFAULT = AugmentOptions()
 PLAIN = AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 
 
-def train(source, *, batch_size=4, size=24, epoch=0, seed=1, ranks=1, rank=0, workers=2, augment=DEFAULT, **data):
+def train(source: Source, *, batch_size: int = 4, size: int = 24, epoch: int = 0, seed: int = 1, ranks: int = 1, rank: int = 0,
+          workers: int = 2, augment: AugmentOptions = DEFAULT, **data: Any) -> tuple[np.ndarray, np.ndarray]:
     """All batches of one rank and epoch, as images and labels."""
     options = DataOptions(batch_size=batch_size, **data)
     batches = list(train_batches(source, options, augment, size=size, interpolation="bicubic", mean=MEAN, epoch=epoch, seed=seed,
@@ -32,7 +36,8 @@ def train(source, *, batch_size=4, size=24, epoch=0, seed=1, ranks=1, rank=0, wo
     return np.stack([batch.images for batch in batches]), np.stack([batch.labels for batch in batches])
 
 
-def evaluate(source, *, batch_size=4, size=24, crop_pct=0.875, squeeze=False, ranks=1, rank=0, workers=2):
+def evaluate(source: Source, *, batch_size: int = 4, size: int = 24, crop_pct: float = 0.875, squeeze: bool = False, ranks: int = 1,
+             rank: int = 0, workers: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """All batches of one rank's evaluation, as images and labels."""
     batches = list(eval_batches(source, batch_size=batch_size, size=size, crop_pct=crop_pct, interpolation="bicubic", squeeze=squeeze,
                                 ranks=ranks, rank=rank, workers=workers))
@@ -40,18 +45,19 @@ def evaluate(source, *, batch_size=4, size=24, crop_pct=0.875, squeeze=False, ra
 
 
 @pytest.fixture(name="source")
-def _source(tmp_path):
+def _source(tmp_path: Path) -> FolderSource:
     return FolderSource(make_folder(tmp_path / "pictures", classes=3, per_class=7))
 
 
-def damage(source, index):
+def damage(source: Source, index: int) -> None:
     """Cut a picture's file short."""
     os.truncate(source.name(index), os.path.getsize(source.name(index)) - 200)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
-def test_evaluation_sees_every_picture_once_in_batches_of_one_shape(source, ranks, batch_size):
+def test_evaluation_sees_every_picture_once_in_batches_of_one_shape(
+        source: FolderSource, ranks: int, batch_size: int) -> None:
     once = {EvalTransform(24, 0.875, "bicubic", False)(source.read(index)).tobytes(): int(source.labels[index]) for index in range(21)}
     seen = []
     for rank in range(ranks):
@@ -61,7 +67,7 @@ def test_evaluation_sees_every_picture_once_in_batches_of_one_shape(source, rank
     assert len(seen) == 21 and dict(seen) == once
 
 
-def test_a_rank_without_pictures_still_has_a_batch(source):
+def test_a_rank_without_pictures_still_has_a_batch(source: FolderSource) -> None:
     source.labels = source.labels[:2]
     assert [evaluate(source, ranks=3, rank=rank)[1].tolist() for rank in range(3)] == [[0, -1, -1, -1], [0, -1, -1, -1], [-1] * 4]
 
@@ -69,7 +75,8 @@ def test_a_rank_without_pictures_still_has_a_batch(source):
 @pytest.mark.parametrize("size, crop_pct, resized, corner", [
     ((50, 40), 0.875, (33, 27), (4, 2)), ((40, 53), 0.875, (27, 35), (2, 6)), ((27, 27), 0.875, (27, 27), (2, 2)), ((50, 40), 0.9, (32, 26), (4, 1)),
     ((20, 10), 1.0, (48, 24), (12, 0))])
-def test_evaluation_is_pillows_resize_and_centre_crop(size, crop_pct, resized, corner):
+def test_evaluation_is_pillows_resize_and_centre_crop(
+        size: tuple[int, int], crop_pct: float, resized: tuple[int, int], corner: tuple[int, int]) -> None:
     """Short side to floor(24 / crop_pct), the long one rounded down, centre of 24 (halves to even): not one grey level of difference."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     left, top = corner
@@ -77,7 +84,7 @@ def test_evaluation_is_pillows_resize_and_centre_crop(size, crop_pct, resized, c
     assert (EvalTransform(24, crop_pct, "bicubic", False)(image) == expected).all()
 
 
-def test_squeeze_keeps_the_whole_picture():
+def test_squeeze_keeps_the_whole_picture() -> None:
     image = Image.new("RGB", (60, 20), "black")
     image.paste("white", (50, 0, 60, 20))
     squeezed = EvalTransform(24, 0.875, "bicubic", True)(image)
@@ -86,7 +93,8 @@ def test_squeeze_keeps_the_whole_picture():
 
 
 @pytest.mark.parametrize("augment", [AugmentOptions(color_jitter=0.4, vflip=0.5), AugmentOptions(auto_augment="randaug-m9-mstd0.5-inc1")])
-def test_batches_are_a_function_of_seed_and_epoch_whatever_the_workers(source, augment):
+def test_batches_are_a_function_of_seed_and_epoch_whatever_the_workers(
+        source: FolderSource, augment: AugmentOptions) -> None:
     images, labels = train(source, augment=augment, workers=1)
     assert images.shape == (5, 4, 24, 24, 3) and labels.shape == (5, 4)
     for workers in (1, 2, 5):
@@ -96,7 +104,7 @@ def test_batches_are_a_function_of_seed_and_epoch_whatever_the_workers(source, a
         assert (train(source, augment=augment, **other)[0] != images).any()
 
 
-def test_a_picture_looks_different_in_every_epoch_and_copy(source):
+def test_a_picture_looks_different_in_every_epoch_and_copy(source: FolderSource) -> None:
     first, second = (train(source, shuffle=False, epoch=epoch)[0] for epoch in (0, 1))
     assert all((one != other).any() for one, other in zip(first.reshape(20, -1), second.reshape(20, -1)))
     copies = train(source, aug_repeats=3, batch_size=3, shuffle=False)[0][0]
@@ -104,8 +112,8 @@ def test_a_picture_looks_different_in_every_epoch_and_copy(source):
 
 
 @pytest.mark.parametrize("repeats", [0, 3])
-def test_global_batch_does_not_depend_on_the_number_of_ranks(source, repeats):
-    def step(ranks, number):
+def test_global_batch_does_not_depend_on_the_number_of_ranks(source: FolderSource, repeats: int) -> None:
+    def step(ranks: int, number: int) -> list[tuple[bytes, int]]:
         shares = [train(source, ranks=ranks, rank=rank, batch_size=6 // ranks, aug_repeats=repeats) for rank in range(ranks)]
         return sorted((image.tobytes(), label) for images, labels in shares for image, label in zip(images[number], labels[number]))
 
@@ -113,28 +121,28 @@ def test_global_batch_does_not_depend_on_the_number_of_ranks(source, repeats):
         assert step(1, number) == step(2, number) == step(3, number)
 
 
-def test_labels_belong_to_their_pictures(source):
+def test_labels_belong_to_their_pictures(source: FolderSource) -> None:
     plain = {TrainTransform(24, "bicubic", MEAN, PLAIN)(source.read(index), np.random.default_rng()).tobytes(): source.labels[index] for index in range(21)}
     images, labels = train(source, augment=PLAIN, batch_size=7)
     assert [plain[image.tobytes()] for image in images.reshape(21, 24, 24, 3)] == labels.ravel().tolist()
 
 
-def test_without_crop_the_whole_picture_is_resized(source):
+def test_without_crop_the_whole_picture_is_resized(source: FolderSource) -> None:
     images, _ = train(source, augment=PLAIN, shuffle=False, batch_size=21)
     assert (images[0, 3] == np.asarray(source.read(3).resize((24, 24), Image.Resampling.BICUBIC))).all()
-    for flip, axis in (({"hflip": 1.0}, 1), ({"vflip": 1.0}, 0)):
-        flipped, _ = train(source, augment=dataclasses.replace(PLAIN, **flip), shuffle=False, batch_size=21)
+    for flip, axis in ((dataclasses.replace(PLAIN, hflip=1.0), 1), (dataclasses.replace(PLAIN, vflip=1.0), 0)):
+        flipped, _ = train(source, augment=flip, shuffle=False, batch_size=21)
         assert (flipped[0, 3] == np.flip(images[0, 3], axis)).all()
 
 
-def test_flips_happen_with_their_probability(source):
+def test_flips_happen_with_their_probability(source: FolderSource) -> None:
     plain = train(source, augment=PLAIN, shuffle=False, batch_size=21)[0][0]
     half = np.concatenate([train(source, augment=dataclasses.replace(PLAIN, hflip=0.5), shuffle=False, batch_size=21, epoch=epoch)[0] for epoch in range(10)])
     share = (half != plain).any((2, 3, 4)).mean()
     assert 0.4 < share < 0.6
 
 
-def test_random_boxes_have_the_asked_area_and_ratio():
+def test_random_boxes_have_the_asked_area_and_ratio() -> None:
     rng = np.random.default_rng(0)
     boxes = np.array([random_box((400, 300), (0.08, 1.0), (3 / 4, 4 / 3), rng) for _ in range(3000)])
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -149,19 +157,21 @@ def test_random_boxes_have_the_asked_area_and_ratio():
     assert random_box((10, 1000), (0.9, 1.0), (3 / 4, 4 / 3), rng) == (0, 493, 10, 506)
 
 
-def test_colour_jitter_changes_colours_within_its_strength(source):
+def test_colour_jitter_changes_colours_within_its_strength(source: FolderSource) -> None:
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
     values = [TrainTransform(8, "bicubic", MEAN, dataclasses.replace(PLAIN, color_jitter=0.4))(grey, np.random.default_rng(i))[0, 0, 0] for i in range(200)]
     assert 58 <= min(values) < 70 and 130 < max(values) <= 141
     assert (train(source, augment=dataclasses.replace(PLAIN, color_jitter=0.4))[0] != train(source, augment=PLAIN)[0]).any()
 
 
-def test_policy_gets_the_mean_colour_the_resampling_and_the_pictures_generator(source, monkeypatch):
+def test_policy_gets_the_mean_colour_the_resampling_and_the_pictures_generator(
+        source: FolderSource, monkeypatch: pytest.MonkeyPatch) -> None:
     augment = dataclasses.replace(PLAIN, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4)
-    calls, plain = [], TrainTransform(24, "bilinear", MEAN, PLAIN)(source.read(0), np.random.default_rng(3))
+    calls: list[Any] = []
+    plain = TrainTransform(24, "bilinear", MEAN, PLAIN)(source.read(0), np.random.default_rng(3))
 
-    def policy(image, rng, fill, resample):
-        calls.append((np.asarray(image), rng, fill, resample))
+    def policy(image: Image.Image, *arguments: Any) -> Image.Image:
+        calls.append((np.asarray(image), *arguments))
         return image
 
     monkeypatch.setattr(policies, "parse", lambda name: policy)
@@ -170,7 +180,7 @@ def test_policy_gets_the_mean_colour_the_resampling_and_the_pictures_generator(s
     assert (calls[0][0] == plain).all() and calls[0][1] is rng and calls[0][2:] == ((124, 116, 104), Image.Resampling.BILINEAR)
 
 
-def test_policies_change_some_of_the_pictures(source):
+def test_policies_change_some_of_the_pictures(source: FolderSource) -> None:
     augmented = train(source, augment=dataclasses.replace(PLAIN, auto_augment="rand-m9-mstd0.5-inc1"), shuffle=False)[0]
     changed = (augmented != train(source, augment=PLAIN, shuffle=False)[0]).any((2, 3, 4))
     assert 5 < changed.sum() < 20  # of 20; a quarter keeps both operations off
@@ -181,13 +191,14 @@ def test_policies_change_some_of_the_pictures(source):
     ("randaug-x3", "'x3' is no option of randaug; its options: m, n, p, w, mstd, mmax, inc, each followed by a number"),
     ("autoaug-m", "'m' is no option of autoaug"),
 ])
-def test_unknown_policies_are_refused_before_the_first_batch(source, policy, message):
+def test_unknown_policies_are_refused_before_the_first_batch(source: FolderSource, policy: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         train_batches(source, DataOptions(batch_size=4), AugmentOptions(auto_augment=policy), size=24, interpolation="bicubic", mean=MEAN,
                       epoch=0, seed=0, ranks=1, rank=0, workers=1)
 
 
-def test_bad_training_picture_is_skipped_named_once_and_counted(source, capfd):
+def test_bad_training_picture_is_skipped_named_once_and_counted(
+        source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     damage(source, 4)
     for _ in range(2):
         images, labels = train(source, augment=PLAIN, shuffle=False, batch_size=7)
@@ -198,14 +209,15 @@ def test_bad_training_picture_is_skipped_named_once_and_counted(source, capfd):
     assert (images[0, 4] == images[0, 5]).all() and labels[0].tolist() == [0] * 7
 
 
-def test_the_last_picture_is_replaced_by_the_first_with_its_label(source, capfd):
+def test_the_last_picture_is_replaced_by_the_first_with_its_label(
+        source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     damage(source, 20)
     images, labels = train(source, augment=PLAIN, shuffle=False, batch_size=7)
     assert (images[2, 6] == images[0, 0]).all() and labels[2].tolist() == [2] * 6 + [0]
     assert "another one" in capfd.readouterr().err
 
 
-def test_bad_training_picture_stops_where_asked(source, capfd):
+def test_bad_training_picture_stops_where_asked(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     damage(source, 4)
     with pytest.raises(UserError) as caught:
         train(source, bad_image="stop")
@@ -214,7 +226,7 @@ def test_bad_training_picture_stops_where_asked(source, capfd):
     assert caught.value.__suppress_context__ and capfd.readouterr().err == ""
 
 
-def test_bad_evaluation_picture_always_stops(source, capfd):
+def test_bad_evaluation_picture_always_stops(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     damage(source, 20)
     with pytest.raises(UserError) as caught:
         evaluate(source)
@@ -222,7 +234,7 @@ def test_bad_evaluation_picture_always_stops(source, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_only_bad_pictures_stop_the_training(source, capfd):
+def test_only_bad_pictures_stop_the_training(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     for index in range(21):
         damage(source, index)
     with pytest.raises(UserError, match="21 training pictures in a row can't be decoded, the last one being .*truncated"):
@@ -230,33 +242,35 @@ def test_only_bad_pictures_stop_the_training(source, capfd):
     assert 1 <= capfd.readouterr().err.count("warning") <= 21
 
 
-def test_too_few_pictures_for_a_step(source):
+def test_too_few_pictures_for_a_step(source: FolderSource) -> None:
     assert steps_per_epoch(source, DataOptions(batch_size=5), 2) == 2
     with pytest.raises(UserError, match="batch_size 8 on 3 ranks needs 24 training pictures a step, but there are 21; the largest batch_size is 7"):
         steps_per_epoch(source, DataOptions(batch_size=8), 3)
 
 
-def test_little_is_read_ahead_and_leaving_early_ends_the_threads(source):
-    read, original = [], source.read
+def test_little_is_read_ahead_and_leaving_early_ends_the_threads(source: FolderSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    original = source.read
 
-    def slow(index):
+    def slow(index: int) -> Image.Image:
         time.sleep(0.01)
         read.append(index)
         return original(index)
 
-    source.read = slow
+    monkeypatch.setattr(source, "read", slow)
     batches = train_batches(source, DataOptions(batch_size=3), PLAIN, size=8, interpolation="bicubic", mean=MEAN, epoch=0, seed=0,
                             ranks=1, rank=0, workers=2)
     next(batches)
     time.sleep(0.4)
     assert len(read) == 3 * (1 + pipeline.AHEAD)
     next(batches)
+    assert isinstance(batches, Generator)
     batches.close()
     assert len(read) < 3 * (2 + pipeline.AHEAD)
     assert not any(thread.name.startswith("pictures") for thread in threading.enumerate())
 
 
-def test_default_workers(monkeypatch):
+def test_default_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 96)
     monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: set(range(96)))
     assert [default_workers(ranks) for ranks in (1, 8, 24, 200)] == [8, 8, 4, 1]

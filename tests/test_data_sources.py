@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
+from typing import Any, Optional, Sequence
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from mindvit.data.sources import BadPicture, DigitsSource, FolderSource, check_s
 from mindvit.errors import UserError
 from mindvit.recipe import DataOptions
 
+CUT = b"the file itself, cut short"
 
-def error_of(data_dir, split="train", class_names=None) -> str:
+
+def error_of(data_dir: Optional[Path], split: str = "train", class_names: Optional[Sequence[str]] = None) -> str:
     """The UserError's text on opening a split; it must be one line."""
     with pytest.raises(UserError) as caught:
         open_source(DataOptions(data_dir=None if data_dir is None else str(data_dir)), split, class_names)
@@ -23,7 +27,7 @@ def error_of(data_dir, split="train", class_names=None) -> str:
     return str(caught.value)
 
 
-def test_folder_is_sorted_nested_and_without_hidden_files(tmp_path):
+def test_folder_is_sorted_nested_and_without_hidden_files(tmp_path: Path) -> None:
     make_folder(tmp_path, classes=3, per_class=2)
     (tmp_path / "class_1" / "more").mkdir()
     shutil.copy(tmp_path / "class_1" / "000_jpeg_rgb.JPEG", tmp_path / "class_1" / "more" / "a.jpg")
@@ -41,7 +45,7 @@ def test_folder_is_sorted_nested_and_without_hidden_files(tmp_path):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_decodes_as_pillow_does(tmp_path, mode):
+def test_every_mode_decodes_as_pillow_does(tmp_path: Path, mode: str) -> None:
     make_folder(tmp_path, classes=1, per_class=1, modes=(mode,))
     source = FolderSource(tmp_path)
     picture = source.read(0)
@@ -55,7 +59,7 @@ def test_every_mode_decodes_as_pillow_does(tmp_path, mode):
     assert np.asarray(picture).std() > 20
 
 
-def test_exif_orientation_is_ignored_and_contents_beat_the_name(tmp_path):
+def test_exif_orientation_is_ignored_and_contents_beat_the_name(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
     exif = Image.Exif()
@@ -66,7 +70,7 @@ def test_exif_orientation_is_ignored_and_contents_beat_the_name(tmp_path):
     assert [source.read(0).size, source.read(1).size] == [(50, 40), (30, 20)]
 
 
-def test_list_files_equal_folders(tmp_path):
+def test_list_files_equal_folders(tmp_path: Path) -> None:
     make_data_dir(tmp_path, classes=3, train=3, val=2)
     os.rename(tmp_path / "train" / "class_1" / "000_jpeg_rgb.JPEG", tmp_path / "train" / "class_1" / "000 with spaces.JPEG")
     data = DataOptions(data_dir=str(tmp_path))
@@ -81,7 +85,7 @@ def test_list_files_equal_folders(tmp_path):
     assert (np.asarray(listed.read(1)) == np.asarray(folder.read(1))).all()
 
 
-def test_list_file_mistakes_name_file_and_line(tmp_path):
+def test_list_file_mistakes_name_file_and_line(tmp_path: Path) -> None:
     make_data_dir(tmp_path, classes=1, train=1)
     file, good = tmp_path / "train_list.txt", "train/class_0/000_jpeg_rgb.JPEG"
     for bad in ("nolabel.jpg", f"{good} cat", f"{good} -1", "7"):
@@ -97,7 +101,7 @@ def test_list_file_mistakes_name_file_and_line(tmp_path):
     assert "names no picture" in error_of(tmp_path)
 
 
-def test_data_dir_mistakes(tmp_path):
+def test_data_dir_mistakes(tmp_path: Path) -> None:
     accepted = "a folder with train/ and val/ class folders, or with train_list.txt and val_list.txt"
     assert error_of(None) == f"data_dir is not given, but dataset: imagenet needs it: {accepted} (--dataset digits needs no folder)"
     assert error_of(tmp_path / "no") == f"data_dir {tmp_path}/no does not exist; give {accepted}"
@@ -111,23 +115,23 @@ def test_data_dir_mistakes(tmp_path):
     assert "(only a.jpg)" in error_of(tmp_path)
 
 
-def test_class_folder_without_pictures(tmp_path):
+def test_class_folder_without_pictures(tmp_path: Path) -> None:
     make_data_dir(tmp_path)
     (tmp_path / "train" / "empty").mkdir()
     assert error_of(tmp_path).startswith(f"class folder empty of {tmp_path}/train has no picture (.jpg")
 
 
-def test_no_permission(tmp_path, monkeypatch):
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_data_dir(tmp_path)
 
-    def refuse(path):
+    def refuse(path: Path) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert error_of(tmp_path) == f"{tmp_path}/train can't be read (Permission denied); check its permissions"
 
 
-def test_validation_is_numbered_by_training_classes(tmp_path):
+def test_validation_is_numbered_by_training_classes(tmp_path: Path) -> None:
     make_data_dir(tmp_path, classes=3)
     shutil.rmtree(tmp_path / "val" / "class_0")
     data = DataOptions(data_dir=str(tmp_path))
@@ -146,21 +150,21 @@ def test_validation_is_numbered_by_training_classes(tmp_path):
 
 
 @pytest.mark.parametrize("content, reason", [
-    (b"", "empty"), (b"GARBAGE" * 50, "not one of JPEG, PNG, BMP, WEBP, TIFF, GIF"), (None, "truncated"), ("gone", "No such")])
-def test_bad_files_are_named_with_a_reason(tmp_path, content, reason):
+    (b"", "empty"), (b"GARBAGE" * 50, "not one of JPEG, PNG, BMP, WEBP, TIFF, GIF"), (CUT, "truncated"), (None, "No such")])
+def test_bad_files_are_named_with_a_reason(tmp_path: Path, content: Optional[bytes], reason: str) -> None:
     make_folder(tmp_path, classes=1, per_class=1, size=(200, 150))
     source = FolderSource(tmp_path)
     path = tmp_path / "class_0" / "000_jpeg_rgb.JPEG"
-    if content == "gone":
+    if content is None:
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[:1500] if content is None else content)
+        path.write_bytes(path.read_bytes()[:1500] if content == CUT else content)
     with pytest.raises(BadPicture) as caught:
         source.read(0)
     assert caught.value.name == str(path) and reason in caught.value.reason and "0x" not in str(caught.value)
 
 
-def test_digits_split():
+def test_digits_split() -> None:
     train, val = DigitsSource("train"), DigitsSource("val")
     assert (len(train), len(val)) == (1437, 360) and train.class_names == val.class_names == tuple("0123456789")
     assert not {train.name(i).split("/")[-1] for i in range(1437)} & {val.name(i).split("/")[-1] for i in range(360)}
@@ -171,7 +175,7 @@ def test_digits_split():
     assert set(np.unique(pixels)) == {round(value * 255 / 16) for value in range(17)}
 
 
-def test_digits_can_be_told_apart():
+def test_digits_can_be_told_apart() -> None:
     """Labels belong to their pictures: the nearest training digit is nearly always of the same class."""
     train, val = DigitsSource("train"), DigitsSource("val")
     known, asked = (np.stack([np.asarray(s.read(i))[..., 0].ravel() for i in range(len(s))]).astype(np.float32) for s in (train, val))

@@ -90,7 +90,7 @@ def step_inputs(paths: int) -> list[np.ndarray]:
     chances = np.ones((max(paths, 1), 4), np.float32)
     chances[::2, ::2] = 0
     boxes = np.array([[1, 9, 2, 12], [0, 0, 0, 0], [3, 20, 3, 20], [0, 0, 0, 0]], np.int32)
-    return [random.integers(0, 256, (4, 24, 24, 3), dtype=np.uint8), np.array([0, 3, 6, 3], np.int32), np.float32(0.3),
+    return [random.integers(0, 256, (4, 24, 24, 3), dtype=np.uint8), np.array([0, 3, 6, 3], np.int32), np.array(0.3, np.float32),
             np.full((24, 24, 1), 0.3, np.float32), boxes, random.standard_normal((24, 24, 3), np.float32), chances]
 
 
@@ -161,6 +161,7 @@ def test_a_run_keeps_the_teacher_out_of_its_checkpoint(folder: Path, foreign: Pa
     assert f"teacher: {FOREIGN}, 0.74 M parameters, weights from {foreign}: 52 loaded" in capsys.readouterr().out
     run.fit()
     teacher, saved = run.step.loss.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
+    assert teacher is not None
     assert all(np.array_equal(item.asnumpy(), read_weights(foreign)[0][item.name[len("mindvit.teacher."):]]) for item in teacher.get_parameters())
     assert set(saved) == {item.name for item in (*run.net.get_parameters(), *run.step.state())}
     assert not any("teacher" in name for name in saved)

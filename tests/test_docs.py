@@ -200,7 +200,8 @@ def test_options_files_and_values_of_a_command_are_taken(text: str, place: Path,
 @pytest.mark.parametrize("text", bash(f"{PARSED};"))
 def test_options_of_the_comparison_are_taken(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    compare, seen = importlib.import_module("compare"), []
+    compare = importlib.import_module("compare")
+    seen: list[Any] = []
     monkeypatch.setattr(compare, "networks", seen.append)
     compare.main([sys.executable if word == "VENV/bin/python" else word for word in shlex.split(text)[2:]])
     assert seen[0].torch_python == sys.executable

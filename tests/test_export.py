@@ -101,5 +101,5 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "multiples of 32" in refused(*mindir, "--model", "crossformer_tiny", "--size", "100")
     real = __import__
     monkeypatch.setattr("builtins.__import__", lambda name, *others, **more: real("no_such_module" if name == "onnxruntime" else name, *others, **more))
-    assert "needs the package onnxruntime, which is not installed: pip install onnx onnxruntime" in refused(*onnx, "--model", "cvt_13_224")
+    assert "needs the package onnxruntime, which is not installed: pip install -r requirements-onnx.txt" in refused(*onnx, "--model", "cvt_13_224")
     assert not list(tmp_path.iterdir()) and exporting.FORMATS.keys() == {"MINDIR", "ONNX"}

@@ -257,7 +257,7 @@ def test_pictures_are_prepared(shape: tuple[int, ...], erase: bool, mix: bool) -
         with contextlib.nullcontext() if own else kernels.left_out():
             results.append(Prepare(mean, std, erase, mix)(*map(Tensor, arrays)).asnumpy())
     assert results[0].dtype == np.float32 and results[0].shape == (batch, channels, height, width)
-    assert np.allclose(*results, rtol=1e-5, atol=1e-5)
+    assert np.allclose(results[0], results[1], rtol=1e-5, atol=1e-5)
 
 
 def test_the_kernels_are_used() -> None:

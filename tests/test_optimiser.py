@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from small import SMALL, small
 from mindvit.optim import layer_rates
 from mindvit.step import StepOptions, optimiser
 
-NAMES = {"adamw": {"opt": "adamw"}, "lamb": {"opt": "lamb"}, "sgd": {"opt": "sgd"}, "nesterov": {"opt": "sgd", "nesterov": True}}
+NAMES: dict[str, dict[str, Any]] = {"adamw": {"opt": "adamw"}, "lamb": {"opt": "lamb"}, "sgd": {"opt": "sgd"}, "nesterov": {"opt": "sgd", "nesterov": True}}
 COUNT = 3  # tensors
 
 

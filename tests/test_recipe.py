@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
-from test_optim import EXACT, first_and_last, official
+from test_optim import assert_same_rates, first_and_last, official
 
 import mindvit
 from mindvit.commandline import parse, read_recipe, read_yaml
@@ -279,7 +279,7 @@ def test_the_authors_hyper_parameters_and_nothing_else(name: str) -> None:
     ("xcit_small_12_p16_224", "xcit_batch1024"), ("xcit_small_12_p16_224_distill", "xcit_batch1024")])
 def test_eight_cards_follow_the_authors_learning_rate(name: str, curve: str) -> None:
     recipe, rates = leaf(name), official(curve)
-    np.testing.assert_allclose(first_and_last(recipe.schedule, 8 * recipe.data.batch_size), rates if rates.ndim == 2 else np.stack((rates, rates), 1), **EXACT)
+    assert_same_rates(first_and_last(recipe.schedule, 8 * recipe.data.batch_size), rates if rates.ndim == 2 else np.stack((rates, rates), 1))
 
 
 def test_fine_tuning_differs_from_training_in_these_keys_only() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from mindvit.recipe import DataOptions
 from mindvit.tools.prepare import main
 
 
-def opened(folder: Path, split: str = "train", class_names=None):
+def opened(folder: Path, split: str = "train", class_names: Optional[Sequence[str]] = None) -> Any:
     return open_source(DataOptions(data_dir=str(folder)), split, class_names)
 
 
-def error_of(*arguments) -> str:
+def error_of(*arguments: Union[str, Path]) -> str:
     with pytest.raises(UserError) as caught:
         main([str(argument) for argument in arguments])
     assert "\n" not in str(caught.value)
@@ -36,7 +37,8 @@ def _data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_packed_pictures_are_those_of_the_folder_or_list(data, tmp_path, capsys, listed):
+def test_packed_pictures_are_those_of_the_folder_or_list(
+        data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: bool) -> None:
     if listed:
         make_list_files(data)
     main([str(data), str(tmp_path / "out")])
@@ -52,7 +54,7 @@ def test_packed_pictures_are_those_of_the_folder_or_list(data, tmp_path, capsys,
             assert packed.name(index).endswith(os.path.relpath(folder.name(index), data))
 
 
-def test_validation_is_numbered_by_the_training_classes(data, tmp_path):
+def test_validation_is_numbered_by_the_training_classes(data: Path, tmp_path: Path) -> None:
     shutil.rmtree(data / "val" / "class_0")
     main([str(data), str(tmp_path / "out")])
     train = opened(tmp_path / "out")
@@ -61,7 +63,7 @@ def test_validation_is_numbered_by_the_training_classes(data, tmp_path):
         opened(tmp_path / "out", "val", ("class_0", "class_2"))
 
 
-def test_a_shard_ends_before_it_grows_too_big(data):
+def test_a_shard_ends_before_it_grows_too_big(data: Path) -> None:
     source = opened(data)
     assert isinstance(source, FileSource)
     sizes = [os.path.getsize(path) for path in source.paths]
@@ -71,7 +73,7 @@ def test_a_shard_ends_before_it_grows_too_big(data):
     assert [len(shard) for shard in plan(source, data, 1)] == [1] * 15  # a picture that is bigger than a shard is alone
 
 
-def test_pictures_of_all_pages_are_found(tmp_path, monkeypatch):
+def test_pictures_of_all_pages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "PAGE", 32 << 10)
     data = make_data_dir(tmp_path / "data", classes=2, train=20, val=1, modes=("bmp",))
     main([str(data), str(tmp_path / "out"), "--split", "train"])
@@ -80,18 +82,19 @@ def test_pictures_of_all_pages_are_found(tmp_path, monkeypatch):
     assert all(packed.content(index) == Path(folder.name(index)).read_bytes() for index in range(40))
 
 
-def test_a_picture_too_big_for_a_page_is_refused(data, tmp_path, monkeypatch):
+def test_a_picture_too_big_for_a_page_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "PAGE", 1 << 10)
     assert "more than a MindRecord page" in error_of(data, tmp_path / "out")
 
 
-def test_a_packing_that_was_cut_off_goes_on(data, tmp_path, monkeypatch):
+def test_a_packing_that_was_cut_off_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = opened(data), tmp_path / "out"
     out.mkdir()
     third = sum(os.path.getsize(path) for path in source.paths) // 3
-    written, write = [], records.write_shard
+    written: list[str] = []
+    write = records.write_shard
 
-    def cut_off_in_the_second(path, *arguments):
+    def cut_off_in_the_second(path: Path, *arguments: Any) -> None:
         if written:
             (out / ".unfinished").mkdir()
             (out / ".unfinished" / path.name).write_bytes(b"half")
@@ -105,22 +108,27 @@ def test_a_packing_that_was_cut_off_goes_on(data, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"holds train_0000.mindrecord without train.mindrecord.json: it was not finished; run .*prepare again"):
         opened(out)
     before = (out / "train_0000.mindrecord").stat().st_mtime_ns
-    again = []
-    monkeypatch.setattr(records, "write_shard", lambda path, *arguments: (again.append(path.name), write(path, *arguments)))
-    done = []
+    again: list[str] = []
+    done: list[int] = []
+
+    def noted(path: Path, *arguments: Any) -> None:
+        again.append(path.name)
+        write(path, *arguments)
+
+    monkeypatch.setattr(records, "write_shard", noted)
     paths = pack(source, data, out, "train", third, done.append)
     assert len(paths) >= 3 and again == [path.name for path in paths[1:]] and sum(done) == 15
     assert (out / "train_0000.mindrecord").stat().st_mtime_ns == before and not (out / ".unfinished").exists()
     assert [opened(out).content(index) for index in range(15)] == [Path(path).read_bytes() for path in source.paths]
 
 
-def test_files_of_another_data_set_are_not_kept(data, tmp_path):
+def test_files_of_another_data_set_are_not_kept(data: Path, tmp_path: Path) -> None:
     main([str(data), str(tmp_path / "out"), "--split", "train"])
     shutil.copy(data / "train" / "class_0" / "000_jpeg_rgb.JPEG", data / "train" / "class_2" / "more.JPEG")
     assert "train_0000.mindrecord holds other pictures than those of" in error_of(data, tmp_path / "out", "--split", "train")
 
 
-def test_wrong_input_is_one_line(data, tmp_path):
+def test_wrong_input_is_one_line(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert error_of(tmp_path / "none", out).startswith(f"data_dir {tmp_path}/none does not exist")
     assert error_of(data, out, "--shard_size", "0") == "command line: --shard_size is 0, but must be at least 1 (MiB)"
@@ -132,7 +140,7 @@ def test_wrong_input_is_one_line(data, tmp_path):
     assert "is packed already" in error_of(out, tmp_path / "more")
 
 
-def test_damaged_files_are_told(data, tmp_path):
+def test_damaged_files_are_told(data: Path, tmp_path: Path) -> None:
     out, shard = tmp_path / "out", tmp_path / "out" / "train_0000.mindrecord"
     main([str(data), str(out), "--split", "train"])
     content, source = shard.read_bytes(), opened(out)
@@ -159,7 +167,7 @@ def test_damaged_files_are_told(data, tmp_path):
         opened(out)
 
 
-def test_a_promise_of_other_counts_is_refused(data, tmp_path):
+def test_a_promise_of_other_counts_is_refused(data: Path, tmp_path: Path) -> None:
     main([str(data), str(tmp_path / "out"), "--split", "train"])
     meta = tmp_path / "out" / "train.mindrecord.json"
     meta.write_text(meta.read_text().replace('"count": 15', '"count": 16'))
@@ -167,8 +175,8 @@ def test_a_promise_of_other_counts_is_refused(data, tmp_path):
         opened(tmp_path / "out")
 
 
-def test_names_that_are_no_text_are_spelt_out(data, tmp_path):
-    odd = os.fsencode(data / "train" / "class_1") + b"/z\xff 'quoted\".jpg"
+def test_names_that_are_no_text_are_spelt_out(data: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(data / "train" / "class_1") + b"/z\xff 'quoted\".jpg")
     shutil.copy(data / "train" / "class_1" / "000_jpeg_rgb.JPEG", odd)
     main([str(data), str(tmp_path / "out"), "--split", "train"])
     packed = opened(tmp_path / "out")

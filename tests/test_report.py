@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_a_page_holds_the_curves_the_differences_and_the_results_of_all_runs(tmp
     assert all(Image.open(io.BytesIO(image)).size[0] > 900 for image in page.images.values())
     assert page.images["Loss"] == (tmp_path / "out" / "loss.png").read_bytes()
     assert ["key", "a/run", "b/run"] in page.rows and ["lr", "0.001", "0.002"] in page.rows and not [row for row in page.rows if row[0] == "mixup"]
-    assert ["acc@top1", "80.0", "93.0"] in page.rows and ["machine", "", ""] in page.rows
+    assert ["acc@top1", "80.0", "93.0"] in page.rows and not [row for row in page.rows if row[0] == "machine"]  # no run says it
     assert [cell for row in page.rows if row[0] == "b/run" and len(row) > 9 for cell in row if cell][:6] == ["b/run", "8", "0.8", "0.25", "93", "100"]
 
 
@@ -112,6 +113,25 @@ def test_logs_with_other_columns_or_odd_cells_are_read_as_far_as_they_go(tmp_pat
 def test_a_curve_that_falls_to_zero_is_drawn_without_logarithms(tmp_path: Path) -> None:
     run = read_run(make(tmp_path / "$x_", "epoch,loss_scale\n1,0\n2,4\n"), "$x_")
     assert draw(next(item for item in CHARTS if item.name == "scale"), [run, run], "epoch") is not None
+
+
+def test_a_single_run_without_ema_and_amp_gives_what_there_is_and_no_warning(tmp_path: Path) -> None:
+    log = ("epoch,step,lr,train_loss,val_loss,top1,ema_loss,ema_top1,norm,loss_scale,skipped,img_s,data_wait\n"
+           "1,44,0.0003,2.1,1.9,40,,,4.5,1,0,150.1,0.01\n2,88,0.0001,1.5,1.2,60,,,3.5,1,0,155.1,0.02\n")
+    run = make(tmp_path / "run", log, **{"acc@top1": 60.0, "ema": None})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report([run], tmp_path / "out")
+    page = read(tmp_path / "out")
+    assert list(page.images) == ["Loss", "Top-1 accuracy", "Learning rate", "Throughput", "Gradient norm", "Wait for data"]
+    assert ["run", "epoch", "step", "lr", "train_loss", "val_loss", "top1", "norm", "loss_scale", "skipped", "img_s", "data_wait"] in page.rows
+    assert ["acc@top1", "60.0"] in page.rows and not [row for row in page.rows if row[0] == "ema"]
+
+
+@pytest.mark.parametrize("rows, drawn", [("1,1,1", ["skipped"]), ("1,65536,0", ["scale"]), ("1,1,0\n2,2,0", ["scale"]), ("1,1,0\n2,1,0", [])])
+def test_a_loss_scale_or_a_skipped_step_that_is_news_is_drawn(tmp_path: Path, rows: str, drawn: list[str]) -> None:
+    runs = [read_run(make(tmp_path / name, f"epoch,loss_scale,skipped\n{text}\n"), name) for name, text in (("usual", "1,1,0"), ("other", rows))]
+    assert [chart.name for chart in CHARTS if draw(chart, runs, "epoch")] == drawn
 
 
 def test_a_single_run_shows_what_its_recipe_says(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_binary_cross_entropy_with_mixed_and_smoothed_labels() -> None:
 def test_prepare_normalises_erases_and_mixes_in_this_order() -> None:
     images, _ = batch(size=6)
     random = np.random.default_rng(1)
-    chance = Draw(np.float32(0.5), random.random((6, 6, 1), np.float32), np.array([[1, 4, 2, 6], [0, 0, 0, 0], [0, 6, 0, 1], [5, 6, 5, 6]], np.int32),
+    chance = Draw(np.array(0.5, np.float32), random.random((6, 6, 1), np.float32), np.array([[1, 4, 2, 6], [0, 0, 0, 0], [0, 6, 0, 1], [5, 6, 5, 6]], np.int32),
                   random.standard_normal((6, 6, 3), np.float32), np.zeros((1, 4), np.float32))
     x = (images / 255 - MEAN) / STD
     for picture, (top, bottom, left, right) in zip(x, chance.boxes):

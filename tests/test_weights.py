@@ -125,8 +125,9 @@ def test_every_origin(origin: str, family: str, tmp_path: Path) -> None:
 def test_number_types_are_told(tmp_path: Path) -> None:
     net, weights = official("xcit")
     theirs = names.outwards(weights, names.origin("timm", "xcit")).arrays
-    brain = {name: View(np.ascontiguousarray((value.view(np.uint32) >> 16).astype(np.uint16))) if ".attn.q." in name or name == "cls_token" else value
-             for name, value in theirs.items()}
+    brain: dict[str, Any] = dict(theirs)
+    for name in [name for name in theirs if ".attn.q." in name or name == "cls_token"]:
+        brain[name] = View(np.ascontiguousarray((theirs[name].view(np.uint32) >> 16).astype(np.uint16)))
     brain["head.weight"] = brain["head.weight"].astype(np.float64)
     del brain["cls_attn_blocks.1.attn.q.weight"]
     with pytest.raises(WeightsError, match="1 missing: cls_attn_blocks.1.attn.qkv.weight; 2 unexpected: cls_attn_blocks.1.attn.k.weight"):

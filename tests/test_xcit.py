@@ -20,7 +20,7 @@ from mindvit.optim import is_decayed
 
 NANO = "xcit_nano_12_p16_224"
 NAMES = list_models("xcit*")
-TINY = {"num_classes": 5, "embed_dim": 16, "depth": 1}
+TINY: dict[str, Any] = {"num_classes": 5, "embed_dim": 16, "depth": 1}
 
 
 def noise(name: str, *shape: int) -> Tensor:

@@ -57,10 +57,14 @@ class Stored:
         self.array = array
 
 
-class _Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]
+_InPython: Any = vars(pickle)["_Pickler"]  # the pickler in C calls no `save` of a subclass
+
+
+class _Pickler(_InPython):
     def __init__(self, stream: Any, is_legacy: bool):
         super().__init__(stream, 2)
-        self.is_legacy, self.arrays = is_legacy, {}
+        self.is_legacy = is_legacy
+        self.arrays: dict[str, np.ndarray] = {}
 
     def save(self, item: Any, *others: Any, **more: Any) -> None:
         """As everywhere, and names."""
