@@ -5,22 +5,12 @@ python validate.py -c configs/crossvit/crossvit_9_ascend.yaml --data_dir DIR --c
 
 from __future__ import annotations
 
-from typing import Sequence
+import functools
 
 from mindvit import errors
+from mindvit.cli import validate
 
-EXTRA = ((("--predictions",), {"metavar": "FILE", "help": "CSV file for what the network says of every picture: its five most probable classes"}),)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Validate; UserError for anything that the user can mend."""
-    from mindvit.commandline import parse  # after errors.run has looked at the environment
-
-    recipe, given = parse(arguments, "Measure the accuracy of a checkpoint on the validation pictures.", EXTRA)
-    from mindvit.evaluation import validate  # MindSpore takes seconds to import: not for --help
-
-    validate(recipe, given.get("predictions"))
-
+main = functools.partial(validate.main, prog="validate.py")
 
 if __name__ == "__main__":
     errors.run(main)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any, NoReturn, Sequence
+from typing import Any, NoReturn, Optional, Sequence
 
 import yaml
 
 from mindvit.errors import UserError, nearest
 from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, Recipe, build, type_name
+from mindvit.recipe_names import recipe_path
 
 COMMAND_LINE = "command line"
 
@@ -77,10 +78,17 @@ def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, An
     return values, origins
 
 
-def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = ()) -> argparse.ArgumentParser:
-    """The command line: --config, one option a recipe key, and a command's `extra` arguments, which may take a key's option for something else."""
-    result = Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    result.add_argument("-c", "--config", metavar="FILE", help="recipe; options after it override its keys")
+Extra = Sequence[tuple[tuple[str, ...], dict[str, Any]]]
+
+
+def parser(description: str, extra: Extra = (), prog: Optional[str] = None) -> argparse.ArgumentParser:
+    """The command line: --config, one option a recipe key, and a command's `extra` arguments, which may take a key's option for something else.
+
+    prog: the command's name in its help (None: the script's).
+    """
+    result = Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    result.add_argument("-c", "--config", metavar="FILE", help="recipe: a YAML file, or the name of one that ships with mindvit; "
+                                                               "options after it override its keys")
     for flags, settings in extra:
         result.add_argument(*flags, **settings)
     groups = {name: result.add_argument_group(name, cls.__doc__) for name, cls in SECTIONS.items()}
@@ -95,19 +103,20 @@ def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, An
     return result
 
 
-def parse(arguments: Sequence[str], description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = ()) -> tuple[Recipe, dict[str, Any]]:
+def parse(arguments: Sequence[str], description: str, extra: Extra = (), prog: Optional[str] = None) -> tuple[Recipe, dict[str, Any]]:
     """The recipe that a command line means, and the values of the command's `extra` arguments by name."""
-    known, rest = parser(description, extra).parse_known_args(arguments)
+    known, rest = parser(description, extra, prog).parse_known_args(arguments)
     if rest:
         flags = [f"--{key}" for key in FIELDS]
         raise UserError(f"{COMMAND_LINE}: unknown argument {rest[0]!r}{nearest(rest[0].split('=')[0], flags)} (all options: --help)")
     given = vars(known)
-    path = given.pop("config", None)
-    values, origins = read_recipe(Path(path)) if path else ({}, {})
+    name = given.pop("config", None)
+    path = recipe_path(name) if name else None
+    values, origins = read_recipe(path) if path else ({}, {})
     overrides = {key: given.pop(key) for key in list(given) if key in FIELDS}
     values.update(overrides)
     origins.update(dict.fromkeys(overrides, COMMAND_LINE))
-    return build(values, origins), {**given, "config": str(path) if path else None}
+    return build(values, origins), {**given, "config": str(Path(name)) if name else None}
 
 
 def describe(recipe: Recipe) -> str:
