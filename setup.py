@@ -1,4 +1,4 @@
-"""The packages of mindvit; all else is in pyproject.toml, which can't say that configs/ becomes a package within another."""
+"""The packages of mindvit; all else is in pyproject.toml, which can't put configs/ inside another package."""
 
 from setuptools import find_namespace_packages, find_packages, setup
 

@@ -13,7 +13,7 @@ SHARED = "_base"  # folder of what recipes share: no recipe by itself
 
 
 def configs_folder() -> Path:
-    """The folder of the recipes that ship: configs/ of a checkout, which becomes mindvit/configs in an installed package."""
+    """The folder of the recipes that ship: configs/ of a checkout, mindvit/configs of an installed package."""
     package = Path(mindvit.__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -30,26 +30,28 @@ def recipe_path(given: str) -> Path:
     """The file of a recipe, given by a path or by a name.
 
     Args:
-        given: a path, which wins if it exists; or family/variant or variant alone, with or without configs/ before and .yaml after it.
+        given: a path, which wins if it exists; or family/variant or variant alone, with or without configs/ before
+            and .yaml after it.
 
     Returns:
-        The file. A path that is missing in a folder that exists is returned as it is: who reads it says so.
+        The file. A missing file by an absolute path, or in a folder that exists, is returned as it is: who reads it says so.
 
     Raises:
-        UserError: there is neither such a file nor such a recipe, or several recipes have this name; the message lists the nearest names.
+        UserError: there is neither such a file nor such a recipe (the message lists the nearest names), or there are
+            several recipes of this name.
     """
     path = Path(given)
     if path.exists() and not path.is_dir():
         return path
     recipes = shipped_recipes()
-    name = given[len("configs/"):] if given.startswith("configs/") else given
-    name = name[:-len(SUFFIX)] if name.endswith(SUFFIX) else name
+    name = given[len("configs/") :] if given.startswith("configs/") else given
+    name = name[: -len(SUFFIX)] if name.endswith(SUFFIX) else name
     found = [recipe for recipe in recipes if name in (recipe, recipe.rpartition("/")[2])]
     if len(found) == 1:
         return _short(recipes[found[0]])
     if found:
         raise UserError(f"several recipes are called {given}: {', '.join(found)} (give one of these names)")
-    if path.parent != Path() and path.parent.is_dir():
+    if path.is_absolute() or (path.parent != Path() and path.parent.is_dir()):
         return path
     names = list(recipes) if "/" in name else [recipe.rpartition("/")[2] for recipe in recipes]
     near = nearest(name, [*names, *(other.stem for other in Path().glob(f"*{SUFFIX}"))])

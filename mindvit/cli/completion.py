@@ -42,9 +42,14 @@ def main(arguments: Sequence[str]) -> None:
 
     from mindvit.commandline import Parser
 
-    parser = Parser(prog="mindvit completion", formatter_class=RawDescriptionHelpFormatter, description=(
-        "Print a script that completes mindvit's commands, options and recipe names.\n\nIn ~/.bashrc or ~/.zshrc:\n"
-        "  source <(mindvit completion bash)\n  source <(mindvit completion zsh)"))
+    parser = Parser(
+        prog="mindvit completion",
+        formatter_class=RawDescriptionHelpFormatter,
+        description=(
+            "Print a script that completes mindvit's commands, options and recipe names.\n\nIn ~/.bashrc or ~/.zshrc:\n"
+            "  source <(mindvit completion bash)\n  source <(mindvit completion zsh)"
+        ),
+    )
     parser.add_argument("shell", choices=SHELLS)
     given = parser.parse_args(arguments)
     print(script(given.shell), end="")
@@ -54,10 +59,16 @@ def script(shell: str) -> str:
     """The script; zsh takes bash's, by its own bashcompinit."""
     from mindvit.cli.main import COMMANDS
 
-    cases = "\n".join(f'            {name}) words="{" ".join(options(command.module))}" ;;' for name, command in COMMANDS.items())
+    cases = "\n".join(
+        f'            {name}) words="{" ".join(options(command.module))}" ;;' for name, command in COMMANDS.items()
+    )
     recipes = " ".join(name.rpartition("/")[2] for name in shipped_recipes())
     body = SCRIPT.format(commands=" ".join(COMMANDS), recipes=recipes, cases=cases)
-    return body if shell == "bash" else "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n" + body
+    return (
+        body
+        if shell == "bash"
+        else "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n" + body
+    )
 
 
 def options(module: str) -> list[str]:

@@ -18,7 +18,10 @@ HELP = ("-h", "--help")
 
 @dataclass(frozen=True)
 class Command:
-    """A command: the module whose `main(arguments)` it is, what it does in a few words, and whether it needs MindSpore and the other libraries."""
+    """A command.
+
+    module: its `main(arguments)` runs it. summary: what it does, in a few words. needs_libraries: MindSpore and others.
+    """
 
     module: str
     summary: str
@@ -37,8 +40,12 @@ COMMANDS = {
     "census": Command("mindvit.tools.census", "count operators and multiply-adds of compiled models"),
     "prepare": Command("mindvit.tools.prepare", "pack a data set into MindRecord files"),
     "config": Command("mindvit.cli.config", "print a resolved recipe and where each value comes from"),
-    "doctor": Command("mindvit.cli.doctor", "print versions, devices, kernels and caches, for a bug report", needs_libraries=False),
-    "completion": Command("mindvit.cli.completion", "print a script that completes commands and options in bash or zsh"),
+    "doctor": Command(
+        "mindvit.cli.doctor", "print versions, devices, kernels and caches, for a bug report", needs_libraries=False
+    ),
+    "completion": Command(
+        "mindvit.cli.completion", "print a script that completes commands and options in bash or zsh"
+    ),
 }
 
 
@@ -46,8 +53,12 @@ def overview() -> str:
     """What `mindvit --help` prints."""
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
-    return (f"usage: mindvit COMMAND [...]\n\nVision transformers with MindSpore (mindvit {__version__}).\n\ncommands:\n{commands}\n\n"
-            "options:\n  -h, --help  this help; mindvit COMMAND --help explains a command\n  --version   the version of mindvit")
+    return (
+        f"usage: mindvit COMMAND [...]\n\nVision transformers with MindSpore (mindvit {__version__}).\n\n"
+        f"commands:\n{commands}\n\noptions:\n"
+        "  -h, --help  this help; mindvit COMMAND --help explains a command\n"
+        "  --version   the version of mindvit"
+    )
 
 
 def main(arguments: Sequence[str]) -> None:

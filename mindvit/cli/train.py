@@ -9,8 +9,19 @@ from typing import Sequence
 
 from mindvit import errors
 
-EXTRA = ((("--print_config",), {"action": "store_true", "help": "print the resolved recipe, with the file each value came from, and stop"}),
-         (("--dry_run",), {"action": "store_true", "help": "build, compile, take a few steps, print time and memory, and stop; nothing is written"}))
+EXTRA = (
+    (
+        ("--print_config",),
+        {"action": "store_true", "help": "print the resolved recipe, with the file each value came from, and stop"},
+    ),
+    (
+        ("--dry_run",),
+        {
+            "action": "store_true",
+            "help": "build, compile, take a few steps, print time and memory, and stop; nothing is written",
+        },
+    ),
+)
 
 
 def main(arguments: Sequence[str], prog: str = "mindvit train") -> None:

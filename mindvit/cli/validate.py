@@ -9,7 +9,15 @@ from typing import Sequence
 
 from mindvit import errors
 
-EXTRA = ((("--predictions",), {"metavar": "FILE", "help": "CSV file for what the network says of every picture: its five most probable classes"}),)
+EXTRA = (
+    (
+        ("--predictions",),
+        {
+            "metavar": "FILE",
+            "help": "CSV file for what the network says of every picture: its five most probable classes",
+        },
+    ),
+)
 
 
 def main(arguments: Sequence[str], prog: str = "mindvit validate") -> None:
