@@ -254,3 +254,14 @@ def test_a_wheel_that_lacks_or_invents_files_is_told(tmp_path: Path, capsys: pyt
                 wheel.writestr(name, "")
         assert check_wheel.main(str(tmp_path / "a.whl")) == code
         assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ["predict", "attention", "report", "convert", "export", "benchmark", "census", "prepare"]
+)
+def test_the_old_names_of_modules_go_on_working(name: str) -> None:
+    old, new = importlib.import_module(f"mindvit.tools.{name}"), importlib.import_module(COMMANDS[name].module)
+    assert old.main is new.main
+    done = command("-m", f"mindvit.tools.{name}", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ")
