@@ -11,7 +11,7 @@ import yaml
 
 from mindvit.errors import UserError, nearest
 from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, Recipe, build, type_name
-from mindvit.recipe_names import recipe_path
+from mindvit.recipe_names import base_path, recipe_path
 
 COMMAND_LINE = "command line"
 
@@ -67,7 +67,7 @@ def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, An
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for base in bases:
-        inherited = read_recipe(path.parent / base, (*inside, path))
+        inherited = read_recipe(base_path(base, path.parent), (*inside, path))
         values.update(inherited[0])
         origins.update(inherited[1])
     unknown = next((key for key in content if key not in FIELDS and key not in WITHOUT_EFFECT), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Optional
 
 import mindvit
 from mindvit.errors import UserError, nearest
@@ -43,19 +44,38 @@ def recipe_path(given: str) -> Path:
     path = Path(given)
     if path.exists() and not path.is_dir():
         return path
-    recipes = shipped_recipes()
-    name = given[len("configs/") :] if given.startswith("configs/") else given
-    name = name[: -len(SUFFIX)] if name.endswith(SUFFIX) else name
-    found = [recipe for recipe in recipes if name in (recipe, recipe.rpartition("/")[2])]
-    if len(found) == 1:
-        return _short(recipes[found[0]])
+    found = _called(given)
     if found:
-        raise UserError(f"several recipes are called {given}: {', '.join(found)} (give one of these names)")
+        return found
     if path.is_absolute() or (path.parent != Path() and path.parent.is_dir()):
         return path
-    names = list(recipes) if "/" in name else [recipe.rpartition("/")[2] for recipe in recipes]
+    name = _bare(given)
+    names = [recipe if "/" in name else recipe.rpartition("/")[2] for recipe in shipped_recipes()]
     near = nearest(name, [*names, *(other.stem for other in Path().glob(f"*{SUFFIX}"))])
     raise UserError(f"no recipe {given}: neither a file nor the name of a recipe that ships with mindvit{near}")
+
+
+def base_path(base: str, folder: Path) -> Path:
+    """The file that a recipe in `folder` means by `base: BASE`: a path relative to `folder`, else the name of a recipe that ships.
+
+    A base that is neither is returned as a path: who reads it says that it is missing.
+    """
+    beside = folder / base
+    return beside if beside.is_file() else _called(base) or beside
+
+
+def _bare(given: str) -> str:
+    name = given[len("configs/") :] if given.startswith("configs/") else given
+    return name[: -len(SUFFIX)] if name.endswith(SUFFIX) else name
+
+
+def _called(given: str) -> Optional[Path]:
+    """The recipe of this name; None if there is none. UserError if there are several."""
+    recipes, name = shipped_recipes(), _bare(given)
+    found = [recipe for recipe in recipes if name in (recipe, recipe.rpartition("/")[2])]
+    if len(found) > 1:
+        raise UserError(f"several recipes are called {given}: {', '.join(found)} (give one of these names)")
+    return _short(recipes[found[0]]) if found else None
 
 
 def _short(path: Path) -> Path:

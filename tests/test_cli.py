@@ -132,6 +132,18 @@ def test_a_path_that_exists_wins_over_a_name(elsewhere: Path) -> None:
     assert parse(["--config", "xcit_digits"], "")[0].schedule.lr == 3
 
 
+def test_a_recipe_may_be_based_on_one_that_ships_by_its_name(elsewhere: Path) -> None:
+    (elsewhere / "mine.yaml").write_text("base: crossvit_9_ascend\ndata_dir: DIR", "utf-8")
+    recipe = parse(["--config", "mine.yaml"], "")[0]
+    assert (recipe.model.model, recipe.data.data_dir, recipe.optim.opt) == ("crossvit_9", "DIR", "adamw")
+    assert recipe.origins["model"] == str(ROOT / "configs/crossvit/crossvit_9_ascend.yaml")
+    (elsewhere / "crossvit_9_ascend").write_text("model: cvt_13_224", "utf-8")  # a file beside it wins
+    assert parse(["--config", "mine.yaml"], "")[0].model.model == "cvt_13_224"
+    (elsewhere / "other.yaml").write_text("base: crossvit_9_asend", "utf-8")
+    with pytest.raises(UserError, match="other.yaml: base: no recipe crossvit_9_asend"):
+        parse(["--config", "other.yaml"], "")
+
+
 def test_a_name_is_a_short_path_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert str(recipe_path("crossvit_9_ascend")) == "configs/crossvit/crossvit_9_ascend.yaml"
