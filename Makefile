@@ -138,11 +138,12 @@ compare: $(VENV)/ready-for-tests
 	$(BIN)/python benchmarks/compare.py --data
 	$(BIN)/python scripts/write_docs.py
 
-$(VENV)/ready: requirements.txt
+$(VENV)/ready: requirements.txt setup.py
 	@$(PYTHON) scripts/check_python.py
 	@echo "setting up $(VENV) (MindSpore is a download of a few hundred MB) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(TIMED) installed $(PIP) install -r requirements.txt
+	@$(PIP) install --no-deps --editable .
 	@touch $@
 
 $(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt requirements-onnx.txt requirements-docs.txt $(VENV)/ready

@@ -5,18 +5,12 @@ python config.py --config configs/crossvit/crossvit_9_ascend.yaml
 
 from __future__ import annotations
 
-from typing import Sequence
+import functools
 
 from mindvit import errors
+from mindvit.cli import config
 
-
-def main(arguments: Sequence[str]) -> None:
-    """Print; UserError for anything that the user can mend."""
-    from mindvit.commandline import describe, parse  # after errors.run has looked at the environment
-
-    recipe, _ = parse(arguments, "Print a resolved recipe: every key, its value, and the file that it came from.")
-    print(describe(recipe))
-
+main = functools.partial(config.main, prog="config.py")
 
 if __name__ == "__main__":
     errors.run(main)

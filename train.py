@@ -6,30 +6,12 @@ msrun --bind_core=True --worker_num 8 python train.py --config configs/crossvit/
 
 from __future__ import annotations
 
-from typing import Sequence
+import functools
 
 from mindvit import errors
+from mindvit.cli import train
 
-EXTRA = ((("--print_config",), {"action": "store_true", "help": "print the resolved recipe, with the file each value came from, and stop"}),
-         (("--dry_run",), {"action": "store_true", "help": "build, compile, take a few steps, print time and memory, and stop; nothing is written"}))
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Train; UserError for anything that the user can mend."""
-    from mindvit.commandline import describe, options, parse  # after errors.run has looked at the environment
-
-    recipe, given = parse(arguments, "Train a vision transformer as a recipe says.", EXTRA)
-    if given.get("print_config"):
-        print(describe(recipe))
-        return
-    from mindvit.loop import dry_run, fit  # MindSpore takes seconds to import: not for --help
-
-    with errors.hints_for(options(EXTRA)):
-        if given.get("dry_run"):
-            dry_run(recipe)
-        else:
-            fit(recipe, given["config"])
-
+main = functools.partial(train.main, prog="train.py")
 
 if __name__ == "__main__":
     errors.run(main)

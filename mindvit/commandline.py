@@ -7,13 +7,14 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Collection, NoReturn, Sequence
+from typing import Any, Collection, NoReturn, Optional, Sequence
 
 import yaml
 
 from mindvit.errors import UserError, nearest
 from mindvit.files import printable
 from mindvit.recipe import FIELDS, MINDCV_REFUSED, SECTIONS, WITHOUT_EFFECT, DataOptions, Recipe, build, check_known, type_name
+from mindvit.recipe_names import base_path, recipe_path
 
 COMMAND_LINE = "command line"
 
@@ -157,7 +158,7 @@ def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, An
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for base in bases:
-        inherited = read_recipe(path.parent / os.path.expanduser(base), (*inside, path))
+        inherited = read_recipe(base_path(os.path.expanduser(base), path.parent), (*inside, path))
         values.update(inherited[0])
         origins.update(inherited[1])
     for key, value in content.items():
@@ -167,13 +168,17 @@ def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, An
     return values, origins
 
 
-def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (), hidden: Collection[str] = ()) -> Parser:
+Extra = Sequence[tuple[tuple[str, ...], dict[str, Any]]]
+
+
+def parser(description: str, extra: Extra = (), hidden: Collection[str] = (), prog: Optional[str] = None) -> Parser:
     """The command line: --config, one option a recipe key, and a command's `extra` arguments, which may take a key's option for something else.
 
-    hidden: keys that are taken, but not listed by --help.
+    hidden: keys that are taken, but not listed by --help. prog: the command's name in its help (None: the script's).
     """
-    result = Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    result.add_argument("-c", "--config", metavar="FILE", help="recipe; options after it override its keys")
+    result = Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    result.add_argument("-c", "--config", metavar="FILE", help="recipe: a YAML file, or the name of one that ships with mindvit; "
+                                                               "options after it override its keys")
     for flags, settings in extra:
         result.add_argument(*flags, **settings)
     groups = {name: result.add_argument_group(name, cls.__doc__) for name, cls in SECTIONS.items()
@@ -190,21 +195,22 @@ def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, An
     return result
 
 
-def options(extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (), hidden: Collection[str] = ()) -> list[str]:
+def options(extra: Extra = (), hidden: Collection[str] = ()) -> list[str]:
     """The options of such a command that mean something to it, by their names: all but the hidden ones."""
     return [option for option in parser("", extra, hidden).options() if option.lstrip("-") not in hidden]
 
 
-def parse(arguments: Sequence[str], description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (),
-          hidden: Collection[str] = ()) -> tuple[Recipe, dict[str, Any]]:
+def parse(arguments: Sequence[str], description: str, extra: Extra = (), hidden: Collection[str] = (),
+          prog: Optional[str] = None) -> tuple[Recipe, dict[str, Any]]:
     """The recipe that a command line means, and the values of the command's `extra` arguments by name; for the other arguments see `parser`."""
-    given = vars(parser(description, extra, hidden).parse_args(arguments))
-    path = given.pop("config", None)
-    values, origins = read_recipe(Path(path)) if path else ({}, {})
+    given = vars(parser(description, extra, hidden, prog).parse_args(arguments))
+    name = given.pop("config", None)
+    path = recipe_path(os.path.expanduser(name)) if name else None
+    values, origins = read_recipe(path) if path else ({}, {})
     overrides = {key: given.pop(key) for key in list(given) if key in FIELDS}
     values.update(overrides)
     origins.update(dict.fromkeys(overrides, COMMAND_LINE))
-    return build(values, origins), {**given, "config": str(path) if path else None}
+    return build(values, origins), {**given, "config": str(Path(name)) if name else None}
 
 
 def describe(recipe: Recipe) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import metadata
+from typing import Iterator
 
 PYTHON = ((3, 9), (3, 12))
 MINDSPORE = ((2, 7), (2, 10))
@@ -25,19 +26,33 @@ def _range(bounds: tuple[tuple[int, int], tuple[int, int]]) -> str:
     return f"{bounds[0][0]}.{bounds[0][1]} to {bounds[1][0]}.{bounds[1][1]}"
 
 
-def check() -> None:
-    """EnvironmentMismatch, naming what was found, what is accepted and what to type, unless all is well."""
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log: errors only, unless the user asks for more
+def problems() -> Iterator[str]:
+    """What is wrong with this Python and its libraries, a line each: what was found, what is accepted, what to type."""
     if not PYTHON[0] <= sys.version_info[:2] <= PYTHON[1]:
-        raise EnvironmentMismatch(f"mindvit needs Python {_range(PYTHON)} (the range of MindSpore's wheels), this is {sys.version.split()[0]}: "
-                                  "make an environment with one of them, e.g. make PYTHON=python3.11 quickstart")
+        yield (f"mindvit needs Python {_range(PYTHON)} (the range of MindSpore's wheels), "
+               f"this is {sys.version.split()[0]}: "
+               "make an environment with one of them, e.g. make PYTHON=python3.11 quickstart")
     for name, bounds, wanted in (("numpy", NUMPY, "numpy>=1.25,<2"), ("mindspore", MINDSPORE, "mindspore>=2.7,<2.11")):
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            raise EnvironmentMismatch(f"mindvit needs {name}, which is not installed: pip install '{wanted}'") from None
+            yield f"mindvit needs {name}, which is not installed: pip install '{wanted}'"
+            continue
         if not bounds[0] <= _numbers(version) <= bounds[1]:
-            raise EnvironmentMismatch(f"mindvit needs {name} {_range(bounds)}, this is {version}: pip install '{wanted}'")
+            yield f"mindvit needs {name} {_range(bounds)}, this is {version}: pip install '{wanted}'"
     missing = [name for name in OTHERS if not any(metadata.distributions(name=name))]
     if missing:
-        raise EnvironmentMismatch(f"mindvit needs {', '.join(missing)}: pip install -r requirements.txt")
+        yield f"mindvit needs {', '.join(missing)}: pip install {' '.join(missing)}"
+
+
+def quiet_log() -> None:
+    """MindSpore's own log: errors only, unless the user asks for more."""
+    os.environ.setdefault("GLOG_v", "3")
+
+
+def check() -> None:
+    """EnvironmentMismatch, with the first of the `problems`, unless all is well."""
+    quiet_log()
+    problem = next(problems(), None)
+    if problem is not None:
+        raise EnvironmentMismatch(problem)

@@ -65,12 +65,16 @@ def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Call a command's `main(arguments)` and end the process with its exit code."""
+def run(main: Callable[[Sequence[str]], None], checked: bool = True) -> NoReturn:
+    """Call a command's `main(arguments)` and end the process with its exit code.
+
+    checked: refuse wrong versions of Python and libraries first (False: `main` does so where it needs them).
+    """
     spell_out(sys.stdout, sys.stderr)
     interrupts.listen()
     try:
-        environment.check()
+        if checked:
+            environment.check()
         main(sys.argv[1:])
     except Stopped as stop:
         print(stop, flush=True)

@@ -29,12 +29,18 @@ RULES = (
     (r"make test$", "`.ci/run`"),
     (r"make (docs|site|notebook|goldens|test-fast|test-interop|benchmark)$", "the target is in the Makefile"),
     (r"pip install -r ", "`.ci/run`"),
+    (r"pip install (--editable )?\.$", "`.ci/run`"),
     (r"source \.venv/bin/activate$", "`make quickstart` makes it"),
     (r"python config\.py ", "run"),
     (r"python -m mindvit\.tools\.census ", BIG),
     (r"python -m mindvit\.tools\.benchmark ", f"{OPTIONS}; measuring: tests/test_benchmark.py"),
     (r"python benchmarks/compare\.py ", f"{PARSED}; comparing: tests/test_compare.py"),
     (r"python (validate\.py|-m mindvit\.tools\.\w+) ", RUN),
+    (r"mindvit census ", BIG),
+    (r"mindvit benchmark ", f"{OPTIONS}; measuring: tests/test_benchmark.py"),
+    (r"mindvit train ", DRY),
+    (r"mindvit (--help|--version|completion|config|validate|predict|attention|report|convert|export|prepare)\b", RUN),
+    (r"mindvit doctor$", "tests/test_cli.py::test_the_doctor_finds_this_machine"),
     (r"python train\.py ", DRY),
     (r"msrun .*--node_rank", f"{OPTIONS}; two nodes on one machine: tests/test_ranks.py::test_two_nodes_on_one_machine"),
     (r"msrun ", f"{OPTIONS}; two processes: tests/test_run.py::test_two_workers_take_the_same_steps"),
@@ -70,7 +76,7 @@ def commands_of(body: str) -> list[str]:
 
 def pages() -> list[Path]:
     """README and the pages of the site."""
-    return [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != LIST)]
+    return [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != LIST)]
 
 
 def commands() -> list[Command]:

@@ -6,7 +6,6 @@ import csv
 import importlib
 import itertools
 import resource
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure, print the table, keep it; UserError for anything that the user can mend, and for a network that failed."""
     from mindvit.commandline import COMMAND_LINE, parse
 
-    recipe, given = parse(arguments, "Measure networks, or the data pipeline.", EXTRA)
+    recipe, given = parse(arguments, "Measure networks, or the data pipeline.", EXTRA, prog="mindvit benchmark")
     for name in ("warmup", "steps"):
         if given[name] < 1:
             raise UserError(f"{COMMAND_LINE}: --{name} is {given[name]}, but must be at least 1")

@@ -1,0 +1,1 @@
+"""The commands: `mindvit COMMAND --help`. Each module parses, calls the package and prints."""
