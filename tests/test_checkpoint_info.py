@@ -209,7 +209,7 @@ def preprocessing_of(predictor: mindvit.Predictor) -> tuple[Any, ...]:
 def test_all_that_a_run_says_travels_with_every_conversion(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    size = {"img_size": (36, 32)} if family == "crossvit" else {}
+    size: dict[str, Any] = {"img_size": (36, 32)} if family == "crossvit" else {}
     weights, average = (random_weights(family, seed, **size) for seed in (1, 2))
     side = 36 if family == "crossvit" else 48
     first = save_run(
@@ -295,8 +295,8 @@ def test_a_new_head_and_another_size_are_what_the_file_says_then(tmp_path: Path,
         converted(first, tmp_path / "d.ckpt", "--img_size", "24,16", "--resize"), device_target="CPU"
     )
     assert found.preprocessing.size == 24 and found.net.sizes == (24, 16) and found.class_names == tuple(NAMES)
-    told = CheckpointInfo.of(read(converted(first, tmp_path / "e.ckpt", "--new_head", "--num_classes", "3")))
-    assert (told.num_classes, told.class_names, told.img_size) == (3, (), (36, 32))
+    info = CheckpointInfo.of(read(converted(first, tmp_path / "e.ckpt", "--new_head", "--num_classes", "3")))
+    assert (info.num_classes, info.class_names, info.img_size) == (3, (), (36, 32))
 
 
 def test_weights_of_others_tell_their_size_channels_and_classes(tmp_path: Path) -> None:

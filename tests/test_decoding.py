@@ -58,7 +58,7 @@ def test_every_mode_of_pillow_keeps_its_colours(mode: str) -> None:
         made.putalpha(100)  # premultiplied: darker as it is stored
         made = made.convert(mode)
     elif mode == "LAB":
-        made = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+        made = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB") or image
     elif mode.startswith("I;16"):
         order = ">u2" if mode.endswith("B") else "<u2"
         made = Image.frombytes(mode, image.size, (np.asarray(grey).astype(order) * 257).tobytes())
@@ -211,7 +211,7 @@ def test_images_of_ordinary_shape_are_resized_as_a_whole(squeeze: bool) -> None:
 def test_the_centre_of_a_thin_image_is_that_of_the_whole(size: tuple[int, int]) -> None:
     x, y = np.meshgrid(np.linspace(0, 3, size[0]), np.linspace(0, 3, size[1]))
     image = Image.fromarray(np.stack([128 + 60 * np.sin(9 * (x + y)), 128 + 60 * np.cos(x - y), 100 + 20 * x], -1).astype(np.uint8))
-    resized = tuple(27 * side // min(size) for side in size)
+    resized = (27 * size[0] // min(size), 27 * size[1] // min(size))
     left, top = round((resized[0] - 24) / 2), round((resized[1] - 24) / 2)
     for name, method in RESAMPLING.items():
         expected = pixels(image.resize(resized, method).crop((left, top, left + 24, top + 24)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_mindcv_s_schedules(keys: dict, stair: bool) -> None:
     ({"scheduler": "polynomial_decay", "decay_rate": 1.0}, {"scheduler": "linear_decay"}),
     ({"scheduler": "step_decay", "decay_epochs": 4, "decay_rate": 0.5}, {"scheduler": "step_decay", "decay_epochs": 4, "decay_rate": 0.5})])
 def test_what_stands_in_for_mindcv_s_other_schedules(theirs: dict, ours: dict) -> None:
-    same = {"lr": 1e-3, "warmup_epochs": 3}
+    same: dict[str, Any] = {"lr": 1e-3, "warmup_epochs": 3}
     rates = create_scheduler(7, num_epochs=12, **same, **theirs)
     schedule = ScheduleOptions(epoch_size=12, min_lr=0.0, lr_epoch_stair=theirs.get("lr_epoch_stair", False), **same, **ours)
     np.testing.assert_allclose([learning_rate(step, schedule=schedule, steps_per_epoch=7, global_batch=1) for step in range(84)], rates, rtol=1e-9, atol=1e-18)

@@ -13,6 +13,7 @@ from small import SMALL
 
 from mindvit import checkpoint, evaluation, loop
 from mindvit.benchmark import Task, measure
+from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import parse
 from mindvit.databench import measure_data
 from mindvit.errors import UserError
@@ -21,7 +22,7 @@ from mindvit.predictor import Predictor
 from mindvit.recipe import Recipe
 from mindvit.setting import sized
 from mindvit.tools import census, export
-from mindvit.weights import read_weights
+from mindvit.weights.readers import read
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -146,18 +147,22 @@ def test_a_size_that_validation_is_given_is_computed_and_said(data: Path, tmp_pa
 
 def test_a_checkpoint_of_an_earlier_mindvit_is_measured_as_it_was_trained(tmp_path: Path) -> None:
     path = saved(tmp_path, "crossvit", image_resize=48)  # its network, of 24 px, shrank the images
-    trained = evaluation.as_trained(recipe("--ckpt_path", str(path)), str(path), read_weights(path)[1])
+    trained = CheckpointInfo.of(read(path)).fill(recipe("--ckpt_path", str(path)))
     assert sizes(sized(trained, str(path))) == (48, None)
-    net, side = export.network(argparse.Namespace(ckpt_path=str(path), take=None, model=None, num_classes=None, size=None))
-    assert (tuple(net.sizes), side) == ((24, 16), 48)
+    given = argparse.Namespace(ckpt_path=str(path), take=None, model=None, num_classes=None, size=None)
+    net, _, exported = export.network(given)
+    assert tuple(net.sizes) == (24, 16)
+    assert exported.augment.image_resize == 48
 
 
 def test_tools_take_a_size_as_the_size_that_is_computed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = saved(tmp_path, "crossvit", image_resize=24, img_size=(24, 16))
     given = {"ckpt_path": str(path), "take": None, "model": None, "num_classes": None}
     for size, expected, resized in ((None, (24, 16), False), (24, (24, 16), False), (48, (48, 48), True)):
-        net, side = export.network(argparse.Namespace(**given, size=size))
-        assert tuple(net.sizes) == expected and side == expected[0] and ("2 resized" in capsys.readouterr().out) == resized
+        net, _, exported = export.network(argparse.Namespace(**given, size=size))
+        assert tuple(net.sizes) == expected
+        assert exported.augment.image_resize == expected[0]
+        assert ("2 resized" in capsys.readouterr().out) == resized
     assert tuple(census.network("small_crossvit", 48).sizes) == (48, 48)
     found = sized(recipe("--model", "small_crossvit", "--image_resize", "48"))
     assert found.model.img_size == (48, 48) and registry.model_info("small_crossvit").input_size == 24

@@ -14,8 +14,7 @@ from safetensors.numpy import save_file
 from small import small
 from torchfile import View, save_torch
 
-import train
-import validate
+from mindvit.cli import train, validate
 from mindvit.commandline import options
 from mindvit.errors import UserError, hints_for
 from mindvit.models import create_model
