@@ -21,7 +21,7 @@ from mindvit.models import model_info
 from mindvit.predictions import Predictions
 from mindvit.recipe import FIELDS, Recipe
 from mindvit.setting import Setting, build, prepare
-from mindvit.step import EvalStep
+from mindvit.tasks.classification.metrics import EvalStep
 from mindvit.weights.readers import read
 
 

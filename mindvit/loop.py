@@ -19,7 +19,6 @@ from mindspore import Tensor
 
 from mindvit import checkpoint, device, graphs, log, parallel, result
 from mindvit.commandline import describe
-from mindvit.data.mixing import draw
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source
 from mindvit.errors import UserError
@@ -30,7 +29,8 @@ from mindvit.models import model_info
 from mindvit.optim import learning_rate
 from mindvit.recipe import Recipe
 from mindvit.setting import build, check_teacher, prepare, train_step
-from mindvit.step import EvalStep, first_inputs
+from mindvit.step import random_draws
+from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.version import __version__
 
 # keys that may change from one start of a run to the next without changing what it computes
@@ -79,11 +79,11 @@ class Run:
         self.path: Optional[Path] = None  # the last checkpoint
         self.best, self.at, self.asked = -1, 0, 0  # best count of right answers, steps done, signal
         self.tally = Tally()
-        mean, std = self.setting.statistics
+        self.task = ClassificationTask()
         set_precision(self.net, self.device.amp_level, self.device.half)
         self.net.set_train(True)
         self.step = train_step(self.net, self.setting)
-        self.eval_step = EvalStep(self.net, mean, std)
+        self.eval_step = self.task.predict(self.net, self.setting)
 
     def say(self, text: str) -> None:
         """Print on the main rank."""
@@ -95,7 +95,7 @@ class Run:
         if self.recipe.runtime.mode == 0:
             self.say("compiling the training step ...")
             values = {key: value for key, value in self.recipe.flat().items() if key not in UNIMPORTANT}
-            inputs = first_inputs(self.recipe.data.batch_size, self.setting.size, self.recipe.model.in_channels, self.step.paths)
+            inputs = [Tensor(item) for item in self.step.spec(self.task.spec(self.setting)).inputs()]
             start = time.perf_counter()
             with log.heartbeat("still compiling", self.device.is_main):
                 kept = graphs.compile_step(self.step, inputs, self.setting, values)
@@ -118,7 +118,7 @@ class Run:
             raise UserError(f"the training pictures are not those that {path} was trained with: another number, other names or other classes "
                             f"(--resume none starts anew; --ckpt_path {path} takes its weights alone)")
         checkpoint.restore(self.state(), found)
-        self.step.settle()
+        self.step.update.trust_statistics()
         self.at, self.best, self.tally, self.path = meta["step"], meta["best"], Tally(**meta["tally"]), path
         if meta["pictures"] != self.meter.pictures:  # another batch over all cards: its steps can't be counted in the old ones
             if meta["step"] % meta["steps"]:
@@ -194,9 +194,8 @@ class Run:
         """The `part`-th batch of the next step through the compiled graph; the learning rate and what the graph gives."""
         recipe = self.recipe
         lr = learning_rate(self.at, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures)
-        chance = draw(recipe.augment, batch=len(batch.labels), size=self.setting.size, channels=batch.images.shape[-1], paths=self.step.paths,
-                      seed=recipe.runtime.seed, step=self.at * self.parts + part, rank=self.device.rank)
-        return lr, self.step(Tensor(batch.images), Tensor(batch.labels), *(Tensor(item) for item in chance), Tensor(lr, ms.float32))
+        draws = random_draws(self.task, self.setting, self.step, self.at * self.parts + part)
+        return lr, self.step(*map(Tensor, (*batch, *draws)), Tensor(lr, ms.float32))
 
     def stepped(self, epoch: int) -> Iterator[dict[str, float]]:
         """Take an epoch's steps that are not yet done; after each, the figures that a log shows."""
@@ -249,9 +248,9 @@ class Run:
         """What a progress line shows."""
         shown = {"loss": f"{values['loss']:.4f}", "lr": f"{values['lr']:.2e}", "norm": f"{values['norm']:.2f}", "img/s": f"{values['img/s']:.0f}",
                  "data wait": f"{100 * values['data wait']:.0f} %"}
-        if self.step.scaled:
+        if self.step.scaler.enabled:
             shown["scale"] = f"{values['scale']:.0f}"
-        if self.step.guarded:
+        if self.step.skips_nonfinite:
             shown["skipped"] = str(self.tally.skipped)
         return shown
 
@@ -259,7 +258,7 @@ class Run:
         """Count a step; stop at a loss or a gradient that is no number, unless the step was left out and may be."""
         finite = math.isfinite(loss) and math.isfinite(norm)
         self.tally.add(loss, finite)
-        if finite or (self.step.dynamic and math.isfinite(loss) and scale > 1):  # a gradient that overflows is what the dynamic scale is for
+        if finite or (self.step.scaler.dynamic and math.isfinite(loss) and scale > 1):  # a gradient that overflows is what the dynamic scale is for
             return
         self.tally.bad_in_a_row += 1
         allowed, what = self.recipe.precision.skip_nonfinite, f"step {self.at + 1}: loss {loss}, gradient norm {norm}"
@@ -273,9 +272,9 @@ class Run:
         score = evaluate(self.net, self.eval_step, self.val, self.setting)
         if not self.recipe.optim.ema:
             return score, None
-        self.step.swap_average()
+        self.step.update.swap_ema()
         average = evaluate(self.net, self.eval_step, self.val, self.setting)
-        self.step.swap_average()
+        self.step.update.swap_ema()
         return score, average
 
     def note(self, epoch: int, loss: float, score: Score, average: Optional[Score]) -> None:
