@@ -229,7 +229,8 @@ class TrainStep(Compiled):
         self.update = WeightUpdate(net, decay, lr_scales or [1.0] * len(decay), options, self.skips_nonfinite)
         self.scaler = LossScaler(options.loss_scale, options.dynamic_scale)
         self.weights, self.drop_paths = self.update.weights, objective.drop_paths
-        self.gradient = ops.value_and_grad(ScaledObjective(objective), None, self.weights)
+        self.scaled_objective = ScaledObjective(objective)
+        self.gradient = ops.value_and_grad(self.scaled_objective, None, self.weights)
         self.ranks, self.accum_steps, self.fp16_saturates = options.ranks, options.accum_steps, options.fp16_saturates
         self.sync = RankSync(self.weights, self.update.running, self.ranks) if self.ranks > 1 else None
         self.asked_to_stop = state_number("asked")

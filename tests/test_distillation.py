@@ -162,7 +162,7 @@ def test_a_run_keeps_the_teacher_out_of_its_checkpoint(folder: Path, foreign: Pa
     run = Run(parse(arguments(folder, tmp_path, "--distill_type", "hard", "--teacher", FOREIGN, "--teacher_ckpt_path", str(foreign)), "")[0], None)
     assert f"teacher: {FOREIGN}, 0.74 M parameters, weights from {foreign}: 52 loaded" in capsys.readouterr().out
     run.fit()
-    teacher, saved = run.step.loss.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
+    teacher, saved = run.step.scaled_objective.objective.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
     assert all(np.array_equal(item.asnumpy(), read_weights(foreign)[0][item.name[len("mindvit.teacher."):]]) for item in teacher.get_parameters())
     assert set(saved) == {item.name for item in (*run.net.get_parameters(), *run.step.state())}
     assert not any("teacher" in name for name in saved)
