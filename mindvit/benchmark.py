@@ -25,13 +25,13 @@ from PIL import Image
 
 from mindvit import device, graphs, log, parallel, recipe
 from mindvit.commandline import options
-from mindvit.data.mixing import draw
 from mindvit.data.sources import Source
 from mindvit.errors import UserError, hints_for
 from mindvit.layers.basic import set_precision
 from mindvit.models import input_sizes
 from mindvit.setting import Setting, build, prepare, sized, train_step
-from mindvit.step import first_inputs
+from mindvit.step import random_draws
+from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.timing import Timing, fastest, flops, time_steps
 from mindvit.version import __version__
 
@@ -100,20 +100,17 @@ def training(setting: Setting) -> Subject:
     parallel.same_weights(net, chosen.ranks)
     set_precision(net, chosen.amp_level, chosen.half)
     step = train_step(net.set_train(True), setting)
-    batch, parts = options.data.batch_size, options.optim.gradient_accumulation_steps
-    channels = options.model.in_channels
-    random = np.random.default_rng(chosen.rank)
-    images = random.integers(0, 256, (batch, setting.size, setting.size, channels), np.uint8)
-    labels = random.integers(0, setting.num_classes, batch).astype(np.int32)
-    chance = draw(options.augment, batch=batch, size=setting.size, channels=channels, paths=step.paths, seed=options.runtime.seed, step=0, rank=chosen.rank)
-    inputs = [Tensor(item) for item in (images, labels, *chance)] + [Tensor(options.schedule.lr, ms.float32)]
+    task, accum_steps = ClassificationTask(), options.optim.gradient_accumulation_steps
+    batch = task.random_batch(setting, np.random.default_rng(chosen.rank))
+    inputs = [*map(Tensor, (*batch, *random_draws(task, setting, step, 0))), Tensor(options.schedule.lr, ms.float32)]
+    empty = [Tensor(item) for item in step.spec(task.spec(setting)).inputs()]
 
     def whole_step() -> Tensor:
-        for _ in range(parts):
+        for _ in range(accum_steps):
             loss = step(*inputs)[0]
         return loss
 
-    return Subject(lambda: step.compile(*first_inputs(batch, setting.size, channels, step.paths)), whole_step, batch * parts,
+    return Subject(lambda: step.compile(*empty), whole_step, options.data.batch_size * accum_steps,
                    sum(item.size for item in net.trainable_params()))
 
 

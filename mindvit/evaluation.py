@@ -21,7 +21,7 @@ from mindvit.layers.basic import set_precision
 from mindvit.predictions import Predictions
 from mindvit.recipe import Recipe
 from mindvit.setting import Setting, build, prepare, sized, take_of
-from mindvit.step import EvalStep
+from mindvit.tasks.classification.metrics import EvalStep
 from mindvit.weights.readers import read
 from mindvit.weights.sets import AVERAGES, EMA, MODEL
 

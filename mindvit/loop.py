@@ -20,7 +20,6 @@ from mindspore import Tensor
 from mindvit import checkpoint, device, files, graphs, interrupts, log, parallel, result
 from mindvit.commandline import describe
 from mindvit.data.classes import open_ordered
-from mindvit.data.mixing import draw
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
 from mindvit.errors import Stopped, UserError
@@ -30,7 +29,8 @@ from mindvit.meter import Meter
 from mindvit.optim import learning_rate, schedule_lines
 from mindvit.recipe import Recipe
 from mindvit.setting import build, check_teacher, kept_head, prepare, sized, starting_weights, train_step
-from mindvit.step import EvalStep, first_inputs
+from mindvit.step import random_draws
+from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.version import __version__
 from mindvit.weights.sets import EMA, MODEL
 
@@ -92,11 +92,11 @@ class Run:
         self.tally = Tally()
         self.ended: dict[str, float] = {}  # mean loss of the last epoch, and the figures of its last step
         self.owed = False  # a validation that was due before the run was cut off
-        mean, std = self.setting.statistics
+        self.task = ClassificationTask()
         set_precision(self.net, self.device.amp_level, self.device.half)
         self.net.set_train(True)
         self.step = train_step(self.net, self.setting)
-        self.eval_step = EvalStep(self.net, mean, std)
+        self.eval_step = self.task.predict(self.net, self.setting)
 
     def say(self, text: str) -> None:
         """Print on the main rank."""
@@ -108,7 +108,7 @@ class Run:
         if self.recipe.runtime.mode == 0 and self.at < self.steps * self.recipe.schedule.epoch_size:
             self.say("compiling the training step ...")
             values = {key: value for key, value in self.recipe.flat().items() if key not in UNIMPORTANT}
-            inputs = first_inputs(self.recipe.data.batch_size, self.setting.size, self.recipe.model.in_channels, self.step.paths)
+            inputs = [Tensor(item) for item in self.step.spec(self.task.spec(self.setting)).inputs()]
             start = time.perf_counter()
             with log.heartbeat("still compiling", self.device.is_main), interrupts.taken_by(interrupts.leave):
                 kept = graphs.compile_step(self.step, inputs, self.setting, values)
@@ -136,7 +136,7 @@ class Run:
         """Continue from a checkpoint. UserError if it doesn't fit."""
         path, _, meta = found
         checkpoint.restore(self.state(), found)
-        self.step.settle()
+        self.step.update.trust_statistics()
         self.at, self.tally, self.path = meta["step"], Tally(**meta["tally"]), path
         self.best_weights = meta.get("best_weights", MODEL)
         if meta["pictures"] != self.meter.pictures:  # another batch over all cards: its steps can't be counted in the old ones
@@ -300,9 +300,8 @@ class Run:
         """The `part`-th batch of the next step through the compiled graph; the learning rate and what the graph gives."""
         recipe = self.recipe
         lr = learning_rate(self.at, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures)
-        chance = draw(recipe.augment, batch=len(batch.labels), size=self.setting.size, channels=batch.images.shape[-1], paths=self.step.paths,
-                      seed=recipe.runtime.seed, step=self.at * self.parts + part, rank=self.device.rank)
-        return lr, self.step(Tensor(batch.images), Tensor(batch.labels), *(Tensor(item) for item in chance), Tensor(lr, ms.float32))
+        draws = random_draws(self.task, self.setting, self.step, self.at * self.parts + part)
+        return lr, self.step(*map(Tensor, (*batch, *draws)), Tensor(lr, ms.float32))
 
     def stepped(self, epoch: int) -> Iterator[dict[str, float]]:
         """Take an epoch's steps that are not yet done; after each, the figures that a log shows."""
@@ -364,9 +363,9 @@ class Run:
         """What a progress line shows."""
         shown = {"loss": f"{values['loss']:.4f}", "lr": f"{values['lr']:.2e}", "norm": f"{values['norm']:.2f}", "img/s": f"{values['img/s']:.0f}",
                  "data wait": f"{100 * values['data wait']:.0f} %"}
-        if self.step.scaled:
+        if self.step.scaler.enabled:
             shown["scale"] = f"{values['scale']:.0f}"
-        if self.step.guarded:
+        if self.step.skips_nonfinite:
             shown["skipped"] = str(self.tally.skipped)
         return shown
 
@@ -374,7 +373,7 @@ class Run:
         """Count a step; stop at a loss or a gradient that is no number, unless the step was left out and may be."""
         finite = math.isfinite(loss) and math.isfinite(norm)
         self.tally.add(loss, finite)
-        if finite or (self.step.dynamic and math.isfinite(loss) and scale > 1):  # a gradient that overflows is what the dynamic scale is for
+        if finite or (self.step.scaler.dynamic and math.isfinite(loss) and scale > 1):  # a gradient that overflows is what the dynamic scale is for
             return
         self.tally.bad_in_a_row += 1
         allowed, what = self.recipe.precision.skip_nonfinite, f"step {self.at + 1}: loss {loss}, gradient norm {norm}"
@@ -389,9 +388,9 @@ class Run:
         score = evaluate(self.net, self.eval_step, self.val, self.setting, between=between)
         if not self.recipe.optim.ema:
             return score, None
-        self.step.swap_average()
+        self.step.update.swap_ema()
         average = evaluate(self.net, self.eval_step, self.val, self.setting, what="validating the moving average", between=between)
-        self.step.swap_average()
+        self.step.update.swap_ema()
         self.best_weights = EMA if average.correct1 > score.correct1 else MODEL
         return score, average
 

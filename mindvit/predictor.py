@@ -18,10 +18,10 @@ from mindvit.commandline import COMMAND_LINE
 from mindvit.data import decoding
 from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
-from mindvit.data.mixing import Normalise
 from mindvit.data.pipeline import default_workers
 from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.layers.basic import set_precision
+from mindvit.layers.normalize import Normalize
 from mindvit.models import create_model, model_info
 from mindvit.predictions import likeliest
 from mindvit.recipe import PrecisionOptions, RuntimeOptions, build
@@ -49,11 +49,11 @@ class Logits(nn.Cell):
 
     def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):
         super().__init__(auto_prefix=False)
-        self.normalise = Normalise(mean, std)
+        self.normalize = Normalize(mean, std)
         self.net = net
 
     def construct(self, images: Tensor) -> Tensor:
-        return self.net(self.normalise(images)).astype(ms.float32)
+        return self.net(self.normalize(images)).astype(ms.float32)
 
 
 class Predictor:
@@ -145,7 +145,7 @@ class Predictor:
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """uint8 (B, size, size, 3) -> the network's input, float32 (B, 3, size, size)."""
-        return self.step.normalise(Tensor(images))
+        return self.step.normalize(Tensor(images))
 
     def best(self, logits: np.ndarray, topk: int = 5) -> Answer:
         """The classes with the largest of these logits (num_classes,), by name, with their probabilities; ties by class number."""

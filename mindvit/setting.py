@@ -22,7 +22,9 @@ from mindvit.layers.basic import set_precision
 from mindvit.models import ModelInfo, create_model, input_sizes, model_info
 from mindvit.optim import is_decayed, layer_rates
 from mindvit.recipe import AugmentOptions, DistillOptions, Recipe, Triple
-from mindvit.step import StepOptions, TrainStep, freeze
+from mindvit.step import StepOptions, TrainStep
+from mindvit.tasks.classification.distill import freeze
+from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.weights import Report, WeightsError, load_weights
 from mindvit.weights.readers import Source as Weights
 from mindvit.weights.readers import read
@@ -263,16 +265,14 @@ def _load_foreign(net: nn.Cell, content: Weights) -> Report:
 def step_options(setting: Setting) -> StepOptions:
     """What a recipe means for the compiled step."""
     recipe, half = setting.recipe, setting.device.half
-    optim, augment, precision = recipe.optim, recipe.augment, recipe.precision
-    mean, std = setting.statistics
+    optim, precision = recipe.optim, recipe.precision
     scaled = precision.loss_scale_type != "auto" or (half == ms.float16 and setting.device.amp_level != "O0")
     return StepOptions(
-        mean=mean, std=std, erase=augment.re_prob > 0, mix=augment.mixup > 0 or augment.cutmix > 0, loss=optim.loss, smoothing=optim.label_smoothing,
         opt=optim.opt, betas=optim.betas, eps=optim.eps, momentum=optim.momentum, nesterov=optim.use_nesterov, weight_decay=optim.weight_decay,
         clip_norm=optim.clip_value if optim.clip_grad else 0.0, ema_decay=optim.ema_decay if optim.ema else 0.0,
         loss_scale=precision.loss_scale if scaled else 0.0, dynamic_scale=scaled and precision.loss_scale_type != "fixed",
-        parts=optim.gradient_accumulation_steps, leave_out=precision.skip_nonfinite > 0, ranks=setting.device.ranks, saturates=setting.device.saturates,
-        distill_type=recipe.distill.distill_type, distill_alpha=recipe.distill.distill_alpha, distill_tau=recipe.distill.distill_tau)
+        accum_steps=optim.gradient_accumulation_steps, skip_nonfinite=precision.skip_nonfinite > 0, ranks=setting.device.ranks,
+        fp16_saturates=setting.device.saturates)
 
 
 def train_step(net: nn.Cell, setting: Setting) -> TrainStep:
@@ -280,4 +280,5 @@ def train_step(net: nn.Cell, setting: Setting) -> TrainStep:
     optim, weights = setting.recipe.optim, net.trainable_params()
     decayed = [is_decayed(item.name, item.ndim, optim.weight_decay_filter, net.no_weight_decay()) for item in weights]
     rates = layer_rates([item.name for item in weights], optim.layer_decay)
-    return TrainStep(net, decayed, step_options(setting), build_teacher(setting), rates)
+    objective = ClassificationTask().objective(net, setting, build_teacher(setting))
+    return TrainStep(objective, net, decayed, step_options(setting), rates)

@@ -1,33 +1,29 @@
-"""The training step and the evaluation step, each one compiled graph."""
+"""The training step: one compiled graph from a batch to the moved weights. What is minimized is handed over: see tasks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindvit.data.mixing import Normalise, Prepare
-from mindvit.layers.basic import Compiled, Kept, number_drop_paths
-from mindvit.loss import BinaryCrossEntropy, Distillation, SoftTargetCrossEntropy
+from mindvit.layers.basic import Compiled
 from mindvit.optimiser import SGD, AdamW, Lamb, SquareSum
+from mindvit.tasks.base import ArraySpec, BatchSpec, drop_path_spec
 from mindvit.weights.readers import STATE
+
+if TYPE_CHECKING:
+    from mindvit.setting import Setting
 
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
 
 
 @dataclass(frozen=True)
 class StepOptions:
-    """What the compiled step depends on; the numbers that change from step to step are its inputs."""
+    """What the compiled step depends on, whatever it minimizes; the numbers that change from step to step are its inputs."""
 
-    mean: Sequence[float]
-    std: Sequence[float]
-    erase: bool = False
-    mix: bool = False
-    loss: str = "CE"
-    smoothing: float = 0.0
     opt: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -38,25 +34,22 @@ class StepOptions:
     ema_decay: float = 0.0
     loss_scale: float = 0.0
     dynamic_scale: bool = False
-    parts: int = 1  # batches whose gradients make one step
-    leave_out: bool = False  # a step whose loss or gradient is not finite changes nothing (always so with a loss scale)
+    accum_steps: int = 1  # batches whose mean gradient makes one step
+    skip_nonfinite: bool = False  # a step whose loss or gradient is not finite changes nothing (always so with a loss scale)
     ranks: int = 1
-    saturates: bool = False  # the device's half precision overflows to its largest number: only the device knows
-    distill_type: str = "none"  # soft, hard: with a teacher
-    distill_alpha: float = 0.5
-    distill_tau: float = 1.0
+    fp16_saturates: bool = False  # the device's half precision overflows to its largest number: only the device knows
 
 
-average_update = ops.MultitypeFuncGraph("average_update")
+ema_update = ops.MultitypeFuncGraph("ema_update")
 times = ops.MultitypeFuncGraph("times")
-add_part = ops.MultitypeFuncGraph("add_part")
+accumulate = ops.MultitypeFuncGraph("accumulate")
 clear = ops.MultitypeFuncGraph("clear")
+assign = ops.MultitypeFuncGraph("assign")
 assign_after = ops.MultitypeFuncGraph("assign_after")
-put = ops.MultitypeFuncGraph("put")
 
 
-@average_update.register("Number", "Tensor", "Tensor", "Tensor")
-def _average_update(decay, done, average, weight):  # type: ignore[no-untyped-def]
+@ema_update.register("Number", "Tensor", "Tensor", "Tensor")
+def _ema_update(decay, done, average, weight):  # type: ignore[no-untyped-def]
     return ops.depend(True, ops.assign(average, average * decay + ops.depend(weight, done) * (1 - decay)))
 
 
@@ -65,9 +58,9 @@ def _times(factor, gradient):  # type: ignore[no-untyped-def]
     return gradient * factor
 
 
-@add_part.register("Number", "Tensor", "Tensor")
-def _add_part(share, total, part):  # type: ignore[no-untyped-def]
-    return ops.assign_add(total, part.astype(ms.float32) * share)
+@accumulate.register("Number", "Tensor", "Tensor")
+def _accumulate(share, total, gradient):  # type: ignore[no-untyped-def]
+    return ops.assign_add(total, gradient.astype(ms.float32) * share)
 
 
 @clear.register("Tensor", "Tensor")
@@ -75,8 +68,8 @@ def _clear(done, total):  # type: ignore[no-untyped-def]
     return ops.assign(total, ops.depend(ops.zeros_like(total), done))
 
 
-@put.register("Tensor", "Tensor")
-def _put(target, value):  # type: ignore[no-untyped-def]
+@assign.register("Tensor", "Tensor")
+def _assign(target, value):  # type: ignore[no-untyped-def]
     return ops.assign(target, value)
 
 
@@ -85,46 +78,19 @@ def _assign_after(done, target, source):  # type: ignore[no-untyped-def]
     return ops.assign(target, ops.depend(source, done) * 1)
 
 
-def freeze(net: nn.Cell) -> nn.Cell:
-    """Make a network a teacher: evaluation mode, nothing to train, and parameter names that no student has (ranks and files know a parameter by its name)."""
-    for parameter in net.get_parameters():
-        parameter.requires_grad = False
-        parameter.name = f"{STATE}teacher.{parameter.name}"
-    return net.set_train(False)
+def state_number(name: str, value: float = 0.0) -> Parameter:
+    """A number that the step remembers, float32 ()."""
+    return Parameter(Tensor(value, ms.float32), name=f"{STATE}{name}", requires_grad=False)
 
 
-class Loss(nn.Cell):
-    """uint8 pictures and labels -> loss times `scale`. A (frozen) teacher sees what the network sees."""
-
-    def __init__(self, net: nn.Cell, options: StepOptions, teacher: Optional[nn.Cell] = None):
-        super().__init__(auto_prefix=False)
-        if (teacher is None) != (options.distill_type == "none"):
-            raise ValueError(f"distill_type is {options.distill_type}, but there is {'no' if teacher is None else 'a'} teacher")
-        self.prepare = Prepare(options.mean, options.std, options.erase, options.mix)
-        self.net = net
-        self.kept = Kept(number_drop_paths(net))
-        self.criterion = {"CE": SoftTargetCrossEntropy, "BCE": BinaryCrossEntropy}[options.loss](options.smoothing, options.mix)
-        self.teacher = teacher
-        self.distillation = Distillation(options.distill_type, options.distill_alpha, options.distill_tau)
-
-    def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
-                  scale: Tensor) -> Tensor:
-        x = self.prepare(images, own_pixel, boxes, noise)
-        logits = self.net(x, self.kept(paths))
-        loss = self.criterion(logits, labels, own_label)
-        if self.teacher is not None:
-            loss = self.distillation(loss, logits, ops.stop_gradient(self.teacher(x)))
-        return loss * scale
-
-
-def optimiser(weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], options: StepOptions) -> Union[AdamW, Lamb, SGD]:
+def create_optimizer(weights: ParameterTuple, decay: Sequence[float], lr_scales: Sequence[float], options: StepOptions) -> Union[AdamW, Lamb, SGD]:
     """The cell that `options.opt` names."""
     if options.opt == "sgd":
-        return SGD(weights, decay, rates, options.momentum, options.nesterov)
-    return {"adamw": AdamW, "lamb": Lamb}[options.opt](weights, decay, rates, options.betas, options.eps)
+        return SGD(weights, decay, lr_scales, options.momentum, options.nesterov)
+    return {"adamw": AdamW, "lamb": Lamb}[options.opt](weights, decay, lr_scales, options.betas, options.eps)
 
 
-class Put(nn.Cell):
+class AssignParameters(nn.Cell):
     """Gives parameters other values where they lie.
 
     set_data would give a parameter other memory, and what a compiled step changes under a condition alone it goes on changing in the old.
@@ -136,115 +102,200 @@ class Put(nn.Cell):
         self.map = ops.HyperMap()
 
     def construct(self, *values: Tensor) -> Tensor:
-        return ops.depend(Tensor(0, ms.float32), self.map(put, self.targets, values))
+        return ops.depend(Tensor(0, ms.float32), self.map(assign, self.targets, values))
 
 
-class TrainStep(Compiled):
-    """One optimiser step: normalise, mix, forward, loss, gradient, accumulate, all-reduce, finite check, clip, optimiser, EMA.
+class ScaledObjective(nn.Cell):
+    """An objective's loss times the loss scale, which is the last input."""
 
-    decayed: whether each weight is decayed; rates: factors of the learning rate, one a weight (none: 1). Inputs: images uint8
-    (B, H, W, C), labels int32 (B,), a `Draw`'s five arrays, lr float32 (). Outputs, float32 (): loss, the gradient's global norm
-    before clipping, and the loss scale after the step. With a loss scale or `leave_out`, a step whose loss or gradient is not
-    finite changes no weight, moment, average or running statistic. With `parts` batches a step, every parts-th call makes the
-    step, from the mean gradient, and gives the mean loss; what the calls between give is of no use.
-    """
-
-    def __init__(self, net: nn.Cell, decayed: Sequence[bool], options: StepOptions, teacher: Optional[nn.Cell] = None,
-                 rates: Optional[Sequence[float]] = None):
+    def __init__(self, objective: nn.Cell):
         super().__init__(auto_prefix=False)
-        self.paths = len(number_drop_paths(net))
-        self.loss = Loss(net, options, teacher)
+        self.objective = objective
+
+    def construct(self, *inputs: Tensor) -> Tensor:
+        return self.objective(*inputs[:-1]) * inputs[-1]
+
+
+class LossScaler(nn.Cell):
+    """The loss scale: fixed, or halved by a gradient that is not finite and doubled after GROWTH_STEPS finite ones."""
+
+    def __init__(self, loss_scale: float, dynamic: bool):
+        super().__init__(auto_prefix=False)
+        self.enabled, self.dynamic = loss_scale > 0, dynamic
+        self.scale, self.finite_steps = state_number("loss_scale", loss_scale or 1.0), state_number("finite_steps")
+
+    def construct(self, scale: Tensor, finite: Tensor) -> Tensor:
+        """scale: of this step, (); finite: whether its gradient was. Gives what the next scale depends on."""
+        steps = ops.where(finite, self.finite_steps + 1, ops.zeros_like(self.finite_steps))
+        grown = ops.where(steps >= GROWTH_STEPS, scale * 2, scale)
+        done = ops.assign(self.scale, ops.where(finite, grown, ops.maximum(scale / 2, Tensor(1.0, ms.float32))))
+        return ops.depend(done, ops.assign(self.finite_steps, ops.where(steps >= GROWTH_STEPS, ops.zeros_like(steps), steps)))
+
+
+class WeightUpdate(nn.Cell):
+    """The optimizer, the moving average, and the running statistics' way back when a step is skipped."""
+
+    def __init__(self, net: nn.Cell, decay: Sequence[float], lr_scales: Sequence[float], options: StepOptions, skips_nonfinite: bool):
+        super().__init__(auto_prefix=False)
         self.weights = ParameterTuple(net.trainable_params())
-        self.gradient = ops.value_and_grad(self.loss, None, self.weights)
-        self.ranks, self.parts, self.saturates = options.ranks, options.parts, options.saturates
-        if self.ranks > 1:
-            self.reduce = nn.DistributedGradReducer(self.weights, mean=True, degree=self.ranks)
-            self.sum = ops.AllReduce()
-        self.asked_to_stop, self.stopping = _number("asked"), _number("stopping")
-        self.optimiser = optimiser(self.weights, [options.weight_decay * flag for flag in decayed], rates or [1.0] * len(decayed), options)
-        self.map = ops.HyperMap()
-        self.square_sum = SquareSum()
-        self.clip_norm, self.ema_decay = options.clip_norm, options.ema_decay
-        self.running = ParameterTuple([item for item in net.get_parameters() if not item.requires_grad])  # batch normalisation's mean and variance
+        self.running = ParameterTuple([item for item in net.get_parameters() if not item.requires_grad])  # of batch normalization
+        self.optimizer = create_optimizer(self.weights, decay, lr_scales, options)
+        self.ema_decay = options.ema_decay
         self.averaged = ParameterTuple([*self.weights, *self.running])
         self.ema: Sequence[Parameter] = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
-        self.put_averaged, self.put_ema = Put(self.averaged), Put(self.ema)
-        self.scaled, self.dynamic = options.loss_scale > 0, options.dynamic_scale
-        self.guarded = self.scaled or options.leave_out
-        self.settled = self.running.clone(f"{STATE}settled", "same") if self.guarded and self.running else ()  # `running` after the last good step
-        self.scale, self.finite_steps = _number("loss_scale", options.loss_scale or 1.0), _number("finite_steps")
-        if self.parts > 1:
-            self.sums = self.weights.clone(f"{STATE}sum", "zeros")
-            self.loss_sum, self.part = _number("loss_sum"), _number("part")
+        self.assign_averaged, self.assign_ema = AssignParameters(self.averaged), AssignParameters(self.ema)
+        keeps = skips_nonfinite and self.running
+        self.last_finite_stats = self.running.clone(f"{STATE}settled", "same") if keeps else ()  # `running` after the last finite step
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
+        done = self.copy(self.optimizer(gradients, lr), self.running, self.last_finite_stats)
+        if self.ema_decay:
+            done = ops.depend(done, self.map(ops.partial(ema_update, self.ema_decay, done), self.ema, self.averaged))
+        return done
+
+    def skip(self, lr: Tensor) -> Tensor:
+        """Instead of a step: the running statistics, which the forward pass has moved, are what they were."""
+        return self.copy(lr, self.last_finite_stats, self.running)
+
+    def copy(self, done: Tensor, source: ParameterTuple, target: ParameterTuple) -> Tensor:
+        """Running statistics from one place to the other, after `done`, where both are kept."""
+        if self.last_finite_stats:
+            done = ops.depend(done, self.map(ops.partial(assign_after, done), target, source))
+        return done
+
+    def trust_statistics(self) -> None:
+        """Take the running statistics as good: they were loaded."""
+        for item, value in zip(self.last_finite_stats, self.running):
+            item.set_data(Tensor(value.asnumpy()))
+
+    def swap_ema(self) -> None:
+        """Exchange the weights and running statistics with their moving average."""
+        weights, averages = ([Tensor(item.asnumpy().copy()) for item in items] for items in (self.averaged, self.ema))
+        self.assign_averaged(*averages)
+        self.assign_ema(*weights)
+
+
+class RankSync(nn.Cell):
+    """What ranks tell each other in a step: mean gradients; and, in one message, loss, overflow, a wish to stop, running statistics."""
+
+    def __init__(self, weights: ParameterTuple, running: ParameterTuple, ranks: int):
+        super().__init__(auto_prefix=False)
+        self.ranks, self.running = ranks, running
+        self.reduce = nn.DistributedGradReducer(weights, mean=True, degree=ranks)
+        self.sum = ops.AllReduce()
+        self.stopping = state_number("stopping")
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.reduce(gradients)
 
     def share(self, loss: Tensor, overflow: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        """All ranks' mean loss and overflows; in the same message, whether any was asked to stop, and the mean of their running statistics."""
+        """All ranks' mean loss and overflows; `stopping` is whether any was asked to, `running` the mean over ranks."""
         values = [loss.reshape(1), asked.reshape(1), overflow.reshape(1)]
         for item in self.running:
             values.append(ops.depend(item.value(), loss).reshape(-1))
         shared = self.sum(ops.cat(values)) / self.ranks
         done = ops.assign(self.stopping, shared[1])
-        place = 3
+        start = 3
         for item in self.running:
-            done = ops.depend(ops.assign(item, shared[place:place + item.size].reshape(item.shape)), done)
-            place += item.size
+            done = ops.depend(ops.assign(item, shared[start:start + item.size].reshape(item.shape)), done)
+            start += item.size
         return ops.depend(shared[0], done), shared[2]
 
-    def construct(self, images: Tensor, labels: Tensor, own_label: Tensor, own_pixel: Tensor, boxes: Tensor, noise: Tensor, paths: Tensor,
-                  lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loss, gradients = self.gradient(images, labels, own_label, own_pixel, boxes, noise, paths, self.scale.value())
+
+def random_draws(task: Any, ctx: Setting, step: TrainStep, number: int) -> tuple[np.ndarray, ...]:
+    """What is sampled for the batch of this number, a function of seed, number and rank: the task's draws, then stochastic depth's."""
+    rng = np.random.Generator(np.random.PCG64([ctx.recipe.runtime.seed, number, ctx.device.rank]))
+    draws = task.draw(ctx, rng)
+    shape = drop_path_spec(step.drop_paths, ctx.recipe.data.batch_size).shape
+    return (*draws, rng.random(shape, np.float32))
+
+
+class TrainStep(Compiled):
+    """One optimizer step: objective, gradient, accumulate, all-reduce, finite check, clip, optimizer, EMA.
+
+    objective: a cell (*batch, *draws) -> loss () over `net`, which says how many `drop_paths` there are. weight_decay_mask: whether each weight is decayed; lr_scales: factors of the
+    learning rate, one a weight (none: 1). Inputs: the objective's, then lr float32 (). Outputs, float32 (): loss, the gradient's global
+    norm before clipping, and the loss scale after the step. With a loss scale or `skip_nonfinite`, a step whose loss or gradient is not
+    finite changes no weight, moment, average or running statistic. With `accum_steps` batches a step, every accum_steps-th call makes
+    the step, from the mean gradient, and gives the mean loss; what the calls between give is of no use.
+    """
+
+    def __init__(self, objective: nn.Cell, net: nn.Cell, weight_decay_mask: Sequence[bool], options: StepOptions,
+                 lr_scales: Optional[Sequence[float]] = None):
+        super().__init__(auto_prefix=False)
+        self.skips_nonfinite = options.loss_scale > 0 or options.skip_nonfinite
+        decay = [options.weight_decay * flag for flag in weight_decay_mask]
+        self.update = WeightUpdate(net, decay, lr_scales or [1.0] * len(decay), options, self.skips_nonfinite)
+        self.scaler = LossScaler(options.loss_scale, options.dynamic_scale)
+        self.weights, self.drop_paths = self.update.weights, objective.drop_paths
+        self.scaled_objective = ScaledObjective(objective)
+        self.gradient = ops.value_and_grad(self.scaled_objective, None, self.weights)
+        self.ranks, self.accum_steps, self.fp16_saturates = options.ranks, options.accum_steps, options.fp16_saturates
+        self.sync = RankSync(self.weights, self.update.running, self.ranks) if self.ranks > 1 else None
+        self.asked_to_stop = state_number("asked")
+        self.map, self.square_sum, self.clip_norm = ops.HyperMap(), SquareSum(), options.clip_norm
+        if self.accum_steps > 1:
+            self.gradient_sums = self.weights.clone(f"{STATE}sum", "zeros")
+            self.loss_sum, self.micro_step = state_number("loss_sum"), state_number("part")
+
+    def construct(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        lr = inputs[-1]
+        loss, gradients = self.gradient(*inputs[:-1], self.scaler.scale.value())
         asked = self.asked_to_stop.value()  # set from outside: under a condition its old memory would be read
-        if self.parts == 1:
+        if self.accum_steps == 1:
             return self.finish(loss, gradients, lr, asked)
-        sums = self.map(ops.partial(add_part, 1 / self.parts), self.sums, gradients)
-        loss = ops.assign_add(self.loss_sum, loss / self.parts)
-        part = ops.assign_add(self.part, Tensor(1, ms.float32))
+        sums = self.map(ops.partial(accumulate, 1 / self.accum_steps), self.gradient_sums, gradients)
+        loss = ops.assign_add(self.loss_sum, loss / self.accum_steps)
+        micro_step = ops.assign_add(self.micro_step, Tensor(1, ms.float32))
         norm, scale = ops.zeros_like(loss), ops.ones_like(loss)
-        if part > self.parts - 0.5:
+        if micro_step > self.accum_steps - 0.5:
             loss, norm, scale = self.finish(loss + 0, sums, lr, asked)
-            done = self.map(ops.partial(clear, ops.depend(scale, norm)), (*self.sums, self.loss_sum, self.part))
+            done = self.map(ops.partial(clear, ops.depend(scale, norm)), (*self.gradient_sums, self.loss_sum, self.micro_step))
             scale = ops.depend(scale, done)
         return loss, norm, scale
 
     def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From the gradient, still scaled, to the moved weights."""
-        scale = self.scale.value()
+        scale = self.scaler.scale.value()
         overflow = self.overflow(gradients)
-        if self.ranks > 1:
-            gradients = self.reduce(gradients)
-            loss, overflow = self.share(ops.depend(loss, gradients), overflow, asked)  # what one rank finds not finite stops all of them
+        if self.sync is not None:
+            gradients = self.sync(gradients)
+            # what one rank finds not finite stops all of them
+            loss, overflow = self.sync.share(ops.depend(loss, gradients), overflow, asked)
         norm = ops.sqrt(self.square_sum(gradients)) / scale
         factor = 1 / scale
         if self.clip_norm:
             factor = factor * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
-        if self.clip_norm or self.scaled:
+        if self.clip_norm or self.scaler.enabled:
             gradients = self.map(ops.partial(times, factor), gradients)
-        finite = ops.isfinite(norm + loss) if not self.saturates else ops.logical_and(ops.isfinite(norm + loss), overflow == 0)
-        if not self.guarded:  # noqa: SIM114  (known when the graph is built; `finite` only when it runs)
+        finite = ops.isfinite(norm + loss)
+        if self.fp16_saturates:
+            finite = ops.logical_and(finite, overflow == 0)
+        if not self.skips_nonfinite:  # noqa: SIM114  (known when the graph is built; `finite` only when it runs)
             done = self.update(gradients, lr)
         elif finite:
             done = self.update(gradients, lr)
         else:
-            done = self.copy(lr, self.settled, self.running)
+            done = self.update.skip(lr)
         loss = ops.depend(loss / scale, done)
-        if self.dynamic:
-            loss = ops.depend(loss, self.rescale(scale, finite))
-        return loss, norm, ops.depend(self.scale.value(), loss)
+        if self.scaler.dynamic:
+            loss = ops.depend(loss, self.scaler(scale, finite))
+        return loss, norm, ops.depend(self.scaler.scale.value(), loss)
 
     def overflow(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """1 if this device's half precision has overflowed without leaving an infinity, else 0."""
-        if not self.saturates:
+        if not self.fp16_saturates:
             return Tensor(0, ms.float32)
         return 1 - ms.amp.all_finite(gradients).astype(ms.float32)
 
+    def spec(self, task_spec: BatchSpec) -> BatchSpec:
+        """The step's inputs: a task's, the numbers of stochastic depth and the learning rate."""
+        return BatchSpec(task_spec.batch, (*task_spec.draws, drop_path_spec(self.drop_paths, task_spec.batch_size), ArraySpec("lr", (), "float32")))
+
     def state(self) -> list[Parameter]:
         """What a checkpoint holds beside the network's own parameters."""
-        return [*self.optimiser.state(), *self.ema, self.scale, self.finite_steps]
-
-    def settle(self) -> None:
-        """Take the running statistics as good: they were loaded."""
-        for item, value in zip(self.settled, self.running):
-            item.set_data(Tensor(value.asnumpy()))
+        return [*self.update.optimizer.state(), *self.update.ema, self.scaler.scale, self.scaler.finite_steps]
 
     def ask_to_stop(self) -> None:
         """Let every rank know, with the next step, that this one is to end."""
@@ -253,66 +304,4 @@ class TrainStep(Compiled):
 
     def is_stopping(self, asked: bool) -> bool:
         """Whether the last step found that a rank was asked to stop: the same answer on all of them, unlike `asked`."""
-        return asked if self.ranks == 1 else float(self.stopping.asnumpy()) > 0
-
-    def swap_average(self) -> None:
-        """Exchange the weights and running statistics with their moving average."""
-        weights, averages = ([Tensor(item.asnumpy().copy()) for item in items] for items in (self.averaged, self.ema))
-        self.put_averaged(*averages)
-        self.put_ema(*weights)
-
-    def update(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        """Weights, moments, average and settled statistics move by one step."""
-        done = self.copy(self.optimiser(gradients, lr), self.running, self.settled)
-        if self.ema_decay:
-            done = ops.depend(done, self.map(ops.partial(average_update, self.ema_decay, done), self.ema, self.averaged))
-        return done
-
-    def copy(self, done: Tensor, source: ParameterTuple, target: ParameterTuple) -> Tensor:
-        """Running statistics from one place to the other, after `done`, where both are kept."""
-        if self.settled:
-            done = ops.depend(done, self.map(ops.partial(assign_after, done), target, source))
-        return done
-
-    def rescale(self, scale: Tensor, finite: Tensor) -> Tensor:
-        """The dynamic loss scale: halved by a gradient that is not finite, doubled after GROWTH_STEPS finite ones."""
-        steps = ops.where(finite, self.finite_steps + 1, ops.zeros_like(self.finite_steps))
-        grown = ops.where(steps >= GROWTH_STEPS, scale * 2, scale)
-        done = ops.assign(self.scale, ops.where(finite, grown, ops.maximum(scale / 2, Tensor(1.0, ms.float32))))
-        return ops.depend(done, ops.assign(self.finite_steps, ops.where(steps >= GROWTH_STEPS, ops.zeros_like(steps), steps)))
-
-
-def _number(name: str, value: float = 0.0) -> Parameter:
-    return Parameter(Tensor(value, ms.float32), name=f"{STATE}{name}", requires_grad=False)
-
-
-class EvalStep(Compiled):
-    """uint8 pictures (B, H, W, C) and labels (B,) int32 -> (rank (B,) int32, loss (B,) float32, logits (B, classes) float32).
-
-    rank is the place of the true class among all logits, 0 for the largest, ties resolved by class number; a logit that is
-    not a number puts it last. Labels of -1 mark padding, whose rank is -1 and whose loss is 0.
-    """
-
-    def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):
-        super().__init__(auto_prefix=False)
-        self.normalise = Normalise(mean, std)
-        self.net = net
-
-    def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.net(self.normalise(images)).astype(ms.float32)
-        real = labels >= 0
-        label = ops.maximum(labels, Tensor(0, ms.int32)).expand_dims(1)
-        own = ops.gather_elements(logits, 1, label)
-        classes = ops.arange(logits.shape[1]).astype(ms.int32)
-        ahead = ops.logical_or(logits > own, ops.logical_and(logits == own, classes < label))
-        broken = ops.logical_not(ops.isfinite(own))
-        rank = ops.where(broken.squeeze(1), ops.full_like(labels, logits.shape[1] - 1), ahead.astype(ms.int32).sum(1).astype(ms.int32))
-        loss = -ops.gather_elements(ops.log_softmax(logits, -1), 1, label).squeeze(1)
-        return ops.where(real, rank, ops.full_like(labels, -1)), ops.where(real, loss, ops.zeros_like(loss)), logits
-
-
-def first_inputs(batch: int, size: int, channels: int, paths: int = 0) -> tuple[Tensor, ...]:
-    """Inputs of a training step with the right shapes and types and no content, to compile with."""
-    arrays = (np.zeros((batch, size, size, channels), np.uint8), np.zeros(batch, np.int32), np.float32(1), np.ones((size, size, 1), np.float32),
-              np.zeros((batch, 4), np.int32), np.zeros((size, size, channels), np.float32), np.zeros((max(paths, 1), batch), np.float32), np.float32(0))
-    return tuple(Tensor(array) for array in arrays)
+        return asked if self.sync is None else float(self.sync.stopping.asnumpy()) > 0

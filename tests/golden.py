@@ -23,13 +23,13 @@ FOLDER = Path(__file__).parent / "goldens"
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent.parent)]
 
 import fill  # noqa: E402
+from steps import UNCHANGED, neutral_inputs, objective, train_step  # noqa: E402
 
 from mindvit.models import create_model, list_models  # noqa: E402
 from mindvit.models.registry import model_config  # noqa: E402
-from mindvit.step import Loss, StepOptions, TrainStep, first_inputs  # noqa: E402
+from mindvit.step import ScaledObjective, TrainStep  # noqa: E402
 
 VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "variants.yaml").read_text())["variants"]
-UNCHANGED: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # statistics with which the step's normalisation changes nothing
 TRAJECTORY_BATCH, TRAJECTORY_STEPS = 4, 20
 BIG = 2e10  # multiply-adds
 
@@ -91,8 +91,8 @@ def gradients(name: str, size: int) -> tuple[float, dict[str, np.ndarray], dict[
     """Loss and every parameter's gradient of plain cross entropy in training mode, all drop rates 0; and the running statistics after it."""
     net = filled(name, drop_path_rate=0.0).set_train(True)
     weights = ms.ParameterTuple(net.trainable_params())
-    inputs = first_inputs(2, size, 3)
-    function = ops.value_and_grad(Loss(net, StepOptions(**UNCHANGED)), None, weights)
+    inputs = neutral_inputs(2, size, 3)
+    function = ops.value_and_grad(ScaledObjective(objective(net, **UNCHANGED)), None, weights)
     loss, found = function(pictures_to_step(fill.image(2, size)), Tensor(fill.labels(2).astype(np.int32)), *inputs[2:7], Tensor(1.0, ms.float32))
     statistics = {item.name: item.asnumpy() for item in net.get_parameters() if not item.requires_grad}
     return float(loss.asnumpy()), {weight.name: gradient.asnumpy() for weight, gradient in zip(weights, found)}, statistics
@@ -150,8 +150,8 @@ def trajectory(name: str, size: int, **options: Any) -> tuple[list[float], list[
     """Losses and gradient norms of 20 steps of the training step, and the step with its final weights."""
     net = filled(name, drop_path_rate=0.0).set_train(True)
     decayed = [weight.ndim > 1 for weight in net.trainable_params()]  # the oracle's rule, whatever the recipes spare
-    step = TrainStep(net, decayed, StepOptions(**UNCHANGED, **options))
-    unused = first_inputs(TRAJECTORY_BATCH, size, 3)[2:7]
+    step = train_step(net, decayed, **UNCHANGED, **options)
+    unused = neutral_inputs(TRAJECTORY_BATCH, size, 3)[2:7]
     losses, norms = [], []
     for number in range(TRAJECTORY_STEPS):
         images, labels = trajectory_batch(number, size)

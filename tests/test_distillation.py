@@ -12,21 +12,23 @@ import pytest
 from golden import FOLDER
 from mindspore import Tensor, nn, ops
 from pictures import make_data_dir
+from steps import MEAN, STD, objective, train_step
 
 import mindvit
 from mindvit import models
 from mindvit.commandline import parse
-from mindvit.data.mixing import Prepare
 from mindvit.device import Device
 from mindvit.errors import UserError
 from mindvit.layers.basic import Kept, number_drop_paths
 from mindvit.loop import Run
-from mindvit.loss import Distillation, SoftTargetCrossEntropy
 from mindvit.setting import Setting, build_teacher, check_teacher
-from mindvit.step import Loss, StepOptions, TrainStep, freeze
+from mindvit.step import TrainStep
+from mindvit.tasks.classification.augment import Prepare
+from mindvit.tasks.classification.distill import freeze
+from mindvit.tasks.classification.losses import Distillation, SoftTargetCrossEntropy
+from mindvit.tasks.classification.objective import ObjectiveOptions
 from mindvit.weights import load_weights, read_weights
 
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FOREIGN = "mindcv/squeezenet1_0"
 OWN, SMALLER = "xcit_nano_12_p16_224", {"depth": 1, "embed_dim": 32, "patch_size": 8}
 
@@ -38,8 +40,8 @@ class Both(nn.Cell):
         super().__init__()
         self.base, self.distillation = SoftTargetCrossEntropy(0.1, mix=True), Distillation(kind, 0.5, tau)
 
-    def construct(self, student: Tensor, teacher: Tensor, labels: Tensor, own_label: Tensor) -> Tensor:
-        return self.distillation(self.base(student, labels, own_label), student, teacher)
+    def construct(self, student: Tensor, teacher: Tensor, labels: Tensor, lam: Tensor) -> Tensor:
+        return self.distillation(self.base(student, labels, lam), student, teacher)
 
 
 @pytest.mark.parametrize("key, kind, tau", [("distill_hard", "hard", 1.0), ("distill_soft_tau1", "soft", 1.0), ("distill_soft_tau3", "soft", 3.0)])
@@ -57,10 +59,10 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
 
-def by_hand(options: StepOptions, student: np.ndarray, teacher: np.ndarray, labels: np.ndarray, own_label: float) -> float:
+def by_hand(options: ObjectiveOptions, student: np.ndarray, teacher: np.ndarray, labels: np.ndarray, lam: float) -> float:
     """The loss without smoothing, in float64."""
     one_hot = np.eye(student.shape[1])[labels]
-    base = -((own_label * one_hot + (1 - own_label) * one_hot[::-1]) * log_softmax(student)).sum(1).mean()
+    base = -((lam * one_hot + (1 - lam) * one_hot[::-1]) * log_softmax(student)).sum(1).mean()
     if options.distill_type == "hard":
         term = -log_softmax(student)[np.arange(len(labels)), teacher.argmax(1)].mean()
     else:
@@ -96,17 +98,17 @@ def step_inputs(paths: int) -> list[np.ndarray]:
 
 def check_step(student: nn.Cell, teacher: nn.Cell, kind: str) -> TrainStep:
     """Three compiled steps: the first loss, what moves and what doesn't."""
-    options = StepOptions(MEAN, STD, erase=True, mix=True, weight_decay=0.5, distill_type=kind, distill_alpha=0.3, distill_tau=2.0)
+    options = ObjectiveOptions(MEAN, STD, erase=True, mix=True, distill_type=kind, distill_alpha=0.3, distill_tau=2.0)
     student.set_train(True)
-    step = TrainStep(student, [True] * len(student.trainable_params()), options, freeze(teacher.set_train(True)))
+    step = train_step(student, teacher=freeze(teacher.set_train(True)), weight_decay=0.5, **dataclasses.asdict(options))
     names = [item.name for item in step.get_parameters()]
     assert len(set(names)) == len(names)
-    inputs = step_inputs(step.paths)
-    images, labels, own_label, own_pixel, boxes, noise, chances = (Tensor(item) for item in inputs)
-    x = Prepare(MEAN, STD, erase=True, mix=True)(images, own_pixel, boxes, noise)
-    expected = by_hand(options, student(x, Kept(number_drop_paths(student))(chances)).asnumpy(), teacher(x).asnumpy(), inputs[1], 0.3)
+    inputs = step_inputs(step.drop_paths)
+    images, labels, lam, mix_mask, erase_boxes, erase_noise, drop_path_rand = (Tensor(item) for item in inputs)
+    x = Prepare(MEAN, STD, erase=True, mix=True)(images, mix_mask, erase_boxes, erase_noise)
+    expected = by_hand(options, student(x, Kept(number_drop_paths(student))(drop_path_rand)).asnumpy(), teacher(x).asnumpy(), inputs[1], 0.3)
     taught, learnt = values(teacher), values(student)
-    losses = [float(step(images, labels, own_label, own_pixel, boxes, noise, chances, Tensor(1e-3, ms.float32))[0].asnumpy()) for _ in range(3)]
+    losses = [float(step(images, labels, lam, mix_mask, erase_boxes, erase_noise, drop_path_rand, Tensor(1e-3, ms.float32))[0].asnumpy()) for _ in range(3)]
     assert abs(losses[0] / expected - 1) < 1e-5
     assert losses[2] < losses[1] < losses[0]
     assert all(np.array_equal(before, after) for before, after in zip(taught, values(teacher)))
@@ -118,21 +120,21 @@ def test_a_step_with_a_teacher_of_the_students_kind() -> None:
     student, teacher = tiny(1, drop_path_rate=0.3), tiny(2, drop_path_rate=0.5)
     names = [item.name for item in student.get_parameters()]
     step = check_step(student, teacher, "soft")
-    assert step.paths == 3 and [item.name for item in student.get_parameters()] == names  # the teacher has such cells too, and none is counted
-    kept = [item.name for item in (*step.weights, *step.averaged, *step.state())]
+    assert step.drop_paths == 3 and [item.name for item in student.get_parameters()] == names  # the teacher has such cells too, and none is counted
+    kept = [item.name for item in (*step.weights, *step.update.averaged, *step.state())]
     assert not any("teacher" in name for name in kept)
 
 
 def test_a_step_with_a_teacher_of_mindcv() -> None:
     teacher = tiny(3, "mindcv/mobilenet_v1_025")  # with batch normalisation and dropout, which must stay in evaluation mode
     step = check_step(tiny(1), teacher, "hard")
-    assert not any("teacher" in item.name for item in [*step.running, *step.ema])
+    assert not any("teacher" in item.name for item in [*step.update.running, *step.update.ema])
 
 
 def test_a_teacher_and_a_type_come_together() -> None:
     for kind, teacher in (("hard", None), ("none", nn.Identity())):
         with pytest.raises(ValueError, match=f"distill_type is {kind}"):
-            Loss(nn.Identity(), StepOptions(MEAN, STD, distill_type=kind), teacher)
+            objective(nn.Identity(), teacher, distill_type=kind)
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +162,7 @@ def test_a_run_keeps_the_teacher_out_of_its_checkpoint(folder: Path, foreign: Pa
     run = Run(parse(arguments(folder, tmp_path, "--distill_type", "hard", "--teacher", FOREIGN, "--teacher_ckpt_path", str(foreign)), "")[0], None)
     assert f"teacher: {FOREIGN}, 0.74 M parameters, weights from {foreign}: 52 loaded" in capsys.readouterr().out
     run.fit()
-    teacher, saved = run.step.loss.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
-    assert teacher is not None
+    teacher, saved = run.step.scaled_objective.objective.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
     assert all(np.array_equal(item.asnumpy(), read_weights(foreign)[0][item.name[len("mindvit.teacher."):]]) for item in teacher.get_parameters())
     assert set(saved) == {item.name for item in (*run.net.get_parameters(), *run.step.state())}
     assert not any("teacher" in name for name in saved)

@@ -106,7 +106,7 @@ def test_twenty_steps(name: str, kind: str) -> None:
     assert np.abs(np.array(norms) / golden[f"{kind}/grad_norm"] - 1).max() < 1e-3
     finals = [("param", {item.name: item for item in step.weights})]
     if options:
-        finals.append(("ema", {weight.name: item for weight, item in zip(step.weights, step.ema)}))
+        finals.append(("ema", {weight.name: item for weight, item in zip(step.weights, step.update.ema)}))
     for what, found in finals:
         rows = zip(*(golden[f"{kind}/{what}_{part}"] for part in ("name", "l2", "idx", "val")))
         for parameter, norm, index, value in rows:

@@ -15,7 +15,6 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from mindvit import device, kernels
-from mindvit.data.mixing import Prepare
 from mindvit.layers.attention import Block, HeadAttention, SelfAttention
 from mindvit.layers.basic import GELU, LayerNorm, Linear, Mlp, Residual, Softmax, number_drop_paths, weight_of
 from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
@@ -25,6 +24,7 @@ from mindvit.models.crossvit import CrossAttention, MultiScaleBlock, PatchEmbed
 from mindvit.models.cvt import Attention, QuickGELU
 from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention, CrossCovarianceBlock
 from mindvit.optimiser import SquareSum
+from mindvit.tasks.classification.augment import Prepare
 
 BATCH = 6
 KEPT = np.array([0, 1, 0, 1, 1, 1], np.float32)  # two of six samples are dropped
@@ -276,7 +276,7 @@ import mindspore as ms, numpy as np
 from mindspore import Tensor
 ms.set_device("CPU"); ms.set_context(mode=ms.GRAPH_MODE)
 from mindvit import kernels
-from mindvit.data.mixing import Prepare
+from mindvit.tasks.classification.augment import Prepare
 images, pixel, box, noise = np.zeros((2, 6, 6, 3), np.uint8), np.ones((6, 6, 1), np.float32), np.zeros((2, 4), np.int32), np.ones((6, 6, 3), np.float32)
 Prepare((0.5,) * 3, (0.2,) * 3, erase=True, mix=True)(*map(Tensor, (images, pixel, box, noise)))  # nobody has the cell, so its graph goes at once
 print(kernels.library() in open("/proc/self/maps").read())"""

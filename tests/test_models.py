@@ -8,6 +8,7 @@ import pytest
 from golden import VARIANTS, is_without_gradient
 from mindspore import Tensor
 from small import SIDE, SMALL, pictures, small
+from steps import neutral_inputs, train_step
 
 import mindvit
 from mindvit.errors import UserError
@@ -15,7 +16,6 @@ from mindvit.models import create_model, list_models, model_info
 from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
 from mindvit.optim import is_decayed
-from mindvit.step import StepOptions, TrainStep, first_inputs
 
 # variants that differ in weights or picture size alone are one network
 CORRECTED = {"cvt_13_224": {"acc5": 95.67}, "cvt_21_224": {"acc1": 82.46, "acc5": 96.0}}  # docs/errata.md
@@ -175,12 +175,12 @@ def test_one_batch_is_learned_by_heart(family: str) -> None:
     names = [item.name for item in net.trainable_params()]
     decayed = [is_decayed(item.name, item.ndim, "norm_and_bias", net.no_weight_decay()) for item in net.trainable_params()]
     assert net.no_weight_decay() <= set(names)
-    step = TrainStep(net, decayed, StepOptions((0.5,) * 3, (0.25,) * 3))
+    step = train_step(net, decayed, mean=(0.5,) * 3, std=(0.25,) * 3)
     side, count = SIDE[family], 8
     images = Tensor(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
     labels = Tensor((np.arange(count) % 5).astype(np.int32))
-    unused = first_inputs(count, side, 3, step.paths)[2:6]
-    keep = Tensor(np.ones((max(step.paths, 1), count), np.float32))  # drop path keeps every sample
+    unused = neutral_inputs(count, side, 3, step.drop_paths)[2:6]
+    keep = Tensor(np.ones((max(step.drop_paths, 1), count), np.float32))  # drop path keeps every sample
     losses = [float(step(images, labels, *unused, keep, Tensor(3e-3, ms.float32))[0].asnumpy()) for _ in range(60)]
     assert losses[0] > 1 and losses[-1] < 0.05, losses[::10]
     pairs = zip(small(family).trainable_params(), step.weights)

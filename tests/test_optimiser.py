@@ -12,7 +12,7 @@ from mindspore import Parameter, ParameterTuple, Tensor
 from small import SMALL, small
 
 from mindvit.optim import layer_rates
-from mindvit.step import StepOptions, optimiser
+from mindvit.step import StepOptions, create_optimizer
 
 NAMES: dict[str, dict[str, Any]] = {"adamw": {"opt": "adamw"}, "lamb": {"opt": "lamb"}, "sgd": {"opt": "sgd"}, "nesterov": {"opt": "sgd", "nesterov": True}}
 COUNT = 3  # tensors
@@ -22,8 +22,8 @@ COUNT = 3  # tensors
 def test_six_steps_are_theirs(name: str) -> None:
     golden = np.load(FOLDER / "optimisers.npz")
     weights = ParameterTuple([Parameter(Tensor(golden[f"start/{index}"]), name=f"weight{index}") for index in range(COUNT)])
-    options = StepOptions((), (), betas=tuple(golden["betas"].tolist()), eps=float(golden["eps"]), momentum=float(golden["momentum"]), **NAMES[name])
-    cell = optimiser(weights, golden["decay"].tolist(), golden["rates"].tolist(), options)
+    options = StepOptions(betas=tuple(golden["betas"].tolist()), eps=float(golden["eps"]), momentum=float(golden["momentum"]), **NAMES[name])
+    cell = create_optimizer(weights, golden["decay"].tolist(), golden["rates"].tolist(), options)
     for step, lr in enumerate(golden["rate"]):
         cell(tuple(Tensor(golden[f"gradient/{step}/{index}"]) for index in range(COUNT)), Tensor(lr, ms.float32))
     for index, weight in enumerate(weights):

@@ -25,7 +25,7 @@ from mindvit.evaluation import evaluate
 from mindvit.models import model_info
 from mindvit.predictor import Unreadable
 from mindvit.setting import Setting
-from mindvit.step import EvalStep
+from mindvit.tasks.classification.metrics import EvalStep
 from mindvit.tools import predict
 
 NAMES = ("apple", "bear", "cherry tree", "dog", "elk")

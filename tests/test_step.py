@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import mindspore as ms
@@ -10,16 +11,17 @@ import pytest
 from golden import FOLDER, VARIANTS
 from mindspore import Tensor, nn, ops
 from small import small
+from steps import MEAN, STD, neutral_inputs, train_step
 
-from mindvit.data.mixing import Draw, Prepare, draw
 from mindvit.layers.basic import Kept, Residual, number_drop_paths, set_precision
-from mindvit.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from mindvit.models import create_model, list_models
 from mindvit.models.crossvit import drop_paths
 from mindvit.recipe import AugmentOptions
-from mindvit.step import GROWTH_STEPS, EvalStep, StepOptions, TrainStep, first_inputs
-
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+from mindvit.step import GROWTH_STEPS, random_draws
+from mindvit.tasks.classification.augment import BatchAug, Prepare, sample_batch_aug
+from mindvit.tasks.classification.losses import BinaryCrossEntropy, SoftTargetCrossEntropy
+from mindvit.tasks.classification.metrics import EvalStep
+from mindvit.tasks.classification.task import ClassificationTask
 
 
 def tiny(**arguments: Any) -> nn.Cell:
@@ -46,7 +48,7 @@ def batch(size: int = 24, count: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 def inputs(lr: float, count: int = 4, paths: int = 0) -> tuple[Tensor, ...]:
     images, labels = batch(count=count)
-    return (Tensor(images), Tensor(labels), *first_inputs(count, 24, 3, paths)[2:7], Tensor(lr, ms.float32))
+    return (Tensor(images), Tensor(labels), *neutral_inputs(count, 24, 3, paths)[2:7], Tensor(lr, ms.float32))
 
 
 @pytest.mark.parametrize("key, smoothing", [("cross_entropy", 0.0), ("label_smoothing_0.1", 0.1)])
@@ -87,40 +89,48 @@ def test_binary_cross_entropy_with_mixed_and_smoothed_labels() -> None:
 def test_prepare_normalises_erases_and_mixes_in_this_order() -> None:
     images, _ = batch(size=6)
     random = np.random.default_rng(1)
-    chance = Draw(np.array(0.5, np.float32), random.random((6, 6, 1), np.float32), np.array([[1, 4, 2, 6], [0, 0, 0, 0], [0, 6, 0, 1], [5, 6, 5, 6]], np.int32),
-                  random.standard_normal((6, 6, 3), np.float32), np.zeros((1, 4), np.float32))
+    boxes = np.array([[1, 4, 2, 6], [0, 0, 0, 0], [0, 6, 0, 1], [5, 6, 5, 6]], np.int32)
+    aug = BatchAug(np.array(0.5, np.float32), random.random((6, 6, 1), np.float32), boxes, random.standard_normal((6, 6, 3), np.float32))
     x = (images / 255 - MEAN) / STD
-    for picture, (top, bottom, left, right) in zip(x, chance.boxes):
-        picture[top:bottom, left:right] = chance.noise[top:bottom, left:right]
-    x = x * chance.own_pixel + x[::-1] * (1 - chance.own_pixel)
-    ours = Prepare(MEAN, STD, erase=True, mix=True)(Tensor(images), *(Tensor(item) for item in chance[1:4])).asnumpy()
+    for picture, (top, bottom, left, right) in zip(x, aug.erase_boxes):
+        picture[top:bottom, left:right] = aug.erase_noise[top:bottom, left:right]
+    x = x * aug.mix_mask + x[::-1] * (1 - aug.mix_mask)
+    ours = Prepare(MEAN, STD, erase=True, mix=True)(Tensor(images), *(Tensor(item) for item in aug[1:4])).asnumpy()
     assert np.abs(ours - x.transpose(0, 3, 1, 2)).max() < 1e-5
 
 
 def test_draws_depend_on_seed_step_and_rank_alone() -> None:
     augment = AugmentOptions(mixup=0.8, cutmix=1.0, re_prob=0.5)
-    where = {"batch": 8, "size": 32, "channels": 3, "paths": 2}
-    first = draw(augment, **where, seed=1, step=2, rank=0)
-    again = draw(augment, **where, seed=1, step=2, rank=0)
+    net = small("xcit", drop_path_rate=0.5)
+    step = train_step(net)
+
+    def sampled(seed: int, number: int, rank: int) -> tuple[np.ndarray, ...]:
+        recipe = SimpleNamespace(augment=augment, runtime=SimpleNamespace(seed=seed), data=SimpleNamespace(batch_size=8), model=SimpleNamespace(in_channels=3))
+        ctx: Any = SimpleNamespace(recipe=recipe, device=SimpleNamespace(rank=rank), size=32)
+        return random_draws(ClassificationTask(), ctx, step, number)
+
+    first, again = sampled(1, 2, 0), sampled(1, 2, 0)
     assert all(np.array_equal(a, b) for a, b in zip(first, again))
-    for other in ({"seed": 2, "step": 2, "rank": 0}, {"seed": 1, "step": 3, "rank": 0}, {"seed": 1, "step": 2, "rank": 1}):
-        again = draw(augment, **where, **other)
-        assert not np.array_equal(first.noise, again.noise) and not np.array_equal(first.paths, again.paths)
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        again = sampled(*other)
+        assert not np.array_equal(first[3], again[3]), "erase_noise"
+        assert not np.array_equal(first[4], again[4]), "drop_path_rand"
 
 
 def test_draws_have_the_published_frequencies() -> None:
     augment = AugmentOptions(mixup=0.8, cutmix=1.0, re_prob=0.25)
-    draws = [draw(augment, batch=16, size=40, channels=1, paths=0, seed=0, step=step, rank=0) for step in range(400)]
-    cut = [item for item in draws if set(np.unique(item.own_pixel)) <= {0, 1}]
+    rng = np.random.default_rng(0)
+    draws = [sample_batch_aug(augment, rng, batch=16, size=40, channels=1) for _ in range(400)]
+    cut = [item for item in draws if set(np.unique(item.mix_mask)) <= {0, 1}]
     assert 0.4 < len(cut) / len(draws) < 0.6  # switch probability 0.5
-    assert all(abs(float(item.own_label) - item.own_pixel.mean()) < 1e-6 for item in draws)  # labels follow the pixels' true share
-    boxes = np.concatenate([item.boxes for item in draws])
+    assert all(abs(float(item.lam) - item.mix_mask.mean()) < 1e-6 for item in draws)  # labels follow the pixels' true share
+    boxes = np.concatenate([item.erase_boxes for item in draws])
     heights, widths = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
     area = heights * widths / 1600
     assert 0.22 < (area > 0).mean() < 0.28 and boxes.min() >= 0 and boxes.max() <= 40
     assert area[area > 0].min() > 0.01 and area.max() < 0.36
-    quiet = draw(AugmentOptions(), batch=4, size=8, channels=3, paths=0, seed=0, step=0, rank=0)
-    assert quiet.own_label == 1 and (quiet.own_pixel == 1).all() and not quiet.boxes.any()
+    quiet = sample_batch_aug(AugmentOptions(), rng, batch=4, size=8, channels=3)
+    assert quiet.lam == 1 and (quiet.mix_mask == 1).all() and not quiet.erase_boxes.any()
 
 
 @pytest.mark.parametrize("level", ["O1", "O2"])
@@ -138,46 +148,46 @@ def test_half_precision_stays_close(level: str) -> None:
 def test_overflow_leaves_the_weights_alone_and_halves_the_scale() -> None:
     net = tiny().set_train(True)
     set_precision(net, "O2", ms.float16)
-    step = TrainStep(net, [False] * len(net.trainable_params()), StepOptions(MEAN, STD, loss_scale=2.0 ** 40, dynamic_scale=True))
+    step = train_step(net, [False] * len(net.trainable_params()), loss_scale=2.0 ** 40, dynamic_scale=True)
     before = [item.asnumpy().copy() for item in step.weights]
-    loss, norm, scale = step(*inputs(1e-3, paths=step.paths))
+    loss, norm, scale = step(*inputs(1e-3, paths=step.drop_paths))
     assert np.isfinite(loss.asnumpy()) and not np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2.0 ** 39
-    assert all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights)) and float(step.optimiser.count.asnumpy()) == 0
-    step.scale.set_data(Tensor(1024.0, ms.float32))
-    step.finite_steps.set_data(Tensor(GROWTH_STEPS - 1.0, ms.float32))
-    loss, norm, scale = step(*inputs(1e-3, paths=step.paths))
-    assert np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2048 and float(step.optimiser.count.asnumpy()) == 1
+    assert all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights)) and float(step.update.optimizer.count.asnumpy()) == 0
+    step.scaler.scale.set_data(Tensor(1024.0, ms.float32))
+    step.scaler.finite_steps.set_data(Tensor(GROWTH_STEPS - 1.0, ms.float32))
+    loss, norm, scale = step(*inputs(1e-3, paths=step.drop_paths))
+    assert np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2048 and float(step.update.optimizer.count.asnumpy()) == 1
     assert not all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights))
 
 
 def test_average_and_its_exchange() -> None:
     net = Plain().set_train(True)
-    step = TrainStep(net, [True] * len(net.trainable_params()), StepOptions(MEAN, STD, ema_decay=0.75))
+    step = train_step(net, ema_decay=0.75)
     start = step.weights[0].asnumpy().copy()
     step(*inputs(1e-2))
     moved = step.weights[0].asnumpy().copy()
-    assert np.abs(step.ema[0].asnumpy() - (0.75 * start + 0.25 * moved)).max() < 1e-7
-    step.swap_average()
-    assert np.array_equal(step.ema[0].asnumpy(), moved) and not np.array_equal(step.weights[0].asnumpy(), moved)
+    assert np.abs(step.update.ema[0].asnumpy() - (0.75 * start + 0.25 * moved)).max() < 1e-7
+    step.update.swap_ema()
+    assert np.array_equal(step.update.ema[0].asnumpy(), moved) and not np.array_equal(step.weights[0].asnumpy(), moved)
 
 
-@pytest.mark.parametrize("options", [{}, {"leave_out": True}, {"parts": 2, "loss_scale": 1024.0, "dynamic_scale": True}])
+@pytest.mark.parametrize("options", [{}, {"skip_nonfinite": True}, {"accum_steps": 2, "loss_scale": 1024.0, "dynamic_scale": True}])
 def test_the_average_follows_after_an_exchange_too(options: dict) -> None:
     net = Plain().set_train(True)
-    step = TrainStep(net, [True] * 4, StepOptions(MEAN, STD, ema_decay=0.5, **options))
+    step = train_step(net, ema_decay=0.5, **options)
     evaluation = EvalStep(net, MEAN, STD)
     images, labels, *_ = inputs(0)
     losses = []
     for _ in range(3):
-        before = [item.asnumpy().copy() for item in (step.ema[0], step.weights[0])]
-        for _ in range(options.get("parts", 1)):
+        before = [item.asnumpy().copy() for item in (step.update.ema[0], step.weights[0])]
+        for _ in range(options.get("accum_steps", 1)):
             step(*inputs(1e-2))
-        average, weight = step.ema[0].asnumpy().copy(), step.weights[0].asnumpy().copy()
+        average, weight = step.update.ema[0].asnumpy().copy(), step.weights[0].asnumpy().copy()
         assert np.abs(average - 0.5 * (before[0] + weight)).max() < 1e-6 and not np.array_equal(before[1], weight)
-        step.swap_average()
+        step.update.swap_ema()
         losses.append(float(evaluation(images, labels)[1].asnumpy().mean()))
-        step.swap_average()
-        assert np.array_equal(step.ema[0].asnumpy(), average) and np.array_equal(step.weights[0].asnumpy(), weight)
+        step.update.swap_ema()
+        assert np.array_equal(step.update.ema[0].asnumpy(), average) and np.array_equal(step.weights[0].asnumpy(), weight)
     assert len(set(losses)) == 3  # the evaluation saw three averages
 
 
@@ -186,7 +196,7 @@ def test_two_halves_make_the_step_of_the_whole(options: dict) -> None:
     results = []
     for parts in (1, 2):
         net = Plain().set_train(True)
-        step = TrainStep(net, [True] * len(net.trainable_params()), StepOptions(MEAN, STD, eps=1e-6, clip_norm=0.5, ema_decay=0.5, parts=parts, **options))
+        step = train_step(net, eps=1e-6, clip_norm=0.5, ema_decay=0.5, accum_steps=parts, **options)
         images, labels, *rest = inputs(1e-3)
         outputs: Any = None
         for part in range(2 * parts):  # two steps: the second finds nothing left of the first
@@ -194,7 +204,7 @@ def test_two_halves_make_the_step_of_the_whole(options: dict) -> None:
             chances = [item[half] if item.shape[:1] == (4,) else item for item in rest]
             chances[4] = rest[4][:, half]
             outputs = step(images[half], labels[half], *chances)
-        results.append(([float(item.asnumpy()) for item in outputs], [item.asnumpy() for item in (*step.weights, *step.ema, *step.optimiser.moment1)]))
+        results.append(([float(item.asnumpy()) for item in outputs], [item.asnumpy() for item in (*step.weights, *step.update.ema, *step.update.optimizer.moment1)]))
     (whole, expected), (parted, ours) = results
     assert np.allclose(whole, parted, rtol=1e-5)
     assert max(np.abs(a - b).max() for a, b in zip(expected, ours)) < 2e-5
@@ -202,8 +212,8 @@ def test_two_halves_make_the_step_of_the_whole(options: dict) -> None:
 
 def test_a_step_that_is_no_number_leaves_nothing_behind() -> None:
     net = small("xcit").set_train(True)  # batch normalisation: running statistics move in the forward pass already
-    step = TrainStep(net, [True] * len(net.trainable_params()), StepOptions(MEAN, STD, leave_out=True, ema_decay=0.9, mix=True))
-    good = [*first_inputs(2, 32, 3, step.paths)[:7], Tensor(1e-3, ms.float32)]
+    step = train_step(net, skip_nonfinite=True, ema_decay=0.9, mix=True)
+    good = [*neutral_inputs(2, 32, 3, step.drop_paths)[:7], Tensor(1e-3, ms.float32)]
     good[0] = Tensor(np.random.default_rng(0).integers(0, 256, good[0].shape).astype(np.uint8))
     bad = [*good]
     bad[3] = Tensor(np.full(good[3].shape, np.nan, np.float32))
@@ -231,7 +241,7 @@ def test_an_overflow_that_only_the_device_knows_of_leaves_the_step_out(monkeypat
         if not moved:
             monkeypatch.setattr(ms.amp, "all_finite", flag_is_up)  # what it says of finite gradients on an NPU that saturated
         net = Plain().set_train(True)
-        step = TrainStep(net, [True] * 4, StepOptions(MEAN, STD, loss_scale=1024.0, dynamic_scale=True, saturates=True))
+        step = train_step(net, loss_scale=1024.0, dynamic_scale=True, fp16_saturates=True)
         before = step.weights[0].asnumpy().copy()
         _, norm, scale = step(*inputs(1e-2))
         assert np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == (1024 if moved else 512)

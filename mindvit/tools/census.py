@@ -172,14 +172,18 @@ def forward(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
 
 def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
     """The training step of a network, without mixing, erasing, clipping and average, and its inputs."""
+    from mindspore import Tensor
+
     from mindvit.models import model_info
     from mindvit.optim import is_decayed
-    from mindvit.step import StepOptions, TrainStep, first_inputs
+    from mindvit.step import StepOptions, TrainStep
+    from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
+    from mindvit.tasks.classification.task import batch_spec
 
     info, net = model_info(name), network(name, size).set_train(True)
     decayed = [is_decayed(weight.name, weight.ndim, "norm_and_bias", net.no_weight_decay()) for weight in net.trainable_params()]
-    step = TrainStep(net, decayed, StepOptions(info.mean, info.std))
-    return step, first_inputs(TRAINING_BATCH, size, CHANNELS, step.paths)
+    step = TrainStep(ClassificationObjective(net, ObjectiveOptions(info.mean, info.std)), net, decayed, StepOptions())
+    return step, tuple(map(Tensor, step.spec(batch_spec(TRAINING_BATCH, size, CHANNELS)).inputs()))
 
 
 def census(name: str, train: bool = False, size: Optional[int] = None, as_run: bool = False) -> Census:

@@ -5,30 +5,30 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindvit.data.mixing import partners
+from mindvit.tasks.classification.augment import flipped
 
 
 class SoftTargets(nn.Cell):
-    """What the losses share: 1 - smoothing on the label, mixed with the partner's label by own_label, and smoothing spread over all classes."""
+    """What the losses share: 1 - smoothing on the label, mixed with the flipped batch's by lam, and smoothing spread over all classes."""
 
     def __init__(self, smoothing: float, mix: bool):
         super().__init__()
         self.smoothing, self.mix = smoothing, mix
 
-    def labels(self, labels: Tensor, own_label: Tensor, classes: int) -> Tensor:
+    def labels(self, labels: Tensor, lam: Tensor, classes: int) -> Tensor:
         """(B,) int32 and () float32 -> (B, classes), without the smoothing."""
         target = ops.one_hot(labels, classes, Tensor(1.0, ms.float32), Tensor(0.0, ms.float32))
         if self.mix:
-            target = target * own_label + ops.gather(target, partners(target.shape[0]), 0) * (1 - own_label)
+            target = target * lam + ops.gather(target, flipped(target.shape[0]), 0) * (1 - lam)
         return target
 
 
 class SoftTargetCrossEntropy(SoftTargets):
-    """-sum_k t_k log softmax(logits)_k, averaged over the batch, in float32. logits: (B, classes); labels: (B,) int32; own_label: () float32."""
+    """-sum_k t_k log softmax(logits)_k, averaged over the batch, in float32. logits: (B, classes); labels: (B,) int32; lam: () float32."""
 
-    def construct(self, logits: Tensor, labels: Tensor, own_label: Tensor) -> Tensor:
+    def construct(self, logits: Tensor, labels: Tensor, lam: Tensor) -> Tensor:
         log_p = ops.log_softmax(logits.astype(ms.float32), -1)
-        loss = -(log_p * self.labels(labels, own_label, log_p.shape[1])).sum(-1).mean()
+        loss = -(log_p * self.labels(labels, lam, log_p.shape[1])).sum(-1).mean()
         if self.smoothing:
             loss = (1 - self.smoothing) * loss - self.smoothing * log_p.mean(-1).mean()
         return loss
@@ -40,10 +40,10 @@ class BinaryCrossEntropy(SoftTargets):
     The same inputs as the cross entropy's.
     """
 
-    def construct(self, logits: Tensor, labels: Tensor, own_label: Tensor) -> Tensor:
+    def construct(self, logits: Tensor, labels: Tensor, lam: Tensor) -> Tensor:
         logits = logits.astype(ms.float32)
         classes = logits.shape[1]
-        target = self.labels(labels, own_label, classes) * (1 - self.smoothing) + self.smoothing / classes
+        target = self.labels(labels, lam, classes) * (1 - self.smoothing) + self.smoothing / classes
         return (ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))).mean(-1).mean()
 
 
