@@ -42,8 +42,8 @@ def batch_of(text: str) -> Optional[int]:
 
 def network(given: Namespace) -> tuple[Any, int]:
     """The network with its weights, in the operators that all devices have, and the side of its pictures."""
+    from mindvit import platform
     from mindvit.models import create_model, model_info
-    from mindvit.tools.census import without_workarounds
     from mindvit.weights import load_weights
     from mindvit.weights.readers import read
 
@@ -54,8 +54,7 @@ def network(given: Namespace) -> tuple[Any, int]:
         raise UserError("which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here")
     info, trained = model_info(name), meta.get("recipe", {})
     classes = given.num_classes or trained.get("num_classes") or len(meta.get("class_names", ())) or 1000
-    with without_workarounds():
-        net = create_model(info.name, classes, drop_path_rate=0.0, img_size=trained.get("img_size"))
+    net = create_model(info.name, classes, drop_path_rate=0.0, img_size=trained.get("img_size"), for_platform=platform.PORTABLE)
     size = given.size or trained.get("image_resize") or info.input_size
     net.check_size(size, size)
     if content:
