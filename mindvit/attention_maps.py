@@ -16,11 +16,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit import kernels
 from mindvit.errors import UserError
 from mindvit.layers.basic import Softmax
 from mindvit.layers.conv import Conv2d
-from mindvit.layers.flash import FlashAttention
+from mindvit.layers.show_weights import softmax_shown
 from mindvit.models.crossformer import STRIDE, CrossFormer, GroupAttention, grouping
 from mindvit.models.crossvit import PATCH, CrossViT
 from mindvit.models.cvt import CvT
@@ -28,8 +27,6 @@ from mindvit.models.xcit import XCiT
 
 Weights = dict[str, np.ndarray]  # by the name of an attention cell
 Point = tuple[float, float]
-# cells that stand for a Softmax too, by their names
-HIDING: dict[str, Any] = {"fused": kernels.WITH_WEIGHTS, "whole": kernels.WITH_WEIGHTS, "flash": FlashAttention}
 
 
 @dataclass(frozen=True)
@@ -86,23 +83,17 @@ def record_attention(net: nn.Cell, only: str = "") -> Iterator[Weights]:
     found: Weights = {}
     mode, training = ms.get_context("mode"), net.training
     handles: list[Any] = []
-    hidden: list[tuple[Any, str, Any]] = []
     try:
         ms.set_context(mode=ms.PYNATIVE_MODE)
         net.set_train(False)
         for name, cell in net.cells_and_names():
-            for inner, kind in HIDING.items():
-                if isinstance(getattr(cell, inner, None), kind):
-                    hidden.append((cell, inner, getattr(cell, inner)))
-                    setattr(cell, inner, None)  # the operators that it stands for show their weights to a hook
             if isinstance(cell, Softmax) and name.startswith(only):
                 handles.append(cell.register_forward_hook(_keeper(found, name.rsplit(".", 1)[0])))
-        yield found
+        with softmax_shown(net):
+            yield found
     finally:
         for handle in handles:
             handle.remove()
-        for cell, inner, kernel in hidden:
-            setattr(cell, inner, kernel)
         net.set_train(training)
         ms.set_context(mode=mode)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 COMPILERS = ("g++", "clang++", "c++")
+INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 
 
@@ -39,7 +41,8 @@ def folder() -> Path:
 def build(source: Path, flags: Sequence[str]) -> Path:
     """The library, in `folder`; OSError or SubprocessError where it can't be built or kept. $CXX is the compiler, if set."""
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
-    key = hashlib.sha256(repr((source.read_bytes(), compiler, FLAGS, tuple(flags), _processor())).encode()).hexdigest()[:16]
+    contents = [file.read_bytes() for file in sources(source)]
+    key = hashlib.sha256(repr((contents, compiler, FLAGS, tuple(flags), _processor())).encode()).hexdigest()[:16]
     path = folder() / f"{source.stem}-{key}.so"
     if path.exists():
         return path
@@ -51,6 +54,15 @@ def build(source: Path, flags: Sequence[str]) -> Path:
         subprocess.run([compiler, *FLAGS, *flags, "-o", str(made), str(source), "-ldl"], check=True, capture_output=True, text=True, timeout=300)
         made.replace(path)
     return path
+
+
+def sources(source: Path) -> list[Path]:
+    """A C++ source and every file of ours that it includes, each once."""
+    found = [source]
+    for file in found:  # which grows
+        names = INCLUDE.findall(file.read_text(encoding="utf-8"))
+        found += [path for path in (file.with_name(name) for name in dict.fromkeys(names)) if path not in found]
+    return found
 
 
 def _processor() -> str:

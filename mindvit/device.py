@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import glob
 import os
 import platform
-import re
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +13,15 @@ from typing import Optional
 import mindspore as ms
 from mindspore import communication
 
-from mindvit import compiler, kernels
+from mindvit import compiler
 from mindvit.errors import UserError
+from mindvit.platform import chip, cpu_has_avx512, current
 from mindvit.recipe import PrecisionOptions, RuntimeOptions
+
+__all__ = ["Device", "chip", "choose_target", "graphs_folder", "has_kernels", "launched_ranks", "machine", "memory", "set_up"]
 
 PREFERENCE = ("Ascend", "GPU", "CPU")
 NODES = {"Ascend": "/dev/davinci[0-9]*", "GPU": "/dev/nvidia[0-9]*"}  # device files that the drivers make
-FLASH_CHIPS = re.compile(r"Ascend910(B\d|_93\d\d)")  # A2's names have a digit after the B; Ascend910B itself is the first generation's
 HALF = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 
 
@@ -49,28 +49,9 @@ class Device:
         return self.rank == 0
 
 
-@functools.cache
-def chip() -> str:
-    """What the driver calls this process's NPU or GPU (Ascend910B3, ...); empty on a CPU and where it won't say."""
-    if ms.get_context("device_target") == "CPU":
-        return ""
-    try:
-        return str(ms.hal.get_device_name(ms.get_context("device_id")))
-    except (RuntimeError, ValueError):
-        return ""
-
-
-@functools.cache
-def _cpu_has_avx512() -> bool:
-    try:
-        return " avx512f" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
-    except OSError:  # no Linux: nothing is known, and the framework's kernel is the safe choice
-        return False
-
-
 def machine() -> str:
     """This machine in a few words, for tables of results."""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{', AVX-512' if _cpu_has_avx512() else ''}"
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{', AVX-512' if cpu_has_avx512() else ''}"
 
 
 def memory(target: str) -> str:
@@ -81,11 +62,6 @@ def memory(target: str) -> str:
     return f"{ms.hal.max_memory_allocated() / 2 ** 30:.1f} GiB of {target} memory at most ({host:.1f} GiB on the host)"
 
 
-def convolution_is_slow() -> bool:
-    """Whether Conv2D's forward is to be avoided: on AVX-512 CPUs oneDNN's reference kernel runs, 70 to 150 times too slow."""
-    return ms.get_context("device_target") == "CPU" and _cpu_has_avx512()
-
-
 def graphs_folder(wanted: str) -> Optional[Path]:
     """Where compiled graphs are kept, as the recipe's compile_cache says; None: nowhere. auto: on Ascend, where compiling takes minutes."""
     if wanted != "auto":
@@ -94,24 +70,8 @@ def graphs_folder(wanted: str) -> Optional[Path]:
 
 
 def has_kernels() -> bool:
-    """Whether cells may use our own kernels (mindvit.kernels): on CPUs where they could be built."""
-    return ms.get_context("device_target") == "CPU" and kernels.wanted() and kernels.library() is not None
-
-
-def has_product_kernels() -> bool:
-    """Whether cells may use our own products and attention, which the framework's matrix product must be found for."""
-    return has_kernels() and kernels.has_products()
-
-
-def has_flash_attention(depth: int) -> bool:
-    """Whether cells may use the NPU's attention in one operator with heads of `depth` channels: on Atlas A2 and A3, its second and third generation."""
-    fits = depth % 16 == 0 and depth <= 512
-    return fits and ms.get_context("device_target") == "Ascend" and kernels.wanted() and FLASH_CHIPS.match(chip()) is not None
-
-
-def broadcasting_is_slow() -> bool:
-    """Whether sums with a row, and means and gradients of LayerNorm, are better done by products: on CPUs."""
-    return ms.get_context("device_target") == "CPU"
+    """Whether cells that are built now may use our own kernels: see mindvit.platform."""
+    return current().kernels
 
 
 def launched_ranks() -> tuple[int, int]:

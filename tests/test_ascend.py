@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import mindspore as ms
 import numpy as np
@@ -10,21 +10,21 @@ import pytest
 from mindspore import Tensor, nn, ops
 from small import pictures, small
 
-from mindvit import device, kernels
+from mindvit import device, platform
 from mindvit.attention_maps import record_attention
 from mindvit.layers.attention import SelfAttention
 from mindvit.layers.basic import set_precision
-from mindvit.layers.flash import FlashAttention
+from mindvit.layers.flash import FlashAttention, flash_attention
 from mindvit.models import cvt
 from mindvit.recipe import PrecisionOptions, RuntimeOptions
-from mindvit.tools.census import without_workarounds
 
 Call = dict[str, Any]
+NPU = platform.of("Ascend", "Ascend910B3")
 ROUNDING = 2e-3  # of float16, which is what CPUs have products in outside graphs
 
 
 @pytest.fixture(name="calls")
-def _calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+def _calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
     """A device that has the operator, which is a plain one with the same rules."""
     noted: list[Call] = []
 
@@ -38,8 +38,8 @@ def _calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         return ops.matmul(weights, v).transpose(0, 2, 1, 3).reshape(batch, tokens, channels).astype(query.dtype)
 
     monkeypatch.setattr(ops, "flash_attention_score", flash)
-    monkeypatch.setattr(device, "has_flash_attention", lambda depth: depth % 16 == 0)
-    return noted
+    with platform.use(NPU):
+        yield noted
 
 
 @pytest.fixture(name="uncompiled")
@@ -95,7 +95,6 @@ def test_graphs_have_it_in_half_precision_alone(calls: list[Call], monkeypatch: 
         return ops.zeros_like(query)
 
     monkeypatch.setattr(ops, "flash_attention_score", nothing)
-    monkeypatch.setattr(device, "has_product_kernels", lambda: False)  # as on an NPU
     x = Tensor(np.random.default_rng(2).standard_normal((2 * 16, 64)), ms.float32)
     for level, has_it in (("O0", False), ("O1", True)):
         cell = build()
@@ -115,11 +114,11 @@ def test_which_attentions_can_be_one_operator(family: str, count: int) -> None:
     assert flash_cells(small(family, attn_drop_rate=0.1)) == 0  # its mask would have to be drawn
 
 
-def test_heads_of_another_size_and_devices_without_it_keep_plain_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_of_another_size_and_devices_without_it_keep_plain_operators() -> None:
     assert not flash_cells(small("cvt"))
-    asked: list[int] = []
-    monkeypatch.setattr(device, "has_flash_attention", asked.append)
-    assert not flash_cells(small("cvt")) and set(asked) == {16}
+    with platform.use(NPU):
+        assert all(flash_attention(depth, 1, 1.0, 0.0) for depth in (64, 16, 512))
+        assert not any(flash_attention(depth, 1, 1.0, 0.0) for depth in (24, 528))
 
 
 @pytest.mark.parametrize("family", ["crossvit", "cvt"])
@@ -138,33 +137,27 @@ CHIPS = [("Ascend910B3", True), ("Ascend910B2C", True), ("Ascend910B4-1", True),
 
 
 @pytest.mark.parametrize("name, has_it", CHIPS)
-def test_the_second_generation_has_it(monkeypatch: pytest.MonkeyPatch, name: str, has_it: bool) -> None:
-    monkeypatch.setattr(device, "chip", lambda: name)
-    assert not device.has_flash_attention(64)  # this is a CPU
-    monkeypatch.setattr(ms, "get_context", {"device_target": "Ascend"}.get)
-    assert [device.has_flash_attention(depth) for depth in (64, 16, 512, 24, 528)] == [has_it] * 3 + [False] * 2
-    with kernels.left_out():  # files that other machines read
-        assert not device.has_flash_attention(64)
+def test_the_second_generation_has_it(name: str, has_it: bool) -> None:
+    assert platform.of("Ascend", name) == platform.Platform(flash_attention=has_it)
+    assert not platform.of("CPU", name).flash_attention
 
 
 def test_a_chip_that_does_not_say_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> str:
         raise RuntimeError("no driver")
 
-    assert device.chip.__wrapped__() == ""  # type: ignore[attr-defined]
+    assert platform.chip.__wrapped__() == ""  # type: ignore[attr-defined]
     monkeypatch.setattr(ms, "get_context", {"device_target": "Ascend", "device_id": 3}.get)
     for hal, name in ((fail, ""), (lambda number: f"Ascend910B{number}", "Ascend910B3")):
         monkeypatch.setattr(ms.hal, "get_device_name", hal)
-        assert device.chip.__wrapped__() == name  # type: ignore[attr-defined]
+        assert platform.chip.__wrapped__() == name  # type: ignore[attr-defined]
 
 
-def test_exported_networks_hold_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "chip", lambda: "Ascend910B3")
-    plain = ms.get_context
-    monkeypatch.setattr(ms, "get_context", lambda key: "Ascend" if key == "device_target" else plain(key))
-    assert flash_cells(small("cvt")) == 4
-    with without_workarounds():
-        assert flash_cells(small("cvt")) == 0
+def test_exported_networks_hold_none() -> None:
+    with platform.use(NPU):
+        assert flash_cells(small("cvt")) == 4
+        assert flash_cells(small("cvt", for_platform=platform.PORTABLE)) == 0
+        assert platform.current() is NPU
 
 
 def test_an_npu_gets_its_graph_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,12 @@ import pytest
 from golden import VARIANTS
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindvit import platform
 from mindvit.errors import UserError
 from mindvit.layers.basic import LayerNorm, Linear
 from mindvit.models import list_models, model_info, registry
 from mindvit.models.network import Feature, Network
-from mindvit.tools.census import Graph, census, main, names, without_workarounds
+from mindvit.tools.census import Graph, census, main, names
 
 FAMILIES = sorted({model_info(name).family for name in list_models()})
 SMALLEST = [min((info for info in map(model_info, list_models()) if info.family == family), key=lambda info: info.macs).name for family in FAMILIES]
@@ -123,7 +124,7 @@ def test_a_graph_that_hides_operators_in_another_is_refused() -> None:
 
 
 def test_cells_take_the_form_of_an_npu_only_inside() -> None:
-    with pytest.raises(KeyError), without_workarounds():
+    with pytest.raises(KeyError), platform.use(platform.PORTABLE):
         inside = Linear(8, 8)
         raise KeyError
     assert "Custom" not in found(graph(inside, (4, 8))) and "Custom" in found(graph(Linear(8, 8), (4, 8)))  # a kernel of ours, for CPUs

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mindvit import compiler, device, kernels
+from mindvit import compiler, platform
+from mindvit.kernels import build
 
 SWITCH, LOSS = "MINDVIT_NOTHING", "nothing works"
 
@@ -35,6 +36,20 @@ def test_it_is_built_once_for_a_source_its_flags_and_a_compiler(cache: Path, sou
     assert compiler.build(source, ("-O2",)) != first
     source.write_text(source.read_text().replace("42", "43"))
     assert compiler.build(source, ()) != first and len(list(cache.iterdir())) == 3
+
+
+def test_it_is_built_anew_when_an_included_file_changes(cache: Path, source: Path) -> None:
+    (source.parent / "number.h").write_text("#define NUMBER 42\n")
+    (source.parent / "more.h").write_text('#include "number.h"\n#include "number.h"\n')
+    source.write_text('#include <cmath>\n#include "more.h"\nextern "C" int answer() { return NUMBER; }')
+    assert compiler.sources(source) == [source, source.parent / "more.h", source.parent / "number.h"]
+    first = compiler.build(source, ())
+    (source.parent / "number.h").write_text("#define NUMBER 43\n")
+    assert compiler.build(source, ()) != first
+
+
+def test_the_kernels_are_made_of_all_their_files() -> None:
+    assert {file.name for file in compiler.sources(build.SOURCE)} == {file.name for file in build.SOURCE.parent.iterdir()}
 
 
 @pytest.mark.parametrize("trouble, says", [("none", "no C++ compiler (g++, clang++, c++) found"), ("broken", "few.cpp:1: error: what is this?"),
@@ -65,11 +80,13 @@ def test_it_can_be_switched_off_quietly(cache: Path, source: Path, monkeypatch: 
 
 
 def test_networks_do_without_kernels_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "library", lambda: None)
-    assert not device.has_kernels() and not device.has_product_kernels()
+    monkeypatch.setattr(build, "library", lambda: None)
+    monkeypatch.setattr(build, "has_products", build.has_products.__wrapped__)
+    found = platform.of.__wrapped__("CPU")
+    assert not found.kernels and not found.product_kernels and found.slow_broadcasting
 
 
 def test_kernels_keep_to_avx2_where_the_framework_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "-mno-avx512f" not in kernels.flags()
+    assert "-mno-avx512f" not in build.flags()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert "-mno-avx512f" in kernels.flags()
+    assert "-mno-avx512f" in build.flags()

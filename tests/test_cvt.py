@@ -10,7 +10,7 @@ import pytest
 from golden import VARIANTS, deviation, fill, filled
 from mindspore import Tensor, nn, ops
 
-from mindvit import device
+from mindvit import platform
 from mindvit.errors import UserError
 from mindvit.layers.basic import Residual, set_precision
 from mindvit.models import create_model, list_models, model_info
@@ -51,11 +51,12 @@ def test_drop_path_rates(name: str) -> None:
         assert abs(rate - expected[stage][int(block)]) < 1e-6, path
 
 
-def test_both_layouts_of_maps_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_layouts_of_maps_give_the_same() -> None:
     found = []
     for as_product in (False, True):
-        monkeypatch.setattr(device, "convolution_is_slow", lambda answer=as_product: answer)
-        found.append([each.asnumpy() for each in Backbone(tiny())(picture(45, 70))])
+        with platform.use(platform.Platform(slow_convolution=as_product)):
+            net = Backbone(tiny())
+        found.append([each.asnumpy() for each in net(picture(45, 70))])
     for one, other in zip(*found):
         assert one.shape == other.shape and deviation(one, other) < 1e-5
 

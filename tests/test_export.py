@@ -13,16 +13,16 @@ from mindspore import Tensor, nn
 from small import SIDE, SMALL, pictures, small
 
 from mindvit import export as exporting
+from mindvit import platform
 from mindvit.errors import UserError
 from mindvit.export import ExportError, export
 from mindvit.onnx_graph import Writer
 from mindvit.tools import export as tool
-from mindvit.tools.census import without_workarounds
 
 
 @pytest.fixture(scope="module", params=SMALL)
 def network(request: pytest.FixtureRequest) -> tuple[str, nn.Cell]:
-    with without_workarounds():
+    with platform.use(platform.PORTABLE):
         return request.param, small(request.param, drop_path_rate=0.0).set_train(False)
 
 

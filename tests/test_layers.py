@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindvit import device
-from mindvit.layers.basic import GELU, LayerNorm
-from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
+from mindvit import platform
+from mindvit.layers.activation import GELU
+from mindvit.layers.conv import Conv2d, DepthwiseConv3x3, FeatureLayout
+from mindvit.layers.norm import BatchNorm, LayerNorm
+from mindvit.platform import Platform
 
 
 def values_and_gradients(cell: nn.Cell, x: np.ndarray) -> list[np.ndarray]:
@@ -28,12 +30,13 @@ def values_and_gradients(cell: nn.Cell, x: np.ndarray) -> list[np.ndarray]:
     return [cell(Tensor(x)).asnumpy(), inner.asnumpy(), *(item.asnumpy() for item in outer)]
 
 
-def both(monkeypatch: pytest.MonkeyPatch, switch: str, build: Any, x: np.ndarray) -> None:
+def both(slow: Platform, build: Any, x: np.ndarray) -> None:
+    """What a cell gives on a platform where something is slow is what it gives elsewhere."""
     results = []
-    for slow in (True, False):
-        monkeypatch.setattr(device, switch, lambda slow=slow: slow)
+    for chosen in (slow, platform.PORTABLE):
         ms.set_seed(4)
-        cell = build()
+        with platform.use(chosen):
+            cell = build()
         for parameter, scale in zip(cell.trainable_params(), (1.0, 0.5)):
             parameter.set_data(Tensor(scale * np.random.default_rng(parameter.size).standard_normal(parameter.shape).astype(np.float32)))
         results.append(values_and_gradients(cell, x))
@@ -47,50 +50,50 @@ class OnPictures(nn.Cell):
 
     def __init__(self, cell: nn.Cell):
         super().__init__()
-        self.maps, self.cell = Maps(), cell
+        self.layout, self.cell = FeatureLayout(), cell
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.maps.to_pictures(self.cell(self.maps.of_pictures(x)))
+        return self.layout.to_images(self.cell(self.layout.from_images(x)))
 
 
-class Rows(nn.Cell):
-    """Pictures -> rows -> maps -> rows of a convolution."""
+class Tokens(nn.Cell):
+    """Pictures -> tokens -> maps -> tokens of a convolution."""
 
     def __init__(self, cell: Conv2d):
         super().__init__()
-        self.maps, self.cell = Maps(), cell
+        self.layout, self.cell = FeatureLayout(), cell
 
     def construct(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
-        rows = self.maps.to_rows(self.maps.of_pictures(x))
-        return self.cell.rows(self.maps.of_rows(rows, batch, height, width))
+        tokens = self.layout.to_tokens(self.layout.from_images(x))
+        return self.cell.tokens(self.layout.from_tokens(tokens, batch, height, width))
 
 
 # the dagger stems' and CrossFormer's convolutions, and patches
-@pytest.mark.parametrize("kernel, stride, padding, around", [(7, 4, 3, OnPictures), (3, 3, 0, Rows), (3, 2, 1, OnPictures), (3, 1, 1, OnPictures),
-                                                            (4, 2, 1, Rows), (4, 4, 0, Rows)])
-def test_convolution_as_a_product(monkeypatch: pytest.MonkeyPatch, kernel: int, stride: int, padding: int, around: Any) -> None:
+@pytest.mark.parametrize("kernel, stride, padding, around", [(7, 4, 3, OnPictures), (3, 3, 0, Tokens), (3, 2, 1, OnPictures), (3, 1, 1, OnPictures),
+                                                            (4, 2, 1, Tokens), (4, 4, 0, Tokens)])
+def test_convolution_as_a_product(kernel: int, stride: int, padding: int, around: Any) -> None:
     x = np.random.default_rng(0).standard_normal((2, 4, 12, 16)).astype(np.float32)
-    both(monkeypatch, "convolution_is_slow", lambda: around(Conv2d(4, 6, kernel, stride, padding)), x)
+    both(Platform(slow_convolution=True), lambda: around(Conv2d(4, 6, kernel, stride, padding)), x)
 
 
 @pytest.mark.parametrize("height, width", [(8, 6), (7, 10), (1, 3)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_convolution_as_a_product(monkeypatch: pytest.MonkeyPatch, stride: int, height: int, width: int) -> None:
+def test_depthwise_convolution_as_a_product(stride: int, height: int, width: int) -> None:
     x = np.random.default_rng(0).standard_normal((2, 4, height, width)).astype(np.float32)
-    both(monkeypatch, "convolution_is_slow", lambda: OnPictures(DepthwiseConv3x3(4, stride)), x)
+    both(Platform(slow_convolution=True), lambda: OnPictures(DepthwiseConv3x3(4, stride)), x)
 
 
-def test_batch_norm_in_both_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_norm_in_both_layouts() -> None:
     x = 2 * np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32) + 1
-    both(monkeypatch, "convolution_is_slow", lambda: OnPictures(BatchNorm(4)).set_train(True), x)
+    both(Platform(slow_convolution=True), lambda: OnPictures(BatchNorm(4)).set_train(True), x)
 
 
 @pytest.mark.parametrize("slow", [True, False])
-def test_batch_norm_is_pytorchs(monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
-    monkeypatch.setattr(device, "convolution_is_slow", lambda: slow)
+def test_batch_norm_is_pytorchs(slow: bool) -> None:
     x = 2 * np.random.default_rng(0).standard_normal((3, 4, 1, 2)).astype(np.float32) + 1
-    cell = OnPictures(BatchNorm(4)).set_train(True)
+    with platform.use(Platform(slow_convolution=slow)):
+        cell = OnPictures(BatchNorm(4)).set_train(True)
     mean, var = x.mean((0, 2, 3), dtype=np.float64), x.var((0, 2, 3), dtype=np.float64)
     assert np.abs(cell(Tensor(x)).asnumpy() - (x - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]).max() < 1e-5
     assert np.abs(cell.cell.running_mean.asnumpy() - 0.1 * mean).max() < 1e-6
@@ -101,9 +104,9 @@ def test_batch_norm_is_pytorchs(monkeypatch: pytest.MonkeyPatch, slow: bool) -> 
 
 
 @pytest.mark.parametrize("eps", [1e-6, 1e-2])
-def test_layer_norm_by_products(monkeypatch: pytest.MonkeyPatch, eps: float) -> None:
+def test_layer_norm_by_products(eps: float) -> None:
     x = 0.1 * np.random.default_rng(0).standard_normal((20, 24)).astype(np.float32) + 3
-    both(monkeypatch, "broadcasting_is_slow", lambda: LayerNorm(24, eps), x)
+    both(Platform(slow_broadcasting=True), lambda: LayerNorm(24, eps), x)
 
 
 def test_gelu_is_the_exact_one() -> None:

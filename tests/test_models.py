@@ -154,7 +154,7 @@ def test_wrong_feature_maps_are_refused() -> None:
 
 @pytest.mark.parametrize("family", [family for family in SMALL if family != "crossvit"])
 def test_networks_of_any_size_say_so(family: str) -> None:
-    with pytest.raises(UserError, match="takes pictures as they come"):
+    with pytest.raises(UserError, match="takes images as they come"):
         small(family, img_size=64)
     with pytest.raises(UserError, match="0 x 32 px"):
         small(family).check_size(0, 32)

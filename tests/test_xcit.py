@@ -10,7 +10,7 @@ import pytest
 from golden import FOLDER, VARIANTS, fill, filled
 from mindspore import Tensor, nn
 
-from mindvit import device
+from mindvit import platform
 from mindvit.errors import UserError
 from mindvit.layers.basic import Residual, number_drop_paths
 from mindvit.models import create_model, list_models, model_info
@@ -60,11 +60,11 @@ def test_what_cannot_be_is_refused() -> None:
         create_model(NANO, img_size=224)
 
 
-def test_both_layouts_of_maps_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_layouts_of_maps_give_the_same() -> None:
     found = []
     for slow in (True, False):
-        monkeypatch.setattr(device, "convolution_is_slow", lambda slow=slow: slow)
-        net = filled(NANO, **TINY)
+        with platform.use(platform.Platform(slow_convolution=slow)):
+            net = filled(NANO, **TINY)
         found.append((net(noise("x", 2, 3, 40, 72)).asnumpy(), Backbone(net).set_train(False)(noise("x", 2, 3, 40, 72))[0].asnumpy()))
     assert np.abs(found[0][0] - found[1][0]).max() < 1e-5
     assert np.abs(found[0][1] - found[1][1]).max() < 1e-5

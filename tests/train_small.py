@@ -19,7 +19,8 @@ from small import SIDE, SMALL
 
 import train
 from mindvit.layers.basic import GELU, LayerNorm, Linear, Residual
-from mindvit.layers.conv import BatchNorm
+from mindvit.layers.conv import FeatureLayout
+from mindvit.layers.norm import BatchNorm
 from mindvit.models import model_info, registry
 from mindvit.models.network import Feature, Network
 
@@ -33,17 +34,13 @@ class Nano(Network):
         super().__init__(num_classes, (Feature("act", WIDTH, 16),))
         self.first, self.middle = Linear(in_channels * NANO_SIDE ** 2, WIDTH), Linear(WIDTH, WIDTH)
         self.bn, self.act, self.norm, self.residual = BatchNorm(WIDTH), GELU(), LayerNorm(WIDTH, 1e-6), Residual(drop_path_rate)
+        self.layout = FeatureLayout()
         self.head = self.new_head(num_classes)
 
     def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
         batch = x.shape[0]
         y = self.first(x.reshape(batch, -1))
-        if self.bn.fused is not None:
-            y = self.bn(y.reshape(batch, 1, 1, WIDTH)).reshape(batch, WIDTH)
-        elif self.bn.channels_first:
-            y = self.bn(y.transpose(1, 0).reshape(WIDTH, batch, 1, 1)).reshape(WIDTH, batch).transpose(1, 0)
-        else:
-            y = self.bn(y.reshape(batch, WIDTH, 1, 1)).reshape(batch, WIDTH)
+        y = self.layout.to_tokens(self.bn(self.layout.from_tokens(y, batch, 1, 1)))
         return self.residual(y, self.middle(self.act(self.norm(y))), batch, kept)
 
 

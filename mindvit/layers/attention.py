@@ -1,54 +1,123 @@
-"""Multi-head self-attention and the transformer block of ViT (Dosovitskiy et al. 2021), on rows (B*N, C)."""
+"""Multi-head attention, and the transformer block of ViT (Dosovitskiy et al. 2021).
+
+Shapes: B batch, N tokens, C = h*d channels, h heads, d channels a head, G tokens a group. Tokens are (B*N, C).
+"""
 
 from __future__ import annotations
 
 from typing import Any, Optional
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
-from mindvit import device, kernels
-from mindvit.layers.basic import Dropout, LayerNorm, Linear, Mlp, Residual, Softmax
+from mindvit import kernels, platform
+from mindvit.layers.activation import Softmax
+from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.flash import flash_attention
+from mindvit.layers.linear import Linear
+from mindvit.layers.mlp import Mlp
+from mindvit.layers.norm import LayerNorm
+
+Axis = tuple[
+    int, int, int
+]  # regions, tokens of a group, interval: token (region * tokens + i) * interval + g is the i-th of its group
 
 
-class HeadAttention(nn.Cell):
-    """What self-attention of any groups of tokens has: products before and after, and softmax(q k^T / sqrt(d) + bias) v in h heads of d channels."""
+class Attention(nn.Cell):
+    """What attention of any kind has: heads, dropout, the softmax, and its residual branch.
 
-    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float, biased: bool = False):
+    `construct(x, batch)` or, for attentions on a grid of tokens, `construct(x, batch, grid)`.
+    """
+
+    def __init__(self, heads: int, attn_drop: float, proj_drop: float):
         super().__init__()
         self.heads = heads
-        self.scale = (channels // heads) ** -0.5
         self.compute_type = ms.float32
-        self.qkv = Linear(channels, 3 * channels)
-        self.proj = Linear(channels, channels)
         self.attn_drop = Dropout(attn_drop)
         self.proj_drop = Dropout(proj_drop)
-        self.split = ops.Split(axis=1, output_num=3)
         self.softmax = Softmax()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
-        fused = device.has_product_kernels() and attn_drop == 0
-        self.fused: Any = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale) if fused else None
-        self.flash: Any = None if biased else flash_attention(channels, heads, self.scale, attn_drop)
-        self.thirds = ops.Split(axis=2, output_num=3)
-        self.whole: Any = None  # a kernel of the whole residual branch
+        # kernels, where this machine has them: of the attention alone, and of its whole residual branch
+        self.fused_op: Any = None
+        self.fused_branch: Any = None
+        self.flash: Any = None
 
-    def attend_packed(self, qkv: Tensor) -> Tensor:
-        """(groups of tokens, N, 3C) -> (groups, N, C), without a bias."""
-        if self.fused is not None and qkv.dtype == ms.float32:
-            return self.fused(qkv)[0]
+    def residual_branch(
+        self,
+        x: Tensor,
+        norm: LayerNorm,
+        residual: Residual,
+        batch: int,
+        drop_path_scale: Optional[Tensor] = None,
+        gamma: Optional[Parameter] = None,
+        grid: Optional[tuple[int, int]] = None,
+    ) -> Tensor:
+        """x + gamma * attention(norm(x)), with the residual's stochastic depth. x: (B*N, C); gamma: (C,) or None."""
+        if self.fused_branch is not None and x.dtype == ms.float32 and self.compute_type == ms.float32:
+            factors, scale = residual.factors(batch, drop_path_scale), residual.layer_scale(gamma)
+            return self.run_fused_branch(x.reshape(batch, -1, x.shape[1]), factors, scale, norm).reshape(x.shape)
+        x, y = norm.with_residual(x)
+        y = self.construct(y, batch) if grid is None else self.construct(y, batch, grid)
+        return residual(x, y, batch, drop_path_scale, gamma)
+
+
+class HeadAttention(Attention):
+    """What self-attention of any groups of tokens has.
+
+    Products before and after, and softmax(q k^T / sqrt(d) + bias) v in h heads of d channels.
+    """
+
+    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float, biased: bool = False):
+        super().__init__(heads, attn_drop, proj_drop)
+        self.scale = (channels // heads) ** -0.5
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
+        self.split = ops.Split(axis=1, output_num=3)
+        self.thirds = ops.Split(axis=2, output_num=3)
+        if platform.current().product_kernels and attn_drop == 0:
+            self.fused_op = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale)
+        if not biased:
+            self.flash = flash_attention(channels, heads, self.scale, attn_drop)
+
+    def attend_packed(self, qkv: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+        """(groups of tokens, N, 3C) -> (groups, N, C); bias: see `attend`, with all four axes."""
+        if self.fused_op is not None and qkv.dtype == ms.float32:
+            return self.fused_op(qkv)[0] if bias is None else self.fused_op(qkv, bias)[0]
         if self.flash is not None and qkv.dtype != ms.float32:
             q, k, v = self.thirds(qkv)
             return self.flash(q, k, v)
         groups, tokens, width = qkv.shape
-        y = self.attend(qkv.reshape(groups, tokens, 3 * self.heads, -1).transpose(0, 2, 1, 3))      # groups h N d
+        y = self.attend(qkv.reshape(groups, tokens, 3 * self.heads, -1).transpose(0, 2, 1, 3), bias)  # groups h N d
         return y.transpose(0, 2, 1, 3).reshape(groups, tokens, width // 3)
 
+    def attend_groups(self, qkv: Tensor, down: Axis, across: Axis, bias: Tensor) -> Tensor:
+        """Attention among the tokens of each group of a grid, which `down` and `across` cut it into.
+
+        qkv: (B, H, W, 3C) -> (B, H, W, C). Rows and columns are (n r i) and (m s j): n x m regions of groups of r
+        x s tokens, of which each region has i x j, interleaved. bias: see `attend`. In einops' words: "b (n r i)
+        (m s j) c -> (b n i m j) (r s) c".
+        """
+        batch, height, width, channels = qkv.shape
+        (n, r, i), (m, s, j) = down, across
+        if self.fused_op is not None and qkv.dtype == ms.float32:
+            qkv = qkv.reshape(batch * n, r, i, m, s, j, channels).transpose(0, 2, 3, 5, 1, 4, 6)
+            qkv = qkv.reshape(-1, r * s, channels)  # B*groups G 3C
+            y = self.fused_op(qkv, bias.reshape(-1, *bias.shape[-3:]))[0]  # B*groups G C
+            y = y.reshape(batch * n, i, m, j, r, s, -1).transpose(0, 4, 1, 2, 5, 3, 6)
+        else:
+            qkv = qkv.reshape(batch * n, r, i, m, s, j, 3 * self.heads, -1).transpose(0, 2, 3, 5, 6, 1, 4, 7)
+            y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), bias)  # B*groups h G d
+            y = y.reshape(batch * n, i, m, j, self.heads, r, s, -1).transpose(0, 5, 1, 2, 6, 3, 4, 7)
+        return y.reshape(batch, height, width, -1)
+
     def attend(self, qkv: Tensor, bias: Optional[Tensor] = None) -> Tensor:
-        """(groups of tokens, 3h, N, d) -> (groups, h, N, d); bias: (h, N, N) or (groups of a sample, h, N, N) float32, added to the scores."""
+        """(groups of tokens, 3h, N, d) -> (groups, h, N, d).
+
+        bias: (h, N, N) or (groups of a sample, h, N, N) float32, added to the scores.
+        """
         q, k, v = self.split(qkv)
-        scores = self.scores(q * self.scale, k).astype(ms.float32)              # groups h N N
+        scores = self.scores(q * self.scale, k).astype(ms.float32)  # groups h N N
         if bias is not None:
             scores = (scores.reshape(-1, *bias.shape) + bias).reshape(scores.shape)
         weights = self.softmax(scores)
@@ -56,18 +125,17 @@ class HeadAttention(nn.Cell):
 
 
 class SelfAttention(HeadAttention):
-    """Each token attends to the N of its sample. x: (B*N, C) with C = h*d."""
+    """Each token attends to the N of its sample. x: (B*N, C)."""
 
     def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
         super().__init__(channels, heads, attn_drop, proj_drop)
-        if self.fused is not None and proj_drop == 0:
-            self.whole = kernels.AttentionBranch(heads, self.scale)
+        if self.fused_op is not None and proj_drop == 0:
+            self.fused_branch = kernels.AttentionBranch(heads, self.scale)
 
-    def branch(self, x: Tensor, batch: int, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """x + keep gamma attention(norm(x)) in one kernel, where `whole` is there and all is float32; keep and gamma: see kernels.Residual."""
-        weight, bias, eps = norm
-        return self.whole(x.reshape(batch, -1, x.shape[1]), keep, gamma, weight, bias, eps, self.qkv.weight.value(), self.qkv.bias.value(),
-                          self.proj.weight.value(), self.proj.bias.value())[0].reshape(x.shape)
+    def run_fused_branch(self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm) -> Tensor:
+        """The residual branch in one kernel. x: (B, N, C)."""
+        products = (self.qkv.weight.value(), self.qkv.bias.value(), self.proj.weight.value(), self.proj.bias.value())
+        return self.fused_branch(x, factors, gamma, norm.kernel_args(), products)[0]
 
     def construct(self, x: Tensor, batch: int) -> Tensor:
         rows, channels = x.shape
@@ -75,11 +143,51 @@ class SelfAttention(HeadAttention):
         return self.proj_drop(self.proj(y.reshape(rows, channels)))
 
 
-class Block(nn.Cell):
-    """x + attention(norm(x)), then x + MLP(norm(x)). x: (B*N, C); grid: height and width in tokens, for attentions that ask for it."""
+class MixedAttention(Attention):
+    """What attention has whose queries are of other tokens than its keys and values."""
 
-    def __init__(self, channels: int, attention: nn.Cell, mlp_ratio: float, eps: float, drop: float, drop_path: float,
-                 activation: Optional[nn.Cell] = None):
+    def __init__(self, channels: int, heads: int, scale: float, attn_drop: float, proj_drop: float):
+        super().__init__(heads, attn_drop, proj_drop)
+        self.scale = scale
+        if platform.current().product_kernels and attn_drop == 0:
+            self.fused_op = kernels.MixedAttention(heads, scale)
+        self.flash = flash_attention(channels, heads, scale, attn_drop)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: int) -> Tensor:
+        """softmax(scale q k^T) v in each head: queries (B*M, C), keys and values (B*N, C) -> (B*M, C)."""
+        rows, channels = q.shape
+        fused = self.fused_op is not None and self.compute_type == ms.float32
+        if fused or (self.flash is not None and self.compute_type != ms.float32):
+            q, k, v = q.reshape(batch, -1, channels), k.reshape(batch, -1, channels), v.reshape(batch, -1, channels)
+            y = self.fused_op(q, k, v)[0] if fused else self.flash(q, k, v)  # B M C
+            return y.reshape(rows, channels)
+        q = self.split_heads(q * self.scale, batch)  # B h M d
+        k, v = self.split_heads(k, batch), self.split_heads(v, batch)
+        weights = self.softmax(self.scores(q, k).astype(ms.float32))  # B h M N
+        y = self.mix(self.attn_drop(weights).astype(self.compute_type), v)  # B h M d
+        return y.transpose(0, 2, 1, 3).reshape(rows, channels)
+
+    def split_heads(self, x: Tensor, batch: int) -> Tensor:
+        """(B*N, C) -> (B, h, N, d)."""
+        return x.reshape(batch, -1, self.heads, x.shape[1] // self.heads).transpose(0, 2, 1, 3)
+
+
+class Block(nn.Cell):
+    """x + attention(norm(x)), then x + MLP(norm(x)). x: (B*N, C).
+
+    grid: height and width in tokens, for attentions that ask for it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        attention: nn.Cell,
+        mlp_ratio: float,
+        eps: float,
+        drop: float,
+        drop_path: float,
+        activation: Optional[nn.Cell] = None,
+    ):
         super().__init__()
         self.norm1 = LayerNorm(channels, eps)
         self.attn = attention
@@ -88,18 +196,8 @@ class Block(nn.Cell):
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop, activation)
         self.residual2 = Residual(drop_path)
 
-    def construct(self, x: Tensor, batch: int, kept: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None) -> Tensor:
-        if self.attn.whole is not None and x.dtype == ms.float32 and self.attn.compute_type == ms.float32:
-            x = self.attn.branch(x, batch, self.residual1.factors(batch, kept), self.residual1.one, self.norm1.numbers())
-        else:
-            x, y = self.norm1.beside(x)
-            y = self.attn(y, batch) if grid is None else self.attn(y, batch, grid)
-            x = self.residual1(x, y, batch, kept)
-        return self.mlp_branch(x, batch, kept)
-
-    def mlp_branch(self, x: Tensor, batch: int, kept: Optional[Tensor]) -> Tensor:
-        """The block's second half."""
-        if self.mlp.whole is not None and x.dtype == ms.float32 and self.mlp.fc1.compute_type == ms.float32:
-            return self.mlp.branch(x, self.residual2.factors(batch, kept), self.residual2.one, self.norm2.numbers())
-        x, y = self.norm2.beside(x)
-        return self.residual2(x, self.mlp(y), batch, kept)
+    def construct(
+        self, x: Tensor, batch: int, drop_path_scale: Optional[Tensor] = None, grid: Optional[tuple[int, int]] = None
+    ) -> Tensor:
+        x = self.attn.residual_branch(x, self.norm1, self.residual1, batch, drop_path_scale, None, grid)
+        return self.mlp.residual_branch(x, self.norm2, self.residual2, batch, drop_path_scale)

@@ -1,8 +1,9 @@
-"""Convolutions and batch normalisation with PyTorch's weights, as matrix products where that is faster than the framework's kernels.
+"""Convolutions and batch normalization (norm.BatchNorm) with PyTorch's weights, as matrix products where that is
+faster than the framework's kernels.
 
-They work on maps: pictures or tokens on their grid, in one of three layouts. (B, H, W, C), rows of tokens as they are, with our
-own kernels; (C, B, H, W) where convolutions are products, which then need no transposition between them; (B, C, H, W) elsewhere.
-`Maps` goes in and out; nothing else knows the layout.
+They work on maps: images or tokens on their grid, in one of three layouts. (B, H, W, C), tokens as they are, with
+our own kernels; (C, B, H, W) where convolutions are products, which then need no transposition between them; (B,
+C, H, W) elsewhere. `FeatureLayout` goes in and out; nothing else knows the layout.
 """
 
 from __future__ import annotations
@@ -13,31 +14,31 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import Uniform, Zero, initializer
+from mindspore.common.initializer import Uniform
 
-from mindvit import device, kernels
-from mindvit.layers.basic import Product, weight_of
+from mindvit import kernels, platform
+from mindvit.layers.linear import Product, weight_of
 
 
-class Maps(nn.Cell):
+class FeatureLayout(nn.Cell):
     """The layout of maps."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.channels_last: Any = kernels.ChannelsLast() if device.has_kernels() else None
-        self.channels_first = device.convolution_is_slow()
+        self.channels_last: Any = kernels.ChannelsLast() if platform.current().kernels else None
+        self.channels_first = platform.current().slow_convolution
 
     def grid(self, x: Tensor) -> tuple[int, int]:
         """Height and width of maps."""
         return (x.shape[1], x.shape[2]) if self.channels_last is not None else (x.shape[2], x.shape[3])
 
-    def of_pictures(self, x: Tensor) -> Tensor:
+    def from_images(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> maps."""
         if self.channels_last is not None:
             return self.channels_last(x.astype(ms.float32))
         return x.transpose(1, 0, 2, 3) if self.channels_first else x
 
-    def of_rows(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
+    def from_tokens(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
         """(B*H*W, C) -> maps."""
         if self.channels_last is not None:
             return x.reshape(batch, height, width, -1)
@@ -45,13 +46,13 @@ class Maps(nn.Cell):
             return x.transpose(1, 0).reshape(-1, batch, height, width)
         return x.reshape(batch, height, width, -1).transpose(0, 3, 1, 2)
 
-    def to_pictures(self, x: Tensor) -> Tensor:
+    def to_images(self, x: Tensor) -> Tensor:
         """Maps -> (B, C, H, W)."""
         if self.channels_last is not None:
             return x.transpose(0, 3, 1, 2)
-        return self.of_pictures(x)  # swapping the first two axes is its own inverse
+        return self.from_images(x)  # swapping the first two axes is its own inverse
 
-    def to_rows(self, x: Tensor) -> Tensor:
+    def to_tokens(self, x: Tensor) -> Tensor:
         """Maps -> (B*H*W, C)."""
         if self.channels_last is not None:
             return x.reshape(-1, x.shape[3])
@@ -61,9 +62,11 @@ class Maps(nn.Cell):
 
 
 def _parameters(outputs: int, inputs: int, kernel: int, bias: bool) -> tuple[Parameter, Any]:
-    """Weight and bias with torch's default initialisation, which the papers keep for convolutions."""
+    """Weight and bias with torch's default initialization, which the papers keep for convolutions."""
     bound = 1 / math.sqrt(inputs * kernel * kernel)
-    return weight_of((outputs, inputs, kernel, kernel), Uniform(bound)), weight_of((outputs,), Uniform(bound)) if bias else None
+    return weight_of((outputs, inputs, kernel, kernel), Uniform(bound)), weight_of(
+        (outputs,), Uniform(bound)
+    ) if bias else None
 
 
 class Conv2d(nn.Cell):
@@ -74,9 +77,9 @@ class Conv2d(nn.Cell):
         self.weight, self.bias = _parameters(outputs, inputs, kernel, bias)
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.compute_type = ms.float32
-        self.under_kernel: Any = kernels.Columns(kernel, stride, padding) if device.has_kernels() else None
-        self.rows_product = Product(outputs)
-        self.as_product = device.convolution_is_slow()
+        self.im2col_op: Any = kernels.Im2col(kernel, stride, padding) if platform.current().kernels else None
+        self.tokens_product = Product(outputs)
+        self.as_product = platform.current().slow_convolution
         self.patches = kernel == stride and padding == 0  # they do not overlap: a reshape finds them
         self.product = ops.MatMul()
         self.product_t = ops.MatMul(transpose_b=True)
@@ -87,49 +90,55 @@ class Conv2d(nn.Cell):
         """Output's height or width for an input's."""
         return (side + 2 * self.padding - self.kernel) // self.stride + 1
 
-    def columns(self, x: Tensor) -> Tensor:
+    def im2col(self, x: Tensor) -> Tensor:
         """(I, B, H, W) -> (I*k*k, B*H'*W'), the input under the kernel at every place."""
         inputs, batch, height, width = x.shape
-        x = ops.unfold(x.reshape(inputs * batch, 1, height, width), (self.kernel, self.kernel), 1, self.padding, self.stride)
-        return x.reshape(inputs, batch, self.kernel * self.kernel, -1).transpose(0, 2, 1, 3).reshape(inputs * self.kernel * self.kernel, -1)
+        x = ops.unfold(
+            x.reshape(inputs * batch, 1, height, width), (self.kernel, self.kernel), 1, self.padding, self.stride
+        )
+        return (
+            x.reshape(inputs, batch, self.kernel * self.kernel, -1)
+            .transpose(0, 2, 1, 3)
+            .reshape(inputs * self.kernel * self.kernel, -1)
+        )
 
     def by_kernel(self, x: Tensor) -> Tensor:
         """(B, H, W, I) -> (B*H'*W', O)."""
-        columns = self.under_kernel(x.astype(ms.float32)).astype(self.compute_type)
+        columns = self.im2col_op(x.astype(ms.float32)).astype(self.compute_type)
         weight = self.weight.astype(self.compute_type).transpose(0, 2, 3, 1)
         columns, weight = columns.reshape(-1, columns.shape[3]), weight.reshape(weight.shape[0], -1)
         bias = None if self.bias is None else self.bias.astype(self.compute_type)
-        return self.rows_product(columns, weight, bias)
+        return self.tokens_product(columns, weight, bias)
 
-    def rows(self, x: Tensor) -> Tensor:
-        """Maps -> rows (B*H'*W', O)."""
-        if self.under_kernel is not None:
+    def tokens(self, x: Tensor) -> Tensor:
+        """Maps -> tokens (B*H'*W', O)."""
+        if self.im2col_op is not None:
             return self.by_kernel(x)
         x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
         if self.patches:
             inputs, k = weight.shape[1], self.kernel
             height, width = self.side(x.shape[2]), self.side(x.shape[3])
             if x.shape[2] % k or x.shape[3] % k:
-                x = x[:, :, :height * k, :width * k]
+                x = x[:, :, : height * k, : width * k]
             if self.as_product:
                 x = x.reshape(inputs, -1, height, k, width, k).transpose(1, 2, 4, 0, 3, 5)
             else:
                 x = x.reshape(-1, inputs, height, k, width, k).transpose(0, 2, 4, 1, 3, 5)
             y = self.product_t(x.reshape(-1, inputs * k * k), weight.reshape(weight.shape[0], -1))
         elif self.as_product:
-            y = self.product_tt(self.columns(x), weight.reshape(weight.shape[0], -1))
+            y = self.product_tt(self.im2col(x), weight.reshape(weight.shape[0], -1))
         else:
             y = self.convolve(x, weight).transpose(0, 2, 3, 1)
             y = y.reshape(-1, y.shape[3])
         return y if self.bias is None else y + self.bias.astype(self.compute_type)
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.under_kernel is not None:
+        if self.im2col_op is not None:
             return self.by_kernel(x).reshape(x.shape[0], self.side(x.shape[1]), self.side(x.shape[2]), -1)
         x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)
         bias = None if self.bias is None else self.bias.astype(self.compute_type).reshape(-1, 1, 1, 1)
         if self.as_product:
-            y = self.product(weight.reshape(weight.shape[0], -1), self.columns(x))
+            y = self.product(weight.reshape(weight.shape[0], -1), self.im2col(x))
             y = y.reshape(y.shape[0], x.shape[1], self.side(x.shape[2]), self.side(x.shape[3]))
             return y if bias is None else y + bias
         y = self.convolve(x, weight)
@@ -138,9 +147,11 @@ class Conv2d(nn.Cell):
 
 @ops.constexpr
 def _bands(width: int, stride: int) -> Tensor:
-    """(9, rows in a block * width, blocks * W'): where each of a 3x3 kernel's nine values stands in the matrix of _product.
+    """(9, rows in a block * width, blocks * W'): where each of a 3x3 kernel's nine values stands in the matrix of
+    _product.
 
-    Rows of the picture, one of padding above, are cut into blocks of `stride`; tap row `dy` is row dy % stride of block dy // stride.
+    Rows of the image, one of padding above, are cut into blocks of `stride`; tap row `dy` is row dy % stride of
+    block dy // stride.
     """
     blocks, outputs = -(-3 // stride), (width - 1) // stride + 1
     bands = np.zeros((3, 3, stride, width, blocks, outputs), np.float32)
@@ -155,8 +166,9 @@ def _bands(width: int, stride: int) -> Tensor:
 class DepthwiseConv3x3(nn.Cell):
     """3x3 convolution of every channel of maps by itself, padding 1: side S -> (S - 1) // stride + 1.
 
-    As a product: along a row of the picture, convolving is multiplying by a banded matrix with the kernel's values. A block of
-    `stride` rows times such a matrix gives the block's part in each of the output rows that it touches; these are added up.
+    As a product: along a row of the image, convolving is multiplying by a banded matrix with the kernel's values.
+    A block of `stride` rows times such a matrix gives the block's part in each of the output rows that it touches;
+    these are added up.
     """
 
     def __init__(self, channels: int, stride: int = 1, bias: bool = True):
@@ -164,9 +176,9 @@ class DepthwiseConv3x3(nn.Cell):
         self.weight, self.bias = _parameters(channels, 1, 3, bias)
         self.stride = stride
         self.compute_type = ms.float32
-        self.fused: Any = kernels.Depthwise(stride) if device.has_kernels() else None
+        self.fused_op: Any = kernels.Depthwise(stride) if platform.current().kernels else None
         self.no_bias = Tensor(np.zeros(channels, np.float32))
-        self.as_product = device.convolution_is_slow()
+        self.as_product = platform.current().slow_convolution
         self.convolve = ops.Conv2D(channels, 3, pad_mode="pad", pad=1, stride=stride, group=channels)
         self.product = ops.BatchMatMul()
 
@@ -176,54 +188,28 @@ class DepthwiseConv3x3(nn.Cell):
         stride, blocks = self.stride, -(-3 // self.stride)
         bands = _bands(width, stride).astype(x.dtype)
         outputs, out_width = (height - 1) // stride + 1, bands.shape[2] // blocks
-        matrices = ops.matmul(self.weight.astype(x.dtype).reshape(channels, 9), bands.reshape(9, -1)).reshape(channels, *bands.shape[1:])
+        matrices = ops.matmul(self.weight.astype(x.dtype).reshape(channels, 9), bands.reshape(9, -1)).reshape(
+            channels, *bands.shape[1:]
+        )
         above = ops.zeros((channels, batch, 1, width), x.dtype)
         below = ops.zeros((channels, batch, stride * (outputs + blocks - 1) - 1 - height, width), x.dtype)
         x = ops.cat((above, x, below), 2).reshape(channels, -1, stride * width)
         parts = ops.split(self.product(x, matrices).reshape(channels, batch, -1, blocks * out_width), out_width, 3)
         y = parts[0][:, :, :outputs]
         for block in range(1, blocks):
-            y = y + parts[block][:, :, block:block + outputs]
+            y = y + parts[block][:, :, block : block + outputs]
         return y
 
+    def kernel_args(self) -> tuple[Tensor, Tensor]:
+        """What a kernel that convolves takes: weight (C, 1, 3, 3) and bias (C,)."""
+        return self.weight.value(), self.bias.value()
+
     def construct(self, x: Tensor) -> Tensor:
-        if self.fused is not None:
-            return self.fused(x.astype(ms.float32), self.weight.value(), self.no_bias if self.bias is None else self.bias).astype(self.compute_type)
+        if self.fused_op is not None:
+            bias = self.no_bias if self.bias is None else self.bias
+            return self.fused_op(x.astype(ms.float32), self.weight.value(), bias).astype(self.compute_type)
         x = x.astype(self.compute_type)
         y = self.by_product(x) if self.as_product else self.convolve(x, self.weight.astype(self.compute_type))
         if self.bias is None:
             return y
         return y + self.bias.astype(self.compute_type).reshape((-1, 1, 1, 1) if self.as_product else (1, -1, 1, 1))
-
-
-class BatchNorm(nn.Cell):
-    """Batch normalisation of maps in float32, with PyTorch's constants: eps 1e-5, running values moved by a tenth of the batch's, the variance unbiased."""
-
-    EPS, MOMENTUM = 1e-5, 0.1
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = weight_of((channels,), "ones")
-        self.bias = weight_of((channels,), Zero())
-        self.running_mean = Parameter(initializer(Zero(), (channels,), ms.float32), requires_grad=False)
-        self.running_var = Parameter(initializer("ones", (channels,), ms.float32), requires_grad=False)
-        self.fused: Any = kernels.BatchNorm(self.EPS, self.MOMENTUM) if device.has_kernels() else None
-        self.predict: Any = kernels.BatchNormPredict(self.EPS) if device.has_kernels() else None
-        self.channels_first = device.convolution_is_slow()
-        self.train_kernel = ops.BatchNorm(is_training=True, epsilon=self.EPS, momentum=self.MOMENTUM)
-        self.eval_kernel = ops.BatchNorm(is_training=False, epsilon=self.EPS)
-
-    def construct(self, x: Tensor) -> Tensor:
-        kind, shape = x.dtype, x.shape
-        x = x.astype(ms.float32)
-        if self.fused is not None:
-            if self.training:
-                return self.fused(x, self.weight, self.bias, self.running_mean, self.running_var)[0].astype(kind)
-            return self.predict(x, self.weight, self.bias, self.running_mean, self.running_var).astype(kind)
-        if self.channels_first:  # the kernel's layout, with all pictures as one high one
-            x = x.reshape(1, shape[0], -1, shape[3])
-        if self.training:
-            x = self.train_kernel(x, self.weight, self.bias, self.running_mean, self.running_var)[0]
-        else:
-            x = self.eval_kernel(x, self.weight, self.bias, self.running_mean, self.running_var)[0]
-        return x.reshape(shape).astype(kind)

@@ -6,7 +6,9 @@ from typing import Optional
 
 from mindspore import Tensor, nn, ops
 
-from mindvit import device
+from mindvit import platform
+
+MULTIPLE, LARGEST = 16, 512  # channels of a head that the operator takes
 
 
 class FlashAttention(nn.Cell):
@@ -21,5 +23,10 @@ class FlashAttention(nn.Cell):
 
 
 def flash_attention(channels: int, heads: int, scale: float, attn_drop: float) -> Optional[FlashAttention]:
-    """The cell where the device has the operator for heads of this size; None elsewhere and with dropout of the weights, whose mask it wants drawn."""
-    return FlashAttention(heads, scale) if attn_drop == 0 and device.has_flash_attention(channels // heads) else None
+    """The cell where the device has the operator for heads of this size; None elsewhere.
+
+    None with dropout of the weights too, whose mask the operator wants drawn.
+    """
+    depth = channels // heads
+    fits = attn_drop == 0 and depth % MULTIPLE == 0 and depth <= LARGEST
+    return FlashAttention(heads, scale) if fits and platform.current().flash_attention else None

@@ -1,4 +1,6 @@
-"""Bicubic resizing as two products with constant matrices: exact, and fast where matrix products are fast (our own kernel skips the zeros)."""
+"""Bicubic resizing as two products with constant matrices: exact, and fast where matrix products are fast (our own
+kernel skips the zeros).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindvit import device, kernels
+from mindvit import kernels, platform
 
 CUBIC_A = -0.75  # PyTorch's; TensorFlow-style kernels use -0.5
 
@@ -50,12 +52,12 @@ class BicubicResize(nn.Cell):
     def __init__(self, size: int):
         super().__init__()
         self.size = size
-        self.fused: Any = kernels.Resize() if device.has_kernels() else None
+        self.fused_op: Any = kernels.Resize() if platform.current().kernels else None
 
     def construct(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        if self.fused is not None:
-            return self.fused(x.astype(ms.float32), _matrix(height, self.size), _matrix(width, self.size))
+        if self.fused_op is not None:
+            return self.fused_op(x.astype(ms.float32), _matrix(height, self.size), _matrix(width, self.size))
         x = ops.matmul(x.reshape(-1, width), _transposed_matrix(width, self.size))
         x = x.reshape(batch, channels, height, self.size).transpose(0, 1, 3, 2)
         x = ops.matmul(x.reshape(-1, height), _transposed_matrix(height, self.size))

@@ -2,11 +2,12 @@
 
 https://arxiv.org/abs/2108.00154; the authors' code is cheerss/CrossFormer, whose parameter names are kept.
 
-Tokens are made with kernels of several sizes side by side (cross-scale embedding, section 3.1). Attention is among groups of
-tokens: neighbours in even blocks (short distance), every I-th token in odd ones (long distance, section 3.2), with a bias
-that a small network computes from the offset of two tokens (section 3.3). Four stages, each with half the side of the last.
+Tokens are made with kernels of several sizes side by side (cross-scale embedding, section 3.1). Attention is among
+groups of tokens: neighbours in even blocks (short distance), every I-th token in odd ones (long distance, section
+3.2), with a bias that a small network computes from the offset of two tokens (section 3.3). Four stages, each with
+half the side of the last.
 
-Shapes: B batch, H x W tokens, C channels, h heads, d channels a head, G tokens a group. Tokens are rows (B*H*W, C).
+Shapes: B batch, H x W tokens, C channels, h heads, d channels a head, G tokens a group. They travel as (B*H*W, C).
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 import functools
 from typing import Any, Mapping, Optional, Sequence
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindvit.errors import UserError
-from mindvit.layers.attention import Block, HeadAttention
-from mindvit.layers.basic import Dropout, LayerNorm, Linear
-from mindvit.layers.conv import Conv2d, Maps
+from mindvit.layers.attention import Axis, Block, HeadAttention
+from mindvit.layers.conv import Conv2d, FeatureLayout
+from mindvit.layers.drop_path import Dropout
+from mindvit.layers.linear import Linear
+from mindvit.layers.norm import LayerNorm
+from mindvit.layers.precision import in_float32
 from mindvit.models.network import Feature, Network, multiples_beside
 from mindvit.models.registry import Entry, ModelInfo, register
 
@@ -31,15 +34,15 @@ EMBED_KERNELS = {4: 2, 8: 4, 16: 8, 32: 8}  # kernel: the part of the channels t
 REVISIONS = ("head", "iclr", "iclr_classifier")
 MASKED = -1e6  # added to the scores of padding
 
-Axis = tuple[int, int, int]  # regions, tokens of a group, interval: token (region * tokens + i) * interval + g is the i-th of its group
-
 
 def grouping(height: int, width: int, group: int, interval: int, distant: bool, revision: str) -> tuple[Axis, Axis]:
-    """How a map of tokens is cut into groups along its height and its width; the map is padded to the product of each axis.
+    """How a map of tokens is cut into groups along its height and its width; the map is padded to the product of each
+    axis.
 
-    The revisions of the authors' code differ in maps that are no larger than a group one way, and in the long-distance groups of
-    maps beyond a classifier's at 224 px. There 'head' keeps group and interval and cuts the map into regions; 'iclr', the 2021
-    code of the detectors, keeps the interval, and the group grows; 'iclr_classifier', of the same day, does the opposite.
+    The revisions of the authors' code differ in maps that are no larger than a group one way, and in the long-
+    distance groups of maps beyond a classifier's at 224 px. There 'head' keeps group and interval and cuts the map
+    into regions; 'iclr', the 2021 code of the detectors, keeps the interval, and the group grows;
+    'iclr_classifier', of the same day, does the opposite.
     """
     if min(height, width) <= group:
         distant, group = False, (max if revision == "head" else min)(height, width)
@@ -57,7 +60,7 @@ _grouping = ops.constexpr(grouping)
 @functools.cache
 def offsets(height: int, width: int) -> Tensor:
     """(offsets, 2) float32: every difference of two positions in a group of height x width tokens, rows first."""
-    y, x = np.mgrid[1 - height:height, 1 - width:width]
+    y, x = np.mgrid[1 - height : height, 1 - width : width]
     return Tensor(np.stack((y.ravel(), x.ravel()), 1).astype(np.float32))
 
 
@@ -73,7 +76,7 @@ def pairs(height: int, width: int) -> Tensor:
 def mask(height: int, width: int, down: Axis, across: Axis) -> Tensor:
     """(groups, 1, 1, G) float32: what is added to the scores of a key, zero unless it is padding."""
     sides = [np.arange(np.prod(axis)).reshape(axis) < side for axis, side in ((down, height), (across, width))]
-    real = sides[0][:, :, :, None, None, None] & sides[1]                                 # regions G interval, twice
+    real = sides[0][:, :, :, None, None, None] & sides[1]  # regions G interval, twice
     real = real.transpose(0, 2, 3, 5, 1, 4).reshape(-1, 1, 1, down[1] * across[1])
     return Tensor(np.where(real, 0, MASKED).astype(np.float32))
 
@@ -89,7 +92,9 @@ class DynamicPositionBias(nn.Cell):
         hidden = channels // 4 // 4
         self.pos_proj = Linear(2, hidden)
         self.pos1, self.pos2, self.pos3 = (
-            nn.SequentialCell(LayerNorm(hidden, LAYER_NORM_EPS), nn.ReLU(), Linear(hidden, outputs)) for outputs in (hidden, hidden, heads))
+            nn.SequentialCell(LayerNorm(hidden, LAYER_NORM_EPS), nn.ReLU(), Linear(hidden, outputs))
+            for outputs in (hidden, hidden, heads)
+        )
 
     def construct(self, offsets: Tensor) -> Tensor:
         return self.pos3(self.pos2(self.pos1(self.pos_proj(offsets))))
@@ -98,9 +103,9 @@ class DynamicPositionBias(nn.Cell):
 class GroupAttention(HeadAttention):
     """Self-attention among the tokens of each group (section 3.2). x: (B*H*W, C); grid: (H, W).
 
-    `rule` is (group size, interval, whether the block is a long-distance one, revision), see `grouping`.
-    The authors pad the normalised tokens with zeros. Neither query, key nor value of padding reaches a real token, so here q, k
-    and v are padded instead: the same, without products for padding.
+    `rule` is (group size, interval, whether the block is a long-distance one, revision), see `grouping`. The
+    authors pad the normalised tokens with zeros. Neither query, key nor value of padding reaches a real token, so
+    here q, k and v are padded instead: the same, without products for padding.
     """
 
     def __init__(self, channels: int, heads: int, rule: tuple[int, int, bool, str], attn_drop: float, proj_drop: float):
@@ -110,25 +115,20 @@ class GroupAttention(HeadAttention):
 
     def bias(self, height: int, width: int) -> Tensor:
         """Position bias (h, G, G), float32, of queries and keys in a group of height x width tokens."""
-        table = self.pos(_offsets(height, width)).astype(ms.float32)
-        return ops.gather(table, _pairs(height, width), 0).reshape(height * width, height * width, -1).transpose(2, 0, 1)
+        table = in_float32(self.pos(_offsets(height, width)))
+        return (
+            ops.gather(table, _pairs(height, width), 0).reshape(height * width, height * width, -1).transpose(2, 0, 1)
+        )
 
     def construct(self, x: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
         height, width = grid
         (n, r, i), (m, s, j) = down, across = _grouping(height, width, *self.rule)
         bias = self.bias(r, s)
         if (n * r * i, m * s * j) != grid:
-            bias = bias + _mask(height, width, down, across)                                              # groups h G G
+            bias = bias + _mask(height, width, down, across)  # groups h G G
         qkv = padded(self.qkv(x).reshape(batch, height, width, -1), n * r * i, m * s * j)
-        if self.fused is not None and qkv.dtype == ms.float32:
-            qkv = qkv.reshape(batch * n, r, i, m, s, j, -1).transpose(0, 2, 3, 5, 1, 4, 6)
-            y = self.fused(qkv.reshape(-1, r * s, qkv.shape[6]), bias.reshape(-1, *bias.shape[-3:]))[0]   # B*groups G C
-            y = y.reshape(batch * n, i, m, j, r, s, -1).transpose(0, 4, 1, 2, 5, 3, 6)
-        else:
-            qkv = qkv.reshape(batch * n, r, i, m, s, j, 3 * self.heads, -1).transpose(0, 2, 3, 5, 6, 1, 4, 7)
-            y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), bias)                   # B*groups h G d
-            y = y.reshape(batch * n, i, m, j, self.heads, r, s, -1).transpose(0, 5, 1, 2, 6, 3, 4, 7)
-        y = cut(y.reshape(batch, n * r * i, m * s * j, -1), height, width)
+        y = self.attend_groups(qkv, down, across, bias)
+        y = cut(y, height, width)
         return self.proj_drop(self.proj(y.reshape(x.shape)))
 
 
@@ -153,68 +153,102 @@ class PatchEmbed(nn.Cell):
 
     def __init__(self, inputs: int, channels: int):
         super().__init__()
-        self.maps = Maps()
-        self.projs = nn.CellList([Conv2d(inputs, channels // part, kernel, STRIDE, (kernel - STRIDE) // 2) for kernel, part in EMBED_KERNELS.items()])
+        self.layout = FeatureLayout()
+        self.projs = nn.CellList(
+            [
+                Conv2d(inputs, channels // part, kernel, STRIDE, (kernel - STRIDE) // 2)
+                for kernel, part in EMBED_KERNELS.items()
+            ]
+        )
         self.norm = LayerNorm(channels, LAYER_NORM_EPS)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.maps.of_pictures(x)
-        return self.norm(ops.cat([proj.rows(x) for proj in self.projs], 1))
+        x = self.layout.from_images(x)
+        return self.norm(ops.cat([proj.tokens(x) for proj in self.projs], 1))
 
 
 class PatchMerging(nn.Cell):
-    """Cross-scale embedding between stages, kernels 2 and 4 with stride 2. rows: (B*H*W, C) -> (B*H/2*W/2, 2C)."""
+    """Cross-scale embedding between stages, kernels 2 and 4 with stride 2. tokens: (B*H*W, C) -> (B*H/2*W/2, 2C)."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.maps = Maps()
+        self.layout = FeatureLayout()
         self.reductions = nn.CellList([Conv2d(channels, channels, kernel, 2, (kernel - 2) // 2) for kernel in (2, 4)])
         self.norm = LayerNorm(channels, LAYER_NORM_EPS)
 
-    def construct(self, rows: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
-        x = self.maps.of_rows(self.norm(rows), batch, *grid)
-        return ops.cat([reduction.rows(x) for reduction in self.reductions], 1)
+    def construct(self, tokens: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
+        x = self.layout.from_tokens(self.norm(tokens), batch, *grid)
+        return ops.cat([reduction.tokens(x) for reduction in self.reductions], 1)
 
 
 class Stage(nn.Cell):
-    """Blocks whose attention is short- and long-distance in turn; `downsample` makes the next stage's tokens, None in the last."""
+    """Blocks whose attention is short- and long-distance in turn; `downsample` makes the next stage's tokens, None in
+    the last.
+    """
 
     def __init__(self, blocks: Sequence[Block], downsample: Optional[PatchMerging]):
         super().__init__()
         self.blocks = nn.CellList(blocks)
         self.downsample = downsample
 
-    def construct(self, rows: Tensor, batch: int, grid: tuple[int, int], kept: Optional[Tensor] = None) -> Tensor:
+    def construct(
+        self, tokens: Tensor, batch: int, grid: tuple[int, int], drop_path_scale: Optional[Tensor] = None
+    ) -> Tensor:
         for block in self.blocks:
-            rows = block(rows, batch, kept, grid)
-        return rows
+            tokens = block(tokens, batch, drop_path_scale, grid)
+        return tokens
 
 
 class CrossFormer(Network):
-    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes); kept: see Residual. Height and width: multiples of 32.
+    """The network.
 
-    Feature maps: the tokens after each stage's last block, without a norm. `revision` says which of the authors' groupings is
-    meant (see `grouping`): 'head', of the time of CrossFormer++, 'iclr', of 2021, with which the published detectors were
-    trained, or 'iclr_classifier'. All are the same at 224 x 224 px.
+    x: (B, in_channels, H, W) -> logits (B, num_classes); drop_path_scale: see Residual. Height and width: multiples
+    of 32.
+
+    Feature maps: the tokens after each stage's last block, without a norm. `revision` says which of the authors'
+    groupings is meant (see `grouping`): 'head', of the time of CrossFormer++, 'iclr', of 2021, with which the
+    published detectors were trained, or 'iclr_classifier'. All are the same at 224 x 224 px.
     """
 
-    def __init__(self, embed_dim: int, depths: Sequence[int], num_heads: Sequence[int], group_size: Sequence[int], interval: Sequence[int],
-                 mlp_ratio: float, revision: str, num_classes: int, in_channels: int, drop_path_rate: float,
-                 drop_rate: float = 0.0, attn_drop_rate: float = 0.0):
+    def __init__(
+        self,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        group_size: Sequence[int],
+        interval: Sequence[int],
+        mlp_ratio: float,
+        revision: str,
+        num_classes: int,
+        in_channels: int,
+        drop_path_rate: float,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+    ):
         if revision not in REVISIONS:
             raise UserError(f"CrossFormer: revision is {revision!r}, but must be one of {', '.join(REVISIONS)}")
         if not len(depths) == len(num_heads) == len(group_size) == len(interval):
-            raise UserError(f"CrossFormer: depths {tuple(depths)}, num_heads {tuple(num_heads)}, group_size {tuple(group_size)} and interval "
-                            f"{tuple(interval)} must have one number for each stage")
-        widths = [embed_dim * 2 ** stage for stage in range(len(depths))]
-        super().__init__(num_classes, [Feature(f"layers.{stage}", width, STRIDE * 2 ** stage) for stage, width in enumerate(widths)])
+            raise UserError(
+                f"CrossFormer: depths {tuple(depths)}, num_heads {tuple(num_heads)}, "
+                f"group_size {tuple(group_size)} and interval "
+                f"{tuple(interval)} must have one number for each stage"
+            )
+        widths = [embed_dim * 2**stage for stage in range(len(depths))]
+        super().__init__(
+            num_classes, [Feature(f"layers.{stage}", width, STRIDE * 2**stage) for stage, width in enumerate(widths)]
+        )
         self.patch_embed = PatchEmbed(in_channels, embed_dim)
         self.pos_drop = Dropout(drop_rate)
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
         stages = []
         for width, depth, heads, group, step in zip(widths, depths, num_heads, group_size, interval):
-            attentions = [GroupAttention(width, heads, (group, step, index % 2 == 1, revision), attn_drop_rate, drop_rate) for index in range(depth)]
-            blocks = [Block(width, attention, mlp_ratio, LAYER_NORM_EPS, drop_rate, next(rates)) for attention in attentions]
+            attentions = [
+                GroupAttention(width, heads, (group, step, index % 2 == 1, revision), attn_drop_rate, drop_rate)
+                for index in range(depth)
+            ]
+            blocks = [
+                Block(width, attention, mlp_ratio, LAYER_NORM_EPS, drop_rate, next(rates)) for attention in attentions
+            ]
             stages.append(Stage(blocks, PatchMerging(width) if width < widths[-1] else None))
         self.layers = nn.CellList(stages)
         self.norm = LayerNorm(widths[-1], LAYER_NORM_EPS)
@@ -234,53 +268,72 @@ class CrossFormer(Network):
         """See check_input."""
         self.check_input({"depths": self.feature_info}, height, width)
 
-    def stages(self, x: Tensor, kept: Optional[Tensor]) -> list[Tensor]:
-        """Rows after each stage's blocks."""
+    def stages(self, x: Tensor, drop_path_scale: Optional[Tensor]) -> list[Tensor]:
+        """Tokens after each stage's blocks."""
         batch, _, height, width = x.shape
-        rows = self.pos_drop(self.patch_embed(x)).astype(self.stream_type)
+        tokens = self.pos_drop(self.patch_embed(x)).astype(self.stream_type)
         height, width = height // STRIDE, width // STRIDE
         outputs = []
         for layer in self.layers:
-            rows = layer(rows, batch, (height, width), kept)
-            outputs.append(rows)
+            tokens = layer(tokens, batch, (height, width), drop_path_scale)
+            outputs.append(tokens)
             if layer.downsample is not None:
-                rows = layer.downsample(rows, batch, (height, width)).astype(self.stream_type)
+                tokens = layer.downsample(tokens, batch, (height, width)).astype(self.stream_type)
                 height, width = height // 2, width // 2
         return outputs
 
-    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
+    def forward_features(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> Tensor:
         """(B, in_channels, H, W) -> (B, C), the mean of the normalised tokens."""
-        rows = self.norm(self.stages(x, kept)[-1])
-        return rows.reshape(x.shape[0], -1, rows.shape[1]).mean(1)
+        tokens = self.norm(self.stages(x, drop_path_scale)[-1])
+        return tokens.reshape(x.shape[0], -1, tokens.shape[1]).mean(1)
 
-    def maps(self, x: Tensor, kept: Optional[Tensor] = None) -> list[Tensor]:
+    def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
         """(B, in_channels, H, W) -> a map (B, C * 2^i, H / 2^(i+2), W / 2^(i+2)) of each stage i."""
         found = []
-        for rows, feature in zip(self.stages(x, kept), self.feature_info):
-            rows = rows.reshape(x.shape[0], x.shape[2] // feature.stride, x.shape[3] // feature.stride, -1)
-            found.append(rows.transpose(0, 3, 1, 2))
+        for tokens, feature in zip(self.stages(x, drop_path_scale), self.feature_info):
+            tokens = tokens.reshape(x.shape[0], x.shape[2] // feature.stride, x.shape[3] // feature.stride, -1)
+            found.append(tokens.transpose(0, 3, 1, 2))
         return found
 
 
 # name: embed_dim, depths, heads, drop path rate, params, multiply-adds, acc1, configuration.
 # Accuracies: the README of the authors' repository; it tells no acc5.
+# fmt: off
 VARIANTS = {
     "crossformer_tiny": (64, (1, 1, 8, 6), (2, 4, 8, 16), 0.1, 27776794, 2857427552, 81.5, "tiny"),
     "crossformer_small": (96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2, 30657394, 4906063692, 82.5, "small"),
     "crossformer_base": (96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3, 51971554, 9159389964, 83.4, "base"),
     "crossformer_large": (128, (2, 2, 18, 2), (4, 8, 16, 32), 0.5, 91971184, 16107451680, 84.0, "large"),
 }
+# fmt: on
 
 
 def _register_all() -> None:
     for name, (embed_dim, depths, heads, drop_path_rate, params, macs, acc1, size) in VARIANTS.items():
         info = ModelInfo(
-            name=name, family="crossformer", params=params, macs=macs, input_size=224, crop_pct=0.875, acc1=acc1, acc5=None,
-            accuracy_source="cheerss/CrossFormer README", paper="https://arxiv.org/abs/2108.00154",
-            source=f"cheerss/CrossFormer configs/crossformer/{size}_patch4_group7_224.yaml", drop_path_rate=drop_path_rate,
-            aliases=(f"CrossFormer-{size[0].upper()}",))
-        config = {"embed_dim": embed_dim, "depths": depths, "num_heads": heads, "group_size": (7, 7, 7, 7), "interval": (8, 4, 2, 1),
-                  "mlp_ratio": 4.0, "revision": "head"}
+            name=name,
+            family="crossformer",
+            params=params,
+            macs=macs,
+            input_size=224,
+            crop_pct=0.875,
+            acc1=acc1,
+            acc5=None,
+            accuracy_source="cheerss/CrossFormer README",
+            paper="https://arxiv.org/abs/2108.00154",
+            source=f"cheerss/CrossFormer configs/crossformer/{size}_patch4_group7_224.yaml",
+            drop_path_rate=drop_path_rate,
+            aliases=(f"CrossFormer-{size[0].upper()}",),
+        )
+        config = {
+            "embed_dim": embed_dim,
+            "depths": depths,
+            "num_heads": heads,
+            "group_size": (7, 7, 7, 7),
+            "interval": (8, 4, 2, 1),
+            "mlp_ratio": 4.0,
+            "revision": "head",
+        }
         register(Entry(info, CrossFormer, config))
 
 

@@ -2,11 +2,11 @@
 
 https://arxiv.org/abs/2103.14899; the authors' code is IBM/CrossViT, whose parameter names are kept.
 
-Two branches look at the same picture, one with small patches (12 px, branch 0) and one with large ones (16 px, branch 1).
+Two branches look at the same image, one with small patches (12 px, branch 0) and one with large ones (16 px, branch 1).
 Each of three multi-scale blocks runs transformer blocks in both branches and then lets the class token of each branch
 attend to the patches of the other (cross attention, section 3.3).
 
-Shapes: B batch, N tokens with the class token first, C channels, h heads, d channels a head. Tokens are rows (B*N, C).
+Shapes: B batch, N tokens with the class token first, C channels, h heads, d channels a head. They travel as (B*N, C).
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from mindvit import device, kernels
 from mindvit.errors import UserError
+from mindvit.layers.activation import GELU
 from mindvit.layers.attention import Block, SelfAttention
-from mindvit.layers.basic import GELU, Dropout, LayerNorm, Linear, Residual, Softmax, weight_of
-from mindvit.layers.conv import Conv2d, Maps
+from mindvit.layers.class_attention import CrossAttentionBlock
+from mindvit.layers.conv import Conv2d
+from mindvit.layers.drop_path import Dropout
+from mindvit.layers.linear import Linear, weight_of
+from mindvit.layers.norm import LayerNorm
+from mindvit.layers.patch_embed import PatchTokens
+from mindvit.layers.precision import in_float32
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.network import Feature, Network, multiples_beside
 from mindvit.models.registry import Entry, ModelInfo, register
@@ -29,87 +34,6 @@ from mindvit.models.registry import Entry, ModelInfo, register
 LAYER_NORM_EPS = 1e-6
 PATCH = (12, 16)
 MULTI_SCALE_BLOCKS = 3
-
-
-@ops.constexpr
-def _first_of(tokens: int) -> Tensor:
-    return Tensor(np.arange(tokens).reshape(1, 1, tokens) == 0)
-
-
-@ops.constexpr
-def _own_channels(heads: int, channels: int) -> Tensor:
-    return Tensor(np.repeat(np.eye(heads, dtype=np.float32), channels // heads, axis=1))
-
-
-class CrossAttention(nn.Cell):
-    """The class token of one branch, cls (B, 1, C), attends to itself and to the other branch's patches, tokens (B, N, C).
-
-    tokens hold the other branch's class token in front of its patches; what is seen in its place is cls. A single query lets
-    the products be reordered, q.(W_k y) = (W_k^T q).y and sum_n a_n (W_v y_n) = W_v (sum_n a_n y_n), so that neither keys nor
-    values of the N tokens are formed: 2hC^2 + 2hNC multiply-adds instead of 2NC^2 + 2NC. Heads are not cut out of the channels:
-    each has a row of all channels, with zeros at the other heads' (a mask before W_k, and one after W_v). The key bias adds one
-    number to all scores of a query and cancels in the softmax; its parameter is kept because the authors' weights have it.
-    """
-
-    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
-        super().__init__()
-        self.heads = heads
-        self.scale = (channels // heads) ** -0.5
-        self.compute_type = ms.float32
-        self.wq = Linear(channels, channels)
-        self.wk = Linear(channels, channels)
-        self.wv = Linear(channels, channels)
-        self.proj = Linear(channels, channels)
-        self.attn_drop = Dropout(attn_drop)
-        self.proj_drop = Dropout(proj_drop)
-        self.softmax = Softmax()
-        self.rows_product = ops.MatMul()
-        self.product = ops.BatchMatMul()
-        self.product_t = ops.BatchMatMul(transpose_b=True)
-        self.fused: Any = kernels.ClassQuery(1) if device.has_product_kernels() and attn_drop == 0 else None
-
-    def saved_multiply_adds(self, tokens: int) -> int:
-        """Multiply-adds of a picture that keys and values of each token would need beyond this order's."""
-        heads, channels = self.heads, self.wq.weight.shape[0]
-        return 2 * tokens * channels * (channels + 1) - 2 * heads * channels * (channels + tokens) - heads * channels
-
-    def construct(self, cls: Tensor, tokens: Tensor) -> Tensor:
-        kind, channels = self.compute_type, cls.shape[2]
-        own, y = cls.astype(kind), tokens.astype(kind)                                         # B 1 C, B N C
-        mask = _own_channels(self.heads, channels).astype(kind)                                # h C
-        q = self.wq(cls) * (self.scale * mask)                                                 # B h C
-        q = self.rows_product(q.reshape(-1, channels), self.wk.weight.astype(kind)).reshape(-1, self.heads, channels)
-        values = self.wv(self.fused(q, own, y)[0]) if self.fused is not None and kind == ms.float32 else self.seen_values(q, own, y)
-        return self.proj_drop(self.proj((values * mask).sum(1, keepdims=True)))
-
-    def seen_values(self, q: Tensor, own: Tensor, y: Tensor) -> Tensor:
-        """Queries (B, h, C), the class token (B, 1, C), tokens (B, N, C) -> the values that each query sees (B, h, C)."""
-        first = _first_of(y.shape[1])                                                          # 1 1 N
-        scores = ops.where(first, self.product_t(q, own), self.product_t(q, y))                # B h N
-        weights = self.attn_drop(self.softmax(scores.astype(ms.float32))).astype(self.compute_type)
-        values = self.wv(self.product(weights * ops.logical_not(first), y) + weights[:, :, :1] * own)
-        if self.attn_drop.active:  # without dropout the weights sum to one
-            values = values + self.wv.bias.astype(self.compute_type) * (weights.sum(-1, keepdims=True) - 1)
-        return values
-
-
-class CrossAttentionBlock(nn.Cell):
-    """cls + attention(norm(cls), norm(tokens)), section 3.3 of the paper; there is no MLP. cls: (B, 1, C); tokens: (B, N, C).
-
-    first: whether another fusion is to read the same tokens (see kernels.CrossFusion).
-    """
-
-    def __init__(self, channels: int, heads: int, drop: float, attn_drop: float, drop_path: float, first: bool):
-        super().__init__()
-        self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
-        self.attn = CrossAttention(channels, heads, attn_drop, drop)
-        self.residual = Residual(drop_path)
-        fits = self.attn.fused is not None and drop == 0
-        # with the projections around it: all tokens, and the class token alone
-        self.whole, self.last = (kernels.CrossFusion(heads, self.attn.scale, LAYER_NORM_EPS, first, last) if fits else None for last in (False, True))
-
-    def construct(self, cls: Tensor, tokens: Tensor, kept: Optional[Tensor] = None) -> Tensor:
-        return self.residual(cls, self.attn(self.norm1(cls), self.norm1(tokens)), cls.shape[0], kept)
 
 
 def projection(inputs: int, outputs: int) -> nn.SequentialCell:
@@ -120,74 +44,81 @@ def projection(inputs: int, outputs: int) -> nn.SequentialCell:
 class MultiScaleBlock(nn.Cell):
     """Transformer blocks in each branch, then one cross attention each way (section 3.3 of the paper).
 
-    widths, tokens, heads: one number a branch; drop_paths: the rates of all of a branch's blocks, of both branches. The numbers of
-    tokens are told, as a graph that is exported for any batch can't derive them.
+    widths, tokens, heads: one number a branch; drop_paths: the rates of all of a branch's blocks, of both
+    branches. The numbers of tokens are told, as a graph that is exported for any batch can't derive them.
     """
 
-    def __init__(self, widths: Sequence[int], tokens: Sequence[int], heads: Sequence[int], mlp_ratios: Sequence[float],
-                 drop_paths: Sequence[Sequence[float]], drop: float, attn_drop: float):
+    def __init__(
+        self,
+        widths: Sequence[int],
+        tokens: Sequence[int],
+        heads: Sequence[int],
+        mlp_ratios: Sequence[float],
+        drop_paths: Sequence[Sequence[float]],
+        drop: float,
+        attn_drop: float,
+    ):
         super().__init__()
         self.tokens = tuple(tokens)
-        self.blocks = nn.CellList([
-            nn.CellList([Block(width, SelfAttention(width, head, attn_drop, drop), ratio, LAYER_NORM_EPS, drop, rate) for rate in rates])
-            for width, head, ratio, rates in zip(widths, heads, mlp_ratios, drop_paths)])
+        self.blocks = nn.CellList(
+            [
+                nn.CellList(
+                    [
+                        Block(width, SelfAttention(width, head, attn_drop, drop), ratio, LAYER_NORM_EPS, drop, rate)
+                        for rate in rates
+                    ]
+                )
+                for width, head, ratio, rates in zip(widths, heads, mlp_ratios, drop_paths)
+            ]
+        )
         self.projs = nn.CellList([projection(widths[0], widths[1]), projection(widths[1], widths[0])])
         # fusion i works in the other branch's width, and both take the last rate of the large branch
-        self.fusion = nn.CellList([
-            CrossAttentionBlock(width, head, drop, attn_drop, drop_paths[1][-1], index == 0) for index, width, head in zip((0, 1), widths[::-1], heads[::-1])])
+        self.fusion = nn.CellList(
+            [
+                CrossAttentionBlock(width, head, LAYER_NORM_EPS, drop, attn_drop, drop_paths[1][-1], index == 0)
+                for index, width, head in zip((0, 1), widths[::-1], heads[::-1])
+            ]
+        )
         self.revert_projs = nn.CellList([projection(widths[1], widths[0]), projection(widths[0], widths[1])])
 
-    def branch(self, index: int, rows: Tensor, batch: int, kept: Optional[Tensor]) -> Tensor:
+    def branch(self, index: int, tokens: Tensor, batch: int, drop_path_scale: Optional[Tensor]) -> Tensor:
         """(B*N, C) -> (B, N, C)."""
         for block in self.blocks[index]:
-            rows = block(rows, batch, kept)
-        return rows.reshape(-1, self.tokens[index], rows.shape[1])
+            tokens = block(tokens, batch, drop_path_scale)
+        return tokens.reshape(-1, self.tokens[index], tokens.shape[1])
 
-    def fuse(self, index: int, own: Tensor, other: Tensor, kept: Optional[Tensor], last: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, N, C) of a branch and of the other one -> the branch's tokens with the new class token, or that alone (last), and both as they were."""
-        block, before, after = self.fusion[index], self.projs[index], self.revert_projs[index]
-        if block.whole is not None and own.dtype == ms.float32 and block.attn.compute_type == ms.float32:
-            attn, whole = block.attn, block.last if last else block.whole
-            return whole(
-                own, other, block.residual.factors(own.shape[0], kept), before[0].weight.value(), before[0].bias.value(), before[2].weight.value(),
-                before[2].bias.value(), block.norm1.weight.value(), block.norm1.bias.value(), attn.wq.weight.value(), attn.wq.bias.value(),
-                attn.wk.weight.value(), attn.wv.weight.value(), attn.wv.bias.value(), attn.proj.weight.value(), attn.proj.bias.value(),
-                after[0].weight.value(), after[0].bias.value(), after[2].weight.value(), after[2].bias.value())[:3]
-        cls = after(block(before(own[:, :1]), other, kept))
-        return cls if last else ops.cat((cls.astype(own.dtype), own[:, 1:]), 1), own, other
-
-    def construct(self, small: Tensor, large: Tensor, batch: int, kept: Optional[Tensor] = None, last: bool = False) -> tuple[Tensor, Tensor]:
-        """Rows of both branches -> tokens (B, N, C) of the small and the large branch, or only their class tokens (B, 1, C)."""
-        small, large = self.branch(0, small, batch, kept), self.branch(1, large, batch, kept)
-        new_small, small, large = self.fuse(0, small, large, kept, last)
-        return new_small, self.fuse(1, large, small, kept, last)[0]
+    def construct(
+        self, small: Tensor, large: Tensor, batch: int, drop_path_scale: Optional[Tensor] = None, last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B*N, C) of both branches -> those of the small and the large branch, (B, N, C), or only their class
+        tokens (B, 1, C).
+        """
+        small, large = (
+            self.branch(0, small, batch, drop_path_scale),
+            self.branch(1, large, batch, drop_path_scale),
+        )  # B N C, B M D
+        new_small, small, large = self.fusion[0].fuse(
+            small, large, self.projs[0], self.revert_projs[0], drop_path_scale, last
+        )
+        new_large, _, _ = self.fusion[1].fuse(large, small, self.projs[1], self.revert_projs[1], drop_path_scale, last)
+        return new_small, new_large
 
 
-class PatchEmbed(nn.Cell):
-    """A class token and a picture's patches, by one convolution or, in the dagger variants, three; each plus its position.
-
-    x: (B, in_channels, size, size), cls: (1, 1, C), positions: (1, 1 + N, C) -> (B, 1 + N, C).
+def patch_embed(branch: int, channels: int, width: int, stem: str) -> PatchTokens:
+    """A branch's tokens: patches by one convolution or, in the dagger variants, three, with strides that multiply to
+    12 and to 16.
     """
-
-    def __init__(self, branch: int, channels: int, width: int, stem: str):
-        super().__init__()
-        self.maps = Maps()
-        if stem == "patch":
-            self.proj: nn.Cell = Conv2d(channels, width, PATCH[branch], PATCH[branch], 0)
-        else:  # the dagger: three convolutions, with strides that multiply to 12 and to 16
-            second, third = ((3, 3, 0), (3, 1, 1)) if branch == 0 else ((3, 2, 1), (3, 2, 1))
-            self.proj = nn.SequentialCell(
-                Conv2d(channels, width // 4, 7, 4, 3), nn.ReLU(), Conv2d(width // 4, width // 2, *second), nn.ReLU(), Conv2d(width // 2, width, *third))
-        self.single = stem == "patch"
-        self.whole: Any = kernels.PatchTokens(PATCH[branch]) if self.single and device.has_product_kernels() else None
-
-    def construct(self, x: Tensor, cls: Tensor, positions: Tensor) -> Tensor:
-        if self.whole is not None and self.proj.compute_type == ms.float32:
-            return self.whole(x.astype(ms.float32), self.proj.weight.value(), self.proj.bias.value(), cls.value(), positions.value())[0]
-        maps = self.maps.of_pictures(x)
-        rows = self.proj.rows(maps) if self.single else self.maps.to_rows(self.proj(maps))
-        patches = rows.reshape(-1, positions.shape[1] - 1, rows.shape[1])
-        return ops.cat((ops.broadcast_to(cls.astype(rows.dtype), (x.shape[0], 1, -1)), patches), 1) + positions
+    if stem == "patch":
+        return PatchTokens(PATCH[branch], channels, width)
+    second, third = ((3, 3, 0), (3, 1, 1)) if branch == 0 else ((3, 2, 1), (3, 2, 1))
+    cells = (
+        Conv2d(channels, width // 4, 7, 4, 3),
+        nn.ReLU(),
+        Conv2d(width // 4, width // 2, *second),
+        nn.ReLU(),
+        Conv2d(width // 2, width, *third),
+    )
+    return PatchTokens(PATCH[branch], channels, width, nn.SequentialCell(cells))
 
 
 def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
@@ -207,30 +138,57 @@ def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
 
 
 class CrossViT(Network):
-    """The network. x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads; kept: see Residual.
+    """The network.
 
-    A picture whose height is not a branch's is resized for that branch (bicubic, to a square), as in the authors' code; one
-    whose height is, must be square. num_classes=0 gives the two normalised class tokens side by side. Feature maps: the
-    patches of the small- and of the large-patch branch after each multi-scale block.
+    x: (B, in_channels, H, W) -> logits (B, num_classes), the mean of both branches' heads; drop_path_scale: see
+    Residual.
+
+    An image whose height is not a branch's is resized for that branch (bicubic, to a square), as in the authors'
+    code; one whose height is, must be square. num_classes=0 gives the two normalised class tokens side by side.
+    Feature maps: the patches of the small- and of the large-patch branch after each multi-scale block.
     """
 
-    def __init__(self, img_size: Union[int, Sequence[int]], embed_dim: Sequence[int], depth: Sequence[int], num_heads: Sequence[int],
-                 mlp_ratio: Sequence[float], stem: str, num_classes: int, in_channels: int, drop_path_rate: float,
-                 drop_rate: float = 0.0, attn_drop_rate: float = 0.0):
+    def __init__(
+        self,
+        img_size: Union[int, Sequence[int]],
+        embed_dim: Sequence[int],
+        depth: Sequence[int],
+        num_heads: Sequence[int],
+        mlp_ratio: Sequence[float],
+        stem: str,
+        num_classes: int,
+        in_channels: int,
+        drop_path_rate: float,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+    ):
         self.sizes = branch_sizes(img_size)
         grids = [size // patch for size, patch in zip(self.sizes, PATCH)]
-        super().__init__(num_classes, [Feature(f"blocks.{block}.blocks.{branch}", width, self.sizes[0] / grids[branch])
-                                       for block in range(MULTI_SCALE_BLOCKS) for branch, width in enumerate(embed_dim)])
+        super().__init__(
+            num_classes,
+            [
+                Feature(f"blocks.{block}.blocks.{branch}", width, self.sizes[0] / grids[branch])
+                for block in range(MULTI_SCALE_BLOCKS)
+                for branch, width in enumerate(embed_dim)
+            ],
+        )
         self.grids = grids
         self.widths = tuple(embed_dim)
         self.resize = nn.CellList([BicubicResize(size) for size in self.sizes])
-        self.patch_embed = nn.CellList([PatchEmbed(i, in_channels, width, stem) for i, width in enumerate(embed_dim)])
-        self.pos_embed = ParameterTuple([_named(f"pos_embed.{i}", (1, grids[i] ** 2 + 1, width)) for i, width in enumerate(embed_dim)])
+        self.patch_embed = nn.CellList([patch_embed(i, in_channels, width, stem) for i, width in enumerate(embed_dim)])
+        self.pos_embed = ParameterTuple(
+            [_named(f"pos_embed.{i}", (1, grids[i] ** 2 + 1, width)) for i, width in enumerate(embed_dim)]
+        )
         self.cls_token = ParameterTuple([_named(f"cls_token.{i}", (1, 1, width)) for i, width in enumerate(embed_dim)])
         self.pos_drop = Dropout(drop_rate)
-        self.blocks = nn.CellList([
-            MultiScaleBlock(embed_dim, [grid ** 2 + 1 for grid in grids], num_heads, mlp_ratio, rates, drop_rate, attn_drop_rate)
-            for rates in drop_paths(drop_path_rate, depth)])
+        self.blocks = nn.CellList(
+            [
+                MultiScaleBlock(
+                    embed_dim, [grid**2 + 1 for grid in grids], num_heads, mlp_ratio, rates, drop_rate, attn_drop_rate
+                )
+                for rates in drop_paths(drop_path_rate, depth)
+            ]
+        )
         self.norm = nn.CellList([LayerNorm(width, LAYER_NORM_EPS) for width in embed_dim])
         self.head = self.new_head(num_classes)
 
@@ -266,31 +224,33 @@ class CrossViT(Network):
     def no_weight_decay(self) -> frozenset[str]:
         """Names without weight decay beside biases and one-dimensional tensors: none.
 
-        The authors' model asks for cls_token and pos_embed, but timm compares whole names and these end in .0 and .1, so
-        their networks were trained with both decayed.
+        The authors' model asks for cls_token and pos_embed, but timm compares whole names and these end in .0 and
+        .1, so their networks were trained with both decayed.
         """
         return frozenset()
 
     def tokens(self, index: int, x: Tensor) -> Tensor:
-        """Picture -> rows (B*N, C) of a branch, position added."""
+        """Image -> tokens (B*N, C) of a branch, position added."""
         if x.shape[2] != self.sizes[index]:
             x = self.resize[index](x)
         tokens = self.pos_drop(self.patch_embed[index](x, self.cls_token[index], self.pos_embed[index]))
         return tokens.reshape(-1, tokens.shape[2]).astype(self.stream_type)
 
-    def multi_scale(self, x: Tensor, count: int, kept: Optional[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Rows of both branches before the first and after each of the first `count` multi-scale blocks."""
+    def multi_scale(self, x: Tensor, count: int, drop_path_scale: Optional[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Tokens of both branches before the first and after each of the first `count` multi-scale blocks."""
         outputs = [(self.tokens(0, x), self.tokens(1, x))]
         for index in range(count):  # a slice of cells would rename their parameters outside graph mode
             small, large = outputs[-1]
-            small, large = self.blocks[index](small, large, x.shape[0], kept)
+            small, large = self.blocks[index](small, large, x.shape[0], drop_path_scale)
             outputs.append((small.reshape(-1, small.shape[2]), large.reshape(-1, large.shape[2])))
         return outputs
 
-    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
-        """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C) each."""
-        small, large = self.multi_scale(x, MULTI_SCALE_BLOCKS - 1, kept)[-1]
-        small, large = self.blocks[MULTI_SCALE_BLOCKS - 1](small, large, x.shape[0], kept, True)
+    def forward_features(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+        """(B, in_channels, H, W) -> the normalised class tokens of the small- and the large-patch branch, (B, C)
+        each.
+        """
+        small, large = self.multi_scale(x, MULTI_SCALE_BLOCKS - 1, drop_path_scale)[-1]
+        small, large = self.blocks[MULTI_SCALE_BLOCKS - 1](small, large, x.shape[0], drop_path_scale, True)
         return self.norm[0](small.reshape(-1, self.widths[0])), self.norm[1](large.reshape(-1, self.widths[1]))
 
     def forward_head(self, x: tuple[Tensor, Tensor]) -> Tensor:
@@ -298,24 +258,28 @@ class CrossViT(Network):
         small, large = x
         if self.head is None:
             return ops.cat((small, large), 1)
-        return (self.head[0](small).astype(ms.float32) + self.head[1](large).astype(ms.float32)) / 2
+        return (in_float32(self.head[0](small)) + in_float32(self.head[1](large))) / 2
 
-    def maps(self, x: Tensor, kept: Optional[Tensor] = None) -> list[Tensor]:
-        """(B, in_channels, H, W) -> maps (B, C, grid, grid), of the small and of the large branch after each multi-scale block."""
+    def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
+        """(B, in_channels, H, W) -> maps (B, C, grid, grid), of the small and of the large branch after each multi-
+        scale block.
+        """
         found = []
-        for small, large in self.multi_scale(x, MULTI_SCALE_BLOCKS, kept)[1:]:
+        for small, large in self.multi_scale(x, MULTI_SCALE_BLOCKS, drop_path_scale)[1:]:
             found += [self.map_of(0, small, x.shape[0]), self.map_of(1, large, x.shape[0])]
         return found
 
-    def map_of(self, branch: int, rows: Tensor, batch: int) -> Tensor:
-        """Rows with the class token (B*N, C) -> the patches' map (B, C, grid, grid)."""
-        tokens = rows.reshape(batch, -1, rows.shape[1])[:, 1:]
-        return tokens.transpose(0, 2, 1).reshape(batch, -1, self.grids[branch], self.grids[branch])
+    def map_of(self, branch: int, tokens: Tensor, batch: int) -> Tensor:
+        """Tokens with the class token (B*N, C) -> the patches' map (B, C, grid, grid)."""
+        patches = tokens.reshape(batch, -1, tokens.shape[1])[:, 1:]  # B N C
+        return patches.transpose(0, 2, 1).reshape(batch, -1, self.grids[branch], self.grids[branch])
 
     def saved_multiply_adds(self, size: int) -> int:
-        """See Network; the branches' sizes are the same whatever the picture's."""
-        tokens = [grid ** 2 + 1 for grid in self.grids]
-        return sum(block.fusion[index].attn.saved_multiply_adds(tokens[1 - index]) for block in self.blocks for index in (0, 1))
+        """See Network; the branches' sizes are the same whatever the image's."""
+        tokens = [grid**2 + 1 for grid in self.grids]
+        return sum(
+            block.fusion[index].attn.saved_multiply_adds(tokens[1 - index]) for block in self.blocks for index in (0, 1)
+        )
 
 
 def _named(name: str, shape: tuple[int, ...]) -> ms.Parameter:
@@ -325,18 +289,21 @@ def _named(name: str, shape: tuple[int, ...]) -> ms.Parameter:
 
 
 def drop_paths(rate: float, depth: Sequence[int]) -> list[tuple[list[float], list[float]]]:
-    """Stochastic-depth rates of each multi-scale block's two branches: rising over the large branch's blocks from 0 to `rate`.
+    """Stochastic-depth rates of each multi-scale block's two branches: rising over the large branch's blocks from 0
+    to `rate`.
 
     The small branch takes the rates from the start of its multi-scale block on.
     """
     small, large = depth
     rates = np.linspace(0, rate, MULTI_SCALE_BLOCKS * large).tolist()
     starts = range(0, len(rates), large)
-    return [(rates[start:start + small], rates[start:start + large]) for start in starts]
+    return [(rates[start : start + small], rates[start : start + large]) for start in starts]
 
 
 # name: embed_dim, depth, heads, mlp_ratio, stem, img_size, params, multiply-adds, acc1, acc5.
-# Accuracies: timm's validation of the authors' weights (results-imagenet.csv), at the input size that they were trained for.
+# Accuracies: timm's validation of the authors' weights (results-imagenet.csv), at the input size that they were
+# trained for.
+# fmt: off
 VARIANTS = {
     "crossvit_tiny": ((96, 192), (1, 4), (3, 3), (4, 4), "patch", 240, 7014800, 1562734080, 73.352, 91.906),
     "crossvit_small": ((192, 384), (1, 4), (6, 6), (4, 4), "patch", 240, 26856272, 5615557632, 81.036, 95.466),
@@ -350,6 +317,7 @@ VARIANTS = {
     "crossvit_15_dagger_384": ((192, 384), (1, 5), (6, 6), (3, 3), "conv", 408, 28500080, 21398550336, 83.842, 96.786),
     "crossvit_18_dagger_384": ((224, 448), (1, 6), (7, 7), (3, 3), "conv", 408, 44606560, 32409093024, 84.198, 96.834),
 }
+# fmt: on
 
 
 def _register_all() -> None:
@@ -359,10 +327,28 @@ def _register_all() -> None:
         aliases = {f"{short}_{size}", f"{short}_{size}.in1k", f"{short}_{nominal}",
                    f"{short}_{nominal}".replace("crossvit", "cross_vit")} - {name}
         info = ModelInfo(
-            name=name, family="crossvit", params=params, macs=macs, input_size=size, crop_pct=1.0 if size == 408 else 0.875, acc1=acc1, acc5=acc5,
-            accuracy_source=f"timm results-imagenet.csv, {short}_{size}.in1k", paper="https://arxiv.org/abs/2103.14899",
-            source=f"IBM/CrossViT weights-0.1/{short}_{nominal}.pth", drop_path_rate=0.1, aliases=tuple(sorted(aliases)))
-        config = {"img_size": size, "embed_dim": embed_dim, "depth": depth, "num_heads": heads, "mlp_ratio": mlp_ratio, "stem": stem}
+            name=name,
+            family="crossvit",
+            params=params,
+            macs=macs,
+            input_size=size,
+            crop_pct=1.0 if size == 408 else 0.875,
+            acc1=acc1,
+            acc5=acc5,
+            accuracy_source=f"timm results-imagenet.csv, {short}_{size}.in1k",
+            paper="https://arxiv.org/abs/2103.14899",
+            source=f"IBM/CrossViT weights-0.1/{short}_{nominal}.pth",
+            drop_path_rate=0.1,
+            aliases=tuple(sorted(aliases)),
+        )
+        config = {
+            "img_size": size,
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": heads,
+            "mlp_ratio": mlp_ratio,
+            "stem": stem,
+        }
         register(Entry(info, CrossViT, config))
 
 

@@ -1,20 +1,23 @@
-"""What every network here can do beside turning pictures into logits: feature maps, another classifier, checked sizes."""
+"""What every network here can do beside turning images into logits: feature maps, another classifier, checked sizes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence
 
-import mindspore as ms
 from mindspore import Tensor
 
 from mindvit.errors import UserError
-from mindvit.layers.basic import Compiled, Linear
+from mindvit.layers.compiled import Compiled
+from mindvit.layers.linear import Linear
+from mindvit.layers.precision import FULL_PRECISION, in_float32
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A map (B, channels, H / stride, W / stride) that a network can give; `name` is the cell after which it is taken."""
+    """A map (B, channels, H / stride, W / stride) that a network can give; `name` is the cell after which it is
+    taken.
+    """
 
     name: str
     channels: int
@@ -28,19 +31,22 @@ def multiples_beside(side: int, step: int) -> list[int]:
 
 
 class Network(Compiled):
-    """A classifier of pictures (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
+    """A classifier of images (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
 
-    A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the order of
-    `feature_info`) and, where not all sizes fit, `check_input` and `check_size`. `construct` and those three take Residual's `kept` last.
+    A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the
+    order of `feature_info`) and, where not all sizes fit, `check_input` and `check_size`. `construct` and those three
+    take Residual's `drop_path_scale` last.
     """
 
-    def __init__(self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None):
+    def __init__(
+        self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None
+    ):
         super().__init__()
         self.num_classes = num_classes
         self.model_name = ""  # in the registry
         self.feature_info = tuple(feature_info)
         self.default_indices = tuple(range(len(self.feature_info)) if default_indices is None else default_indices)
-        self.stream_type = ms.float32
+        self.stream_type = FULL_PRECISION
         self.head: Any = None
 
     def __call__(self, x: Tensor, *others: Any) -> Any:
@@ -71,7 +77,9 @@ class Network(Compiled):
         return frozenset()
 
     def saved_multiply_adds(self, size: int) -> int:
-        """How many multiply-adds of a picture (of this side, px) the published form of the network needs beyond this one's."""
+        """How many multiply-adds of an image (of this side, px) the published form of the network needs beyond this
+        one's.
+        """
         return 0
 
     def new_head(self, num_classes: int) -> Any:
@@ -89,14 +97,16 @@ class Network(Compiled):
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Features (B, C) -> logits (B, num_classes), float32."""
-        return x if self.head is None else self.head(x).astype(ms.float32)
+        return x if self.head is None else in_float32(self.head(x))
 
-    def construct(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
-        return self.forward_head(self.forward_features(x, kept))
+    def construct(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> Tensor:
+        return self.forward_head(self.forward_features(x, drop_path_scale))
 
 
 class Backbone(Compiled):
-    """A network's feature maps instead of its logits. x: (B, in_channels, H, W) -> a map (B, C, H', W') for each of out_indices.
+    """A network's feature maps instead of its logits.
+
+    x: (B, in_channels, H, W) -> a map (B, C, H', W') for each of out_indices.
 
     `feature_info` tells channels and stride of each. The parameters keep their names.
     """
@@ -106,7 +116,9 @@ class Backbone(Compiled):
         count = len(net.feature_info)
         indices = net.default_indices if out_indices is None else tuple(out_indices)
         if not indices or any(not -count <= index < count for index in indices):
-            raise UserError(f"out_indices is {tuple(indices)}, but must name some of the {count} feature maps, 0 to {count - 1}")
+            raise UserError(
+                f"out_indices is {tuple(indices)}, but must name some of the {count} feature maps, 0 to {count - 1}"
+            )
         self.net = net
         self.model_name = net.model_name
         self.out_indices = tuple(index % count for index in indices)
@@ -120,6 +132,6 @@ class Backbone(Compiled):
         """As the network's."""
         return self.net.no_weight_decay()
 
-    def construct(self, x: Tensor, kept: Optional[Tensor] = None) -> tuple[Tensor, ...]:
-        maps = self.net.maps(x, kept)
+    def construct(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+        maps = self.net.maps(x, drop_path_scale)
         return tuple([maps[index] for index in self.out_indices])

@@ -1,13 +1,14 @@
-"""Every network by name: what it is, how its pictures are prepared, and how it is built."""
+"""Every network by name: what it is, how its images are prepared, and how it is built."""
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence, Union
 
-from mindvit import mindcv
+from mindvit import mindcv, platform
 from mindvit.errors import UserError, nearest
 from mindvit.models.network import Backbone, Network
 
@@ -19,7 +20,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ModelInfo:
     """What is known of a network without building it.
 
-    params counts trainable values with 1000 classes, macs the multiply-adds of one picture at input_size (products,
+    params counts trainable values with 1000 classes, macs the multiply-adds of one image at input_size (products,
     convolutions and attention; not norms, activations and softmax); both were counted on the authors' code.
     acc1 and acc5 are the published accuracies in per cent on ImageNet-1K's validation set.
     """
@@ -87,7 +88,9 @@ def model_info(name: str) -> ModelInfo:
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """The arguments of its family's class that make a network; variants that differ in weights or picture size alone share them."""
+    """The arguments of its family's class that make a network; variants that differ in weights or image size alone
+    share them.
+    """
     return dict(_entry(name).config)
 
 
@@ -111,37 +114,66 @@ def input_sizes(name: str, image_resize: Optional[int] = None, img_size: Any = N
     return side, entry.build.sizes_for(config, side)
 
 
-def create_model(name: str, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: Optional[float] = None, img_size: Any = None,
-                 features_only: bool = False, out_indices: Optional[Sequence[int]] = None, pretrained: Union[None, bool, str, os.PathLike] = None,
-                 **overrides: Any) -> Union[Network, Backbone]:
-    """A network by name or alias, freshly initialised; input (B, in_channels, H, W) float32, output (B, num_classes).
+def _check_arguments(name: str, given: Mapping[str, Any], known: set[str]) -> None:
+    for key in given:
+        if key == "img_size" and key not in known:
+            raise UserError(
+                f"{name} is not built for one size: it takes images as they come "
+                f"(leave img_size out; recipes say image_resize)"
+            )
+        if key not in known:
+            raise UserError(f"{name} has no argument {key!r}{nearest(key, known)}")
 
-    drop_path_rate None means the paper's; img_size None means the variant's own. With features_only the output is a feature
-    map (B, C, H', W') for each of out_indices (None: those that the authors' detectors take), described by `feature_info`.
-    pretrained: a file with its weights; all must fit (mindvit.load_weights can be told what may differ).
-    `overrides` replace other arguments of the family's class (drop_rate, attn_drop_rate, embed_dim, ...). UserError for an
-    unknown name or argument. "mindcv/NAME" is mindcv's network of that name, with mindcv's arguments.
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    drop_path_rate: Optional[float] = None,
+    img_size: Any = None,
+    features_only: bool = False,
+    out_indices: Optional[Sequence[int]] = None,
+    pretrained: Union[None, bool, str, os.PathLike] = None,
+    for_platform: Optional[platform.Platform] = None,
+    **overrides: Any,
+) -> Union[Network, Backbone]:
+    """A network by name or alias, freshly initialized.
+
+    Args:
+        name: of the registry, or "mindcv/NAME": mindcv's network of that name, with mindcv's arguments.
+        num_classes: 0 leaves the classifier out.
+        in_channels: the images'.
+        drop_path_rate: None means the paper's.
+        img_size: px; None means the variant's own.
+        features_only: give feature maps (B, C, H', W'), described by `feature_info`, instead of logits.
+        out_indices: which ones; None: those that the authors' detectors take.
+        pretrained: a file with weights, which must all fit (mindvit.load_weights can be told what may differ).
+        for_platform: what it is built for, by default this machine; platform.PORTABLE for files that others read.
+        overrides: other arguments of the family's class (drop_rate, attn_drop_rate, embed_dim, ...).
+
+    Returns:
+        A cell: (B, in_channels, H, W) float32 -> (B, num_classes), or feature maps.
+
+    Raises:
+        UserError: an unknown name or argument.
     """
     if pretrained is True:
         raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained=FILE")
     if name.startswith(mindcv.THEIRS):
         overrides.update({"checkpoint_path": str(pretrained)} if pretrained else {})
-        return mindcv.create(name, num_classes=num_classes, in_channels=in_channels, drop_path_rate=drop_path_rate, img_size=img_size,
-                             features_only=features_only or None, out_indices=out_indices, **overrides)
+        common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}
+        features = {"features_only": features_only or None, "out_indices": out_indices}
+        return mindcv.create(name, img_size=img_size, **common, **features, **overrides)
     entry = _entry(name)
     config = {**entry.config, "num_classes": 0 if features_only else num_classes, "in_channels": in_channels}
     config["drop_path_rate"] = entry.info.drop_path_rate if drop_path_rate is None else drop_path_rate
     if img_size is not None:
         overrides["img_size"] = img_size
-    known = {*config, "drop_rate", "attn_drop_rate"}
-    for key in overrides:
-        if key == "img_size" and key not in known:
-            raise UserError(f"{entry.info.name} is not built for one size: it takes pictures as they come (leave img_size out; recipes say image_resize)")
-        if key not in known:
-            raise UserError(f"{entry.info.name} has no argument {key!r}{nearest(key, known)}")
+    _check_arguments(entry.info.name, overrides, {*config, "drop_rate", "attn_drop_rate"})
     if out_indices is not None and not features_only:
         raise UserError("out_indices is given, but features_only is False: only feature maps can be chosen")
-    net = entry.build(**{**config, **overrides})
+    with platform.use(for_platform) if for_platform else contextlib.nullcontext():
+        net = entry.build(**{**config, **overrides})
     net.model_name = entry.info.name
     result = Backbone(net, out_indices) if features_only else net
     if pretrained:

@@ -2,41 +2,49 @@
 
 https://arxiv.org/abs/2106.09681; the authors' code is facebookresearch/xcit, whose parameter names are kept.
 
-Attention between channels instead of between tokens: a d x d matrix a head, whose cost grows with the number of patches and not with
-its square. Patches meet in the two 3x3 convolutions of each block. At the end two blocks of class attention (Touvron et al. 2021,
-CaiT) gather them in a class token. The position encoding is computed, so any picture size works.
+Attention between channels instead of between tokens: a d x d matrix a head, whose cost grows with the number of
+patches and not with its square. Patches meet in the two 3x3 convolutions of each block. At the end two blocks of
+class attention (Touvron et al. 2021, CaiT) gather them in a class token. The position encoding is computed, so any
+image size works.
 
-Shapes: B batch, H W the grid, N = H*W patches, C channels, h heads, d channels a head. Patches are rows (B*N, C); the class token is (B, C).
+Shapes: B batch, H W the grid, N = H*W patches, C channels, h heads, d channels a head. Patches travel as (B*N, C);
+the class token is (B, C).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Optional
+from typing import Optional
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Constant
 
-from mindvit import device, kernels
 from mindvit.errors import UserError
-from mindvit.layers.basic import GELU, Dropout, LayerNorm, Linear, Mlp, Residual, Softmax, weight_of
-from mindvit.layers.conv import BatchNorm, Conv2d, DepthwiseConv3x3, Maps
+from mindvit.layers.activation import GELU
+from mindvit.layers.class_attention import ClassAttention
+from mindvit.layers.conv import Conv2d, FeatureLayout
+from mindvit.layers.cross_covariance import CrossCovarianceAttention
+from mindvit.layers.drop_path import Dropout, Residual
+from mindvit.layers.linear import weight_of
+from mindvit.layers.local_patch import LocalPatchInteraction
+from mindvit.layers.mlp import Mlp
+from mindvit.layers.norm import BatchNorm, LayerNorm
+from mindvit.layers.precision import FULL_PRECISION
 from mindvit.models.network import Feature, Network
 from mindvit.models.registry import Entry, ModelInfo, register
 
 LAYER_NORM_EPS = 1e-6
-NORMALISE_EPS = 1e-12  # torch's for F.normalize
 CLASS_BLOCKS = 2
 FREQUENCIES, TEMPERATURE, POSITION_EPS = 32, 10000, 1e-6
 
 
 def fourier_table(height: int, width: int) -> np.ndarray:
-    """(height*width, 64) float32: sines and cosines of every place's y, then of its x, at 16 wavelengths (section 3.3 of the paper).
+    """(height*width, 64) float32: sines and cosines of every place's y, then of its x, at 16 wavelengths (section 3.3
+    of the paper).
 
-    Positions count from 1 and the last is 2 pi, whatever the size. Released weights depend on the order: y before x, and each
-    sine followed by the cosine of the same wavelength.
+    Positions count from 1 and the last is 2 pi, whatever the size. Released weights depend on the order: y before
+    x, and each sine followed by the cosine of the same wavelength.
     """
     wavelengths = (TEMPERATURE ** (2 * (np.arange(FREQUENCIES) // 2) / FREQUENCIES)).astype(np.float32)
     halves = []
@@ -45,7 +53,10 @@ def fourier_table(height: int, width: int) -> np.ndarray:
         angles = place[:, None] / wavelengths
         halves.append(np.where(np.arange(FREQUENCIES) % 2, np.cos(angles), np.sin(angles)))
     y, x = halves
-    y, x = np.broadcast_to(y[:, None], (height, width, FREQUENCIES)), np.broadcast_to(x[None], (height, width, FREQUENCIES))
+    y, x = (
+        np.broadcast_to(y[:, None], (height, width, FREQUENCIES)),
+        np.broadcast_to(x[None], (height, width, FREQUENCIES)),
+    )
     return np.concatenate((y, x), 2).reshape(height * width, 2 * FREQUENCIES)
 
 
@@ -68,7 +79,10 @@ class FourierPositions(nn.Cell):
 
 
 class PatchEmbed(nn.Cell):
-    """Patches by stride-2 convolutions with BatchNorm, GELU between. Maps -> maps, each side halved (rounded up) log2(patch) times."""
+    """Patches by stride-2 convolutions with BatchNorm, GELU between.
+
+    Maps -> maps, each side halved (rounded up) log2(patch) times.
+    """
 
     def __init__(self, patch_size: int, channels: int, width: int):
         super().__init__()
@@ -83,89 +97,17 @@ class PatchEmbed(nn.Cell):
         return self.proj(x)
 
 
-class CrossCovarianceAttention(nn.Cell):
-    """softmax(temperature * q k^T) v over the d channels of each head, q and k normalised along the tokens (section 3.2). x: (B*N, C).
-
-    Without the normalisation (MindCV) it is another network. There is no 1 / sqrt(d): the learned temperature stands for it.
-    """
-
-    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
-        super().__init__()
-        self.heads = heads
-        self.compute_type = ms.float32
-        self.temperature = weight_of((heads, 1, 1), "ones")
-        self.qkv = Linear(channels, 3 * channels)
-        self.proj = Linear(channels, channels)
-        self.attn_drop = Dropout(attn_drop)
-        self.proj_drop = Dropout(proj_drop)
-        self.softmax = Softmax()
-        self.split = ops.Split(axis=1, output_num=3)
-        self.scores = ops.BatchMatMul(transpose_b=True)
-        self.mix = ops.BatchMatMul()
-        self.fused: Any = kernels.CrossCovariance(NORMALISE_EPS) if device.has_product_kernels() and attn_drop == 0 else None
-        self.whole: Any = kernels.CrossCovarianceBranch(NORMALISE_EPS) if self.fused is not None and proj_drop == 0 else None
-
-    def branch(self, x: Tensor, batch: int, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """x + keep gamma attention(norm(x)) in one kernel, where `whole` is there and all is float32; keep and gamma: see kernels.Residual."""
-        weight, bias, eps = norm
-        return self.whole(x.reshape(batch, -1, x.shape[1]), keep, gamma, weight, bias, eps, self.qkv.weight.value(), self.qkv.bias.value(),
-                          self.proj.weight.value(), self.proj.bias.value(), self.temperature.value())[0].reshape(x.shape)
-
-    def normalised(self, x: Tensor) -> Tensor:
-        """(B, h, d, N), every channel divided by its length over the tokens, in float32: sums of squares leave float16's range."""
-        shape = x.shape
-        x = x.astype(ms.float32).reshape(-1, shape[3])
-        squares = (x * x).sum(1, keepdims=True)
-        return (x * ops.rsqrt(ops.maximum(squares, NORMALISE_EPS ** 2))).astype(self.compute_type).reshape(shape)
-
-    def construct(self, x: Tensor, batch: int) -> Tensor:
-        rows, channels = x.shape
-        tokens = rows // batch
-        qkv = self.qkv(x).reshape(batch, tokens, 3 * channels)
-        if self.fused is not None and self.compute_type == ms.float32:
-            return self.proj_drop(self.proj(self.fused(qkv, self.temperature.value())[0].reshape(rows, channels)))
-        qkv = qkv.transpose(0, 2, 1)                             # B 3C N
-        q, k, v = self.split(qkv.reshape(batch, 3 * self.heads, -1, tokens))                                  # B h d N, each
-        scores = self.scores(self.normalised(q), self.normalised(k)).astype(ms.float32) * self.temperature    # B h d d
-        weights = self.attn_drop(self.softmax(scores)).astype(self.compute_type)
-        y = self.mix(weights, v).reshape(batch, channels, tokens)                                             # B C N
-        return self.proj_drop(self.proj(y.transpose(0, 2, 1).reshape(rows, channels)))
-
-
-class LocalPatchInteraction(nn.Cell):
-    """Two 3x3 depth-wise convolutions on the grid, GELU and then BatchNorm between them (section 3.3). x: (B*N, C)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.layout = Maps()
-        self.conv1 = DepthwiseConv3x3(channels)
-        self.act = GELU()
-        self.bn = BatchNorm(channels)
-        self.conv2 = DepthwiseConv3x3(channels)
-        self.compute_type = ms.float32
-        self.whole: Any = kernels.LocalBranch(BatchNorm.EPS, BatchNorm.MOMENTUM) if device.has_kernels() else None
-
-    def branch(self, x: Tensor, batch: int, height: int, width: int, keep: Tensor, gamma: Tensor, norm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """x + keep gamma self(norm(x)) in one kernel, in training, where `whole` is there and all is float32; keep and gamma: see kernels.Residual."""
-        weight, bias, eps = norm
-        return self.whole(x.reshape(batch, height, width, -1), keep, gamma, weight, bias, eps, self.conv1.weight.value(), self.conv1.bias.value(),
-                          self.bn.weight.value(), self.bn.bias.value(), self.bn.running_mean, self.bn.running_var, self.conv2.weight.value(),
-                          self.conv2.bias.value())[0].reshape(x.shape)
-
-    def construct(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
-        x = self.conv1(self.layout.of_rows(x, batch, height, width))
-        return self.layout.to_rows(self.conv2(self.bn(self.act(x))))  # GELU before BatchNorm: released weights depend on it
-
-
 class CrossCovarianceBlock(nn.Cell):
     """x + attention, + local patch interaction, + MLP, each of a norm and scaled by channel. x: (B*N, C).
 
     The numbers of norms and gammas are not in the order of use: 1, 3, 2.
     """
 
-    def __init__(self, channels: int, heads: int, mlp_ratio: float, eta: float, drop: float, attn_drop: float, drop_path: float):
+    def __init__(
+        self, channels: int, heads: int, mlp_ratio: float, eta: float, drop: float, attn_drop: float, drop_path: float
+    ):
         super().__init__()
-        self.stream_type = ms.float32
+        self.stream_type = FULL_PRECISION
         self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
         self.attn = CrossCovarianceAttention(channels, heads, attn_drop, drop)
         self.gamma1 = weight_of((channels,), Constant(eta))
@@ -179,91 +121,31 @@ class CrossCovarianceBlock(nn.Cell):
         self.gamma2 = weight_of((channels,), Constant(eta))
         self.residual2 = Residual(drop_path)
 
-    def construct(self, x: Tensor, batch: int, height: int, width: int, kept: Optional[Tensor] = None) -> Tensor:
-        whole = self.attn.whole is not None and self.mlp.whole is not None and x.dtype == ms.float32 and self.attn.compute_type == ms.float32
-        if whole:
-            x = self.attn.branch(x, batch, self.residual1.factors(batch, kept), self.gamma1.value(), self.norm1.numbers())
-        else:
-            x, y = self.norm1.beside(x)
-            x = self.residual1(x, self.attn(y, batch), batch, kept, self.gamma1)
-        if self.local_mp.bn.training and self.local_mp.whole is not None and x.dtype == ms.float32 and self.local_mp.compute_type == ms.float32:
-            x = self.local_mp.branch(x, batch, height, width, self.residual3.factors(batch, kept), self.gamma3.value(), self.norm3.numbers())
-        else:
-            x, y = self.norm3.beside(x)
-            x = self.residual3(x, self.local_mp(y, batch, height, width), batch, kept, self.gamma3)
-        if whole:
-            return self.mlp.branch(x, self.residual2.factors(batch, kept), self.gamma2.value(), self.norm2.numbers())
-        x, y = self.norm2.beside(x)
-        return self.residual2(x, self.mlp(y), batch, kept, self.gamma2).astype(self.stream_type)
-
-
-class ClassAttention(nn.Cell):
-    """The class token, cls (B, C), attends to itself and to the patches, rows (B*N, C).
-
-    A single query: q.(W_k y) = (W_k^T q).y and sum_n a_n (W_v y_n) = W_v (sum_n a_n y_n), so neither keys nor values of the N
-    tokens are formed, for 2hNC multiply-adds instead of 2NC^2 + 2NC. The key bias cancels in the softmax.
-    """
-
-    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
-        super().__init__()
-        self.heads = heads
-        self.scale = (channels // heads) ** -0.5
-        self.compute_type = ms.float32
-        self.qkv = Linear(channels, 3 * channels)
-        self.proj = Linear(channels, channels)
-        self.attn_drop = Dropout(attn_drop)
-        self.proj_drop = Dropout(proj_drop)
-        self.softmax = Softmax()
-        self.split = ops.Split(axis=0, output_num=3)
-        self.rows_product_t = ops.MatMul(transpose_b=True)
-        self.product = ops.BatchMatMul()
-        self.product_t = ops.BatchMatMul(transpose_b=True)
-        self.fused: Any = kernels.ClassQuery(0) if device.has_product_kernels() and attn_drop == 0 else None
-
-    def saved_multiply_adds(self, tokens: int) -> int:
-        """Multiply-adds of a picture that queries, keys and values of each token would need beyond this order's.
-
-        The authors' product of the query and the keys is not counted: it is no matrix product there (see ModelInfo.macs).
-        """
-        channels = self.qkv.weight.shape[1]
-        return 3 * (tokens - 1) * channels * channels + tokens * channels - 2 * self.heads * tokens * channels
-
-    def construct(self, cls: Tensor, patches: Tensor) -> Tensor:
-        batch, channels = cls.shape
-        by_head = (self.heads, -1, channels)
-        cls, patches = cls.astype(self.compute_type), patches.astype(self.compute_type)
-        w_q, w_k, w_v = self.split(self.qkv.weight.astype(self.compute_type))                            # C C, each
-        b_q, _, b_v = self.split(self.qkv.bias.astype(self.compute_type))
-        q = ((self.rows_product_t(cls, w_q) + b_q) * self.scale).reshape(batch, self.heads, -1)          # B h d
-        q = self.product(q.transpose(1, 0, 2), w_k.reshape(by_head)).transpose(1, 0, 2)                  # B h C
-        own, y = cls.reshape(batch, 1, channels), patches.reshape(batch, -1, channels)
-        if self.fused is not None and self.compute_type == ms.float32:
-            seen, weights = self.fused(q, own, y)                                                        # B h C, B h 1+N
-        else:
-            tokens = ops.cat((own, y), 1)                                                                # B 1+N C
-            scores = self.product_t(q, tokens).astype(ms.float32)                                        # B h 1+N
-            weights = self.attn_drop(self.softmax(scores)).astype(self.compute_type)
-            seen = self.product(weights, tokens)
-        seen = seen.transpose(1, 0, 2)                                                                   # h B C
-        y = self.product_t(seen, w_v.reshape(by_head)).transpose(1, 0, 2)                                # B h d
-        bias = b_v.reshape(self.heads, -1)
-        if self.attn_drop.active:  # without dropout the weights sum to one
-            bias = bias * weights.sum(-1, keepdims=True)
-        return self.proj_drop(self.proj((y + bias).reshape(batch, channels)))
+    def construct(
+        self, x: Tensor, batch: int, height: int, width: int, drop_path_scale: Optional[Tensor] = None
+    ) -> Tensor:
+        x = self.attn.residual_branch(x, self.norm1, self.residual1, batch, drop_path_scale, self.gamma1)
+        x = self.local_mp.residual_branch(
+            x, self.norm3, self.residual3, batch, (height, width), drop_path_scale, self.gamma3
+        )
+        x = self.mlp.residual_branch(x, self.norm2, self.residual2, batch, drop_path_scale, self.gamma2)
+        return x.astype(self.stream_type)
 
 
 class ClassAttentionBlock(nn.Cell):
-    """Class attention and MLP for the class token, cls (B, C); patches, rows (B*N, C), are rescaled on the way.
+    """Class attention and MLP for the class token, cls (B, C); patches, (B*N, C), are rescaled on the way.
 
-    Released weights depend on what the authors' code does beside the paper's equations:
-    - the attention's residual adds gamma1 * norm1(patches) to the patches;
-    - norm2 replaces what it is given instead of branching off, the patches too (tokens_norm), or only the class token (nano);
-    - the MLP's residual adds the patches to themselves, without gamma2 (the next norm hides all of this doubling but its eps).
+    Released weights depend on what the authors' code does beside the paper's equations: - the attention's residual
+    adds gamma1 * norm1(patches) to the patches; - norm2 replaces what it is given instead of branching off, the
+    patches too (tokens_norm), or only the class token (nano); - the MLP's residual adds the patches to themselves,
+    without gamma2 (the next norm hides all of this doubling but its eps).
     """
 
-    def __init__(self, channels: int, heads: int, mlp_ratio: float, eta: float, tokens_norm: bool, drop: float, attn_drop: float):
+    def __init__(
+        self, channels: int, heads: int, mlp_ratio: float, eta: float, tokens_norm: bool, drop: float, attn_drop: float
+    ):
         super().__init__()
-        self.stream_type = ms.float32
+        self.stream_type = FULL_PRECISION
         self.tokens_norm = tokens_norm
         self.norm1 = LayerNorm(channels, LAYER_NORM_EPS)
         self.attn = ClassAttention(channels, heads, attn_drop, drop)
@@ -283,76 +165,105 @@ class ClassAttentionBlock(nn.Cell):
 
 
 class XCiT(Network):
-    """The network. x: (B, in_channels, H, W), any size, -> logits (B, num_classes), or the class token (B, C) with num_classes=0.
+    """The network.
 
-    drop_path_rate is the same in all cross-covariance blocks; class attention drops nothing. kept: see Residual.
+    x: (B, in_channels, H, W), any size, -> logits (B, num_classes), or the class token (B, C) with num_classes=0.
+
+    drop_path_rate is the same in all cross-covariance blocks; class attention drops nothing. drop_path_scale: see
+    Residual.
     """
 
-    def __init__(self, patch_size: int, embed_dim: int, depth: int, num_heads: int, mlp_ratio: float, eta: float, tokens_norm: bool,
-                 num_classes: int, in_channels: int, drop_path_rate: float, drop_rate: float = 0.0, attn_drop_rate: float = 0.0):
+    def __init__(
+        self,
+        patch_size: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        eta: float,
+        tokens_norm: bool,
+        num_classes: int,
+        in_channels: int,
+        drop_path_rate: float,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+    ):
         if patch_size not in (8, 16):
             raise UserError(f"XCiT: patch_size is {patch_size}, but must be 8 or 16")
         features = [Feature(f"blocks.{index}", embed_dim, patch_size) for index in range(depth)]
         # the authors' detectors take 3, 5, 7, 11 of 12 blocks and 7, 11, 15, 23 of 24
         super().__init__(num_classes, features, sorted({max(depth * part // 12 - 1, 0) for part in (4, 6, 8, 12)}))
         self.patch_size = patch_size
-        self.layout = Maps()
+        self.layout = FeatureLayout()
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
         self.pos_embeder = FourierPositions(embed_dim)
         self.cls_token = weight_of((1, 1, embed_dim))
         self.pos_drop = Dropout(drop_rate)
-        self.blocks = nn.CellList([
-            CrossCovarianceBlock(embed_dim, num_heads, mlp_ratio, eta, drop_rate, attn_drop_rate, drop_path_rate) for _ in range(depth)])
-        self.cls_attn_blocks = nn.CellList([
-            ClassAttentionBlock(embed_dim, num_heads, mlp_ratio, eta, tokens_norm, drop_rate, attn_drop_rate) for _ in range(CLASS_BLOCKS)])
+        self.blocks = nn.CellList(
+            [
+                CrossCovarianceBlock(embed_dim, num_heads, mlp_ratio, eta, drop_rate, attn_drop_rate, drop_path_rate)
+                for _ in range(depth)
+            ]
+        )
+        self.cls_attn_blocks = nn.CellList(
+            [
+                ClassAttentionBlock(embed_dim, num_heads, mlp_ratio, eta, tokens_norm, drop_rate, attn_drop_rate)
+                for _ in range(CLASS_BLOCKS)
+            ]
+        )
         self.norm = LayerNorm(embed_dim, LAYER_NORM_EPS)
         self.head = self.new_head(num_classes)
 
     def saved_multiply_adds(self, size: int) -> int:
         """See Network: class attention."""
-        return sum(block.attn.saved_multiply_adds((-(-size // self.patch_size)) ** 2 + 1) for block in self.cls_attn_blocks)
+        return sum(
+            block.attn.saved_multiply_adds((-(-size // self.patch_size)) ** 2 + 1) for block in self.cls_attn_blocks
+        )
 
     def no_weight_decay(self) -> frozenset[str]:
         """The class token. The temperatures (h, 1, 1) do decay: the authors name them where timm doesn't look."""
         return frozenset({"cls_token"})
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Pictures -> rows (B*N, C), position added."""
+        """Images -> tokens (B*N, C), position added."""
         batch = x.shape[0]
-        x = self.patch_embed(self.layout.of_pictures(x))
+        x = self.patch_embed(self.layout.from_images(x))
         height, width = self.layout.grid(x)
-        x = self.pos_drop(self.layout.to_rows(x).reshape(batch, height * width, -1) + self.pos_embeder(height, width))
+        x = self.pos_drop(self.layout.to_tokens(x).reshape(batch, height * width, -1) + self.pos_embeder(height, width))
         return x.reshape(batch * height * width, -1).astype(self.stream_type)
 
-    def after_blocks(self, x: Tensor, kept: Optional[Tensor]) -> tuple[Tensor, ...]:
-        """Pictures -> the rows (B*N, C) after each block."""
+    def after_blocks(self, x: Tensor, drop_path_scale: Optional[Tensor]) -> tuple[Tensor, ...]:
+        """Images -> the tokens (B*N, C) after each block."""
         batch, height, width = x.shape[0], self.side(x.shape[2]), self.side(x.shape[3])
-        rows = self.tokens(x)
+        tokens = self.tokens(x)
         outputs: tuple[Tensor, ...] = ()
         for block in self.blocks:
-            rows = block(rows, batch, height, width, kept)
-            outputs = (*outputs, rows)
+            tokens = block(tokens, batch, height, width, drop_path_scale)
+            outputs = (*outputs, tokens)
         return outputs
 
     def side(self, side: int) -> int:
-        """Patches along a picture's side; one that hangs over the edge counts, as the stem's halvings leave it."""
+        """Patches along an image's side; one that hangs over the edge counts, as the stem's halvings leave it."""
         return -(-side // self.patch_size)
 
-    def maps(self, x: Tensor, kept: Optional[Tensor] = None) -> tuple[Tensor, ...]:
-        """(B, in_channels, H, W) -> the patches on their grid, (B, C, H / patch_size, W / patch_size), after each block, without norm."""
+    def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+        """(B, in_channels, H, W) -> the patches on their grid, (B, C, H / patch_size, W / patch_size), after each
+        block, without norm.
+        """
         shape = (x.shape[0], self.side(x.shape[2]), self.side(x.shape[3]), -1)
-        return tuple([rows.reshape(shape).transpose(0, 3, 1, 2) for rows in self.after_blocks(x, kept)])
+        return tuple([tokens.reshape(shape).transpose(0, 3, 1, 2) for tokens in self.after_blocks(x, drop_path_scale)])
 
-    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
+    def forward_features(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> Tensor:
         """(B, in_channels, H, W) -> the normalised class token (B, C)."""
-        patches = self.after_blocks(x, kept)[-1]
+        patches = self.after_blocks(x, drop_path_scale)[-1]
         cls = ops.broadcast_to(self.cls_token.reshape(1, -1), (x.shape[0], -1)).astype(self.stream_type)
         for block in self.cls_attn_blocks:
             cls, patches = block(cls, patches)
         return self.norm(cls)
 
 
-# The authors' segmentation configs confirm the drop paths of tiny_12, small_12, small_24 and medium_24; the others are said to be in Table B.1.
+# The authors' segmentation configs confirm the drop paths of tiny_12, small_12, small_24 and medium_24; the others
+# are said to be in Table B.1.
 SIZES = {  # embed_dim, depth, heads, eta, tokens_norm, drop path
     "nano_12": (128, 12, 4, 1.0, False, 0.0),
     "tiny_12": (192, 12, 4, 1.0, True, 0.0),
@@ -363,8 +274,10 @@ SIZES = {  # embed_dim, depth, heads, eta, tokens_norm, drop path
     "large_24": (768, 24, 16, 1e-5, True, 0.25),
 }
 
-# Released weights: each of the networks below was trained at 224 px, distilled at 224, and distilled and then tuned at 384.
+# Released weights: each of the networks below was trained at 224 px, distilled at 224, and distilled and then tuned
+# at 384.
 WEIGHTS = ("224", "224_distill", "384_distill")
+# fmt: off
 RELEASED = {  # size, patch: params, multiply-adds at 224 and at 384, (acc1, acc5) of each of WEIGHTS in timm's results-imagenet.csv
     ("nano_12", 16): (3053224, 557324544, 1636840704, ((69.982, 89.780), (72.318, 90.826), (75.460, 92.672))),
     ("nano_12", 8): (3049016, 2159092992, 6344078592, ((73.900, 92.154), (76.330, 93.070), (77.810, 94.036))),
@@ -381,21 +294,40 @@ RELEASED = {  # size, patch: params, multiply-adds at 224 and at 384, (acc1, acc
     ("large_24", 16): (189096136, 36017911296, 105819618816, ((82.886, 95.880), (84.936, 97.128), (85.778, 97.530))),
     ("large_24", 8): (188932648, 141880942080, 416927301120, ((84.380, 96.664), (85.396, 97.418), (86.024, 97.690))),
 }
+# fmt: on
 
 
 def _register_all() -> None:
     for (size, patch), (params, *macs, accuracies) in RELEASED.items():
         embed_dim, depth, heads, eta, tokens_norm, drop_path = SIZES[size]
-        config = {"patch_size": patch, "embed_dim": embed_dim, "depth": depth, "num_heads": heads, "mlp_ratio": 4, "eta": eta, "tokens_norm": tokens_norm}
+        config = {
+            "patch_size": patch,
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": heads,
+            "mlp_ratio": 4,
+            "eta": eta,
+            "tokens_norm": tokens_norm,
+        }
         for weights, (acc1, acc5) in zip(WEIGHTS, accuracies):
             pixels, *distilled = weights.split("_")
             plain = f"xcit_{size}_p{patch}_{pixels}"  # what timm and PaddleViT call both of a pair
             tag = f"{plain}.fb_dist_in1k" if distilled else f"{plain}.fb_in1k"
             info = ModelInfo(
-                name="_".join((plain, *distilled)), family="xcit", params=params, macs=macs[pixels == "384"], input_size=int(pixels), crop_pct=1.0,
-                acc1=acc1, acc5=acc5, accuracy_source=f"timm results-imagenet.csv, {tag}", paper="https://arxiv.org/abs/2106.09681",
-                source=f"facebookresearch/xcit {plain}{'_dist' if distilled else ''}.pth", drop_path_rate=drop_path,
-                aliases=(tag, plain) if weights == "384_distill" else (tag,))  # 384 px come distilled only
+                name="_".join((plain, *distilled)),
+                family="xcit",
+                params=params,
+                macs=macs[pixels == "384"],
+                input_size=int(pixels),
+                crop_pct=1.0,
+                acc1=acc1,
+                acc5=acc5,
+                accuracy_source=f"timm results-imagenet.csv, {tag}",
+                paper="https://arxiv.org/abs/2106.09681",
+                source=f"facebookresearch/xcit {plain}{'_dist' if distilled else ''}.pth",
+                drop_path_rate=drop_path,
+                aliases=(tag, plain) if weights == "384_distill" else (tag,),
+            )  # 384 px come distilled only
             register(Entry(info, XCiT, config))
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from mindvit import errors
 
@@ -139,22 +139,6 @@ class Graph:
         return self.shape(first)[-2 if transposed else -1]
 
 
-@contextlib.contextmanager
-def without_workarounds() -> Iterator[None]:
-    """Networks built inside take the operators that NPUs and GPUs get, not the products that are faster on some CPUs."""
-    from mindvit import device, kernels
-
-    originals = {name: value for name, value in vars(device).items() if name.endswith("_is_slow")}
-    try:
-        for name in originals:
-            setattr(device, name, lambda: False)
-        with kernels.left_out():
-            yield
-    finally:
-        for name, original in originals.items():
-            setattr(device, name, original)
-
-
 def network(name: str, size: int) -> Any:
     """A network that computes images of this size, px, at that size; UserError if it can't."""
     from mindvit.models import create_model, input_sizes
@@ -193,11 +177,12 @@ def census(name: str, train: bool = False, size: Optional[int] = None, as_run: b
     NPUs and GPUs. A network's `saved_multiply_adds(size)` tells how many more the published form needs, where it is another.
     UserError for an unknown network or a wrong size.
     """
+    from mindvit import platform
     from mindvit.models import model_info
 
     info = model_info(name)
     side = info.input_size if size is None else size
-    with contextlib.nullcontext() if as_run else without_workarounds():
+    with contextlib.nullcontext() if as_run else platform.use(platform.PORTABLE):
         cell, inputs = (train_step if train else forward)(info.name, side)
     graph = Graph(cell, *inputs)
     if train:

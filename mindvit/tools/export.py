@@ -49,12 +49,12 @@ def batch_of(text: str) -> Optional[int]:
 
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
+    from mindvit import platform
     from mindvit.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.commandline import COMMAND_LINE
     from mindvit.models import create_model
     from mindvit.recipe import build
     from mindvit.setting import Preprocessing, sized
-    from mindvit.tools.census import without_workarounds
     from mindvit.weights import load_weights
     from mindvit.weights.readers import read
 
@@ -68,8 +68,7 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     info = told.network(recipe.model.model)
     classes, channels = given.num_classes or told.num_classes or IMAGENET, told.in_channels or RGB
     told = dataclasses.replace(told, model=info.name, num_classes=classes, in_channels=channels)
-    with without_workarounds():
-        net = create_model(info.name, classes, channels, 0.0, recipe.model.img_size)
+    net = create_model(info.name, classes, channels, 0.0, recipe.model.img_size, for_platform=platform.PORTABLE)
     size = Preprocessing(info, recipe.augment).size
     net.check_size(size, size)
     if content:

@@ -1,0 +1,158 @@
+#include "attention.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "gemm.h"
+#include "kernel.h"
+#include "math.h"
+#include "parallel.h"
+
+namespace mindvit {
+
+void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
+            float *weights, const SideGrad &y) {
+  const int64_t heads = size.heads, depth = size.depth, groups = size.groups, batch = size.batch;
+  const float scale = size.scale;
+  const int64_t m = q.tokens, n = k.tokens;
+  Rows(batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / heads, h = i % heads;
+      float *p = weights == nullptr ? Scratch(0, m * n) : weights + i * m * n;
+      const float *add = bias == nullptr ? nullptr : bias + ((b % groups) * heads + h) * m * n;
+      gemm()('N', 'T', m, n, depth, scale, q.at(b, h, depth), q.stride, k.at(b, h, depth), k.stride,
+             0.0f, p, n);
+      for (int64_t r = 0; r < m; ++r) {
+        if (add != nullptr)
+          for (int64_t c = 0; c < n; ++c) p[r * n + c] += add[r * n + c];
+        SoftmaxRow(p + r * n, n);
+      }
+      gemm()('N', 'N', m, depth, n, 1.0f, p, n, v.at(b, h, depth), v.stride, 0.0f,
+             y.at(b, h, depth), y.stride);
+    }
+  });
+}
+
+void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v,
+                const float *weights, const Side &dy, const AttentionGrads &grads) {
+  const int64_t heads = size.heads, depth = size.depth, groups = size.groups, batch = size.batch;
+  const float scale = size.scale;
+  const SideGrad &dq = grads.dq, &dk = grads.dk, &dv = grads.dv;
+  float *const dbias = grads.dbias;
+  const int64_t m = q.tokens, n = k.tokens;
+  // a thread has whole (group, head) pairs: nobody else adds to its part of the bias
+  Rows(groups * heads, batch / groups * m * n * 2, [&](int64_t first, int64_t last, int) {
+    std::vector<float> scores(m * n);
+    for (int64_t pair = first; pair < last; ++pair) {
+      const int64_t h = pair % heads;
+      float *add = dbias == nullptr ? nullptr : dbias + pair * m * n;
+      if (add != nullptr) std::fill(add, add + m * n, 0.0f);
+      for (int64_t b = pair / heads; b < batch; b += groups) {
+        const float *p = weights + (b * heads + h) * m * n;
+        float *d = scores.data();
+        gemm()('T', 'N', n, depth, m, 1.0f, p, n, dy.at(b, h, depth), dy.stride, 0.0f,
+               dv.at(b, h, depth), dv.stride);
+        gemm()('N', 'T', m, n, depth, 1.0f, dy.at(b, h, depth), dy.stride, v.at(b, h, depth),
+               v.stride, 0.0f, d, n);
+        for (int64_t r = 0; r < m; ++r) SoftmaxRowGrad(p + r * n, d + r * n, d + r * n, n);
+        if (add != nullptr)
+          for (int64_t i = 0; i < m * n; ++i) add[i] += d[i];
+        gemm()('N', 'N', m, depth, n, scale, d, n, k.at(b, h, depth), k.stride, 0.0f,
+               dq.at(b, h, depth), dq.stride);
+        gemm()('T', 'N', n, depth, m, scale, d, n, q.at(b, h, depth), q.stride, 0.0f,
+               dk.at(b, h, depth), dk.stride);
+      }
+    }
+  });
+}
+
+void SelfAttention::Forward(const float *qkv, float *weights, float *y) const {
+  Forward(qkv, nullptr, 1, weights, y);
+}
+
+void SelfAttention::Backward(const float *qkv, const float *weights, const float *dy,
+                             float *dqkv) const {
+  Backward(qkv, batch, weights, dy, dqkv, nullptr);
+}
+
+void SelfAttention::Forward(const float *qkv, const float *bias, int64_t groups, float *weights,
+                            float *y) const {
+  const int64_t width = 3 * channels;
+  const Side q{qkv, tokens, width}, k{qkv + channels, tokens, width},
+      v{qkv + 2 * channels, tokens, width};
+  Attend({batch, heads, channels / heads, scale, groups}, q, k, v, bias, weights,
+         {y, tokens, channels});
+}
+
+void SelfAttention::Backward(const float *qkv, int64_t groups, const float *weights,
+                             const float *dy, float *dqkv, float *dbias) const {
+  const int64_t width = 3 * channels;
+  const Side q{qkv, tokens, width}, k{qkv + channels, tokens, width},
+      v{qkv + 2 * channels, tokens, width};
+  const AttentionGrads grads{{dqkv, tokens, width},
+                             {dqkv + channels, tokens, width},
+                             {dqkv + 2 * channels, tokens, width},
+                             dbias};
+  AttendGrad({batch, heads, channels / heads, scale, groups}, q, k, v, weights,
+             {dy, tokens, channels}, grads);
+}
+
+}  // namespace mindvit
+
+using namespace mindvit;
+
+namespace {
+
+SelfAttention SelfAttentionOf(const Input &qkv, int64_t heads, float scale) {
+  return {qkv.dim(0), qkv.dim(1), qkv.dim(2) / 3, heads, scale};
+}
+
+}  // namespace
+
+// qkv (B, N, 3C), scale (1,) -> y (B, N, C), weights (B, heads, N, N)
+KERNEL(Attention) {
+  const Input qkv = args.in(), scale = args.in();
+  const Output y = args.out(), weights = args.out();
+  SelfAttentionOf(qkv, weights.dim(1), scale[0]).Forward(qkv, weights, y);
+}
+
+KERNEL(AttentionGrad) {
+  const Input qkv = args.in(), scale = args.in(), weights = args.in(), dy = args.in();
+  const Output dqkv = args.out();
+  SelfAttentionOf(qkv, weights.dim(1), scale[0]).Backward(qkv, weights, dy, dqkv);
+}
+
+// qkv, scale, bias (groups, heads, N, N) -> y, weights
+KERNEL(BiasedAttention) {
+  const Input qkv = args.in(), scale = args.in(), bias = args.in();
+  const Output y = args.out(), weights = args.out();
+  SelfAttentionOf(qkv, weights.dim(1), scale[0]).Forward(qkv, bias, bias.dim(0), weights, y);
+}
+
+KERNEL(BiasedAttentionGrad) {
+  const Input qkv = args.in(), scale = args.in(), bias = args.in(), weights = args.in(),
+              dy = args.in();
+  const Output dqkv = args.out(), dbias = args.out();
+  SelfAttentionOf(qkv, weights.dim(1), scale[0])
+      .Backward(qkv, bias.dim(0), weights, dy, dqkv, dbias);
+}
+
+// q (B, M, C), k and v (B, N, C), scale (1,) -> y (B, M, C), weights (B, heads, M, N)
+KERNEL(MixedAttention) {
+  const Input q = args.in(), k = args.in(), v = args.in(), scale = args.in();
+  const Output y = args.out(), weights = args.out();
+  const int64_t m = q.dim(1), n = k.dim(1), channels = q.dim(2), heads = weights.dim(1);
+  Attend({q.dim(0), heads, channels / heads, scale[0], 1}, {q, m, channels}, {k, n, channels},
+         {v, n, channels}, nullptr, weights, {y, m, channels});
+}
+
+KERNEL(MixedAttentionGrad) {
+  const Input q = args.in(), k = args.in(), v = args.in(), scale = args.in(), weights = args.in(),
+              dy = args.in();
+  const Output dq = args.out(), dk = args.out(), dv = args.out();
+  const int64_t batch = q.dim(0), m = q.dim(1), n = k.dim(1), channels = q.dim(2),
+                heads = weights.dim(1);
+  AttendGrad({batch, heads, channels / heads, scale[0], batch}, {q, m, channels}, {k, n, channels},
+             {v, n, channels}, weights, {dy, m, channels},
+             {{dq, m, channels}, {dk, n, channels}, {dv, n, channels}, nullptr});
+}

@@ -1,0 +1,56 @@
+// Multi-head attention of operands that lie in rows of tokens.
+#pragma once
+
+#include <cstdint>
+
+namespace mindvit {
+
+// One operand of attention: rows of tokens, `stride` values from token to token, heads side by
+// side. T: const float, or float for what is written.
+template <typename T>
+struct Operand {
+  T *data;
+  int64_t tokens, stride;
+  T *at(int64_t batch, int64_t head, int64_t depth) const {
+    return data + batch * tokens * stride + head * depth;
+  }
+};
+
+using Side = Operand<const float>;
+using SideGrad = Operand<float>;
+
+struct Heads {
+  int64_t batch, heads, depth;
+  float scale;
+  int64_t groups;  // sample b has the bias of group b % groups
+};
+
+// weights = softmax(scale q k^T + bias), y = weights v; bias (groups, heads, M, N) or null; weights
+// null: nobody asks for them
+void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
+            float *weights, const SideGrad &y);
+
+struct AttentionGrads {
+  SideGrad dq, dk, dv;
+  float *dbias;  // or null
+};
+
+void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v,
+                const float *weights, const Side &dy, const AttentionGrads &grads);
+
+// Self-attention of qkv (B, N, 3C): queries, keys and values, each C = heads x depth. weights (B,
+// heads, N, N), null where nobody asks for them
+struct SelfAttention {
+  int64_t batch, tokens, channels, heads;
+  float scale;
+
+  void Forward(const float *qkv, float *weights, float *y) const;
+  void Backward(const float *qkv, const float *weights, const float *dy, float *dqkv) const;
+
+  // bias (groups, heads, N, N), see Heads
+  void Forward(const float *qkv, const float *bias, int64_t groups, float *weights, float *y) const;
+  void Backward(const float *qkv, int64_t groups, const float *weights, const float *dy,
+                float *dqkv, float *dbias) const;
+};
+
+}  // namespace mindvit

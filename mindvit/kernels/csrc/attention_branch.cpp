@@ -1,0 +1,144 @@
+// The residual branches of self-attention and of cross-covariance attention of LayerNorm, from end
+// to end.
+
+#include "attention.h"
+#include "branch.h"
+#include "cross_covariance.h"
+#include "gemm.h"
+#include "math.h"
+#include "parallel.h"
+#include "sums.h"
+
+using namespace mindvit;
+
+namespace {
+
+// What a branch gives: its result, and for the gradient, null where nobody asks for it, y =
+// norm(x), its rows' means and 1 / deviations; qkv (B, N, 3C) and a (B, N, C) are needed on the way
+struct BranchOutputs {
+  float *out, *y, *means, *inverses, *qkv, *a;
+
+  BranchOutputs(Args &args, bool training) : out(args.out()) {
+    y = training ? args.out().data : nullptr;
+    means = training ? args.out().data : nullptr;
+    inverses = training ? args.out().data : nullptr;
+    qkv = args.out();
+    a = args.out();
+  }
+};
+
+// attend(qkv, a) is the attention
+template <typename Attend>
+void BranchForward(const BranchEnds &ends, const BranchOutputs &to, const Attend &attend) {
+  const int64_t channels = ends.channels, inner = ends.inner, hidden = ends.hidden;
+  Tiles(ends.rows, channels * inner, [&](int64_t first, int64_t count, int) {
+    float *qkv = to.qkv + first * inner,
+          *y = to.y ? to.y + first * channels : Scratch(0, count * channels);
+    ends.Begin(first, count, y, to.means, to.inverses, qkv);
+    for (int64_t r = 0; r < count; ++r) AddTo(qkv + r * inner, ends.bias1, inner);
+  });
+  attend(to.qkv, to.a);
+  Tiles(ends.rows, channels * hidden, [&](int64_t first, int64_t count, int) {
+    ends.End(first, count, to.a + first * hidden, to.out);
+  });
+}
+
+// What was kept of the forward pass
+struct SavedAttention {
+  const Input y, means, inverses, qkv, a;
+  explicit SavedAttention(Args &args)
+      : y(args.in()), means(args.in()), inverses(args.in()), qkv(args.in()), a(args.in()) {}
+};
+
+// The gradients, and three tensors to work with: d and da (B, N, C), dqkv (B, N, 3C)
+struct BranchGrads {
+  const BranchEndGrads grads;
+  const Output d, da, dqkv;
+  explicit BranchGrads(Args &args) : grads(args), d(args.out()), da(args.out()), dqkv(args.out()) {}
+};
+
+// attend_grad(qkv, da, dqkv) is the attention's own gradient
+template <typename AttendGrad>
+void BranchBackwards(const BranchEnds &ends, const SavedAttention &saved, const float *dout, const BranchGrads &to,
+              const AttendGrad &attend_grad) {
+  const BranchBackward backward{ends, to.grads, dout};
+  const int64_t channels = ends.channels;
+  Tiles(ends.rows, channels * ends.hidden,
+        [&](int64_t first, int64_t count, int) { backward.End(first, count, to.d, to.da); });
+  attend_grad(saved.qkv, to.da, to.dqkv);
+  PartialSums sums(Threads(), backward.summed());
+  Tiles(ends.rows, channels * ends.inner, [&](int64_t first, int64_t count, int part) {
+    backward.Begin(first, count, {saved.means, saved.inverses}, to.dqkv, to.d, sums.of(part));
+  });
+  backward.Weights(saved.y, to.dqkv, saved.a, to.d, sums.Sums());
+}
+
+// numbers (2,): scale, heads
+SelfAttention AttentionOf(const BranchEnds &ends, const Input &numbers) {
+  return {ends.x.dim(0), ends.x.dim(1), ends.channels, static_cast<int64_t>(numbers[1]),
+          numbers[0]};
+}
+
+CrossCovarianceAttention AttentionOf(const BranchEnds &ends, const Input &temperature,
+                                     const Input &eps) {
+  return {ends.x.dim(0), ends.x.dim(1), ends.channels, temperature.dim(0), temperature, eps[0]};
+}
+
+void SelfForward(Args &args, bool training) {
+  const BranchEnds ends(args);
+  const SelfAttention attention = AttentionOf(ends, args.in());
+  const BranchOutputs to(args, training);
+  float *weights = training ? args.out().data : nullptr;
+  BranchForward(ends, to, [&](const float *qkv, float *a) { attention.Forward(qkv, weights, a); });
+}
+
+void CovarianceForward(Args &args, bool training) {
+  const BranchEnds ends(args);
+  const Input temperature = args.in(), eps = args.in();
+  const CrossCovarianceAttention attention = AttentionOf(ends, temperature, eps);
+  const BranchOutputs to(args, training);
+  const Output weights = args.out(), products = args.out(), lengths = args.out();
+  BranchForward(ends, to, [&](const float *qkv, float *a) {
+    attention.Forward(qkv, {weights, products, lengths}, a);
+  });
+}
+
+}  // namespace
+
+// What a branch begins and ends with, numbers -> its result, y, means, 1 / deviations, qkv, a,
+// weights
+KERNEL(AttentionBranch) { SelfForward(args, true); }
+
+// -> the branch's result, qkv, a
+KERNEL(AttentionBranchPredict) { SelfForward(args, false); }
+
+KERNEL(AttentionBranchGrad) {
+  const BranchEnds ends(args);
+  const SelfAttention attention = AttentionOf(ends, args.in());
+  const SavedAttention saved(args);
+  const Input weights = args.in(), dout = args.in();
+  const BranchGrads to(args);
+  BranchBackwards(ends, saved, dout, to, [&](const float *qkv, const float *da, float *dqkv) {
+    attention.Backward(qkv, weights, da, dqkv);
+  });
+}
+
+// What a branch begins and ends with, temperature (heads, 1, 1), eps (1,) -> its result, y, means,
+// 1 / deviations, qkv, a, weights, products, 1 / lengths
+KERNEL(CovarianceBranch) { CovarianceForward(args, true); }
+
+// -> the branch's result, qkv, a, weights, products, 1 / lengths
+KERNEL(CovarianceBranchPredict) { CovarianceForward(args, false); }
+
+KERNEL(CovarianceBranchGrad) {
+  const BranchEnds ends(args);
+  const Input temperature = args.in(), eps = args.in();
+  const CrossCovarianceAttention attention = AttentionOf(ends, temperature, eps);
+  const SavedAttention saved(args);
+  const Input weights = args.in(), products = args.in(), lengths = args.in(), dout = args.in();
+  const BranchGrads to(args);
+  const Output dtemperature = args.out();
+  BranchBackwards(ends, saved, dout, to, [&](const float *qkv, const float *da, float *dqkv) {
+    attention.Backward(qkv, {weights, products, lengths}, da, dqkv, dtemperature);
+  });
+}

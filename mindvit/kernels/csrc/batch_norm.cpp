@@ -1,0 +1,76 @@
+#include "batch_norm.h"
+
+#include "kernel.h"
+#include "math.h"
+
+namespace mindvit {
+
+void Normalize(const float *x, const BatchNormOf &of, int64_t rows, int64_t channels, float *y) {
+  std::vector<float> factors(channels), offsets(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    factors[c] = of.weight[c] / std::sqrt(of.variance[c] + of.eps);
+    offsets[c] = of.bias[c] - of.mean[c] * factors[c];
+  }
+  const float *factor = factors.data(), *offset = offsets.data();
+  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r)
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c)
+        y[r * channels + c] = x[r * channels + c] * factor[c] + offset[c];
+  });
+}
+
+void Statistics(const float *x, int64_t rows, int64_t channels, const RunningStatistics &running,
+                float *mean, float *variance) {
+  const auto average = [=](const auto &add, float *to) {
+    const auto sums = SumRows(rows, channels, kBlock, channels, add);
+    for (int64_t c = 0; c < channels; ++c) to[c] = sums[c] / rows;
+  };
+  average([=](int64_t r, float *sum) { AddTo(sum, x + r * channels, channels); }, mean);
+  average(
+      [=](int64_t r, float *sum) {
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c)
+          sum[c] += (x[r * channels + c] - mean[c]) * (x[r * channels + c] - mean[c]);
+      },
+      variance);
+  const float unbiased = static_cast<float>(rows) / std::max<int64_t>(1, rows - 1);
+  for (int64_t c = 0; c < channels; ++c) {
+    running.mean[c] += running.momentum * (mean[c] - running.mean[c]);
+    running.variance[c] += running.momentum * (variance[c] * unbiased - running.variance[c]);
+  }
+}
+
+}  // namespace mindvit
+
+using namespace mindvit;
+
+// x (..., C), weight, bias, running mean and variance (C,) each, numbers (2,): eps, momentum -> y,
+// the batch's mean (C,) and, biased, variance (C,), which normalize it and move the running ones
+// where they lie
+KERNEL(BatchNormForward) {
+  const Input x = args.in(), weight = args.in(), bias = args.in();
+  const Output running_mean = args.changed(), running_variance = args.changed();
+  const Input numbers = args.in();
+  const Output y = args.out(), mean = args.out(), variance = args.out();
+  const int64_t channels = weight.dim(0), rows = x.size() / channels;
+  Statistics(x, rows, channels, {running_mean, running_variance, numbers[1]}, mean, variance);
+  Normalize(x, {weight, bias, mean, variance, numbers[0]}, rows, channels, y);
+}
+
+KERNEL(BatchNormPredict) {
+  const Input x = args.in(), weight = args.in(), bias = args.in(), mean = args.in(),
+              variance = args.in(), numbers = args.in();
+  const Output y = args.out();
+  const int64_t channels = weight.dim(0);
+  Normalize(x, {weight, bias, mean, variance, numbers[0]}, x.size() / channels, channels, y);
+}
+
+KERNEL(BatchNormGrad) {
+  const Input x = args.in(), weight = args.in(), numbers = args.in(), mean = args.in(),
+              variance = args.in(), dy = args.in();
+  const Output dx = args.out(), dweight = args.out(), dbias = args.out();
+  const int64_t channels = weight.dim(0);
+  NormalizeGrad(x, {weight, nullptr, mean, variance, numbers[0]}, dy, x.size() / channels, channels,
+                {dx, dweight, dbias}, [](int64_t) {});
+}

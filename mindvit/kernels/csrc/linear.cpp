@@ -1,0 +1,93 @@
+#include <dlfcn.h>
+#include <link.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "gemm.h"
+#include "kernel.h"
+#include "math.h"
+#include "parallel.h"
+#include "sums.h"
+
+namespace mindvit {
+
+namespace {
+
+// Found among the libraries that this process has loaded.
+Gemm FindGemm() {
+  std::string path;
+  dl_iterate_phdr(
+      [](dl_phdr_info *info, size_t, void *found) {
+        if (std::strstr(info->dlpi_name, "libdnnl.so") != nullptr)
+          *static_cast<std::string *>(found) = info->dlpi_name;
+        return 0;
+      },
+      &path);
+  void *library = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  return library == nullptr ? nullptr : reinterpret_cast<Gemm>(dlsym(library, "dnnl_sgemm"));
+}
+
+}  // namespace
+
+Gemm gemm() {
+  static const Gemm found = FindGemm();
+  return found;
+}
+
+void Product(const float *x, const float *weight, const float *bias, const ProductSizes &size,
+             float *y) {
+  const int64_t in = size.inputs, out = size.outputs;
+  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
+    gemm()('N', 'T', rows, out, in, 1.0f, x + first * in, in, weight, in, 0.0f, y + first * out,
+           out);
+    for (int64_t r = first; r < first + rows; ++r) AddTo(y + r * out, bias, out);
+  });
+}
+
+void InputGrad(const float *weight, const float *dy, const ProductSizes &size, float *dx) {
+  const int64_t in = size.inputs, out = size.outputs;
+  Rows(size.rows, in * out, [=](int64_t first, int64_t last, int) {
+    gemm()('N', 'N', last - first, in, out, 1.0f, dy + first * out, out, weight, in, 0.0f,
+           dx + first * in, in);
+  });
+}
+
+// threads share out the outputs
+void WeightGrad(const float *x, const float *dy, const ProductSizes &size, float *dweight,
+                float *dbias) {
+  const int64_t in = size.inputs, out = size.outputs;
+  Rows(out, in * size.rows, [=](int64_t first, int64_t last, int) {
+    gemm()('T', 'N', last - first, in, size.rows, 1.0f, dy + first, out, x, in, 0.0f,
+           dweight + first * in, in);
+    if (dbias == nullptr) return;
+    std::fill(dbias + first, dbias + last, 0.0f);
+    AddRows(0, size.rows, kBlock, last - first, dbias + first,
+            [=](int64_t r, float *sum) { AddTo(sum, dy + r * out + first, last - first); });
+  });
+}
+
+}  // namespace mindvit
+
+using namespace mindvit;
+
+extern "C" __attribute__((visibility("default"))) int HasGemm() { return gemm() != nullptr; }
+
+KERNEL(Linear) {
+  const Input x = args.in(), weight = args.in(), bias = args.in();
+  const Output y = args.out();
+  Product(x, weight, bias, {x.size() / weight.dim(1), weight.dim(1), weight.dim(0)}, y);
+}
+
+KERNEL(LinearInputGrad) {
+  const Input weight = args.in(), dy = args.in();
+  const Output dx = args.out();
+  InputGrad(weight, dy, {dx.size() / weight.dim(1), weight.dim(1), weight.dim(0)}, dx);
+}
+
+KERNEL(LinearWeightGrad) {
+  const Input x = args.in(), dy = args.in();
+  const Output dweight = args.out(), dbias = args.out();
+  WeightGrad(x, dy, {x.size() / dweight.dim(1), dweight.dim(1), dweight.dim(0)}, dweight, dbias);
+}

@@ -1,0 +1,69 @@
+// Resizing by products with matrices that have few values that are not zero.
+
+#include <algorithm>
+#include <vector>
+
+#include "kernel.h"
+#include "parallel.h"
+
+using namespace mindvit;
+
+namespace {
+
+// the values of a row that are not zero, as many for each row: where they begin, and what they are,
+// the first ones of all rows, the second ones, ...
+struct Band {
+  int64_t count = 1;
+  std::vector<int32_t> first;
+  std::vector<float> values;
+  Band(const float *matrix, int64_t rows, int64_t columns) : first(rows) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const float *row = matrix + r * columns;
+      const auto used = [](float value) { return value != 0.0f; };
+      const int64_t begin = std::find_if(row, row + columns, used) - row;
+      int64_t end = columns;
+      while (end > begin + 1 && row[end - 1] == 0.0f) --end;
+      first[r] = static_cast<int32_t>(std::min(begin, columns - 1));
+      count = std::max(count, end - first[r]);
+    }
+    values.resize(count * rows);
+    for (int64_t r = 0; r < rows; ++r) {
+      first[r] = std::min(first[r], static_cast<int32_t>(columns - count));
+      for (int64_t t = 0; t < count; ++t) values[t * rows + r] = matrix[r * columns + first[r] + t];
+    }
+  }
+};
+
+}  // namespace
+
+// x (B, C, H, W), rows (H', H), columns (W', W), matrices with few values that are not zero -> rows
+// x columns^T (B, C, H', W')
+KERNEL(Resize) {
+  const Input x = args.in(), rows = args.in(), columns = args.in();
+  const Output y = args.out();
+  const int64_t planes = x.dim(0) * x.dim(1), height = x.dim(2), width = x.dim(3),
+                new_height = rows.dim(0), new_width = columns.dim(0);
+  const Band down(rows, new_height, height), across(columns, new_width, width);
+  Rows(planes * new_height, new_width * (down.count + across.count),
+       [&](int64_t first, int64_t last, int) {
+         float *line = Scratch(0, width);
+         const int32_t *begin = across.first.data();
+         for (int64_t r = first; r < last; ++r) {
+           const int64_t out = r % new_height;
+           const float *from = x + (r / new_height * height + down.first[out]) * width;
+           std::fill(line, line + width, 0.0f);
+           for (int64_t t = 0; t < down.count; ++t) {
+             const float value = down.values[t * new_height + out];
+#pragma omp simd
+             for (int64_t c = 0; c < width; ++c) line[c] += value * from[t * width + c];
+           }
+           float *to = y + r * new_width;
+           std::fill(to, to + new_width, 0.0f);
+           for (int64_t t = 0; t < across.count; ++t) {
+             const float *value = across.values.data() + t * new_width;
+#pragma omp simd
+             for (int64_t c = 0; c < new_width; ++c) to[c] += value[c] * line[begin[c] + t];
+           }
+         }
+       });
+}

@@ -1,0 +1,116 @@
+"""Attention of every kind."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from mindvit.kernels.ops.custom import Shape, Tensors, kernel, like_first, like_first_two
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Attention(nn.Cell):
+    """softmax(scale q k^T) v in `heads` heads. qkv: (B, N, 3C) -> (B, N, C), and the weights (B, heads, N, N)."""
+
+    def __init__(self, heads: int, scale: float) -> None:
+        super().__init__()
+        self.scale = Tensor([scale], ms.float32)
+        self.forward = kernel("Attention", lambda qkv, *_: result_and_weights(qkv, heads), 2, heads)
+        self.backward = kernel("AttentionGrad", like_first)
+
+    def construct(self, qkv: Tensor) -> Pair:
+        return self.forward(qkv, self.scale)
+
+    def bprop(self, qkv: Tensor, out: Pair, gradients: Pair) -> Tensors:
+        """Gradient of qkv."""
+        return (self.backward(qkv, self.scale, out[1], gradients[0]),)
+
+
+class BiasedAttention(nn.Cell):
+    """Attention with a bias on the scores, (groups, heads, N, N), where sample b has group b % groups."""
+
+    def __init__(self, heads: int, scale: float) -> None:
+        super().__init__()
+        self.scale = Tensor([scale], ms.float32)
+        self.forward = kernel("BiasedAttention", lambda qkv, *_: result_and_weights(qkv, heads), 2, heads)
+        self.backward = kernel("BiasedAttentionGrad", lambda qkv, scale, bias, *_: (qkv, bias), 2)
+
+    def construct(self, qkv: Tensor, bias: Tensor) -> Pair:
+        return self.forward(qkv, self.scale, bias)
+
+    def bprop(self, qkv: Tensor, bias: Tensor, out: Pair, gradients: Pair) -> Tensors:
+        """Gradients of qkv and bias."""
+        return self.backward(qkv, self.scale, bias, out[1], gradients[0])
+
+
+class MixedAttention(nn.Cell):
+    """Attention of q (B, M, C) to k and v (B, N, C) -> (B, M, C), and the weights (B, heads, M, N)."""
+
+    def __init__(self, heads: int, scale: float) -> None:
+        super().__init__()
+        self.scale = Tensor([scale], ms.float32)
+        self.forward = kernel("MixedAttention", lambda q, k, *_: (q, [q[0], heads, q[1], k[1]]), 2, heads)
+        self.backward = kernel("MixedAttentionGrad", lambda q, k, v, *_: (q, k, v), 3)
+
+    def construct(self, q: Tensor, k: Tensor, v: Tensor) -> Pair:
+        return self.forward(q, k, v, self.scale)
+
+    def bprop(self, q: Tensor, k: Tensor, v: Tensor, out: Pair, gradients: Pair) -> Tensors:
+        """Gradients of q, k and v."""
+        return self.backward(q, k, v, self.scale, out[1], gradients[0])
+
+
+class ClassQuery(nn.Cell):
+    """softmax(q t^T) t, where t are a class token and patches.
+
+    q: (B, heads, C), cls: (B, 1, C), y: (B, N, C), whose patches come after `skip` other tokens. Outputs: (B,
+    heads, C), and the weights (B, heads, 1 + N - skip).
+    """
+
+    def __init__(self, skip: int) -> None:
+        super().__init__()
+        self.forward = kernel("ClassQuery", lambda q, cls, y: (q, [*q[:2], 1 + y[1] - skip]), 2, skip)
+        self.backward = kernel("ClassQueryGrad", lambda q, cls, y, *_: (q, cls, y), 3)
+
+    def construct(self, q: Tensor, cls: Tensor, y: Tensor) -> Pair:
+        return self.forward(q, cls, y)
+
+    def bprop(self, q: Tensor, cls: Tensor, y: Tensor, out: Pair, gradients: Pair) -> Tensors:
+        """Gradients of q, cls and y."""
+        return self.backward(q, cls, y, out[1], gradients[0])
+
+
+class CrossCovariance(nn.Cell):
+    """XCiT's attention among channels. qkv: (B, N, 3C), temperature: (heads, 1, 1).
+
+    Outputs: (B, N, C), the weights (B, heads, d, d), and two for the gradient.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = Tensor([eps], ms.float32)
+        self.forward = kernel("CrossCovariance", cross_covariance, 4)
+        self.backward = kernel("CrossCovarianceGrad", like_first_two, 2)
+
+    def construct(self, qkv: Tensor, temperature: Tensor) -> Tensors:
+        return self.forward(qkv, temperature, self.eps)
+
+    def bprop(self, qkv: Tensor, temperature: Tensor, out: Tensors, gradients: Tensors) -> Tensors:
+        """Gradients of qkv and temperature."""
+        return self.backward(qkv, temperature, self.eps, out[1], out[2], out[3], gradients[0])
+
+
+def result_and_weights(qkv: Shape, heads: int) -> tuple[Shape, Shape]:
+    """(B, N, 3C) -> (B, N, C) and (B, heads, N, N)."""
+    batch, tokens, width = qkv
+    return [batch, tokens, width // 3], [batch, heads, tokens, tokens]
+
+
+def cross_covariance(qkv: Shape, temperature: Shape, *_: Shape) -> tuple[Shape, ...]:
+    """(B, N, 3C) -> (B, N, C), and per head weights (d, d), products (d, d) and inverse lengths (2, d)."""
+    batch, tokens, width = qkv
+    channels, heads = width // 3, temperature[0]
+    depth = channels // heads
+    square = [batch, heads, depth, depth]
+    return [batch, tokens, channels], square, square, [batch, heads, 2, depth]

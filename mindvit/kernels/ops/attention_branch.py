@@ -1,0 +1,180 @@
+"""The residual branches of attention."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindvit.kernels.ops.attention import cross_covariance
+from mindvit.kernels.ops.custom import (
+    Shape,
+    Tensors,
+    branch_end_gradients,
+    first_and_row_statistics,
+    kernel,
+    triple_width,
+)
+
+
+class AttentionBranch(nn.Cell):
+    """x + drop_path_scale gamma attention(norm(x)), from end to end; the attention is `Attention` between two products.
+
+    x: (B, N, C); drop_path_scale and gamma: see Residual; norm: weight (C,), bias (C,) and eps (1,); products:
+    qkv's weight (3C, C) and bias (3C,), the last one's weight (C, C) and bias (C,). Outputs: the result and, while
+    training, six for the gradient.
+    """
+
+    def __init__(self, heads: int, scale: float) -> None:
+        super().__init__()
+        self.numbers = Tensor([scale, heads], ms.float32)
+
+        def forward_shapes(x: Shape, *_: Shape) -> tuple[Shape, ...]:
+            return *branch_shapes(x), [x[0], heads, x[1], x[1]]
+
+        self.forward = kernel("AttentionBranch", forward_shapes, 7, heads)
+        self.predict = kernel("AttentionBranchPredict", lambda x, *_: (x, triple_width(x), x), 3)
+        self.backward = kernel("AttentionBranchGrad", backward_shapes, 11)
+
+    def construct(self, x: Tensor, drop_path_scale: Tensor, gamma: Tensor, norm: Tensors, products: Tensors) -> Tensors:
+        weight, bias, eps = norm
+        weight1, bias1, weight2, bias2 = products
+        if self.training:
+            return self.forward(
+                x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
+            )
+        return self.predict(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
+
+    def bprop(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor,
+        gamma: Tensor,
+        norm: Tensors,
+        products: Tensors,
+        out: Tensors,
+        gradients: Tensors,
+    ) -> tuple:
+        """Gradients of all but drop_path_scale and eps."""
+        weight, bias, eps = norm
+        weight1, bias1, weight2, bias2 = products
+        saved = out
+        if not self.training:
+            saved = self.forward(
+                x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
+            )
+        y, mean, inverse, qkv, attended, weights = saved[1:7]
+        found = self.backward(
+            x,
+            drop_path_scale,
+            gamma,
+            weight,
+            bias,
+            eps,
+            weight1,
+            bias1,
+            weight2,
+            bias2,
+            self.numbers,
+            y,
+            mean,
+            inverse,
+            qkv,
+            attended,
+            weights,
+            gradients[0],
+        )
+        zeros = ops.zeros_like(drop_path_scale)
+        return found[0], zeros, found[1], (found[2], found[3], ops.zeros_like(eps)), found[4:8]
+
+
+class CrossCovarianceBranch(nn.Cell):
+    """AttentionBranch with the attention of `CrossCovariance` and its temperature (heads, 1, 1).
+
+    Outputs: the result and, while training, eight for the gradient.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = Tensor([eps], ms.float32)
+
+        def saved_shapes(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+            return cross_covariance(triple_width(shapes[0]), shapes[10])[1:]
+
+        def forward_shapes(*shapes: Shape) -> tuple[Shape, ...]:
+            return *branch_shapes(shapes[0]), *saved_shapes(shapes)
+
+        def predict_shapes(*shapes: Shape) -> tuple[Shape, ...]:
+            return shapes[0], triple_width(shapes[0]), shapes[0], *saved_shapes(shapes)
+
+        self.forward = kernel("CovarianceBranch", forward_shapes, 9)
+        self.predict = kernel("CovarianceBranchPredict", predict_shapes, 6)
+        self.backward = kernel("CovarianceBranchGrad", lambda *shapes: (*backward_shapes(*shapes), shapes[10]), 12)
+
+    def construct(
+        self, x: Tensor, drop_path_scale: Tensor, gamma: Tensor, norm: Tensors, products: Tensors, temperature: Tensor
+    ) -> Tensors:
+        weight, bias, eps = norm
+        weight1, bias1, weight2, bias2 = products
+        if self.training:
+            return self.forward(
+                x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps
+            )
+        return self.predict(
+            x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps
+        )
+
+    def bprop(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor,
+        gamma: Tensor,
+        norm: Tensors,
+        products: Tensors,
+        temperature: Tensor,
+        out: Tensors,
+        gradients: Tensors,
+    ) -> tuple:
+        """Gradients of all but drop_path_scale and eps."""
+        weight, bias, eps = norm
+        weight1, bias1, weight2, bias2 = products
+        saved = out
+        if not self.training:
+            saved = self.forward(
+                x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps
+            )
+        y, mean, inverse, qkv, attended, weights, inner_products, lengths = saved[1:9]
+        found = self.backward(
+            x,
+            drop_path_scale,
+            gamma,
+            weight,
+            bias,
+            eps,
+            weight1,
+            bias1,
+            weight2,
+            bias2,
+            temperature,
+            self.eps,
+            y,
+            mean,
+            inverse,
+            qkv,
+            attended,
+            weights,
+            inner_products,
+            lengths,
+            gradients[0],
+        )
+        zeros = ops.zeros_like(drop_path_scale)
+        return found[0], zeros, found[1], (found[2], found[3], ops.zeros_like(eps)), found[4:8], found[11]
+
+
+def branch_shapes(x: Shape) -> tuple[Shape, ...]:
+    """Outputs: the result, norm(x), its rows' means and inverse deviations, qkv, and what the last product is of."""
+    return x, *first_and_row_statistics(x), triple_width(x), x
+
+
+def backward_shapes(*shapes: Shape) -> tuple[Shape, ...]:
+    """Outputs: the gradients, and three tensors to work with."""
+    return *branch_end_gradients(*shapes), shapes[0], shapes[0], triple_width(shapes[0])

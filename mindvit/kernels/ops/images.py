@@ -1,0 +1,77 @@
+"""Images from uint8, normalized, mixed and resized."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from mindvit.kernels.ops.custom import Shape, Tensors, kernel
+
+
+class Pixels(nn.Cell):
+    """x factor + offset, channels before height and width.
+
+    x: uint8 (B, H, W, C), factor and offset: (C,) -> float32 (B, C, H, W).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("Pixels", channels_first)
+
+    def construct(self, x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+        return self.forward(x, factor, offset)
+
+
+class MixedPixels(nn.Cell):
+    """As Pixels, then erased and mixed.
+
+    noise: (H, W, C); boxes: (B, 4) int32; own_pixel: (H, W, 1), the share of an image's own pixels where it is
+    mixed with the one as far from the batch's end as it is from the start (see data.mixing).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("MixedPixels", channels_first)
+
+    def construct(
+        self, x: Tensor, factor: Tensor, offset: Tensor, noise: Tensor, boxes: Tensor, own_pixel: Tensor
+    ) -> Tensor:
+        return self.forward(x, factor, offset, noise, boxes, own_pixel)
+
+
+class ChannelsLast(nn.Cell):
+    """(B, C, H, W) -> (B, H, W, C), for few channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("ChannelsLast", lambda x: [x[0], *x[2:], x[1]])
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
+        """Gradient of x; with a plain operator: training needs no gradient of images."""
+        return (gradient.transpose(0, 3, 1, 2),)
+
+
+class Resize(nn.Cell):
+    """R x K^T for each image and channel.
+
+    x: (B, C, H, W); rows R: (H', H) and columns K: (W', W), of few values that are not zero, which get no gradients.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("Resize", lambda x, rows, columns: [*x[:2], rows[0], columns[0]])
+
+    def construct(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        return self.forward(x, rows, columns)
+
+    def bprop(self, x: Tensor, rows: Tensor, columns: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
+        """Gradient of x; with plain operators: training needs no gradient of images."""
+        dx = ops.matmul(ops.matmul(rows.transpose(1, 0), gradient), columns)
+        return dx, ops.zeros_like(rows), ops.zeros_like(columns)
+
+
+def channels_first(x: Shape, *_: Shape) -> Shape:
+    """(B, H, W, C) -> (B, C, H, W)."""
+    return [x[0], x[3], *x[1:3]]

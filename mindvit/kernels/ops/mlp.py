@@ -1,0 +1,85 @@
+"""The residual branch of an MLP."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from mindvit.kernels.ops.custom import (
+    Shape,
+    Tensors,
+    branch_end_gradients,
+    first_and_row_statistics,
+    kernel,
+    like_first,
+)
+
+
+class MlpBranch(nn.Cell):
+    """x + drop_path_scale gamma (activation(norm(x) W1^T + b1) W2^T + b2), from end to end.
+
+    x: (..., C); drop_path_scale and gamma: see Residual; norm: weight (C,), bias (C,) and eps (1,); products: W1
+    (hidden, C), b1 (hidden,), W2 (C, hidden), b2 (C,). Outputs: the result and, while training, four for the
+    gradient.
+    """
+
+    def __init__(self, activation: str) -> None:
+        super().__init__()
+        self.forward = kernel(f"Mlp{activation}", forward_shapes, 5)
+        self.predict = kernel(f"Mlp{activation}Predict", like_first)
+        self.backward = kernel(f"Mlp{activation}Grad", backward_shapes, 11)
+
+    def construct(self, x: Tensor, drop_path_scale: Tensor, gamma: Tensor, norm: Tensors, products: Tensors) -> Tensors:
+        weight, bias, eps = norm
+        weight1, bias1, weight2, bias2 = products
+        if self.training:
+            return self.forward(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
+        return (self.predict(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2),)
+
+    def bprop(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor,
+        gamma: Tensor,
+        norm: Tensors,
+        products: Tensors,
+        out: Tensors,
+        gradients: Tensors,
+    ) -> tuple:
+        """Gradients of all but drop_path_scale and eps."""
+        weight, bias, eps = norm
+        weight1, bias1, weight2, bias2 = products
+        saved = out
+        if not self.training:
+            saved = self.forward(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
+        y, mean, inverse, hidden = saved[1:5]
+        found = self.backward(
+            x,
+            drop_path_scale,
+            gamma,
+            weight,
+            bias,
+            eps,
+            weight1,
+            bias1,
+            weight2,
+            bias2,
+            y,
+            mean,
+            inverse,
+            hidden,
+            gradients[0],
+        )
+        zeros = ops.zeros_like(drop_path_scale)
+        return found[0], zeros, found[1], (found[2], found[3], ops.zeros_like(eps)), found[4:8]
+
+
+def forward_shapes(x: Shape, *others: Shape) -> tuple[Shape, ...]:
+    """Outputs: the result, norm(x), its rows' means and inverse deviations, what the activation is of."""
+    hidden = others[5][0]
+    return x, *first_and_row_statistics(x), [*x[:-1], hidden]
+
+
+def backward_shapes(*shapes: Shape) -> tuple[Shape, ...]:
+    """Outputs: the gradients, and three tensors to work with."""
+    x, hidden = shapes[0], shapes[13]
+    return *branch_end_gradients(*shapes), x, hidden, hidden

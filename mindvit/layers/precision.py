@@ -1,0 +1,29 @@
+"""Number types of a network."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+FULL_PRECISION = ms.float32
+
+
+def in_float32(x: Tensor) -> Tensor:
+    """x as float32, whatever it was computed in."""
+    return x.astype(ms.float32)
+
+
+def set_precision(net: nn.Cell, level: str, half: Optional[ms.dtype.Type]) -> None:
+    """Choose the number types of a network before it is compiled.
+
+    O0: float32. O1: products in `half`, the residual stream in float32 (as PyTorch's autocast). O2, O3: the stream in
+    `half` too. Norms, softmax, resizing and the master weights stay float32 at every level.
+    """
+    compute = ms.float32 if level == "O0" or half is None else half
+    for _, cell in net.cells_and_names():
+        if hasattr(cell, "compute_type"):
+            cell.compute_type = compute
+        if hasattr(cell, "stream_type"):
+            cell.stream_type = compute if level in ("O2", "O3") else ms.float32

@@ -1,0 +1,95 @@
+"""What the machine that runs a network is good at: by this, layers choose how they compute when they are built.
+
+The results are the same, within rounding, whatever they choose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional
+
+import mindspore as ms
+
+from mindvit.kernels import build
+
+# A2's names have a digit after the B; Ascend910B itself is the first generation's
+FLASH_CHIPS = re.compile(r"Ascend910(B\d|_93\d\d)")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What a machine is good at.
+
+    kernels: our own kernels (mindvit.kernels) are there. product_kernels: those of products and attention too, for which
+    the framework's matrix product must be found. flash_attention: the NPU's attention in one operator. slow_convolution:
+    Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of LayerNorm.
+    """
+
+    kernels: bool = False
+    product_kernels: bool = False
+    flash_attention: bool = False
+    slow_convolution: bool = False
+    slow_broadcasting: bool = False
+
+
+PORTABLE = Platform()  # plain operators alone: for files that other machines read, and for counting
+
+
+@functools.cache
+def of(target: str, chip_name: str = "") -> Platform:
+    """The platform of a device: CPU, GPU or Ascend, and what its driver calls the chip."""
+    if target == "Ascend":
+        # one operator for attention: on Atlas A2 and A3, its second and third generation
+        return Platform(flash_attention=FLASH_CHIPS.match(chip_name) is not None)
+    if target != "CPU":
+        return PORTABLE
+    # on AVX-512 CPUs oneDNN's reference kernel runs a convolution, 70 to 150 times too slow
+    return Platform(
+        kernels=build.library() is not None,
+        product_kernels=build.has_products(),
+        slow_convolution=cpu_has_avx512(),
+        slow_broadcasting=True,
+    )
+
+
+_chosen: ContextVar[Optional[Platform]] = ContextVar("platform", default=None)
+
+
+def current() -> Platform:
+    """The platform for which cells are built now: this machine's, unless `use` names another."""
+    return _chosen.get() or of(ms.get_context("device_target"), chip())
+
+
+@contextlib.contextmanager
+def use(chosen: Platform) -> Iterator[None]:
+    """Cells that are built inside are built for that platform."""
+    token = _chosen.set(chosen)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@functools.cache
+def chip() -> str:
+    """What the driver calls this process's NPU or GPU (Ascend910B3, ...); empty on a CPU and where it won't say."""
+    if ms.get_context("device_target") == "CPU":
+        return ""
+    try:
+        return str(ms.hal.get_device_name(ms.get_context("device_id")))
+    except (RuntimeError, ValueError):
+        return ""
+
+
+@functools.cache
+def cpu_has_avx512() -> bool:
+    """Whether this machine's CPU has AVX-512."""
+    try:
+        return " avx512f" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    except OSError:  # no Linux: nothing is known, and the framework's kernel is the safe choice
+        return False
