@@ -17,7 +17,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
-from mindvit.layers.basic import Softmax
+from mindvit.layers.activation import Softmax
 from mindvit.layers.conv import Conv2d
 from mindvit.layers.show_weights import softmax_shown
 from mindvit.models.crossformer import STRIDE, CrossFormer, GroupAttention, grouping

@@ -27,7 +27,7 @@ from mindvit import device, graphs, log, parallel, recipe
 from mindvit.commandline import options
 from mindvit.data.sources import Source
 from mindvit.errors import UserError, hints_for
-from mindvit.layers.basic import set_precision
+from mindvit.layers.precision import set_precision
 from mindvit.models import input_sizes
 from mindvit.setting import Setting, build, prepare, sized, train_step
 from mindvit.step import random_draws

@@ -17,7 +17,7 @@ from mindvit.data.classes import Head, open_ordered
 from mindvit.data.pipeline import eval_batches, eval_steps
 from mindvit.data.sources import Source, passed_over
 from mindvit.errors import UserError
-from mindvit.layers.basic import set_precision
+from mindvit.layers.precision import set_precision
 from mindvit.predictions import Predictions
 from mindvit.recipe import Recipe
 from mindvit.setting import Setting, build, prepare, sized, take_of

@@ -24,7 +24,7 @@ from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
 from mindvit.errors import Stopped, UserError
 from mindvit.evaluation import Best, Score, best_of, evaluate
-from mindvit.layers.basic import set_precision
+from mindvit.layers.precision import set_precision
 from mindvit.meter import Meter
 from mindvit.optim import learning_rate, schedule_lines
 from mindvit.recipe import Recipe

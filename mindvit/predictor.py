@@ -20,8 +20,8 @@ from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
 from mindvit.data.pipeline import default_workers
 from mindvit.errors import EXIT_BAD_INPUT, UserError
-from mindvit.layers.basic import set_precision
 from mindvit.layers.normalize import Normalize
+from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, model_info
 from mindvit.predictions import likeliest
 from mindvit.recipe import PrecisionOptions, RuntimeOptions, build

@@ -18,7 +18,7 @@ from mindvit.data.sources import Source
 from mindvit.data.transforms import EvalTransform
 from mindvit.device import Device
 from mindvit.errors import UserError
-from mindvit.layers.basic import set_precision
+from mindvit.layers.precision import set_precision
 from mindvit.models import ModelInfo, create_model, input_sizes, model_info
 from mindvit.optim import is_decayed, layer_rates
 from mindvit.recipe import AugmentOptions, DistillOptions, Recipe, Triple

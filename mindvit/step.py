@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindvit.layers.basic import Compiled
+from mindvit.layers.compiled import Compiled
 from mindvit.optimiser import SGD, AdamW, Lamb, SquareSum
 from mindvit.tasks.base import ArraySpec, BatchSpec, drop_path_spec
 from mindvit.weights.readers import STATE

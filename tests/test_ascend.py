@@ -13,8 +13,8 @@ from small import pictures, small
 from mindvit import device, platform
 from mindvit.attention_maps import record_attention
 from mindvit.layers.attention import SelfAttention
-from mindvit.layers.basic import set_precision
 from mindvit.layers.flash import FlashAttention, flash_attention
+from mindvit.layers.precision import set_precision
 from mindvit.models import cvt
 from mindvit.recipe import PrecisionOptions, RuntimeOptions
 

@@ -28,7 +28,7 @@ from mindvit.attention_maps import (
     windows,
 )
 from mindvit.errors import UserError
-from mindvit.layers.basic import Softmax
+from mindvit.layers.activation import Softmax
 from mindvit.models.crossformer import GroupAttention
 from mindvit.tools import attention
 

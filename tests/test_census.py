@@ -17,7 +17,8 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindvit import platform
 from mindvit.errors import UserError
-from mindvit.layers.basic import LayerNorm, Linear
+from mindvit.layers.linear import Linear
+from mindvit.layers.norm import LayerNorm
 from mindvit.models import list_models, model_info, registry
 from mindvit.models.network import Feature, Network
 from mindvit.tools.census import Graph, census, main, names

@@ -12,7 +12,8 @@ from mindspore import Tensor, nn, ops
 
 from mindvit import platform
 from mindvit.errors import UserError
-from mindvit.layers.basic import Residual, set_precision
+from mindvit.layers.drop_path import Residual
+from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.network import Backbone
 from mindvit.optim import is_decayed

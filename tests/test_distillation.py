@@ -19,7 +19,7 @@ from mindvit import models
 from mindvit.commandline import parse
 from mindvit.device import Device
 from mindvit.errors import UserError
-from mindvit.layers.basic import Kept, number_drop_paths
+from mindvit.layers.drop_path import DropPathScale, number_drop_paths
 from mindvit.loop import Run
 from mindvit.setting import Setting, build_teacher, check_teacher
 from mindvit.step import TrainStep
@@ -106,7 +106,7 @@ def check_step(student: nn.Cell, teacher: nn.Cell, kind: str) -> TrainStep:
     inputs = step_inputs(step.drop_paths)
     images, labels, lam, mix_mask, erase_boxes, erase_noise, drop_path_rand = (Tensor(item) for item in inputs)
     x = Prepare(MEAN, STD, erase=True, mix=True)(images, mix_mask, erase_boxes, erase_noise)
-    expected = by_hand(options, student(x, Kept(number_drop_paths(student))(drop_path_rand)).asnumpy(), teacher(x).asnumpy(), inputs[1], 0.3)
+    expected = by_hand(options, student(x, DropPathScale(number_drop_paths(student))(drop_path_rand)).asnumpy(), teacher(x).asnumpy(), inputs[1], 0.3)
     taught, learnt = values(teacher), values(student)
     losses = [float(step(images, labels, lam, mix_mask, erase_boxes, erase_noise, drop_path_rand, Tensor(1e-3, ms.float32))[0].asnumpy()) for _ in range(3)]
     assert abs(losses[0] / expected - 1) < 1e-5

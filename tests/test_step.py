@@ -13,7 +13,8 @@ from mindspore import Tensor, nn, ops
 from small import small
 from steps import MEAN, STD, neutral_inputs, train_step
 
-from mindvit.layers.basic import Kept, Residual, number_drop_paths, set_precision
+from mindvit.layers.drop_path import DropPathScale, Residual, number_drop_paths
+from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, list_models
 from mindvit.models.crossvit import drop_paths
 from mindvit.recipe import AugmentOptions
@@ -296,7 +297,7 @@ def test_drop_path_drops_whole_samples() -> None:
     assert 0.65 < (kept[:, 0] > 0).mean() < 0.85
     assert number_drop_paths(cell) == [0.5, 0.25]
     chances = np.random.default_rng(0).random((2, 400), np.float32)
-    given = cell(x, Kept([0.5, 0.25])(Tensor(chances))).asnumpy().reshape(400, -1)
+    given = cell(x, DropPathScale([0.5, 0.25])(Tensor(chances))).asnumpy().reshape(400, -1)
     assert np.abs(given - np.where(chances[1] >= 0.25, 1 / 0.75, 0)[:, None]).max() < 1e-6
 
 

@@ -12,7 +12,7 @@ from mindspore import Tensor, nn
 
 from mindvit import platform
 from mindvit.errors import UserError
-from mindvit.layers.basic import Residual, number_drop_paths
+from mindvit.layers.drop_path import Residual, number_drop_paths
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.network import Backbone
 from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention, fourier_table

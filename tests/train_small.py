@@ -18,9 +18,11 @@ from mindspore import Tensor
 from small import SIDE, SMALL
 
 import train
-from mindvit.layers.basic import GELU, LayerNorm, Linear, Residual
+from mindvit.layers.activation import GELU
 from mindvit.layers.conv import FeatureLayout
-from mindvit.layers.norm import BatchNorm
+from mindvit.layers.drop_path import Residual
+from mindvit.layers.linear import Linear
+from mindvit.layers.norm import BatchNorm, LayerNorm
 from mindvit.models import model_info, registry
 from mindvit.models.network import Feature, Network
 

@@ -7,7 +7,7 @@ from typing import Sequence
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindvit.layers.basic import Compiled
+from mindvit.layers.compiled import Compiled
 from mindvit.layers.normalize import Normalize
 
 

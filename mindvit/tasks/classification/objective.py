@@ -7,7 +7,7 @@ from typing import Optional, Sequence
 
 from mindspore import Tensor, nn, ops
 
-from mindvit.layers.basic import Kept, number_drop_paths
+from mindvit.layers.drop_path import DropPathScale, number_drop_paths
 from mindvit.tasks.classification.augment import Prepare
 from mindvit.tasks.classification.losses import BinaryCrossEntropy, Distillation, SoftTargetCrossEntropy
 
@@ -41,7 +41,7 @@ class ClassificationObjective(nn.Cell):
         self.net = net
         rates = number_drop_paths(net)
         self.drop_paths = len(rates)
-        self.drop_path_scale = Kept(rates)
+        self.drop_path_scale = DropPathScale(rates)
         losses = {"CE": SoftTargetCrossEntropy, "BCE": BinaryCrossEntropy}
         self.criterion = losses[options.loss](options.smoothing, options.mix)
         self.teacher = teacher
