@@ -10,7 +10,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 # make benchmark: every family's speed here, the data pipeline's, and how speed falls with size, depth and batch (about half an hour on 2 cores)
 # make compare TORCH_PYTHON=VENV/bin/python: beside mindcv and PyTorch, with all instructions and with AVX2 alone
 BENCHMARKED ?= crossvit_9 cvt_13_224 crossformer_tiny xcit_tiny_12_p16_224
-MEASURE = $(BIN)/python -m mindvit.tools.benchmark
+MEASURE = $(BIN)/python -m mindvit benchmark
 BATCH_SIZES = 1 4 16
 VARIANTS = crossvit_tiny crossvit_small crossvit_9_dagger cvt_21_224 xcit_nano_12_p16_224 xcit_tiny_12_p8_224 xcit_small_12_p16_224
 

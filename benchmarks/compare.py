@@ -210,8 +210,8 @@ def isa_environment(isa: str) -> dict[str, str]:
 def networks(given: argparse.Namespace) -> None:
     """Compare networks, print and keep the table."""
     from mindvit import device
+    from mindvit.cli.census import names
     from mindvit.models import model_info
-    from mindvit.tools.census import names
 
     environment = isa_environment(given.isa)
     table, details, failed = [], [], []

@@ -1,6 +1,6 @@
 """Measuring a network on the device of this process: compile seconds, ms a step, pictures a second, share of the machine's peak.
 
-`measure(task)` does it here; `python -m mindvit.benchmark FILE` does it in a process of its own for mindvit.tools.benchmark, since
+`measure(task)` does it here; `python -m mindvit.benchmark FILE` does it in a process of its own for mindvit.cli.benchmark, since
 MindSpore gives the memory of a compiled graph back only when the process ends.
 """
 
@@ -161,7 +161,7 @@ def multiply_adds(setting: Setting) -> Optional[float]:
         return None
     if setting.size == setting.info.input_size:
         return setting.info.macs
-    from mindvit.tools.census import census
+    from mindvit.cli.census import census
 
     counted = census(setting.info.name, size=setting.size)
     return sum(counted.macs.values()) + counted.saved

@@ -19,11 +19,11 @@ import yaml
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from mindvit.cli.benchmark import SHOWN, SHOWN_DATA  # noqa: E402
 from mindvit.log import table  # noqa: E402
 from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
 from mindvit.recipe import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
 from mindvit.result import tables  # noqa: E402
-from mindvit.tools.benchmark import SHOWN, SHOWN_DATA  # noqa: E402
 
 
 def models() -> str:
@@ -155,7 +155,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "models": models, "keys": keys, "quickstart": quickstart, "commands": docs_commands.listing,
     "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
     "goldens": functools.partial(kept, "goldens", "make goldens"), "profile": functools.partial(kept, "profile", "make profile"),
-    "census": functools.partial(kept, "census", "python -m mindvit.tools.census"),
+    "census": functools.partial(kept, "census", "mindvit census"),
     **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
     **{f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare") for name in ("native", "avx2", "data")},
     "compare_newest": functools.partial(kept, "newest_torch/compare_native", "benchmarks/compare.py --out results/newest_torch"),

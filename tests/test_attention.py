@@ -27,10 +27,10 @@ from mindvit.attention_maps import (
     rollout_cvt,
     windows,
 )
+from mindvit.cli import attention
 from mindvit.errors import UserError
 from mindvit.layers.activation import Softmax
 from mindvit.models.crossformer import GroupAttention
-from mindvit.tools import attention
 
 FAMILIES = list(SMALL)
 SIDE = {"crossvit": 60, "cvt": 128, "crossformer": 64, "xcit": 64}  # px: grids of some tokens

@@ -15,11 +15,11 @@ from pictures import make_data_dir
 
 from mindvit import benchmark, databench
 from mindvit.benchmark import COLUMNS, Task, as_json, first_line, measure, profile_table, read_profile
+from mindvit.cli import benchmark as tool
 from mindvit.errors import UserError
 from mindvit.models import registry
 from mindvit.recipe import build
 from mindvit.timing import Timing, fastest, flops, time_steps
-from mindvit.tools import benchmark as tool
 
 NANO = {"model": "nano", "batch_size": 4, "device_target": "CPU"}
 
@@ -249,6 +249,6 @@ def test_made_up_pictures_are_as_big_as_imagenets_and_the_same_every_time(tmp_pa
 
 
 def test_python_runs_the_tool() -> None:
-    run = subprocess.run([sys.executable, "-m", "mindvit.tools.benchmark", "--steps", "-1"], cwd=Path(__file__).parent.parent, capture_output=True, text=True,
+    run = subprocess.run([sys.executable, "-m", "mindvit.cli.benchmark", "--steps", "-1"], cwd=Path(__file__).parent.parent, capture_output=True, text=True,
                          check=False, timeout=120)
     assert run.returncode == 2 and run.stderr == "error: command line: --steps is -1, but must be at least 1\n"

@@ -16,12 +16,12 @@ from golden import VARIANTS
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindvit import platform
+from mindvit.cli.census import Graph, census, main, names
 from mindvit.errors import UserError
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm
 from mindvit.models import list_models, model_info, registry
 from mindvit.models.network import Feature, Network
-from mindvit.tools.census import Graph, census, main, names
 
 FAMILIES = sorted({model_info(name).family for name in list_models()})
 SMALLEST = [min((info for info in map(model_info, list_models()) if info.family == family), key=lambda info: info.macs).name for family in FAMILIES]
@@ -212,6 +212,6 @@ def test_a_size_that_is_none_is_refused() -> None:
 @pytest.mark.parametrize("arguments, says", [
     (["crosvit_9"], "unknown model 'crosvit_9'; did you mean"), ([], "the following arguments are required: MODEL")])
 def test_a_mistake_is_one_line(arguments: list[str], says: str) -> None:
-    run = subprocess.run([sys.executable, "-m", "mindvit.tools.census", *arguments], cwd=Path(__file__).parent.parent, env=dict(os.environ),
+    run = subprocess.run([sys.executable, "-m", "mindvit.cli.census", *arguments], cwd=Path(__file__).parent.parent, env=dict(os.environ),
                          capture_output=True, text=True, check=False, timeout=120)
     assert run.returncode == 2 and says in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr

@@ -1,4 +1,4 @@
-"""python -m mindvit.tools.convert."""
+"""mindvit convert."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from safetensors import safe_open
 from torchfile import save_torch
 
+from mindvit.cli import convert
 from mindvit.errors import UserError
 from mindvit.models import create_model
-from mindvit.tools import convert
 from mindvit.version import __version__
 from mindvit.weights import load_weights, names, read_weights
 

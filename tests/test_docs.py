@@ -21,11 +21,11 @@ from small import SIDE, SMALL
 from torchfile import save_torch
 
 from mindvit import checkpoint, device
+from mindvit.cli import benchmark
 from mindvit.cli.main import COMMANDS
 from mindvit.commandline import describe, parse
 from mindvit.models import create_model, model_info, registry
 from mindvit.recipe import FIELDS
-from mindvit.tools import benchmark
 from mindvit.weights import names
 from mindvit.weights.write import save_weights
 
@@ -129,7 +129,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def filled(words: list[str], place: Path) -> list[str]:
     """The words of a command with files of this place for what the pages write in capitals."""
     model = words[words.index("--model") + 1] if "--model" in words else None
-    classes = 1000 if words[1] in ("mindvit.tools.convert", "mindvit.tools.export") else CLASSES
+    classes = 1000 if words[1] in ("mindvit.cli.convert", "mindvit.cli.export") else CLASSES
     if model == "NAME":
         model = words[words.index("NAME")] = "crossvit_9"
     fixed = {"PICTURE": "PICTURE.png", "FOLDER": "folder", "RUN_DIR": "runs/RUN_DIR", "DATA_DIR": "DIR", "OUT": "packed"}
@@ -199,7 +199,7 @@ def test_options_files_and_values_of_a_command_are_taken(text: str, place: Path,
         assert given.worker_num >= given.local_worker_num > 0 and given.task_script == "python"
         words = ["python", *given.task_script_args]
     call_words = filled(python_words(words), place)
-    if call_words[:2] == ["-m", "mindvit.tools.benchmark"]:
+    if call_words[:2] == ["-m", "mindvit.cli.benchmark"]:
         parse(call_words[2:], "", benchmark.EXTRA)
     elif call_words[0] == "train.py":
         call([word for word in call_words if word != "--dry_run"] + ["--print_config"])

@@ -14,10 +14,10 @@ from small import SIDE, SMALL, pictures, small
 
 from mindvit import export as exporting
 from mindvit import platform
+from mindvit.cli import export as tool
 from mindvit.errors import UserError
 from mindvit.export import ExportError, export
 from mindvit.onnx_graph import Writer
-from mindvit.tools import export as tool
 
 
 @pytest.fixture(scope="module", params=SMALL)

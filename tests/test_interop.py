@@ -11,8 +11,8 @@ import pytest
 from golden import FOLDER, deviation, fill, logits
 from mindspore import nn
 
+from mindvit.cli import convert
 from mindvit.models import create_model, model_info
-from mindvit.tools import convert
 from mindvit.weights import load_weights
 
 sys.path[:0] = [str(Path(__file__).parent / "interop")]

@@ -17,6 +17,7 @@ from small import SIDE, SMALL, small
 
 import mindvit
 from mindvit import checkpoint
+from mindvit.cli import predict
 from mindvit.commandline import parse
 from mindvit.data.sources import FolderSource
 from mindvit.data.transforms import EvalTransform
@@ -26,7 +27,6 @@ from mindvit.models import model_info
 from mindvit.predictor import Unreadable
 from mindvit.setting import Setting
 from mindvit.tasks.classification.metrics import EvalStep
-from mindvit.tools import predict
 
 NAMES = ("apple", "bear", "cherry tree", "dog", "elk")
 FAMILIES = list(SMALL)

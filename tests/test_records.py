@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from pictures import MODES, make_data_dir, make_list_files
 
+from mindvit.cli.prepare import main
 from mindvit.data import records
 from mindvit.data.records import MindRecordSource, pack, plan, read_shard
 from mindvit.data.sources import BadPicture, FileSource, open_source
 from mindvit.errors import UserError
 from mindvit.recipe import DataOptions
-from mindvit.tools.prepare import main
 
 
 def opened(folder: Path, split: str = "train", class_names: Optional[Sequence[str]] = None) -> Any:

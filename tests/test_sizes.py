@@ -14,6 +14,7 @@ from small import SMALL
 from mindvit import checkpoint, evaluation, loop
 from mindvit.benchmark import Task, measure
 from mindvit.checkpoint_info import CheckpointInfo
+from mindvit.cli import census, export
 from mindvit.commandline import parse
 from mindvit.databench import measure_data
 from mindvit.errors import UserError
@@ -21,7 +22,6 @@ from mindvit.models import create_model, input_sizes, registry
 from mindvit.predictor import Predictor
 from mindvit.recipe import Recipe
 from mindvit.setting import sized
-from mindvit.tools import census, export
 from mindvit.weights.readers import read
 
 pytestmark = pytest.mark.usefixtures("small_networks")

@@ -14,9 +14,9 @@ from pictures import make_data_dir
 import train
 import validate
 from mindvit import checkpoint
+from mindvit.cli import convert
 from mindvit.commandline import parse
 from mindvit.errors import UserError
-from mindvit.tools import convert
 from mindvit.weights import read_weights
 
 pytestmark = pytest.mark.usefixtures("small_networks")

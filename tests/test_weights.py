@@ -14,12 +14,11 @@ from safetensors.numpy import save_file
 from small import small
 from torchfile import View, save_torch
 
-from mindvit.cli import train, validate
+from mindvit.cli import convert, export, train, validate
 from mindvit.commandline import options
 from mindvit.errors import UserError, hints_for
 from mindvit.models import create_model
 from mindvit.recipe import TRAINING_ONLY
-from mindvit.tools import convert, export
 from mindvit.weights import WeightsError, load_weights, names, read_weights
 from mindvit.weights.load import resize_position
 from mindvit.weights.write import save_weights

@@ -31,14 +31,14 @@ class Command:
 COMMANDS = {
     "train": Command("mindvit.cli.train", "train a model as a recipe says"),
     "validate": Command("mindvit.cli.validate", "measure the accuracy of a checkpoint"),
-    "predict": Command("mindvit.tools.predict", "name what is in images"),
-    "attention": Command("mindvit.tools.attention", "draw what a model's attention looks at"),
-    "report": Command("mindvit.tools.report", "curves and results of runs on one HTML page"),
-    "convert": Command("mindvit.tools.convert", "convert weights from and to PyTorch, timm, transformers, PaddleViT"),
-    "export": Command("mindvit.tools.export", "write a model as MindIR or ONNX and check the file"),
-    "benchmark": Command("mindvit.tools.benchmark", "measure the speed of models or of the data pipeline"),
-    "census": Command("mindvit.tools.census", "count operators and multiply-adds of compiled models"),
-    "prepare": Command("mindvit.tools.prepare", "pack a data set into MindRecord files"),
+    "predict": Command("mindvit.cli.predict", "name what is in images"),
+    "attention": Command("mindvit.cli.attention", "draw what a model's attention looks at"),
+    "report": Command("mindvit.cli.report", "curves and results of runs on one HTML page"),
+    "convert": Command("mindvit.cli.convert", "convert weights from and to PyTorch, timm, transformers, PaddleViT"),
+    "export": Command("mindvit.cli.export", "write a model as MindIR or ONNX and check the file"),
+    "benchmark": Command("mindvit.cli.benchmark", "measure the speed of models or of the data pipeline"),
+    "census": Command("mindvit.cli.census", "count operators and multiply-adds of compiled models"),
+    "prepare": Command("mindvit.cli.prepare", "pack a data set into MindRecord files"),
     "config": Command("mindvit.cli.config", "print a resolved recipe and where each value comes from"),
     "doctor": Command(
         "mindvit.cli.doctor", "print versions, devices, kernels and caches, for a bug report", needs_libraries=False

@@ -65,11 +65,11 @@ def read_shard(path: Path) -> Shard:
         start, page = int(header["header_size"]), int(header["page_size"])
     except (OSError, sqlite3.Error, struct.error, ValueError, KeyError, MemoryError) as error:
         raise UserError(f"{path} is no MindRecord file of mindvit's, or its .db is missing or damaged ({error}); remove both and run "
-                        "python -m mindvit.tools.prepare again") from None
+                        "mindvit prepare again") from None
     places = [start + page * number + first for _, _, number, first, _ in rows]
     sizes = [last - first - LENGTH.size for _, _, _, first, last in rows]
     if places and places[-1] + sizes[-1] > path.stat().st_size:
-        raise UserError(f"{path} is cut short; remove it and its .db and run python -m mindvit.tools.prepare again")
+        raise UserError(f"{path} is cut short; remove it and its .db and run mindvit prepare again")
     return Shard(path, [row[0] for row in rows], [int(row[1]) for row in rows], places, sizes)
 
 
@@ -82,7 +82,7 @@ class MindRecordSource(Source):
         found = sum(len(shard.names) for shard in shards)
         if found != meta["count"]:
             raise UserError(f"{root / META.format(split)} promises {meta['count']} pictures, but its files hold {found}; remove the split's files and run "
-                            "python -m mindvit.tools.prepare again")
+                            "mindvit prepare again")
         labels = np.array([label for shard in shards for label in shard.labels], np.int32)
         if class_names is not None:
             refuse_unknown(meta["class_names"], class_names, str(root / META.format(split)))
@@ -130,7 +130,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         meta = json.loads(path.read_text(encoding="utf-8"))
         return {**{key: meta[key] for key in ("class_names", "count", "fingerprint", "shards")}, "is_by_label": meta.get("is_by_label", False)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} can't be read ({error}); run python -m mindvit.tools.prepare again") from None
+        raise UserError(f"{path} can't be read ({error}); run mindvit prepare again") from None
 
 
 def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:

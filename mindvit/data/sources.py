@@ -188,7 +188,7 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> S
         entries = _entries(root)
         if f"{name}_0000.mindrecord" in entries:
             raise UserError(f"data_dir {root} holds {name}_0000.mindrecord without {name}.mindrecord.json: it was not finished; run "
-                            f"python -m mindvit.tools.prepare again with the same arguments")
+                            f"mindvit prepare again with the same arguments")
         raise UserError(f"data_dir {root} has neither {name}/ nor {name}_list.txt; it has {_some(entries, 8) if entries else 'nothing'}: give {accepted}, "
                         f"or name the split with {split}_split")
     return FolderSource(folder, class_names)

@@ -1,6 +1,6 @@
 """Curves, differences and results of runs, and tables of results, on one HTML page.
 
-python -m mindvit.tools.report RUN_DIR|TABLE ... [--out DIR]
+mindvit report RUN_DIR|TABLE ... [--out DIR]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str]) -> None:
     """Write the report; UserError for anything that the user can mend."""
     from mindvit.commandline import Parser
 
-    parser = Parser(prog="python -m mindvit.tools.report", description="Curves, differences and results of runs, and tables of results, on one HTML page.")
+    parser = Parser(prog="mindvit report", description="Curves, differences and results of runs, and tables of results, on one HTML page.")
     parser.add_argument("places", nargs="+", metavar="RUN_DIR", help="a run's folder (its ckpt_save_dir), or a table: .csv, .json or .md")
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="folder for report.html and the PNGs (default: report)")
     given = parser.parse_args(arguments)

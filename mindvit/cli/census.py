@@ -1,6 +1,6 @@
 """Count the operators and the multiply-adds of networks in their compiled graphs.
 
-python -m mindvit.tools.census MODEL [MODEL ...] [--train] [--size N] [--as-run] [--out FILE]
+mindvit census MODEL [MODEL ...] [--train] [--size N] [--as-run] [--out FILE]
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str]) -> None:
     """Print and keep the tables; UserError for anything that the user can mend."""
     from mindvit.commandline import Parser
 
-    parser = Parser(prog="python -m mindvit.tools.census", description="Count the operators and the multiply-adds of networks in their compiled graphs.")
+    parser = Parser(prog="mindvit census", description="Count the operators and the multiply-adds of networks in their compiled graphs.")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name, alias or shell pattern, e.g. 'crossvit_*'")
     parser.add_argument("--train", action="store_true", help="count the training step's graph too")
     parser.add_argument("--size", type=int, metavar="N", help="side of the pictures in px (default: the registry's)")

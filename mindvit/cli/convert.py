@@ -1,6 +1,6 @@
 """Released weights of any known origin into a file of ours, and ours into one that PyTorch's libraries load.
 
-python -m mindvit.tools.convert SOURCE [--model NAME] --out FILE.ckpt|.safetensors [--to timm|hf|paddlevit] [...]
+mindvit convert SOURCE [--model NAME] --out FILE.ckpt|.safetensors [--to timm|hf|paddlevit] [...]
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parser() -> Parser:
     from mindvit.commandline import Parser
 
     result = Parser(
-        prog="python -m mindvit.tools.convert",
+        prog="mindvit convert",
         description="Read weights of any known origin, check them against a network, write them anew.",
     )
     result.add_argument(

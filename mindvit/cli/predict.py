@@ -1,6 +1,6 @@
 """Name what is in pictures.
 
-python -m mindvit.tools.predict PICTURE|FOLDER ... --ckpt_path FILE [--model NAME] [--topk 5] [--format table|json|csv] [--out FILE]
+mindvit predict PICTURE|FOLDER ... --ckpt_path FILE [--model NAME] [--topk 5] [--format table|json|csv] [--out FILE]
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str]) -> None:
     """Predict; UserError for anything that the user can mend."""
     from mindvit.commandline import Parser, max_pixels_argument, positive, weights_arguments
 
-    parser = Parser(prog="python -m mindvit.tools.predict", description="Name what is in pictures.")
+    parser = Parser(prog="mindvit predict", description="Name what is in pictures.")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")
     weights_arguments(parser)
     max_pixels_argument(parser)

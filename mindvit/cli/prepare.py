@@ -1,4 +1,4 @@
-"""Pack a data set into MindRecord files: python -m mindvit.tools.prepare DATA_DIR OUT.
+"""Pack a data set into MindRecord files: mindvit prepare DATA_DIR OUT.
 
 train.py and validate.py take OUT as data_dir. What was cut off goes on when the same command is given again.
 """
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.commandline import COMMAND_LINE, Parser
     from mindvit.recipe import DataOptions
 
-    parser = Parser(prog="python -m mindvit.tools.prepare", description="Pack a folder or list data set into MindRecord files.")
+    parser = Parser(prog="mindvit prepare", description="Pack a folder or list data set into MindRecord files.")
     parser.add_argument("data_dir", metavar="DATA_DIR", help="folder with train/ and val/ class folders, or with train_list.txt and val_list.txt")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the files, the data_dir of recipes from then on")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="default: both")

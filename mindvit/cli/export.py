@@ -1,6 +1,6 @@
 """A network as one file for other programs, loaded again and compared before it is called done.
 
-python -m mindvit.tools.export --model NAME [--ckpt_path FILE] --format MINDIR|ONNX --out FILE [--batch_size N|dynamic] [--size PX]
+mindvit export --model NAME [--ckpt_path FILE] --format MINDIR|ONNX --out FILE [--batch_size N|dynamic] [--size PX]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def parser() -> Parser:
     """The command line."""
     from mindvit.commandline import Parser
 
-    result = Parser(prog="python -m mindvit.tools.export", description="Write a network as MindIR or ONNX, load the file again and compare.")
+    result = Parser(prog="mindvit export", description="Write a network as MindIR or ONNX, load the file again and compare.")
     result.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
     result.add_argument("--ckpt_path", metavar="FILE", help="its weights, of any origin (default: initial values)")
     result.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both "

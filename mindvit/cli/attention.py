@@ -1,6 +1,6 @@
 """Draw what a network's attention looks at.
 
-python -m mindvit.tools.attention PICTURE ... --ckpt_path FILE --out DIR [--model NAME] [--at x,y]
+mindvit attention PICTURE ... --ckpt_path FILE --out DIR [--model NAME] [--at x,y]
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     """Draw; UserError for anything that the user can mend."""
     from mindvit.commandline import Parser, max_pixels_argument, weights_arguments
 
-    parser = Parser(prog="python -m mindvit.tools.attention", description="Draw what a network's attention looks at, a PNG a picture.")
+    parser = Parser(prog="mindvit attention", description="Draw what a network's attention looks at, a PNG a picture.")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")
     weights_arguments(parser)
     max_pixels_argument(parser)

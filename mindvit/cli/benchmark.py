@@ -1,8 +1,8 @@
 """Measure networks, or the data pipeline, by the protocol of docs/performance.md.
 
-python -m mindvit.tools.benchmark 'crossvit_*' --mode train --batch_size 8
-python -m mindvit.tools.benchmark --mode data --config configs/crossvit/crossvit_9_ascend.yaml
-msrun --worker_num 8 python -m mindvit.tools.benchmark crossvit_9 --mode train --batch_size 256
+mindvit benchmark 'crossvit_*' --mode train --batch_size 8
+mindvit benchmark --mode data --config configs/crossvit/crossvit_9_ascend.yaml
+msrun --worker_num 8 python -m mindvit benchmark crossvit_9 --mode train --batch_size 256
 
 Every recipe key is an option, as of train.py.
 """
@@ -75,9 +75,9 @@ class Failed(UserError):
 def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each network; none on the ranks that don't print."""
     from mindvit.benchmark import Task, measure
+    from mindvit.cli.census import names
     from mindvit.commandline import options
     from mindvit.device import launched_ranks
-    from mindvit.tools.census import names
 
     chosen = names(given["models"]) if given.get("models") else [recipe.model.model]
     rank, ranks = launched_ranks()
