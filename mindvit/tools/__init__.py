@@ -1,1 +1,1 @@
-"""Commands over the package: python -m mindvit.tools.NAME --help."""
+"""The old names of the modules of mindvit.cli, for one release."""
