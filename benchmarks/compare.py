@@ -27,9 +27,10 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from mindvit import errors, log  # noqa: E402
+from mindvit import errors
 from mindvit.commandline import Parser  # noqa: E402
 from mindvit.errors import UserError  # noqa: E402
+from mindvit.runtime import console  # noqa: E402
 
 MODELS = ("crossvit_9", "xcit_tiny_12_p16_224", "cvt_13_224", "crossformer_tiny")
 PEERS = ("mindcv", "torch eager", "torch.compile")
@@ -163,7 +164,7 @@ def in_turn(sides: Mapping[str, Side], mode: str, found: Mapping[str, Figures], 
                 found[name].rounds.append(answer["seconds"])
             else:
                 found[name].compile = answer["compile"]
-    log.say(f"  {mode}: " + ", ".join(f"{name} {item.error or f'{item.ms:.0f} ms'}" for name, item in found.items()))
+    console.say(f"  {mode}: " + ", ".join(f"{name} {item.error or f'{item.ms:.0f} ms'}" for name, item in found.items()))
 
 
 def compare(model: str, mode: str, given: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Figures]:
@@ -200,7 +201,7 @@ def rows(model: str, mode: str, found: Mapping[str, Figures], batch: int, multip
 
 def isa_environment(isa: str) -> dict[str, str]:
     """The children's environment; UserError for AVX-512 where there is none."""
-    from mindvit import device
+    from mindvit.runtime import device
 
     if isa == "avx512" and "AVX-512" not in device.machine():
         raise UserError(f"--isa avx512, but this machine has none ({device.machine()}): leave it out")
@@ -209,16 +210,16 @@ def isa_environment(isa: str) -> dict[str, str]:
 
 def networks(given: argparse.Namespace) -> None:
     """Compare networks, print and keep the table."""
-    from mindvit import device
     from mindvit.cli.census import names
     from mindvit.models import model_info
+    from mindvit.runtime import device
 
     environment = isa_environment(given.isa)
     table, details, failed = [], [], []
     load = os.getloadavg()[0]
     for model in names(given.models):
         for mode in given.modes:
-            log.say(f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} pictures ...")
+            console.say(f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} pictures ...")
             found = compare(model, mode, given, environment)
             table.append(rows(model, mode, found, given.batch_size, model_info(model).macs))
             details.append({**table[-1], "sides": {name: {"what": item.what, "compile": item.compile, "error": item.error, "rounds": item.rounds}
@@ -235,12 +236,12 @@ def networks(given: argparse.Namespace) -> None:
 
 def keep(table: Sequence[Mapping[str, Any]], told: str, details: Any, folder: Path, name: str) -> None:
     """Print a table and what it stands for; keep both in Markdown, and all figures in JSON."""
-    text = f"{log.table(*table)}\n\n{told}\n"
+    text = f"{console.table(*table)}\n\n{told}\n"
     print(f"\n{text}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
-        log.write_json(folder / f"{name}.json", {"told": told, "rows": details})
+        console.write_json(folder / f"{name}.json", {"told": told, "rows": details})
     except OSError as error:
         raise UserError(f"--out {folder} can't be written: {error.strerror}") from None
     print(f"kept in {folder / name}.md and .json")

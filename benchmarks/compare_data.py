@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Mapping, Optional, Sequence
 
-from mindvit import log
 from mindvit.errors import UserError
+from mindvit.runtime import console
 
 HERE = Path(__file__).parent
 SIDES, SPLITS, WORKERS = ("mindvit", "mindcv"), ("train", "eval"), (1, 2)
@@ -39,8 +39,8 @@ def row(split: str, workers: int, found: Mapping[str, Sequence[Mapping[str, floa
 
 def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]], str, list[dict[str, Any]]]:
     """(table, what it stands for, all figures), over class folders in `folder`/train, or made-up JPEGs."""
-    from mindvit import device
     from mindvit.databench import PICTURES, QUALITY, SIZE, made_up_folder
+    from mindvit.runtime import device
 
     if folder is not None and not (folder / "train").is_dir():
         raise UserError(f"--folder {folder} has no train/: give a folder whose train/ has a folder of pictures for each class")
@@ -54,7 +54,7 @@ def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]]
                     found[who].append(one(who, split, place, workers))
             table.append(row(split, workers, found))
             details.append({**table[-1], "rounds": found})
-            log.say(", ".join(f"{key} {value}" for key, value in table[-1].items()))
+            console.say(", ".join(f"{key} {value}" for key, value in table[-1].items()))
     what = str(folder) if folder else f"{PICTURES} made-up JPEGs of {SIZE[0]}x{SIZE[1]} px, quality {QUALITY}"
     told = (f"{what}, to 240 px with the recipe of crossvit_9; mindvit up to the uint8 batch, mindcv up to its float32 batch with mixing; {rounds} rounds of "
             f"{BATCHES} batches in turn, medians; {device.machine()}; {datetime.date.today().isoformat()}.")

@@ -23,12 +23,13 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from PIL import Image
 
-from mindvit import device, graphs, log, parallel, recipe
+from mindvit import graphs, recipe
 from mindvit.commandline import options
 from mindvit.data.sources import Source
 from mindvit.errors import UserError, hints_for
 from mindvit.layers.precision import set_precision
 from mindvit.models import input_sizes
+from mindvit.runtime import console, device, distributed
 from mindvit.setting import Setting, build, prepare, sized, train_step
 from mindvit.step import random_draws
 from mindvit.tasks.classification.task import ClassificationTask
@@ -97,7 +98,7 @@ def training(setting: Setting) -> Subject:
     """The very step that train.py runs, on made-up uint8 pictures; a step's output is its loss."""
     options, chosen = setting.recipe, setting.device
     net = build(setting, resize=True)
-    parallel.same_weights(net, chosen.ranks)
+    distributed.same_weights(net, chosen.ranks)
     set_precision(net, chosen.amp_level, chosen.half)
     step = train_step(net.set_train(True), setting)
     task, accum_steps = ClassificationTask(), options.optim.gradient_accumulation_steps
@@ -135,7 +136,7 @@ def compiled(subject: Subject, setting: Setting, cache: Optional[str]) -> float:
     if setting.recipe.runtime.mode != 0:
         return 0.0
     start = time.perf_counter()
-    with log.heartbeat("still compiling", setting.device.is_main), graphs.caching(cache):
+    with console.heartbeat("still compiling", setting.device.is_main), graphs.caching(cache):
         subject.compile()
     return time.perf_counter() - start
 
@@ -182,8 +183,8 @@ def measure(task: Task) -> dict[str, Any]:
         raise UserError(f"{setting.info.name}: the outputs are no numbers any more after {task.steps} steps: figures of such a run mean nothing")
     memory = device.memory(setting.device.target).split(" of ")[0]
     if task.profile and setting.device.is_main:
-        log.say(profile_table(profile(subject.step, setting.device.target)))
-    rates = parallel.total((timing.rate, timing.sustained), setting.device.ranks)
+        console.say(profile_table(profile(subject.step, setting.device.target)))
+    rates = distributed.total((timing.rate, timing.sustained), setting.device.ranks)
     return {**row, **speed(timing, rates, setting, task.mode), "peak memory": memory}
 
 
@@ -249,7 +250,7 @@ def profile_table(operators: Sequence[tuple[str, float, float]], most: int = 10)
     whole = sum(spent for _, _, spent in operators)
     rows = [{"operator": name, "calls a step": f"{count:g}", "ms a step": f"{spent:.2f}", "share": f"{100 * spent / whole:.1f} %"}
             for name, count, spent in operators[:most]]
-    return log.table(*rows) + f"\n{whole:.1f} ms a step in {sum(count for _, count, _ in operators):g} operators of {len(operators)} kinds"
+    return console.table(*rows) + f"\n{whole:.1f} ms a step in {sum(count for _, count, _ in operators):g} operators of {len(operators)} kinds"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 import mindspore as ms
 from mindspore import Parameter, Tensor
 
-from mindvit import files
 from mindvit.errors import UserError
+from mindvit.runtime import files
 from mindvit.weights.readers import META, Arrays, quiet, read_weights
 
 

@@ -12,9 +12,9 @@ from typing import Any, Collection, NoReturn, Optional, Sequence
 import yaml
 
 from mindvit.errors import UserError, nearest
-from mindvit.files import printable
 from mindvit.recipe import FIELDS, MINDCV_REFUSED, SECTIONS, WITHOUT_EFFECT, DataOptions, Recipe, build, check_known, type_name
 from mindvit.recipe_names import base_path, recipe_path
+from mindvit.runtime.files import printable
 
 COMMAND_LINE = "command line"
 

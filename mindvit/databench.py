@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow
 
-from mindvit import device, log
 from mindvit.data.pipeline import Batch, default_workers, eval_batches, train_batches
 from mindvit.data.sources import FolderSource, Source, open_source
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo, model_info
 from mindvit.recipe import Recipe
+from mindvit.runtime import console, device
 from mindvit.setting import Preprocessing, sized
 from mindvit.version import __version__
 
@@ -53,7 +53,7 @@ def made_up_folder(count: int = PICTURES) -> Path:
     """A data set of `count` made-up JPEGs in the machine's folder for temporary files, written the first time."""
     folder = Path(tempfile.gettempdir()) / f"mindvit-{SIZE[0]}x{SIZE[1]}-q{QUALITY}-{os.getuid()}" / str(count)
     if not folder.is_dir():
-        log.say(f"writing {count} pictures to {folder} ...")
+        console.say(f"writing {count} pictures to {folder} ...")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
             inside = Path(unfinished) / "whole" / "train" / "made_up"
@@ -134,5 +134,5 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
                          "augmentation": described(recipe) if name == "train" else "none", "batch size": min(recipe.data.batch_size, BATCH, len(train)),
                          "workers": workers, "img/s": round(rate, 1), "CPU-ms an image": round(spent, 2), "warm-up": warmup, "steps": steps, "pillow": pillow,
                          "mindvit": __version__, "machine": device.machine(), "date": datetime.date.today().isoformat()})
-            log.say(f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image")
+            console.say(f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image")
     return rows

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mindvit.attention_maps import AttentionMap, ChannelMatrix, Row
 from mindvit.errors import UserError
-from mindvit.files import on_one_line
+from mindvit.runtime.files import on_one_line
 
 # From none to much, lighter all the way (L* 8 to 95 in even steps), so that it reads in grey and for the colour-blind too.
 ANCHORS = np.array([(22, 17, 48), (77, 24, 103), (139, 34, 113), (199, 57, 92), (238, 104, 61), (250, 162, 56), (247, 232, 141)], np.float64)

@@ -9,8 +9,9 @@ import sys
 from dataclasses import dataclass
 from typing import Callable, Iterable, Iterator, NoReturn, Optional, Sequence
 
-from mindvit import environment, interrupts
-from mindvit.files import spell_out
+from mindvit import environment
+from mindvit.runtime import interrupts
+from mindvit.runtime.files import spell_out
 
 EXIT_BAD_INPUT = 2
 EXIT_BROKEN_PIPE = 141  # as shells count SIGPIPE

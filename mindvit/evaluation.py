@@ -10,7 +10,6 @@ from typing import Any, Callable, Mapping, Optional
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit import log, parallel
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE
 from mindvit.data.classes import Head, open_ordered
@@ -20,6 +19,7 @@ from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.predictions import Predictions
 from mindvit.recipe import Recipe
+from mindvit.runtime import console, distributed
 from mindvit.setting import Setting, build, prepare, sized, take_of
 from mindvit.tasks.classification.metrics import EvalStep
 from mindvit.weights.readers import read
@@ -102,7 +102,7 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, pre
     batches = eval_batches(source, batch_size=recipe.data.batch_size, size=setting.size, crop_pct=setting.preprocessing.crop_pct,
                            interpolation=setting.interpolation, squeeze=setting.info.squeeze, ranks=chosen.ranks, rank=chosen.rank, workers=setting.workers)
     total = eval_steps(len(source), recipe.data.batch_size, chosen.ranks)
-    shown = log.validating(batches, total, recipe.data.batch_size * chosen.ranks, what, recipe.log.log_interval, chosen.is_main)
+    shown = console.validating(batches, total, recipe.data.batch_size * chosen.ranks, what, recipe.log.log_interval, chosen.is_main)
     for images, labels in shown:
         outputs = step(Tensor(images), Tensor(labels))
         ranks, losses = (output.asnumpy() for output in outputs[:2])
@@ -115,7 +115,7 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, pre
         loss += float(losses.sum(dtype=np.float64))
         if between is not None:
             between()
-    correct1, correct5, count, loss = parallel.total((correct1, correct5, count, loss), chosen.ranks)
+    correct1, correct5, count, loss = distributed.total((correct1, correct5, count, loss), chosen.ranks)
     return Score(int(correct1), int(correct5), int(count), float(loss / max(count, 1)))
 
 
@@ -152,9 +152,9 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     setting = prepare(recipe, source)
     if setting.device.is_main:
         place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
-        log.say(f"data: {recipe.data.dataset}{place}, {len(source)} validation images{passed_over((recipe.data.val_split, source))}")
+        console.say(f"data: {recipe.data.dataset}{place}, {len(source)} validation images{passed_over((recipe.data.val_split, source))}")
         for line in remarks:
-            log.say(line)
+            console.say(line)
     by_hand = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])  # another size than the file's may be meant
     net = build(setting, resize=by_hand, weights=content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
@@ -164,7 +164,7 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
         score = evaluate(net, EvalStep(net, *setting.statistics), source, setting, lines)
         if setting.device.is_main:  # before anything is written, which may fail
             name = setting.info.name + " (moving average)" * content.is_average
-            log.say(f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
+            console.say(f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
         if lines:
             lines.write()
     finally:

@@ -19,8 +19,9 @@ from typing import Any, Iterator, Mapping, Optional, Sequence, Union
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from mindvit import device, files, kernels, log
+from mindvit import kernels
 from mindvit.errors import UserError
+from mindvit.runtime import console, device, files
 from mindvit.setting import Setting, step_options
 from mindvit.weights.readers import quiet
 
@@ -43,7 +44,7 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, valu
         except OSError as error:
             if wanted != "auto":
                 raise UserError(f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, or none)") from None
-            log.say(f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none keeps this quiet)")
+            console.say(f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none keeps this quiet)")
             held = False
         if not held or folder is None:
             step.compile(*inputs)
@@ -79,7 +80,7 @@ def _held(folder: Path) -> Iterator[bool]:
     with folder.with_suffix(".lock").open("w") as lock:
         held = files.try_lock(lock)
         if held is None:
-            log.say(f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, or a folder elsewhere)")
+            console.say(f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, or a folder elsewhere)")
         yield bool(held)
 
 

@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindvit import checkpoint, device, files, graphs, interrupts, log, parallel, result
+from mindvit import checkpoint, graphs, result
 from mindvit.commandline import describe
 from mindvit.data.classes import open_ordered
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
@@ -28,6 +28,7 @@ from mindvit.layers.precision import set_precision
 from mindvit.meter import Meter
 from mindvit.optim import learning_rate, schedule_lines
 from mindvit.recipe import Recipe
+from mindvit.runtime import console, device, distributed, files, interrupts
 from mindvit.setting import build, check_teacher, kept_head, prepare, sized, starting_weights, train_step
 from mindvit.step import random_draws
 from mindvit.tasks.classification.task import ClassificationTask
@@ -66,7 +67,7 @@ class Run:
     def __init__(self, recipe: Recipe, config: Optional[str]):
         self.started = time.time()
         recipe = sized(recipe)  # a misspelt name or a wrong size is told before a million files are listed
-        log.check_viewer(recipe.log.summary)
+        console.check_viewer(recipe.log.summary)
         check_teacher(recipe.distill)
         weights = starting_weights(recipe)
         self.remarks: list[str] = []  # on the order of the classes
@@ -78,7 +79,7 @@ class Run:
         self.parts = recipe.optim.gradient_accumulation_steps
         self.steps = steps_per_epoch(self.train, recipe.data, self.device.ranks, self.parts)
         self.net = build(self.setting, resize=True, weights=weights)
-        parallel.same_weights(self.net, self.device.ranks)
+        distributed.same_weights(self.net, self.device.ranks)
         self.folder = Path(recipe.checkpoint.ckpt_save_dir)
         self.keeper = checkpoint.Keeper(self.folder, recipe.model.model, recipe.checkpoint.keep_checkpoint_max)
         self.meter = Meter(recipe.data.batch_size * self.device.ranks * self.parts)
@@ -101,7 +102,7 @@ class Run:
     def say(self, text: str) -> None:
         """Print on the main rank."""
         if self.device.is_main:
-            log.say(text)
+            console.say(text)
 
     def compile(self) -> None:
         """Build the training graph before the first batch is asked for."""
@@ -110,7 +111,7 @@ class Run:
             values = {key: value for key, value in self.recipe.flat().items() if key not in UNIMPORTANT}
             inputs = [Tensor(item) for item in self.step.spec(self.task.spec(self.setting)).inputs()]
             start = time.perf_counter()
-            with log.heartbeat("still compiling", self.device.is_main), interrupts.taken_by(interrupts.leave):
+            with console.heartbeat("still compiling", self.device.is_main), interrupts.taken_by(interrupts.leave):
                 kept = graphs.compile_step(self.step, inputs, self.setting, values)
             self.meter.compile_seconds = time.perf_counter() - start
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if kept else ''}")
@@ -189,7 +190,7 @@ class Run:
             self.compile()
             # signals last: MindSpore's summary starts processes, which would inherit the handlers and outlive the signal that ends them
             kind = self.recipe.log.summary if self.device.is_main else "none"
-            with log.summary(kind, self.folder, self.say) as self.viewer, signals(self.ask_to_stop):
+            with console.summary(kind, self.folder, self.say) as self.viewer, signals(self.ask_to_stop):
                 score, average = self.epochs()
             return self.finish(score, average)
 
@@ -198,12 +199,12 @@ class Run:
 
         The recipe of weights that are trained already stays as it is.
         """
-        log.check_csv(Path(self.recipe.log.results_csv), "results_csv")
+        console.check_csv(Path(self.recipe.log.results_csv), "results_csv")
         recipe = self.folder / "recipe.yaml"
         try:
             if self.at < self.steps * self.recipe.schedule.epoch_size or not recipe.exists():
                 files.write_text(recipe, f"# {result.versions()}\n{describe(self.recipe)}\n")
-            log.cut_csv(self.folder / "log.csv", self.at // self.steps - self.owed)
+            console.cut_csv(self.folder / "log.csv", self.at // self.steps - self.owed)
         except OSError as error:
             raise checkpoint.cannot_write(self.folder, error) from None
 
@@ -237,17 +238,17 @@ class Run:
         list(itertools.islice(self.stepped(0), DRY_STEPS))
         whole = self.steps * self.recipe.schedule.epoch_size * self.meter.ms_per_step / 1000
         self.say(f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.pictures_per_second:.1f} img/s over all cards, "
-                 f"{device.memory(self.device.target)}; the whole run's steps would take {log.duration(whole)}")
+                 f"{device.memory(self.device.target)}; the whole run's steps would take {console.duration(whole)}")
 
     def epochs(self) -> Scores:
         """The epochs that are left, each saved before it is validated: whatever a validation meets, no training is lost. The last scores."""
         whole = self.recipe.schedule.epoch_size
-        with log.Progress(self.steps * whole, whole, self.recipe.log.log_interval, self.device.is_main, self.at) as progress:
+        with console.Progress(self.steps * whole, whole, self.recipe.log.log_interval, self.device.is_main, self.at) as progress:
             if self.owed:
                 scores = self.validated(self.at // self.steps, progress)
             for epoch in range(self.at // self.steps, whole):
                 self.ended = {"loss": self.train_epoch(epoch, progress), **{f"last {key}": value for key, value in self.last.items()}}
-                if not parallel.agree(self.net, self.device.ranks):
+                if not distributed.agree(self.net, self.device.ranks):
                     raise TrainingFailed(f"after epoch {epoch + 1} rank {self.device.rank} holds other weights than the others: the run stops before it "
                                          f"saves them (one network and one seed on all ranks? a fault of a card?)")
                 self.save_epoch(epoch + 1)
@@ -266,7 +267,7 @@ class Run:
         if stopping:
             raise self.interrupted(f"after epoch {epoch}")
 
-    def validated(self, epoch: int, progress: log.Progress) -> Scores:
+    def validated(self, epoch: int, progress: console.Progress) -> Scores:
         """The scores after `epoch` epochs: shown, logged and, if they are the best or the last, saved with the weights."""
         progress.hide()
         scores = self.validate()
@@ -320,7 +321,7 @@ class Run:
             yield {"loss": self.tally.recent, "lr": lr, "norm": norm, "scale": scale, "img/s": self.meter.recent_pictures_per_second,
                    "data wait": self.meter.wait_share}
 
-    def train_epoch(self, epoch: int, progress: log.Progress) -> float:
+    def train_epoch(self, epoch: int, progress: console.Progress) -> float:
         """The steps of an epoch that are not yet done; the mean loss of all."""
         for values in self.stepped(epoch):
             self.last = values
@@ -411,7 +412,7 @@ class Run:
                "norm": f"{last['norm']:.4f}", "loss_scale": f"{last['scale']:.0f}", "skipped": self.tally.skipped,
                "img_s": f"{last['img/s']:.1f}", "data_wait": f"{last['data wait']:.4f}", "elapsed_s": f"{time.time() - self.started:.1f}", "time": result.now()}
         try:
-            log.append_csv(self.folder / "log.csv", row)
+            console.append_csv(self.folder / "log.csv", row)
         except OSError as error:
             self.say(f"WARNING: {self.folder / 'log.csv'} can't be written: {error.strerror}")
         self.viewer(self.at, {key: float(value) for key, value in row.items() if key in ("val_loss", "top1", "top5", "ema_top1") and value != ""})
@@ -447,12 +448,12 @@ class Run:
         outcome = result.Outcome(score, average, self.best, self.path, len(self.train.bad), self.params, time.time() - self.started)
         row = result.row(self.setting, self.meter, outcome, self.config)
         if self.device.is_main:
-            log.say(f"\n{result.tables(row)}\n" + (f"\nmoving average: {average}" if average else "") + f"\ncheckpoint: {self.path}\n")
-            for path, write in ((self.folder / "result.json", log.write_json), (Path(self.recipe.log.results_csv), log.append_csv)):
+            console.say(f"\n{result.tables(row)}\n" + (f"\nmoving average: {average}" if average else "") + f"\ncheckpoint: {self.path}\n")
+            for path, write in ((self.folder / "result.json", console.write_json), (Path(self.recipe.log.results_csv), console.append_csv)):
                 try:
                     write(path, row)
                 except (OSError, csv.Error) as error:  # the weights are trained and saved
-                    log.say(f"WARNING: {path} can't be written: {log.first_line(error)}")
+                    console.say(f"WARNING: {path} can't be written: {console.first_line(error)}")
         return row
 
 

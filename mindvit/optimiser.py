@@ -7,7 +7,8 @@ from typing import Any, Sequence
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindvit import device, kernels
+from mindvit import kernels
+from mindvit.runtime import device
 from mindvit.weights.readers import STATE
 
 Gradients = tuple[Tensor, ...]

@@ -9,11 +9,11 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from mindvit import parallel
 from mindvit.data.order import val_order
 from mindvit.data.sources import Source
 from mindvit.errors import UserError
-from mindvit.files import SPELT_OUT
+from mindvit.runtime import distributed
+from mindvit.runtime.files import SPELT_OUT
 
 MOST = 5  # classes a picture
 
@@ -52,7 +52,7 @@ class Predictions:
     def write(self) -> None:
         """All ranks' rows, in order; called on every rank."""
         self._write(self._part(self.rank), self.rows)
-        parallel.total([1], self.ranks)  # every rank's part is there
+        distributed.total([1], self.ranks)  # every rank's part is there
         if self.rank == 0:
             parts = [self._part(rank) for rank in range(self.ranks)]
             rows = [row for part in parts for row in csv.reader(part.open(newline="", encoding="utf-8"))]

@@ -12,7 +12,6 @@ import numpy as np
 from mindspore import Tensor, nn
 from PIL import Image
 
-from mindvit import device
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE
 from mindvit.data import decoding
@@ -25,6 +24,7 @@ from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, model_info
 from mindvit.predictions import likeliest
 from mindvit.recipe import PrecisionOptions, RuntimeOptions, build
+from mindvit.runtime import device
 from mindvit.setting import Preprocessing, sized
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.load import taken

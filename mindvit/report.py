@@ -14,8 +14,8 @@ from typing import Any, Mapping, Optional, Sequence, Union
 
 from mindvit.commandline import read_yaml
 from mindvit.errors import UserError
-from mindvit.files import on_one_line, printable
 from mindvit.recipe import FIELDS
+from mindvit.runtime.files import on_one_line, printable
 
 LOG, RECIPE, RESULT = "log.csv", "recipe.yaml", "result.json"
 TABLES = (".csv", ".json", ".md")

@@ -16,9 +16,9 @@ from typing import Any, Mapping, Optional
 import mindspore as ms
 import numpy as np
 
-from mindvit import device, log
 from mindvit.evaluation import Best, Score
 from mindvit.meter import Meter
+from mindvit.runtime import console, device
 from mindvit.setting import Setting
 from mindvit.version import __version__
 
@@ -102,12 +102,12 @@ def tables(row: Mapping[str, Any]) -> str:
 
     what = {"model": row["model"], "params (M)": row["params_m"], "devices": f"{row['ranks']} x {row['device']}", "batch size": row["batch_size"],
             "image size": row["image_size"], "precision": f"{row['amp_level']} {row['dtype']}"}
-    if len(log.table(what).splitlines()[0]) > 100:  # the longest names
+    if len(console.table(what).splitlines()[0]) > 100:  # the longest names
         del what["precision"]
     how = {"compile (s)": row["compile_s"], "ms/step": row["ms_per_step"], "img/s": row["img_per_s"], "top-1": percent("top1"), "top-5": percent("top5"),
            "EMA top-1": percent("ema_top1"), "best top-1": percent("best_top1"), "best epoch": row.get("best_epoch")}
     shown = {name: value for name, value in how.items() if value is not None or not name.startswith(("EMA", "best"))}
-    return f"{log.table(what)}\n\n{log.table(shown)}"
+    return f"{console.table(what)}\n\n{console.table(shown)}"
 
 
 def versions() -> str:

@@ -9,19 +9,20 @@ from typing import Optional
 import mindspore as ms
 from mindspore import nn
 
-from mindvit import device, log, mindcv
+from mindvit import mindcv
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.commandline import COMMAND_LINE, without_effect
 from mindvit.data.classes import Head, imagenet, is_ambiguous
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import Source
 from mindvit.data.transforms import EvalTransform
-from mindvit.device import Device
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.models import ModelInfo, create_model, input_sizes, model_info
 from mindvit.optim import is_decayed, layer_rates
 from mindvit.recipe import AugmentOptions, DistillOptions, Recipe, Triple
+from mindvit.runtime import console, device
+from mindvit.runtime.device import Device
 from mindvit.step import StepOptions, TrainStep
 from mindvit.tasks.classification.distill import freeze
 from mindvit.tasks.classification.task import ClassificationTask
@@ -125,7 +126,7 @@ def sized(recipe: Recipe, checkpoint: str = "") -> Recipe:
         return recipe
     if (side, sizes) != (own, own_sizes) and device.launched_ranks()[0] == 0:
         other = f"img_size is {sizes}" if most == "image_resize" else f"image_resize is {side}, img_size {sizes}"
-        log.say(f"{name}: {other} px, as {most} is {given[most]} ({where})")
+        console.say(f"{name}: {other} px, as {most} is {given[most]} ({where})")
     return recipe.replace(where if ranks[most] else "default", image_resize=side, img_size=sizes)
 
 
@@ -146,9 +147,9 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
     chosen, line = device.set_up(recipe.runtime, recipe.precision)
     ms.set_seed((recipe.runtime.seed + chosen.rank) % 2 ** 32)  # ranks drop different elements; rank 0's weights are sent to all
     if chosen.is_main:
-        log.say(line)
+        console.say(line)
         if without_effect(recipe):
-            log.say(f"keys without effect: {without_effect(recipe)}")
+            console.say(f"keys without effect: {without_effect(recipe)}")
     workers = recipe.data.num_parallel_workers or default_workers(chosen.local_ranks)
     return Setting(recipe, info, chosen, wanted or classes, workers, () if source.is_by_label else source.class_names)
 
@@ -163,7 +164,7 @@ def build(setting: Setting, resize: bool = False, weights: Optional[Weights] = N
     if weights:
         report = load_weights(net, weights, resize=resize, new_head=options.new_head)
         if setting.device.is_main:
-            log.say(f"weights from {weights.where}: {report}")
+            console.say(f"weights from {weights.where}: {report}")
     return net
 
 
@@ -227,7 +228,7 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     except WeightsError as error:
         raise UserError(f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}") from None
     if chosen.is_main:
-        log.say(f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights from {path}: {report}")
+        console.say(f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights from {path}: {report}")
     if not foreign:
         try:
             net.check_size(setting.size, setting.size)

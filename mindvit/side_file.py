@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mindvit import files
 from mindvit.checkpoint_info import RGB, CheckpointInfo
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo
 from mindvit.recipe import AugmentOptions
+from mindvit.runtime import files
 from mindvit.setting import Preprocessing
 
 

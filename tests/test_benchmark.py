@@ -190,7 +190,7 @@ def test_a_mistake_is_one_line(arguments: list[str], says: str, tmp_path: Path) 
 
 
 def test_under_a_launcher_one_network_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mindvit.device.launched_ranks", lambda: (1, 2))
+    monkeypatch.setattr("mindvit.runtime.device.launched_ranks", lambda: (1, 2))
     with pytest.raises(UserError, match="2 networks .* under a launcher: its ranks meet only once, so give one at a time"):
         tool.main(["crossvit_9*"])
     with pytest.raises(UserError, match="leave it out under a launcher"):

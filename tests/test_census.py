@@ -15,13 +15,13 @@ import pytest
 from golden import VARIANTS
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindvit import platform
 from mindvit.cli.census import Graph, census, main, names
 from mindvit.errors import UserError
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm
 from mindvit.models import list_models, model_info, registry
 from mindvit.models.network import Feature, Network
+from mindvit.runtime import platform
 
 FAMILIES = sorted({model_info(name).family for name in list_models()})
 SMALLEST = [min((info for info in map(model_info, list_models()) if info.family == family), key=lambda info: info.macs).name for family in FAMILIES]

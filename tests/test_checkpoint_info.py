@@ -20,10 +20,10 @@ from mindvit import export as exporting
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.cli import attention, convert, export, predict
 from mindvit.commandline import parse
-from mindvit.device import Device
 from mindvit.errors import UserError
 from mindvit.evaluation import asked_for
 from mindvit.models import model_info
+from mindvit.runtime.device import Device
 from mindvit.setting import Setting, build, build_teacher
 from mindvit.weights import load_weights, names, read_weights
 from mindvit.weights.readers import read

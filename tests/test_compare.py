@@ -130,7 +130,7 @@ def test_a_request_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {key: compare.isa_environment("avx2")[key] for key in compare.AVX2} == {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    monkeypatch.setattr("mindvit.device.machine", lambda: "a laptop, 2 cores")
+    monkeypatch.setattr("mindvit.runtime.device.machine", lambda: "a laptop, 2 cores")
     with pytest.raises(UserError, match=r"--isa avx512, but this machine has none \(a laptop, 2 cores\)"):
         compare.isa_environment("avx512")
 

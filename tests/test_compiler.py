@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mindvit import compiler, platform
+from mindvit import compiler
 from mindvit.kernels import build
+from mindvit.runtime import platform
 
 SWITCH, LOSS = "MINDVIT_NOTHING", "nothing works"
 

@@ -13,11 +13,11 @@ from mindspore import Tensor, nn
 from small import SIDE, SMALL, pictures, small
 
 from mindvit import export as exporting
-from mindvit import platform
 from mindvit.cli import export as tool
 from mindvit.errors import UserError
 from mindvit.export import ExportError, export
 from mindvit.onnx_graph import Writer
+from mindvit.runtime import platform
 
 
 @pytest.fixture(scope="module", params=SMALL)

@@ -14,11 +14,12 @@ import pytest
 from pictures import make_data_dir
 
 import train
-from mindvit import checkpoint, log
+from mindvit import checkpoint
 from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.evaluation import Score
 from mindvit.loop import Run, TrainingFailed, fit
+from mindvit.runtime import console
 from mindvit.weights import read_weights
 
 OPTIONS = ["--model", "nano", "--device_target", "CPU", "--epoch_size", "2", "--warmup_epochs", "0", "--batch_size", "8", "--log_interval", "1"]
@@ -102,7 +103,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(folder: Path, tmp_path: Path
         if path.name == "log.csv":
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(log, "append_csv", fails)
+    monkeypatch.setattr(console, "append_csv", fails)
     run(folder, tmp_path, "--epoch_size", "1")
     assert "log.csv can't be written: No space left" in capsys.readouterr().out
 
@@ -120,10 +121,10 @@ def test_a_run_leaves_its_recipe_with_versions(folder: Path, tmp_path: Path) -> 
 
 
 def test_the_heartbeat_beats_until_it_is_over(capsys: pytest.CaptureFixture) -> None:
-    with log.heartbeat("still compiling", seconds=0.02):
+    with console.heartbeat("still compiling", seconds=0.02):
         time.sleep(0.2)
     beats = capsys.readouterr().out.count("still compiling (")
-    with log.heartbeat("still compiling", shown=False, seconds=0.02):
+    with console.heartbeat("still compiling", shown=False, seconds=0.02):
         time.sleep(0.1)
     time.sleep(0.1)
     assert 1 < beats < 12 and capsys.readouterr().out == ""

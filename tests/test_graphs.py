@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from pictures import make_data_dir
 
-from mindvit import device, graphs
+from mindvit import graphs
 from mindvit.commandline import parse
 from mindvit.data.sources import open_source
 from mindvit.errors import UserError
 from mindvit.loop import UNIMPORTANT
+from mindvit.runtime import device
 from mindvit.setting import Setting, build, prepare, train_step
 from mindvit.weights import read_weights
 

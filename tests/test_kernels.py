@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.activation import GELU, QuickGELU, Softmax
 from mindvit.layers.attention import Block, HeadAttention, SelfAttention
 from mindvit.layers.class_attention import ClassAttention, CrossAttention
@@ -31,6 +31,7 @@ from mindvit.models.crossvit import MultiScaleBlock, patch_embed
 from mindvit.models.cvt import Attention
 from mindvit.models.xcit import CrossCovarianceBlock
 from mindvit.optimiser import SquareSum
+from mindvit.runtime import platform
 from mindvit.tasks.classification.augment import Prepare
 
 BATCH = 6

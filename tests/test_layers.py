@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindvit import platform
 from mindvit.layers.activation import GELU
 from mindvit.layers.conv import Conv2d, DepthwiseConv3x3, FeatureLayout
 from mindvit.layers.norm import BatchNorm, LayerNorm
-from mindvit.platform import Platform
+from mindvit.runtime import platform
+from mindvit.runtime.platform import Platform
 
 
 def values_and_gradients(cell: nn.Cell, x: np.ndarray) -> list[np.ndarray]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from mindvit import checkpoint, compiler, files, graphs
+from mindvit import checkpoint, compiler, graphs
 from mindvit.errors import UserError
+from mindvit.runtime import files
 
 ROOT = Path(__file__).parent.parent
 NONE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)

@@ -18,13 +18,14 @@ from small import SMALL, small
 
 import train
 import validate
-from mindvit import checkpoint, errors, evaluation, files, predictor, report
+from mindvit import checkpoint, errors, evaluation, predictor, report
 from mindvit.cli import attention, predict, prepare
 from mindvit.commandline import parse
 from mindvit.data.decoding import MAX_PIXELS
 from mindvit.data.sources import open_source
 from mindvit.predictions import Predictions
 from mindvit.recipe import DataOptions
+from mindvit.runtime import files
 from mindvit.weights import read_weights
 
 pytestmark = pytest.mark.usefixtures("small_networks")

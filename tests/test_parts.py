@@ -14,10 +14,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from mindvit import checkpoint, device, environment, files, log
+from mindvit import checkpoint, environment
 from mindvit.errors import UserError
 from mindvit.meter import Meter
 from mindvit.recipe import PrecisionOptions, RuntimeOptions
+from mindvit.runtime import console, device, files
 from mindvit.weights import read_weights
 
 ROOT = Path(__file__).parent.parent
@@ -66,20 +67,20 @@ def test_meter_leaves_the_first_step_out_and_counts_waits() -> None:
 
 def test_rows_with_other_columns_go_to_another_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "runs.csv"
-    log.append_csv(path, {"a": 1, "b": "x,y"})
-    log.append_csv(path, {"a": 2, "b": 3})
+    console.append_csv(path, {"a": 1, "b": "x,y"})
+    console.append_csv(path, {"a": 2, "b": 3})
     assert list(csv.reader(path.open())) == [["a", "b"], ["1", "x,y"], ["2", "3"]]
-    log.append_csv(path, {"a": 2, "c": 3})
+    console.append_csv(path, {"a": 2, "c": 3})
     assert list(csv.reader(path.open())) == [["a", "c"], ["2", "3"]] and len(list(path.parent.glob("*.csv"))) == 2
 
 
 def test_table_and_duration() -> None:
-    assert log.table({"a": 1, "long": None}).splitlines() == ["| a | long |", "| - | ---- |", "| 1 | n/a  |"]
-    assert log.duration(3725.4) == "1:02:05"
+    assert console.table({"a": 1, "long": None}).splitlines() == ["| a | long |", "| - | ---- |", "| 1 | n/a  |"]
+    assert console.duration(3725.4) == "1:02:05"
 
 
 def test_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixture) -> None:
-    progress = log.Progress(steps=5, epochs=1, interval=2)
+    progress = console.Progress(steps=5, epochs=1, interval=2)
     for _ in range(5):
         progress.update(0, {"loss": "1.5"})
     lines = capsys.readouterr().out.splitlines()
@@ -137,48 +138,48 @@ def test_files_without_an_ending_have_no_say_over_their_neighbours(tmp_path: Pat
 
 def test_a_row_is_added_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
-    log.append_csv(path, {"a": 1, "b": "x" * 600})
+    console.append_csv(path, {"a": 1, "b": "x" * 600})
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError):
-            log.append_csv(path, {"a": 2, "b": "y" * 600})
+            console.append_csv(path, {"a": 2, "b": "y" * 600})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     path.write_bytes(before + b"2,torn")
-    log.append_csv(path, {"a": 3, "b": "z"})
+    console.append_csv(path, {"a": 3, "b": "z"})
     assert list(csv.reader(path.open())) == [["a", "b"], ["1", "x" * 600], ["2", "torn"], ["3", "z"]]
 
 
 def test_a_results_file_is_checked_without_a_trace(tmp_path: Path) -> None:
-    log.check_csv(tmp_path / "new" / "runs.csv", "results_csv")
+    console.check_csv(tmp_path / "new" / "runs.csv", "results_csv")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").write_text("")
     for path, says in ((tmp_path / "file" / "runs.csv", "can't be written: "), (tmp_path, "can't be written: Is a directory")):
         with pytest.raises(UserError, match=says) as caught:
-            log.check_csv(path, "results_csv")
+            console.check_csv(path, "results_csv")
         assert str(caught.value).startswith(f"results_csv {path} ") and caught.value.exit_code == 2
 
 
 def test_validation_says_how_far_it_is(capsys: pytest.CaptureFixture) -> None:
-    assert list(log.validating(range(5), 5, 8, interval=2)) == [0, 1, 2, 3, 4]
+    assert list(console.validating(range(5), 5, 8, interval=2)) == [0, 1, 2, 3, 4]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["validating 2/5", "validating 4/5"] and all("img/s" in line for line in lines)
-    assert list(log.validating(range(5), 5, 8, interval=1, shown=False)) == [0, 1, 2, 3, 4] and capsys.readouterr().out == ""
+    assert list(console.validating(range(5), 5, 8, interval=1, shown=False)) == [0, 1, 2, 3, 4] and capsys.readouterr().out == ""
 
 
 def test_validation_has_a_bar_of_its_own_on_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "90")
-    with log.Progress(steps=4, epochs=2, interval=1) as progress:
+    with console.Progress(steps=4, epochs=2, interval=1) as progress:
         progress.update(0, {"loss": "1.5"})
         progress.update(0, {"loss": "1.4"})
         progress.hide()
         assert progress.bar is None
         capsys.readouterr()
-        list(log.validating(range(3), 3, 8, "validating the moving average", interval=1))
+        list(console.validating(range(3), 3, 8, "validating the moving average", interval=1))
         shown = capsys.readouterr()
         assert "validating the moving average:   0%" in shown.err and "epoch" not in shown.err and shown.out == ""
         progress.update(1, {"loss": "1.3"})

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from mindvit import device, result
+from mindvit import result
 from mindvit.evaluation import Best, Score
 from mindvit.meter import Meter
 from mindvit.models import list_models
 from mindvit.recipe import build
+from mindvit.runtime import device
 from mindvit.setting import Setting, model_info
 
 TEXTS = {"model", "device", "jit_level", "amp_level", "dtype", "config", "command", "checkpoint", "git", "mindvit", "mindspore", "numpy", "python",

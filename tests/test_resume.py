@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from pictures import make_data_dir
 
-from mindvit import checkpoint, graphs, log, loop
+from mindvit import checkpoint, graphs, loop
 from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.evaluation import Best, Score, best_of
 from mindvit.loop import Interrupted, Run, fit
 from mindvit.models import model_info, registry
+from mindvit.runtime import console
 from mindvit.weights import read_weights
 
 # everything that a run remembers: batch normalisation's statistics, moments, average; and all that is drawn
@@ -64,15 +65,15 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
     """Do something after a step, once."""
-    plain = log.Progress.update
+    plain = console.Progress.update
 
     def update(self: Any, epoch: int, values: Any) -> None:
         plain(self, epoch, values)
         if self.done == number:
-            monkeypatch.setattr(log.Progress, "update", plain)
+            monkeypatch.setattr(console.Progress, "update", plain)
             action()
 
-    monkeypatch.setattr(log.Progress, "update", update)
+    monkeypatch.setattr(console.Progress, "update", update)
 
 
 def same(one: Path, two: Path) -> None:

@@ -14,8 +14,8 @@ from real_inputs import GBK, SIDE_FOLDERS, SPELT, class_folders, endings, ladder
 from mindvit.data.scan import Scan
 from mindvit.data.sources import FolderSource, Source, find_pictures, open_source, passed_over, remarks
 from mindvit.errors import UserError
-from mindvit.files import printable
 from mindvit.recipe import DataOptions
+from mindvit.runtime.files import printable
 
 
 def opened(root: Path, split: str = "train", **data: object) -> Source:

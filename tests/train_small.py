@@ -9,7 +9,8 @@ from typing import Any, Optional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mindvit import errors, interrupts
+from mindvit import errors
+from mindvit.runtime import interrupts
 
 if __name__ == "__main__":
     interrupts.listen()  # as train.py does, before MindSpore starts threads

@@ -58,10 +58,11 @@ def main(arguments: Sequence[str]) -> None:
     from PIL import Image
     from tqdm import tqdm
 
-    from mindvit import drawing, log  # MindSpore takes seconds to import: not for --help or a mistyped path
+    from mindvit import drawing
     from mindvit.attention_maps import attention_maps
-    from mindvit.files import on_one_line
     from mindvit.predictor import Predictor, Unreadable
+    from mindvit.runtime import console  # MindSpore takes seconds to import: not for --help or a mistyped path
+    from mindvit.runtime.files import on_one_line
 
     with errors.hints_for(parser.options()):
         predictor = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target, take=given.take,
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
             sheet.save(target)
         except OSError as error:
             raise errors.UserError(f"{target} can't be written: {error.strerror or error}") from None
-        log.say(on_one_line(str(target)))
+        console.say(on_one_line(str(target)))
     if bad:
         raise Unreadable(bad, len(paths))
 

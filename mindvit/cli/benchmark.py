@@ -77,7 +77,7 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     from mindvit.benchmark import Task, measure
     from mindvit.cli.census import names
     from mindvit.commandline import options
-    from mindvit.device import launched_ranks
+    from mindvit.runtime.device import launched_ranks
 
     chosen = names(given["models"]) if given.get("models") else [recipe.model.model]
     rank, ranks = launched_ranks()
@@ -130,16 +130,16 @@ def child(task: Task) -> dict[str, Any]:
 
 def keep(rows: list[dict[str, Any]], folder: Optional[Path], name: str, shown: Sequence[str]) -> None:
     """Print the `shown` columns, with the reason where one failed, and keep all of them where there is a folder: CSV appended, JSON anew."""
-    from mindvit import log
+    from mindvit.runtime import console
 
     columns = (*shown, "error") if any(row.get("error") for row in rows) else shown
-    print("\n" + log.table(*({key: row[key] for key in columns} for row in rows)), flush=True)
+    print("\n" + console.table(*({key: row[key] for key in columns} for row in rows)), flush=True)
     if folder is None:
         return
     try:
         for row in rows:
-            log.append_csv(folder / f"{name}.csv", row)
-        log.write_json(folder / f"{name}.json", rows)
+            console.append_csv(folder / f"{name}.csv", row)
+        console.write_json(folder / f"{name}.json", rows)
     except OSError as error:
         raise UserError(f"--out {folder} can't be written: {error.strerror}") from None
     print(f"kept in {folder / name}.csv and .json")

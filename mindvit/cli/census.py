@@ -177,8 +177,8 @@ def census(name: str, train: bool = False, size: Optional[int] = None, as_run: b
     NPUs and GPUs. A network's `saved_multiply_adds(size)` tells how many more the published form needs, where it is another.
     UserError for an unknown network or a wrong size.
     """
-    from mindvit import platform
     from mindvit.models import model_info
+    from mindvit.runtime import platform
 
     info = model_info(name)
     side = info.input_size if size is None else size
@@ -216,8 +216,8 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     from mindspore import __version__  # takes seconds: not for --help
 
-    from mindvit import device
     from mindvit.recipe import PrecisionOptions, RuntimeOptions
+    from mindvit.runtime import device
 
     chosen = names(given.models)
     device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())

@@ -224,7 +224,7 @@ def state_of(switch: str, load: Callable[[], Optional[str]]) -> str:
 
 def device_found() -> str:
     """The device that a run with device_target: auto gets."""
-    from mindvit import device
+    from mindvit.runtime import device
 
     target, reasons = device.choose_target("auto")
     return " ".join(filter(None, (target, device.chip(), f"({reasons})" if reasons else "")))

@@ -49,11 +49,11 @@ def batch_of(text: str) -> Optional[int]:
 
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
-    from mindvit import platform
     from mindvit.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.commandline import COMMAND_LINE
     from mindvit.models import create_model
     from mindvit.recipe import build
+    from mindvit.runtime import platform
     from mindvit.setting import Preprocessing, sized
     from mindvit.weights import load_weights
     from mindvit.weights.readers import read
@@ -80,9 +80,10 @@ def main(arguments: Sequence[str]) -> None:
     """Export and say how far the file is from the network; exit code 2 for what the user can mend, 1 for a file that isn't right."""
     given = parser().parse_args(arguments)
     batch = batch_of(given.batch_size)
-    from mindvit import device, side_file  # takes seconds: not for --help
+    from mindvit import side_file  # takes seconds: not for --help
     from mindvit.export import check, export
     from mindvit.recipe import PrecisionOptions, RuntimeOptions
+    from mindvit.runtime import device
 
     check(given.format, given.out)
     device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, Sequence, TextIO
 
 from mindvit import errors
-from mindvit.files import SPELT_OUT, on_one_line, printable
+from mindvit.runtime.files import SPELT_OUT, on_one_line, printable
 
 if TYPE_CHECKING:
     from mindvit.predictor import Answer, Predictor

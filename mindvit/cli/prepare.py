@@ -32,9 +32,9 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{COMMAND_LINE}: --shard_size is {given.shard_size}, but must be at least 1 (MiB)")
     from tqdm import tqdm
 
-    from mindvit import log
     from mindvit.data.records import pack
     from mindvit.data.sources import FileSource, check_same_classes, open_source, passed_over, remarks
+    from mindvit.runtime import console
 
     data = DataOptions(data_dir=given.data_dir, train_split=given.train_split, val_split=given.val_split)
     sources = {split: open_source(data, split) for split in given.split}
@@ -51,13 +51,13 @@ def main(arguments: Sequence[str]) -> None:
             assert isinstance(source, FileSource)
             with tqdm(total=len(source), desc=split, unit=" pictures", disable=not sys.stderr.isatty()) as bar:
                 paths = pack(source, Path(given.data_dir), given.out, getattr(given, f"{split}_split"), given.shard_size << 20, bar.update)
-            log.say(f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} file{'s' * (len(paths) > 1)}, counted and checked"
+            console.say(f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} file{'s' * (len(paths) > 1)}, counted and checked"
                     + passed_over((split, source)))
             for line in remarks(source) if split == "train" else ():
-                log.say(f"WARNING: {line}")
+                console.say(f"WARNING: {line}")
     except OSError as error:
         raise UserError(f"OUT {given.out} can't be written: {error.strerror}") from None
-    log.say(f"use them with: --data_dir {given.out}")
+    console.say(f"use them with: --data_dir {given.out}")
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mindvit import files
 from mindvit.data.decoding import BadPicture, decode, named
 from mindvit.data.sources import FileSource, Source, refuse_unknown
 from mindvit.errors import UserError
+from mindvit.runtime import files
 
 SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
 META = "{}.mindrecord.json"

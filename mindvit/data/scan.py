@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mindvit.data.decoding import EXTENSIONS
 from mindvit.errors import UserError
-from mindvit.files import on_one_line
+from mindvit.runtime.files import on_one_line
 
 # What systems and NAS boxes leave beside one's own files (lower case): no class, and no image in it. Names that begin with a dot are passed over anyway.
 SIDE_FOLDERS = frozenset((

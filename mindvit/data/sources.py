@@ -19,8 +19,8 @@ from mindvit.data import decoding
 from mindvit.data.decoding import EXTENSIONS, BadPicture, read_picture
 from mindvit.data.scan import Scan
 from mindvit.errors import UserError
-from mindvit.files import on_one_line
 from mindvit.recipe import DataOptions
+from mindvit.runtime.files import on_one_line
 
 DIGITS_FILE = Path(__file__).with_name("digits.npz")
 DIGITS_TRAIN = 1437  # of 1797: about four fifths

@@ -7,7 +7,8 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindvit import kernels, platform
+from mindvit import kernels
+from mindvit.runtime import platform
 
 
 class GELU(nn.Cell):

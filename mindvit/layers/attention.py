@@ -10,13 +10,14 @@ from typing import Any, Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.activation import Softmax
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.flash import flash_attention
 from mindvit.layers.linear import Linear
 from mindvit.layers.mlp import Mlp
 from mindvit.layers.norm import LayerNorm
+from mindvit.runtime import platform
 
 Axis = tuple[
     int, int, int

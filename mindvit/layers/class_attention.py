@@ -15,11 +15,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.activation import Softmax
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm
+from mindvit.runtime import platform
 
 
 @ops.constexpr

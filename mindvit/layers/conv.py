@@ -16,8 +16,9 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.linear import Product, weight_of
+from mindvit.runtime import platform
 
 
 class FeatureLayout(nn.Cell):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.attention import Attention
 from mindvit.layers.linear import Linear, weight_of
 from mindvit.layers.norm import LayerNorm
+from mindvit.runtime import platform
 
 NORMALIZE_EPS = 1e-12  # torch's for F.normalize
 

@@ -8,7 +8,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindvit import kernels, platform
+from mindvit import kernels
+from mindvit.runtime import platform
 
 
 class Dropout(nn.Cell):

@@ -6,7 +6,7 @@ from typing import Optional
 
 from mindspore import Tensor, nn, ops
 
-from mindvit import platform
+from mindvit.runtime import platform
 
 MULTIPLE, LARGEST = 16, 512  # channels of a head that the operator takes
 

@@ -7,11 +7,12 @@ from typing import Any, Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.activation import GELU
 from mindvit.layers.conv import DepthwiseConv3x3, FeatureLayout
 from mindvit.layers.drop_path import Residual
 from mindvit.layers.norm import BatchNorm, LayerNorm
+from mindvit.runtime import platform
 
 
 class LocalPatchInteraction(nn.Cell):

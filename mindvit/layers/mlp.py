@@ -7,11 +7,12 @@ from typing import Any, Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.activation import GELU
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm
+from mindvit.runtime import platform
 
 
 class Mlp(nn.Cell):

@@ -9,8 +9,9 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Zero, initializer
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.linear import AddRow, weight_of
+from mindvit.runtime import platform
 
 
 class LayerNorm(nn.Cell):

@@ -8,7 +8,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit import device, kernels
+from mindvit import kernels
+from mindvit.runtime import device
 
 
 class Normalize(nn.Cell):

@@ -7,8 +7,9 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindvit import kernels, platform
+from mindvit import kernels
 from mindvit.layers.conv import Conv2d, FeatureLayout
+from mindvit.runtime import platform
 
 
 class PatchTokens(nn.Cell):

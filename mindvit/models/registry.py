@@ -8,9 +8,10 @@ import os
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence, Union
 
-from mindvit import mindcv, platform
+from mindvit import mindcv
 from mindvit.errors import UserError, nearest
 from mindvit.models.network import Backbone, Network
+from mindvit.runtime import platform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

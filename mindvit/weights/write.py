@@ -11,8 +11,9 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from safetensors.numpy import save
 
-from mindvit import checkpoint, files
+from mindvit import checkpoint
 from mindvit.errors import UserError
+from mindvit.runtime import files
 from mindvit.weights.readers import META, Arrays
 
 SUFFIXES = (".ckpt", ".safetensors")

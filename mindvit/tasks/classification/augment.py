@@ -12,9 +12,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindvit import device, kernels
+from mindvit import kernels
 from mindvit.layers.normalize import Normalize
 from mindvit.recipe import AugmentOptions
+from mindvit.runtime import device
 from mindvit.tasks.base import ArraySpec
 
 ERASING_TRIES = 10

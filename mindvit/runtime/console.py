@@ -14,9 +14,9 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, TypeVar
 
 from tqdm import tqdm
 
-from mindvit import files
 from mindvit.errors import UserError
-from mindvit.files import SPELT_OUT, printable
+from mindvit.runtime import files
+from mindvit.runtime.files import SPELT_OUT, printable
 
 T = TypeVar("T")
 Scalars = Mapping[str, float]
