@@ -27,8 +27,9 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from mindvit.recipe.options.commandline import Parser  # noqa: E402
+
 from mindvit import errors
-from mindvit.commandline import Parser  # noqa: E402
 from mindvit.errors import UserError  # noqa: E402
 from mindvit.runtime import console  # noqa: E402
 

@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import mindspore
 from side import Step, answers_only, serve
 
-from mindvit import recipe
 from mindvit.benchmark import CLASSES, SUBJECTS, NoPictures, compiled
 from mindvit.models import model_info
+from mindvit.recipe.options import options
 from mindvit.setting import prepare
 from mindvit.version import __version__
 
@@ -22,7 +22,7 @@ def main(model: str, batch: int) -> None:
     answers = answers_only()
     info = model_info(model)
     values = {"model": model, "batch_size": batch, "device_target": "CPU", "label_smoothing": 0.1, "drop_path_rate": 0.0, "lr": 1e-3}
-    setting = prepare(recipe.build(values, {}), NoPictures(CLASSES))
+    setting = prepare(options.build(values, {}), NoPictures(CLASSES))
 
     def make(mode: str) -> Step:
         subject = SUBJECTS[mode](setting)

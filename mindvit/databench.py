@@ -20,7 +20,7 @@ from mindvit.data.pipeline import Batch, default_workers, eval_batches, train_ba
 from mindvit.data.sources import FolderSource, Source, open_source
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo, model_info
-from mindvit.recipe import Recipe
+from mindvit.recipe.options import Recipe
 from mindvit.runtime import console, device
 from mindvit.setting import Preprocessing, sized
 from mindvit.version import __version__

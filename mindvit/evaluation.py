@@ -11,14 +11,14 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit.checkpoint_info import CheckpointInfo
-from mindvit.commandline import COMMAND_LINE
 from mindvit.data.classes import Head, open_ordered
 from mindvit.data.pipeline import eval_batches, eval_steps
 from mindvit.data.sources import Source, passed_over
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.predictions import Predictions
-from mindvit.recipe import Recipe
+from mindvit.recipe.options import Recipe
+from mindvit.recipe.options.commandline import COMMAND_LINE
 from mindvit.runtime import console, distributed
 from mindvit.setting import Setting, build, prepare, sized, take_of
 from mindvit.tasks.classification.metrics import EvalStep

@@ -18,7 +18,6 @@ import numpy as np
 from mindspore import Tensor
 
 from mindvit import checkpoint, graphs, result
-from mindvit.commandline import describe
 from mindvit.data.classes import open_ordered
 from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
@@ -27,7 +26,8 @@ from mindvit.evaluation import Best, Score, best_of, evaluate
 from mindvit.layers.precision import set_precision
 from mindvit.meter import Meter
 from mindvit.optim import learning_rate, schedule_lines
-from mindvit.recipe import Recipe
+from mindvit.recipe.options import Recipe
+from mindvit.recipe.options.commandline import describe
 from mindvit.runtime import console, device, distributed, files, interrupts
 from mindvit.setting import build, check_teacher, kept_head, prepare, sized, starting_weights, train_step
 from mindvit.step import random_draws

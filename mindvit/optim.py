@@ -6,7 +6,7 @@ import math
 import re
 from typing import Collection, Sequence
 
-from mindvit.recipe import ScheduleOptions
+from mindvit.recipe.options import ScheduleOptions
 
 
 def peak_lr(schedule: ScheduleOptions, global_batch: int) -> float:

@@ -13,7 +13,6 @@ from mindspore import Tensor, nn
 from PIL import Image
 
 from mindvit.checkpoint_info import CheckpointInfo
-from mindvit.commandline import COMMAND_LINE
 from mindvit.data import decoding
 from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
@@ -23,7 +22,8 @@ from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, model_info
 from mindvit.predictions import likeliest
-from mindvit.recipe import PrecisionOptions, RuntimeOptions, build
+from mindvit.recipe.options import PrecisionOptions, RuntimeOptions, build
+from mindvit.recipe.options.commandline import COMMAND_LINE
 from mindvit.runtime import device
 from mindvit.setting import Preprocessing, sized
 from mindvit.weights import WeightsError, load_weights

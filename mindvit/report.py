@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence, Union
 
-from mindvit.commandline import read_yaml
 from mindvit.errors import UserError
-from mindvit.recipe import FIELDS
+from mindvit.recipe.options import FIELDS
+from mindvit.recipe.options.commandline import read_yaml
 from mindvit.runtime.files import on_one_line, printable
 
 LOG, RECIPE, RESULT = "log.csv", "recipe.yaml", "result.json"

@@ -11,7 +11,6 @@ from mindspore import nn
 
 from mindvit import mindcv
 from mindvit.checkpoint_info import CheckpointInfo
-from mindvit.commandline import COMMAND_LINE, without_effect
 from mindvit.data.classes import Head, imagenet, is_ambiguous
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import Source
@@ -20,7 +19,8 @@ from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.models import ModelInfo, create_model, input_sizes, model_info
 from mindvit.optim import is_decayed, layer_rates
-from mindvit.recipe import AugmentOptions, DistillOptions, Recipe, Triple
+from mindvit.recipe.options import AugmentOptions, DistillOptions, Recipe, Triple
+from mindvit.recipe.options.commandline import COMMAND_LINE, without_effect
 from mindvit.runtime import console, device
 from mindvit.runtime.device import Device
 from mindvit.step import StepOptions, TrainStep

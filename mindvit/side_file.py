@@ -9,7 +9,7 @@ from typing import Any
 from mindvit.checkpoint_info import RGB, CheckpointInfo
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo
-from mindvit.recipe import AugmentOptions
+from mindvit.recipe.options import AugmentOptions
 from mindvit.runtime import files
 from mindvit.setting import Preprocessing
 

@@ -15,7 +15,7 @@ from mindvit.layers.attention import SelfAttention
 from mindvit.layers.flash import FlashAttention, flash_attention
 from mindvit.layers.precision import set_precision
 from mindvit.models import cvt
-from mindvit.recipe import PrecisionOptions, RuntimeOptions
+from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime import device, platform
 
 Call = dict[str, Any]

@@ -18,7 +18,7 @@ from mindvit.benchmark import COLUMNS, Task, as_json, first_line, measure, profi
 from mindvit.cli import benchmark as tool
 from mindvit.errors import UserError
 from mindvit.models import registry
-from mindvit.recipe import build
+from mindvit.recipe.options import build
 from mindvit.timing import Timing, fastest, flops, time_steps
 
 NANO = {"model": "nano", "batch_size": 4, "device_target": "CPU"}

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
+from mindvit.recipe.options.commandline import parse
 from pictures import stripes
 from small import SMALL, small
 from torchfile import save_torch
@@ -19,7 +20,6 @@ from mindvit import checkpoint
 from mindvit import export as exporting
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.cli import attention, convert, export, predict
-from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.evaluation import asked_for
 from mindvit.models import model_info

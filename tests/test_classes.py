@@ -18,7 +18,7 @@ from mindvit.data.records import pack
 from mindvit.data.sources import FolderSource, ListSource
 from mindvit.errors import UserError
 from mindvit.predictor import Predictor
-from mindvit.recipe import DataOptions
+from mindvit.recipe.options import DataOptions
 from mindvit.weights import read_weights
 
 FOREIGN, SMALL_HEAD = Head("a.pth", 1000), Head("a.pth", 4)

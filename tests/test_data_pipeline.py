@@ -20,7 +20,7 @@ from mindvit.data.pipeline import default_workers, eval_batches, eval_steps, ste
 from mindvit.data.sources import FolderSource, Source
 from mindvit.data.transforms import EvalTransform, TrainTransform, random_box
 from mindvit.errors import UserError
-from mindvit.recipe import AugmentOptions, DataOptions
+from mindvit.recipe.options import AugmentOptions, DataOptions
 
 MEAN = (0.485, 0.456, 0.406)
 DEFAULT = AugmentOptions()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mindvit.data.sources import BadPicture, DigitsSource, FolderSource, check_same_classes, open_source
 from mindvit.errors import UserError
-from mindvit.recipe import DataOptions
+from mindvit.recipe.options import DataOptions
 
 CUT = b"the file itself, cut short"
 

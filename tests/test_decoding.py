@@ -20,7 +20,7 @@ from mindvit.data.pipeline import eval_batches
 from mindvit.data.sources import FolderSource, open_source
 from mindvit.data.transforms import RESAMPLING, EvalTransform, TrainTransform
 from mindvit.errors import UserError
-from mindvit.recipe import AugmentOptions, DataOptions
+from mindvit.recipe.options import AugmentOptions, DataOptions
 
 GREY = np.asarray(stripes(0, 2, 3).convert("L"))
 WHOLE_PICTURE = AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
@@ -134,7 +134,7 @@ import numpy as np
 from mindvit.data import native
 from mindvit.data.decoding import BadPicture, read_picture
 from mindvit.data.transforms import EvalTransform, TrainTransform
-from mindvit.recipe import AugmentOptions
+from mindvit.recipe.options import AugmentOptions
 native.loaded()
 steps = [EvalTransform(224, 0.875, "bicubic", squeeze) for squeeze in (False, True)]
 steps += [lambda image, t=TrainTransform(224, "bicubic", (0, 0, 0), o): t(image, np.random.default_rng(0))

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from golden import FOLDER
 from mindspore import Tensor, nn, ops
+from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 from steps import MEAN, STD, objective, train_step
 
 import mindvit
 from mindvit import models
-from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
 from mindvit.loop import Run

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 import train
 from mindvit import checkpoint
-from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.evaluation import Score
 from mindvit.loop import Run, TrainingFailed, fit

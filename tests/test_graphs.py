@@ -13,10 +13,10 @@ from typing import Any, Callable, Optional
 import mindspore as ms
 import numpy as np
 import pytest
+from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 from mindvit import graphs
-from mindvit.commandline import parse
 from mindvit.data.sources import open_source
 from mindvit.errors import UserError
 from mindvit.loop import UNIMPORTANT

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mindvit.recipe.options.commandline import parse
 from pictures import stripes
 from real_inputs import GBK, SPELT, class_folders, link
 from small import SMALL, small
@@ -20,11 +21,10 @@ import train
 import validate
 from mindvit import checkpoint, errors, evaluation, predictor, report
 from mindvit.cli import attention, predict, prepare
-from mindvit.commandline import parse
 from mindvit.data.decoding import MAX_PIXELS
 from mindvit.data.sources import open_source
 from mindvit.predictions import Predictions
-from mindvit.recipe import DataOptions
+from mindvit.recipe.options import DataOptions
 from mindvit.runtime import files
 from mindvit.weights import read_weights
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from mindcv.scheduler import create_scheduler
+from mindvit.recipe.options.commandline import parse
 
 from mindvit import create_model
-from mindvit.commandline import parse
 from mindvit.optim import floors, is_decayed, learning_rate, peak_lr, schedule_lines
-from mindvit.recipe import ScheduleOptions
+from mindvit.recipe.options import ScheduleOptions
 
 TESTS = Path(__file__).parent
 CONFIGS = TESTS.parent / "configs"

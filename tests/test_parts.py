@@ -17,7 +17,7 @@ import pytest
 from mindvit import checkpoint, environment
 from mindvit.errors import UserError
 from mindvit.meter import Meter
-from mindvit.recipe import PrecisionOptions, RuntimeOptions
+from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime import console, device, files
 from mindvit.weights import read_weights
 

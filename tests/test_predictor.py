@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mindspore import Tensor
+from mindvit.recipe.options.commandline import parse
 from pictures import MODES, make_data_dir, stripes
 from PIL import Image
 from small import SIDE, SMALL, small
@@ -18,7 +19,6 @@ from small import SIDE, SMALL, small
 import mindvit
 from mindvit import checkpoint
 from mindvit.cli import predict
-from mindvit.commandline import parse
 from mindvit.data.sources import FolderSource
 from mindvit.data.transforms import EvalTransform
 from mindvit.errors import UserError

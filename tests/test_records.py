@@ -17,7 +17,7 @@ from mindvit.data import records
 from mindvit.data.records import MindRecordSource, pack, plan, read_shard
 from mindvit.data.sources import BadPicture, FileSource, open_source
 from mindvit.errors import UserError
-from mindvit.recipe import DataOptions
+from mindvit.recipe.options import DataOptions
 
 
 def opened(folder: Path, split: str = "train", class_names: Optional[Sequence[str]] = None) -> Any:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mindvit.recipe.options.commandline import describe, parse
 from PIL import Image
 
 from mindvit.cli import report
-from mindvit.commandline import describe, parse
 from mindvit.errors import UserError
 from mindvit.report import CHARTS, axis, draw, markdown_tables, points, read_run, write_report
 

@@ -13,7 +13,7 @@ from mindvit import result
 from mindvit.evaluation import Best, Score
 from mindvit.meter import Meter
 from mindvit.models import list_models
-from mindvit.recipe import build
+from mindvit.recipe.options import build
 from mindvit.runtime import device
 from mindvit.setting import Setting, model_info
 

@@ -14,10 +14,10 @@ from typing import Any, Callable
 import mindspore as ms
 import numpy as np
 import pytest
+from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 from mindvit import checkpoint, graphs, loop
-from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.evaluation import Best, Score, best_of
 from mindvit.loop import Interrupted, Run, fit

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
-from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.evaluation import validate
 from mindvit.loop import Run, TrainingFailed, fit

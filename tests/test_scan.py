@@ -14,7 +14,7 @@ from real_inputs import GBK, SIDE_FOLDERS, SPELT, class_folders, endings, ladder
 from mindvit.data.scan import Scan
 from mindvit.data.sources import FolderSource, Source, find_pictures, open_source, passed_over, remarks
 from mindvit.errors import UserError
-from mindvit.recipe import DataOptions
+from mindvit.recipe.options import DataOptions
 from mindvit.runtime.files import printable
 
 

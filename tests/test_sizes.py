@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 import pytest
+from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 from small import SMALL
 
@@ -15,12 +16,11 @@ from mindvit import checkpoint, evaluation, loop
 from mindvit.benchmark import Task, measure
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.cli import census, export
-from mindvit.commandline import parse
 from mindvit.databench import measure_data
 from mindvit.errors import UserError
 from mindvit.models import create_model, input_sizes, registry
 from mindvit.predictor import Predictor
-from mindvit.recipe import Recipe
+from mindvit.recipe.options import Recipe
 from mindvit.setting import sized
 from mindvit.weights.readers import read
 

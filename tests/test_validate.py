@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
+from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 import train
 import validate
 from mindvit import checkpoint
 from mindvit.cli import convert
-from mindvit.commandline import parse
 from mindvit.errors import UserError
 from mindvit.weights import read_weights
 

@@ -10,15 +10,15 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
+from mindvit.recipe.options.commandline import options
 from safetensors.numpy import save_file
 from small import small
 from torchfile import View, save_torch
 
 from mindvit.cli import convert, export, train, validate
-from mindvit.commandline import options
 from mindvit.errors import UserError, hints_for
 from mindvit.models import create_model
-from mindvit.recipe import TRAINING_ONLY
+from mindvit.recipe.options import TRAINING_ONLY
 from mindvit.weights import WeightsError, load_weights, names, read_weights
 from mindvit.weights.load import resize_position
 from mindvit.weights.write import save_weights

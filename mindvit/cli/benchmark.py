@@ -22,7 +22,7 @@ from mindvit.errors import UserError
 
 if TYPE_CHECKING:
     from mindvit.benchmark import Task
-    from mindvit.recipe import Recipe
+    from mindvit.recipe.options import Recipe
 
 BATCH = 8  # unless a recipe or the command line says another: what a laptop can do
 MODES = ("forward", "train", "data")
@@ -44,7 +44,7 @@ EXTRA = (
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, print the table, keep it; UserError for anything that the user can mend, and for a network that failed."""
-    from mindvit.commandline import COMMAND_LINE, parse
+    from mindvit.recipe.options.commandline import COMMAND_LINE, parse
 
     recipe, given = parse(arguments, "Measure networks, or the data pipeline.", EXTRA, prog="mindvit benchmark")
     for name in ("warmup", "steps"):
@@ -76,7 +76,7 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each network; none on the ranks that don't print."""
     from mindvit.benchmark import Task, measure
     from mindvit.cli.census import names
-    from mindvit.commandline import options
+    from mindvit.recipe.options.commandline import options
     from mindvit.runtime.device import launched_ranks
 
     chosen = names(given["models"]) if given.get("models") else [recipe.model.model]

@@ -205,7 +205,7 @@ def names(patterns: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Print and keep the tables; UserError for anything that the user can mend."""
-    from mindvit.commandline import Parser
+    from mindvit.recipe.options.commandline import Parser
 
     parser = Parser(prog="mindvit census", description="Count the operators and the multiply-adds of networks in their compiled graphs.")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name, alias or shell pattern, e.g. 'crossvit_*'")
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     from mindspore import __version__  # takes seconds: not for --help
 
-    from mindvit.recipe import PrecisionOptions, RuntimeOptions
+    from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
     from mindvit.runtime import device
 
     chosen = names(given.models)

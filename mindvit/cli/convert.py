@@ -16,8 +16,8 @@ from mindvit.version import __version__
 
 if TYPE_CHECKING:
     from mindvit.checkpoint_info import CheckpointInfo
-    from mindvit.commandline import Parser
     from mindvit.models import ModelInfo
+    from mindvit.recipe.options.commandline import Parser
     from mindvit.weights import Report
     from mindvit.weights.readers import Source
 
@@ -31,7 +31,7 @@ CONVERSION = ("names", "origin", "format", "source", "sha256", "report", "taken"
 
 def parser() -> Parser:
     """The command line."""
-    from mindvit.commandline import Parser
+    from mindvit.recipe.options.commandline import Parser
 
     result = Parser(
         prog="mindvit convert",
@@ -83,7 +83,7 @@ def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> Chec
     """What the written file says: what the source says, but for what the command line asks to be otherwise."""
     from mindvit.checkpoint_info import IMAGENET, RGB
     from mindvit.models.crossvit import branch_sizes
-    from mindvit.recipe import FIELDS, convert
+    from mindvit.recipe.options import FIELDS, convert
 
     size = told.img_size
     if given.img_size is not None:
@@ -161,7 +161,7 @@ def convert(given: Namespace) -> None:
     from mindvit import side_file  # takes seconds: not for --help
     from mindvit.checkpoint_info import RGB, CheckpointInfo
     from mindvit.models import create_model
-    from mindvit.recipe import build
+    from mindvit.recipe.options import build
     from mindvit.weights import names
     from mindvit.weights.load import Wanted, fitted
     from mindvit.weights.readers import read

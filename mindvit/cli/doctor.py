@@ -23,7 +23,7 @@ from typing import Callable, Iterator, Optional, Sequence
 import mindvit
 from mindvit import compiler, environment, errors
 from mindvit.errors import UserError
-from mindvit.recipe_names import configs_folder
+from mindvit.recipe.options.names import configs_folder
 from mindvit.version import __version__
 
 REQUIRED = ("mindspore", "numpy", *environment.OTHERS)

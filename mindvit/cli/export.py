@@ -15,15 +15,15 @@ from mindvit.errors import UserError
 
 if TYPE_CHECKING:
     from mindvit.checkpoint_info import CheckpointInfo
-    from mindvit.commandline import Parser
-    from mindvit.recipe import Recipe
+    from mindvit.recipe.options import Recipe
+    from mindvit.recipe.options.commandline import Parser
 
 DYNAMIC = "dynamic"
 
 
 def parser() -> Parser:
     """The command line."""
-    from mindvit.commandline import Parser
+    from mindvit.recipe.options.commandline import Parser
 
     result = Parser(prog="mindvit export", description="Write a network as MindIR or ONNX, load the file again and compare.")
     result.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
@@ -50,9 +50,9 @@ def batch_of(text: str) -> Optional[int]:
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
     from mindvit.checkpoint_info import IMAGENET, RGB, CheckpointInfo
-    from mindvit.commandline import COMMAND_LINE
     from mindvit.models import create_model
-    from mindvit.recipe import build
+    from mindvit.recipe.options import build
+    from mindvit.recipe.options.commandline import COMMAND_LINE
     from mindvit.runtime import platform
     from mindvit.setting import Preprocessing, sized
     from mindvit.weights import load_weights
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     batch = batch_of(given.batch_size)
     from mindvit import side_file  # takes seconds: not for --help
     from mindvit.export import check, export
-    from mindvit.recipe import PrecisionOptions, RuntimeOptions
+    from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
     from mindvit.runtime import device
 
     check(given.format, given.out)

@@ -19,7 +19,7 @@ import numpy as np
 
 from mindvit.data.sources import Source, open_source, refuse_unknown
 from mindvit.errors import UserError
-from mindvit.recipe import DataOptions
+from mindvit.recipe.options import DataOptions
 
 IMAGENET_FILE = Path(__file__).with_name("imagenet_classes.txt")
 IMAGENET = 1000  # classes of ImageNet-1K

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from mindvit.recipe import DataOptions
+from mindvit.recipe.options import DataOptions
 from mindvit.runtime.files import on_one_line
 
 # What a file may hold, whatever its name says (ImageNet has a PNG named .JPEG). Naming the plug-ins also registers them before threads start.

@@ -20,7 +20,7 @@ from mindvit.data.order import PICTURE_STREAM, generator, rank_positions, train_
 from mindvit.data.sources import BadPicture, Source
 from mindvit.data.transforms import EvalTransform, TrainTransform
 from mindvit.errors import UserError
-from mindvit.recipe import AugmentOptions, DataOptions, Triple
+from mindvit.recipe.options import AugmentOptions, DataOptions, Triple
 
 PADDING = -1  # label of the pictures that fill up evaluation's last batch
 AHEAD = 3  # batches in the making beyond the one in use

@@ -19,7 +19,7 @@ from mindvit.data import decoding
 from mindvit.data.decoding import EXTENSIONS, BadPicture, read_picture
 from mindvit.data.scan import Scan
 from mindvit.errors import UserError
-from mindvit.recipe import DataOptions
+from mindvit.recipe.options import DataOptions
 from mindvit.runtime.files import on_one_line
 
 DIGITS_FILE = Path(__file__).with_name("digits.npz")

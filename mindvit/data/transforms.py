@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from mindvit.data import native, policies
-from mindvit.recipe import AugmentOptions, Pair, Triple
+from mindvit.recipe.options import AugmentOptions, Pair, Triple
 
 RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 CROP_ATTEMPTS = 10

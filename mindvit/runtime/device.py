@@ -15,7 +15,7 @@ from mindspore import communication
 
 from mindvit import compiler
 from mindvit.errors import UserError
-from mindvit.recipe import PrecisionOptions, RuntimeOptions
+from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime.platform import chip, cpu_has_avx512, current
 
 __all__ = ["Device", "chip", "choose_target", "graphs_folder", "has_kernels", "launched_ranks", "machine", "memory", "set_up"]

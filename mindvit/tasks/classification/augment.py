@@ -14,7 +14,7 @@ from mindspore import Tensor, nn, ops
 
 from mindvit import kernels
 from mindvit.layers.normalize import Normalize
-from mindvit.recipe import AugmentOptions
+from mindvit.recipe.options import AugmentOptions
 from mindvit.runtime import device
 from mindvit.tasks.base import ArraySpec
 

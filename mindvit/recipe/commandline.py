@@ -12,8 +12,8 @@ from typing import Any, Collection, NoReturn, Optional, Sequence
 import yaml
 
 from mindvit.errors import UserError, nearest
-from mindvit.recipe import FIELDS, MINDCV_REFUSED, SECTIONS, WITHOUT_EFFECT, DataOptions, Recipe, build, check_known, type_name
-from mindvit.recipe_names import base_path, recipe_path
+from mindvit.recipe.options import FIELDS, MINDCV_REFUSED, SECTIONS, WITHOUT_EFFECT, DataOptions, Recipe, build, check_known, type_name
+from mindvit.recipe.options.names import base_path, recipe_path
 from mindvit.runtime.files import printable
 
 COMMAND_LINE = "command line"
