@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mindvit import compiler
-from mindvit.kernels import build
+from mindvit.kernels import build, compiler
 from mindvit.runtime import platform
 
 SWITCH, LOSS = "MINDVIT_NOTHING", "nothing works"

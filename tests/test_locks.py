@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from mindvit import checkpoint, compiler, graphs
+from mindvit import checkpoint, graphs
 from mindvit.errors import UserError
+from mindvit.kernels import compiler
 from mindvit.runtime import files
 
 ROOT = Path(__file__).parent.parent

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Callable, Iterator, Optional, Sequence
 
 import mindvit
-from mindvit import compiler, environment, errors
+from mindvit import environment, errors
 from mindvit.errors import UserError
+from mindvit.kernels import compiler
 from mindvit.recipe.options.names import configs_folder
 from mindvit.version import __version__
 

@@ -16,7 +16,7 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
-from mindvit import compiler
+from mindvit.kernels import compiler
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-ffp-contract=off",)

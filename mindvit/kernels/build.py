@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Optional
 
-from mindvit import compiler
+from mindvit.kernels import compiler
 
 SOURCE = Path(__file__).with_name("csrc") / "kernels.cpp"  # which includes all others
 FLAGS = ("-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread")

@@ -13,8 +13,8 @@ from typing import Optional
 import mindspore as ms
 from mindspore import communication
 
-from mindvit import compiler
 from mindvit.errors import UserError
+from mindvit.kernels import compiler
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime.platform import chip, cpu_has_avx512, current
 
