@@ -25,7 +25,7 @@ from mindvit.errors import Stopped, UserError
 from mindvit.evaluation import Best, Score, best_of, evaluate
 from mindvit.layers.precision import set_precision
 from mindvit.meter import Meter
-from mindvit.optim import learning_rate, schedule_lines
+from mindvit.optim.schedule import learning_rate, schedule_lines
 from mindvit.recipe.options import Recipe
 from mindvit.recipe.options.commandline import describe
 from mindvit.runtime import console, device, distributed, files, interrupts

@@ -18,7 +18,7 @@ from mindvit.data.transforms import EvalTransform
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.models import ModelInfo, create_model, input_sizes, model_info
-from mindvit.optim import is_decayed, layer_rates
+from mindvit.optim.schedule import is_decayed, layer_rates
 from mindvit.recipe.options import AugmentOptions, DistillOptions, Recipe, Triple
 from mindvit.recipe.options.commandline import COMMAND_LINE, without_effect
 from mindvit.runtime import console, device

@@ -15,7 +15,7 @@ from mindvit.layers.drop_path import Residual
 from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.network import Backbone
-from mindvit.optim import is_decayed
+from mindvit.optim.schedule import is_decayed
 from mindvit.runtime import platform
 
 NARROW: dict[str, Any] = {"num_classes": 5, "embed_dim": (8, 16, 24), "num_heads": (1, 2, 3)}

@@ -15,7 +15,7 @@ from mindvit.errors import UserError
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
-from mindvit.optim import is_decayed
+from mindvit.optim.schedule import is_decayed
 
 # variants that differ in weights or picture size alone are one network
 CORRECTED = {"cvt_13_224": {"acc5": 95.67}, "cvt_21_224": {"acc1": 82.46, "acc5": 96.0}}  # docs/errata.md

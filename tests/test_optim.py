@@ -11,7 +11,7 @@ from mindcv.scheduler import create_scheduler
 from mindvit.recipe.options.commandline import parse
 
 from mindvit import create_model
-from mindvit.optim import floors, is_decayed, learning_rate, peak_lr, schedule_lines
+from mindvit.optim.schedule import floors, is_decayed, learning_rate, peak_lr, schedule_lines
 from mindvit.recipe.options import ScheduleOptions
 
 TESTS = Path(__file__).parent

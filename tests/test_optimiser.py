@@ -11,7 +11,7 @@ from golden import FOLDER
 from mindspore import Parameter, ParameterTuple, Tensor
 from small import SMALL, small
 
-from mindvit.optim import layer_rates
+from mindvit.optim.schedule import layer_rates
 from mindvit.step import StepOptions, create_optimizer
 
 NAMES: dict[str, dict[str, Any]] = {"adamw": {"opt": "adamw"}, "lamb": {"opt": "lamb"}, "sgd": {"opt": "sgd"}, "nesterov": {"opt": "sgd", "nesterov": True}}

@@ -159,7 +159,7 @@ def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
     from mindspore import Tensor
 
     from mindvit.models import model_info
-    from mindvit.optim import is_decayed
+    from mindvit.optim.schedule import is_decayed
     from mindvit.step import StepOptions, TrainStep
     from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
     from mindvit.tasks.classification.task import batch_spec
