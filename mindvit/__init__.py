@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 from mindvit.environment import check
-from mindvit.mindcv import watch
+from mindvit.models.mindcv import watch
 from mindvit.version import __version__
 
 _HOMES = {"ModelInfo": "models", "create_model": "models", "list_models": "models", "model_info": "models", "Report": "weights",

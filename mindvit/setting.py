@@ -9,7 +9,6 @@ from typing import Optional
 import mindspore as ms
 from mindspore import nn
 
-from mindvit import mindcv
 from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.data.classes import Head, imagenet, is_ambiguous
 from mindvit.data.pipeline import default_workers
@@ -17,7 +16,7 @@ from mindvit.data.sources import Source
 from mindvit.data.transforms import EvalTransform
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
-from mindvit.models import ModelInfo, create_model, input_sizes, model_info
+from mindvit.models import ModelInfo, create_model, input_sizes, mindcv, model_info
 from mindvit.optim.schedule import is_decayed, layer_rates
 from mindvit.recipe.options import AugmentOptions, DistillOptions, Recipe, Triple
 from mindvit.recipe.options.commandline import COMMAND_LINE, without_effect

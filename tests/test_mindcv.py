@@ -18,7 +18,7 @@ ours, there = mindvit.list_models(), mindcv.list_models()
 assert len(ours) >= 64 and len(set(there)) == len(there) == len(theirs) + 2 * len(ours) - len(set(ours) & theirs), len(there)
 for name in ours:
     second, first = (mindcv.models.registry.model_entrypoint(item) for item in ("mindvit_" + name, name))
-    assert second.__module__ == "mindvit.mindcv" and (first.__module__ == "mindvit.mindcv") != (name in theirs), name
+    assert second.__module__ == "mindvit.models.mindcv" and (first.__module__ == "mindvit.models.mindcv") != (name in theirs), name
 assert {"crossvit_9", "crossvit_15", "crossvit_18"} <= set(ours) & theirs
 """
 

@@ -15,8 +15,9 @@ from pictures import make_data_dir
 from small import small
 
 import validate
-from mindvit import create_model, mindcv
+from mindvit import create_model
 from mindvit.errors import UserError
+from mindvit.models import mindcv
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.readers import read
 from mindvit.weights.sets import average_of, optimizer_values

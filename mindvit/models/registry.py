@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence, Union
 
-from mindvit import mindcv
 from mindvit.errors import UserError, nearest
+from mindvit.models import mindcv
 from mindvit.models.network import Backbone, Network
 from mindvit.runtime import platform
 
