@@ -10,7 +10,6 @@ from typing import Any, Callable, Mapping, Optional
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.data.classes import Head, open_ordered
 from mindvit.data.pipeline import eval_batches, eval_steps
 from mindvit.data.sources import Source, passed_over
@@ -22,6 +21,7 @@ from mindvit.recipe.options.commandline import COMMAND_LINE
 from mindvit.runtime import console, distributed
 from mindvit.setting import Setting, build, prepare, sized, take_of
 from mindvit.tasks.classification.metrics import EvalStep
+from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read
 from mindvit.weights.sets import AVERAGES, EMA, MODEL
 

@@ -12,7 +12,6 @@ import numpy as np
 from mindspore import Tensor, nn
 from PIL import Image
 
-from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.data import decoding
 from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
@@ -27,6 +26,7 @@ from mindvit.recipe.options.commandline import COMMAND_LINE
 from mindvit.runtime import device
 from mindvit.setting import Preprocessing, sized
 from mindvit.weights import WeightsError, load_weights
+from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.load import taken
 from mindvit.weights.readers import read
 

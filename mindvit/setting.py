@@ -9,7 +9,6 @@ from typing import Optional
 import mindspore as ms
 from mindspore import nn
 
-from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.data.classes import Head, imagenet, is_ambiguous
 from mindvit.data.pipeline import default_workers
 from mindvit.data.sources import Source
@@ -26,6 +25,7 @@ from mindvit.step import StepOptions, TrainStep
 from mindvit.tasks.classification.distill import freeze
 from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.weights import Report, WeightsError, load_weights
+from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import Source as Weights
 from mindvit.weights.readers import read
 

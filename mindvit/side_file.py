@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mindvit.checkpoint_info import RGB, CheckpointInfo
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo
 from mindvit.recipe.options import AugmentOptions
 from mindvit.runtime import files
 from mindvit.setting import Preprocessing
+from mindvit.weights.checkpoint_info import RGB, CheckpointInfo
 
 
 def side_path(path: Path) -> Path:

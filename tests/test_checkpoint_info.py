@@ -18,7 +18,6 @@ from torchfile import save_torch
 import mindvit
 from mindvit import checkpoint
 from mindvit import export as exporting
-from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.cli import attention, convert, export, predict
 from mindvit.errors import UserError
 from mindvit.evaluation import asked_for
@@ -26,6 +25,7 @@ from mindvit.models import model_info
 from mindvit.runtime.device import Device
 from mindvit.setting import Setting, build, build_teacher
 from mindvit.weights import load_weights, names, read_weights
+from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read
 
 pytestmark = pytest.mark.usefixtures("small_networks")

@@ -14,7 +14,6 @@ from small import SMALL
 
 from mindvit import checkpoint, evaluation, loop
 from mindvit.benchmark import Task, measure
-from mindvit.checkpoint_info import CheckpointInfo
 from mindvit.cli import census, export
 from mindvit.databench import measure_data
 from mindvit.errors import UserError
@@ -22,6 +21,7 @@ from mindvit.models import create_model, input_sizes, registry
 from mindvit.predictor import Predictor
 from mindvit.recipe.options import Recipe
 from mindvit.setting import sized
+from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read
 
 pytestmark = pytest.mark.usefixtures("small_networks")

@@ -15,10 +15,10 @@ from mindvit.errors import UserError
 from mindvit.version import __version__
 
 if TYPE_CHECKING:
-    from mindvit.checkpoint_info import CheckpointInfo
     from mindvit.models import ModelInfo
     from mindvit.recipe.options.commandline import Parser
     from mindvit.weights import Report
+    from mindvit.weights.checkpoint_info import CheckpointInfo
     from mindvit.weights.readers import Source
 
 OURS = "mindvit"
@@ -81,9 +81,9 @@ def parser() -> Parser:
 
 def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> CheckpointInfo:
     """What the written file says: what the source says, but for what the command line asks to be otherwise."""
-    from mindvit.checkpoint_info import IMAGENET, RGB
     from mindvit.models.crossvit import branch_sizes
     from mindvit.recipe.options import FIELDS, convert
+    from mindvit.weights.checkpoint_info import IMAGENET, RGB
 
     size = told.img_size
     if given.img_size is not None:
@@ -159,10 +159,10 @@ def main(arguments: Sequence[str]) -> None:
 def convert(given: Namespace) -> None:
     """As `main`, for parsed arguments."""
     from mindvit import side_file  # takes seconds: not for --help
-    from mindvit.checkpoint_info import RGB, CheckpointInfo
     from mindvit.models import create_model
     from mindvit.recipe.options import build
     from mindvit.weights import names
+    from mindvit.weights.checkpoint_info import RGB, CheckpointInfo
     from mindvit.weights.load import Wanted, fitted
     from mindvit.weights.readers import read
     from mindvit.weights.write import check_suffix, save_weights

@@ -14,9 +14,9 @@ from mindvit import errors
 from mindvit.errors import UserError
 
 if TYPE_CHECKING:
-    from mindvit.checkpoint_info import CheckpointInfo
     from mindvit.recipe.options import Recipe
     from mindvit.recipe.options.commandline import Parser
+    from mindvit.weights.checkpoint_info import CheckpointInfo
 
 DYNAMIC = "dynamic"
 
@@ -49,13 +49,13 @@ def batch_of(text: str) -> Optional[int]:
 
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
-    from mindvit.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.models import create_model
     from mindvit.recipe.options import build
     from mindvit.recipe.options.commandline import COMMAND_LINE
     from mindvit.runtime import platform
     from mindvit.setting import Preprocessing, sized
     from mindvit.weights import load_weights
+    from mindvit.weights.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.weights.readers import read
 
     content = read(given.ckpt_path, given.take) if given.ckpt_path else None
