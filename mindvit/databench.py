@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow
 
-from mindvit.data.pipeline import Batch, default_workers, eval_batches, train_batches
+from mindvit.data.loader import Batch, default_workers, eval_batches, train_batches
 from mindvit.data.sources import FolderSource, Source, open_source
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo, model_info

@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit.data.classes import Head, open_ordered
-from mindvit.data.pipeline import eval_batches, eval_steps
+from mindvit.data.loader import eval_batches, eval_steps
 from mindvit.data.sources import Source, passed_over
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision

@@ -19,7 +19,7 @@ from mindspore import Tensor
 
 from mindvit import checkpoint, graphs, result
 from mindvit.data.classes import open_ordered
-from mindvit.data.pipeline import Batch, steps_per_epoch, train_batches
+from mindvit.data.loader import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
 from mindvit.errors import Stopped, UserError
 from mindvit.evaluation import Best, Score, best_of, evaluate

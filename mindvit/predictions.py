@@ -9,7 +9,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from mindvit.data.order import val_order
+from mindvit.data.samplers import val_order
 from mindvit.data.sources import Source
 from mindvit.errors import UserError
 from mindvit.runtime import distributed

@@ -15,7 +15,7 @@ from PIL import Image
 from mindvit.data import decoding
 from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
-from mindvit.data.pipeline import default_workers
+from mindvit.data.loader import default_workers
 from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision

@@ -10,9 +10,9 @@ import mindspore as ms
 from mindspore import nn
 
 from mindvit.data.classes import Head, imagenet, is_ambiguous
-from mindvit.data.pipeline import default_workers
+from mindvit.data.loader import default_workers
 from mindvit.data.sources import Source
-from mindvit.data.transforms import EvalTransform
+from mindvit.data.transforms.image import EvalTransform
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.models import ModelInfo, create_model, input_sizes, mindcv, model_info

@@ -14,7 +14,7 @@ from pictures import make_data_dir, stripes
 import train
 import validate
 from mindvit.data.classes import Head, imagenet, is_ambiguous, open_ordered, read_classes
-from mindvit.data.records import pack
+from mindvit.data.datasets.mindrecord import pack
 from mindvit.data.sources import FolderSource, ListSource
 from mindvit.errors import UserError
 from mindvit.predictor import Predictor

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mindvit.data.order import generator, train_order, val_order
+from mindvit.data.samplers import generator, train_order, val_order
 
 KEYS: dict[str, Any] = {"epoch": 3, "seed": 42, "shuffle": True, "repeats": 0}
 

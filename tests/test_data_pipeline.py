@@ -15,10 +15,10 @@ import pytest
 from pictures import make_folder
 from PIL import Image
 
-from mindvit.data import pipeline, policies
-from mindvit.data.pipeline import default_workers, eval_batches, eval_steps, steps_per_epoch, train_batches
+from mindvit.data import loader
+from mindvit.data.loader import default_workers, eval_batches, eval_steps, steps_per_epoch, train_batches
 from mindvit.data.sources import FolderSource, Source
-from mindvit.data.transforms import EvalTransform, TrainTransform, random_box
+from mindvit.data.transforms.image import EvalTransform, TrainTransform, policies, random_box
 from mindvit.errors import UserError
 from mindvit.recipe.options import AugmentOptions, DataOptions
 
@@ -262,17 +262,17 @@ def test_little_is_read_ahead_and_leaving_early_ends_the_threads(source: FolderS
                             ranks=1, rank=0, workers=2)
     next(batches)
     time.sleep(0.4)
-    assert len(read) == 3 * (1 + pipeline.AHEAD)
+    assert len(read) == 3 * (1 + loader.AHEAD)
     next(batches)
     assert isinstance(batches, Generator)
     batches.close()
-    assert len(read) < 3 * (2 + pipeline.AHEAD)
+    assert len(read) < 3 * (2 + loader.AHEAD)
     assert not any(thread.name.startswith("pictures") for thread in threading.enumerate())
 
 
 def test_default_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 96)
-    monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: set(range(96)))
+    monkeypatch.setattr(loader.os, "cpu_count", lambda: 96)
+    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _: set(range(96)))
     assert [default_workers(ranks) for ranks in (1, 8, 24, 200)] == [8, 8, 4, 1]
-    monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _: set(range(6)))
     assert default_workers(8) == 6

@@ -14,11 +14,12 @@ from pictures import make_data_dir, stripes
 from PIL import Image, ImageCms
 from real_inputs import DEEP, huge, png, tiff_12_bits
 
-from mindvit.data import decoding, native, transforms
+from mindvit.data import decoding, native
 from mindvit.data.decoding import BadPicture, as_rgb, read_picture
-from mindvit.data.pipeline import eval_batches
+from mindvit.data.loader import eval_batches
 from mindvit.data.sources import FolderSource, open_source
-from mindvit.data.transforms import RESAMPLING, EvalTransform, TrainTransform
+from mindvit.data.transforms.image import RESAMPLING, EvalTransform, TrainTransform
+from mindvit.data.transforms.image import image as transforms
 from mindvit.errors import UserError
 from mindvit.recipe.options import AugmentOptions, DataOptions
 
@@ -133,7 +134,7 @@ import resource, sys
 import numpy as np
 from mindvit.data import native
 from mindvit.data.decoding import BadPicture, read_picture
-from mindvit.data.transforms import EvalTransform, TrainTransform
+from mindvit.data.transforms.image import EvalTransform, TrainTransform
 from mindvit.recipe.options import AugmentOptions
 native.loaded()
 steps = [EvalTransform(224, 0.875, "bicubic", squeeze) for squeeze in (False, True)]

@@ -7,7 +7,8 @@ import pytest
 from pictures import stripes
 from PIL import Image
 
-from mindvit.data import native, policies
+from mindvit.data import native
+from mindvit.data.transforms.image import policies
 
 BICUBIC, BILINEAR, NEAREST = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 FILL = (1, 120, 250)

@@ -20,7 +20,7 @@ import mindvit
 from mindvit import checkpoint
 from mindvit.cli import predict
 from mindvit.data.sources import FolderSource
-from mindvit.data.transforms import EvalTransform
+from mindvit.data.transforms.image import EvalTransform
 from mindvit.errors import UserError
 from mindvit.evaluation import evaluate
 from mindvit.models import model_info

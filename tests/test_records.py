@@ -13,8 +13,8 @@ import pytest
 from pictures import MODES, make_data_dir, make_list_files
 
 from mindvit.cli.prepare import main
-from mindvit.data import records
-from mindvit.data.records import MindRecordSource, pack, plan, read_shard
+from mindvit.data.datasets import mindrecord
+from mindvit.data.datasets.mindrecord import MindRecordSource, pack, plan, read_shard
 from mindvit.data.sources import BadPicture, FileSource, open_source
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
@@ -74,7 +74,7 @@ def test_a_shard_ends_before_it_grows_too_big(data: Path) -> None:
 
 
 def test_pictures_of_all_pages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "PAGE", 32 << 10)
+    monkeypatch.setattr(mindrecord, "PAGE", 32 << 10)
     data = make_data_dir(tmp_path / "data", classes=2, train=20, val=1, modes=("bmp",))
     main([str(data), str(tmp_path / "out"), "--split", "train"])
     folder, packed = opened(data), opened(tmp_path / "out")
@@ -83,7 +83,7 @@ def test_pictures_of_all_pages_are_found(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_picture_too_big_for_a_page_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "PAGE", 1 << 10)
+    monkeypatch.setattr(mindrecord, "PAGE", 1 << 10)
     assert "more than a MindRecord page" in error_of(data, tmp_path / "out")
 
 
@@ -92,7 +92,7 @@ def test_a_packing_that_was_cut_off_goes_on(data: Path, tmp_path: Path, monkeypa
     out.mkdir()
     third = sum(os.path.getsize(path) for path in source.paths) // 3
     written: list[str] = []
-    write = records.write_shard
+    write = mindrecord.write_shard
 
     def cut_off_in_the_second(path: Path, *arguments: Any) -> None:
         if written:
@@ -102,7 +102,7 @@ def test_a_packing_that_was_cut_off_goes_on(data: Path, tmp_path: Path, monkeypa
         written.append(path.name)
         write(path, *arguments)
 
-    monkeypatch.setattr(records, "write_shard", cut_off_in_the_second)
+    monkeypatch.setattr(mindrecord, "write_shard", cut_off_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         pack(source, data, out, "train", third, int)
     with pytest.raises(UserError, match=r"holds train_0000.mindrecord without train.mindrecord.json: it was not finished; run .*prepare again"):
@@ -115,7 +115,7 @@ def test_a_packing_that_was_cut_off_goes_on(data: Path, tmp_path: Path, monkeypa
         again.append(path.name)
         write(path, *arguments)
 
-    monkeypatch.setattr(records, "write_shard", noted)
+    monkeypatch.setattr(mindrecord, "write_shard", noted)
     paths = pack(source, data, out, "train", third, done.append)
     assert len(paths) >= 3 and again == [path.name for path in paths[1:]] and sum(done) == 15
     assert (out / "train_0000.mindrecord").stat().st_mtime_ns == before and not (out / ".unfinished").exists()

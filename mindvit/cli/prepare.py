@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{COMMAND_LINE}: --shard_size is {given.shard_size}, but must be at least 1 (MiB)")
     from tqdm import tqdm
 
-    from mindvit.data.records import pack
+    from mindvit.data.datasets.mindrecord import pack
     from mindvit.data.sources import FileSource, check_same_classes, open_source, passed_over, remarks
     from mindvit.runtime import console
 

@@ -179,7 +179,7 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> S
         raise UserError(f"data_dir {root} is not a folder; give {accepted}")
     list_file, folder = root / f"{name}_list.txt", root / name
     if (root / f"{name}.mindrecord.json").is_file():
-        from mindvit.data.records import MindRecordSource  # it is a Source itself
+        from mindvit.data.datasets.mindrecord import MindRecordSource  # it is a Source itself
 
         return MindRecordSource(root, name, class_names)
     if list_file.is_file():

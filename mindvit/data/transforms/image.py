@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from mindvit.data import native, policies
+from mindvit.data import native
+from mindvit.data.transforms.image import policies
 from mindvit.recipe.options import AugmentOptions, Pair, Triple
 
 RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

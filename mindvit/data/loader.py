@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from mindvit.data import native
-from mindvit.data.order import PICTURE_STREAM, generator, rank_positions, train_order, val_order
+from mindvit.data.samplers import PICTURE_STREAM, generator, rank_positions, train_order, val_order
 from mindvit.data.sources import BadPicture, Source
-from mindvit.data.transforms import EvalTransform, TrainTransform
+from mindvit.data.transforms.image import EvalTransform, TrainTransform
 from mindvit.errors import UserError
 from mindvit.recipe.options import AugmentOptions, DataOptions, Triple
 
