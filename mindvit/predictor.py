@@ -20,11 +20,11 @@ from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, model_info
-from mindvit.predictions import likeliest
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions, build
 from mindvit.recipe.options.commandline import COMMAND_LINE
 from mindvit.runtime import device
 from mindvit.setting import Preprocessing, sized
+from mindvit.tasks.classification.predictions import likeliest
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.load import taken

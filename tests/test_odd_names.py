@@ -23,9 +23,9 @@ from mindvit import checkpoint, errors, evaluation, predictor, report
 from mindvit.cli import attention, predict, prepare
 from mindvit.data.decoding import MAX_PIXELS
 from mindvit.data.sources import open_source
-from mindvit.predictions import Predictions
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime import files
+from mindvit.tasks.classification.predictions import Predictions
 from mindvit.weights import read_weights
 
 pytestmark = pytest.mark.usefixtures("small_networks")
