@@ -11,9 +11,9 @@ import mindspore
 from side import Step, answers_only, serve
 
 from mindvit.benchmark import CLASSES, SUBJECTS, NoPictures, compiled
+from mindvit.engine.setup import prepare
 from mindvit.models import model_info
 from mindvit.recipe.options import options
-from mindvit.setting import prepare
 from mindvit.version import __version__
 
 

@@ -23,16 +23,16 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from PIL import Image
 
-from mindvit import graphs
 from mindvit.data.sources import Source
+from mindvit.engine import compile_cache as graphs
+from mindvit.engine.setup import Setting, build, prepare, sized, train_step
+from mindvit.engine.step import random_draws
 from mindvit.errors import UserError, hints_for
 from mindvit.layers.precision import set_precision
 from mindvit.models import input_sizes
 from mindvit.recipe.options import options as recipe
 from mindvit.recipe.options.commandline import options
 from mindvit.runtime import console, device, distributed
-from mindvit.setting import Setting, build, prepare, sized, train_step
-from mindvit.step import random_draws
 from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.timing import Timing, fastest, flops, time_steps
 from mindvit.version import __version__

@@ -18,11 +18,11 @@ from PIL import __version__ as pillow
 
 from mindvit.data.loader import Batch, default_workers, eval_batches, train_batches
 from mindvit.data.sources import FolderSource, Source, open_source
+from mindvit.engine.setup import Preprocessing, sized
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo, model_info
 from mindvit.recipe.options import Recipe
 from mindvit.runtime import console, device
-from mindvit.setting import Preprocessing, sized
 from mindvit.version import __version__
 
 PICTURES = 256

@@ -16,6 +16,7 @@ from mindvit.data import decoding
 from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
 from mindvit.data.loader import default_workers
+from mindvit.engine.setup import Preprocessing, sized
 from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision
@@ -23,7 +24,6 @@ from mindvit.models import create_model, model_info
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions, build
 from mindvit.recipe.options.commandline import COMMAND_LINE
 from mindvit.runtime import device
-from mindvit.setting import Preprocessing, sized
 from mindvit.tasks.classification.predictions import likeliest
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo

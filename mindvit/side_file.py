@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mindvit.engine.setup import Preprocessing
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo
 from mindvit.recipe.options import AugmentOptions
 from mindvit.runtime import files
-from mindvit.setting import Preprocessing
 from mindvit.weights.checkpoint_info import RGB, CheckpointInfo
 
 

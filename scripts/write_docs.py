@@ -20,9 +20,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mindvit.cli.benchmark import SHOWN, SHOWN_DATA  # noqa: E402
+from mindvit.engine.result import tables  # noqa: E402
 from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
 from mindvit.recipe.options import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
-from mindvit.result import tables  # noqa: E402
 from mindvit.runtime.console import table  # noqa: E402
 
 

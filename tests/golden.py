@@ -25,9 +25,9 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parent.parent)]
 import fill  # noqa: E402
 from steps import UNCHANGED, neutral_inputs, objective, train_step  # noqa: E402
 
+from mindvit.engine.step import ScaledObjective, TrainStep  # noqa: E402
 from mindvit.models import create_model, list_models  # noqa: E402
 from mindvit.models.registry import model_config  # noqa: E402
-from mindvit.step import ScaledObjective, TrainStep  # noqa: E402
 
 VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "variants.yaml").read_text())["variants"]
 TRAJECTORY_BATCH, TRAJECTORY_STEPS = 4, 20

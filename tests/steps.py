@@ -8,7 +8,7 @@ from typing import Any, Optional, Sequence
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit.step import StepOptions, TrainStep
+from mindvit.engine.step import StepOptions, TrainStep
 from mindvit.tasks.base import drop_path_spec
 from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
 from mindvit.tasks.classification.task import batch_spec

@@ -17,12 +17,12 @@ from steps import MEAN, STD, objective, train_step
 
 import mindvit
 from mindvit import models
+from mindvit.engine.setup import Setting, build_teacher, check_teacher
+from mindvit.engine.step import TrainStep
+from mindvit.engine.trainer import Run
 from mindvit.errors import UserError
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
-from mindvit.loop import Run
 from mindvit.runtime.device import Device
-from mindvit.setting import Setting, build_teacher, check_teacher
-from mindvit.step import TrainStep
 from mindvit.tasks.classification.augment import Prepare
 from mindvit.tasks.classification.distill import freeze
 from mindvit.tasks.classification.losses import Distillation, SoftTargetCrossEntropy

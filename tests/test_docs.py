@@ -21,9 +21,9 @@ from pictures import make_data_dir, make_folder, stripes
 from small import SIDE, SMALL
 from torchfile import save_torch
 
-from mindvit import checkpoint
 from mindvit.cli import benchmark
 from mindvit.cli.main import COMMANDS
+from mindvit.engine import checkpoint
 from mindvit.models import create_model, model_info, registry
 from mindvit.recipe.options import FIELDS
 from mindvit.runtime import device

@@ -15,10 +15,10 @@ from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 import train
-from mindvit import checkpoint
+from mindvit.engine import checkpoint
+from mindvit.engine.evaluate import Score
+from mindvit.engine.trainer import Run, TrainingFailed, fit
 from mindvit.errors import UserError
-from mindvit.evaluation import Score
-from mindvit.loop import Run, TrainingFailed, fit
 from mindvit.runtime import console
 from mindvit.weights import read_weights
 

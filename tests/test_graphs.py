@@ -16,12 +16,12 @@ import pytest
 from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
-from mindvit import graphs
 from mindvit.data.sources import open_source
+from mindvit.engine import compile_cache as graphs
+from mindvit.engine.setup import Setting, build, prepare, train_step
+from mindvit.engine.trainer import UNIMPORTANT
 from mindvit.errors import UserError
-from mindvit.loop import UNIMPORTANT
 from mindvit.runtime import device
-from mindvit.setting import Setting, build, prepare, train_step
 from mindvit.weights import read_weights
 
 TESTS = Path(__file__).parent

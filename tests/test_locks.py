@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mindvit import checkpoint, graphs
+from mindvit.engine import checkpoint, compile_cache
 from mindvit.errors import UserError
 from mindvit.kernels import compiler
 from mindvit.runtime import files
@@ -57,7 +57,7 @@ def test_a_busy_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", NONE)
 def test_graphs_are_not_kept_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, number: int) -> None:
     fail_with(monkeypatch, number)
-    with graphs._held(tmp_path / "graph") as held:
+    with compile_cache._held(tmp_path / "graph") as held:
         assert held is False
     assert "compiled graphs are not kept" in capsys.readouterr().out
 

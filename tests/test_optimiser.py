@@ -11,8 +11,8 @@ from golden import FOLDER
 from mindspore import Parameter, ParameterTuple, Tensor
 from small import SMALL, small
 
+from mindvit.engine.step import StepOptions, create_optimizer
 from mindvit.optim.schedule import layer_rates
-from mindvit.step import StepOptions, create_optimizer
 
 NAMES: dict[str, dict[str, Any]] = {"adamw": {"opt": "adamw"}, "lamb": {"opt": "lamb"}, "sgd": {"opt": "sgd"}, "nesterov": {"opt": "sgd", "nesterov": True}}
 COUNT = 3  # tensors

@@ -14,9 +14,10 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from mindvit import checkpoint, environment
+from mindvit import environment
+from mindvit.engine import checkpoint
+from mindvit.engine.meter import Meter
 from mindvit.errors import UserError
-from mindvit.meter import Meter
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime import console, device, files
 from mindvit.weights import read_weights

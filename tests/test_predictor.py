@@ -17,15 +17,15 @@ from PIL import Image
 from small import SIDE, SMALL, small
 
 import mindvit
-from mindvit import checkpoint
 from mindvit.cli import predict
 from mindvit.data.sources import FolderSource
 from mindvit.data.transforms.image import EvalTransform
+from mindvit.engine import checkpoint
+from mindvit.engine.evaluate import evaluate
+from mindvit.engine.setup import Setting
 from mindvit.errors import UserError
-from mindvit.evaluation import evaluate
 from mindvit.models import model_info
 from mindvit.predictor import Unreadable
-from mindvit.setting import Setting
 from mindvit.tasks.classification.metrics import EvalStep
 
 NAMES = ("apple", "bear", "cherry tree", "dog", "elk")

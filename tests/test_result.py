@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from mindvit import result
-from mindvit.evaluation import Best, Score
-from mindvit.meter import Meter
+from mindvit.engine import result
+from mindvit.engine.evaluate import Best, Score
+from mindvit.engine.meter import Meter
+from mindvit.engine.setup import Setting, model_info
 from mindvit.models import list_models
 from mindvit.recipe.options import build
 from mindvit.runtime import device
-from mindvit.setting import Setting, model_info
 
 TEXTS = {"model", "device", "jit_level", "amp_level", "dtype", "config", "command", "checkpoint", "git", "mindvit", "mindspore", "numpy", "python",
          "machine", "time"}

@@ -17,10 +17,10 @@ import pytest
 from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
-from mindvit import checkpoint, graphs, loop
+from mindvit.engine import checkpoint, compile_cache, trainer
+from mindvit.engine.evaluate import Best, Score, best_of
+from mindvit.engine.trainer import Interrupted, Run, fit
 from mindvit.errors import UserError
-from mindvit.evaluation import Best, Score, best_of
-from mindvit.loop import Interrupted, Run, fit
 from mindvit.models import model_info, registry
 from mindvit.runtime import console
 from mindvit.weights import read_weights
@@ -185,7 +185,7 @@ def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Pa
     assert f"{picture.name} can't be decoded" in refused(data, out)
     assert read_weights(out / f"{MODEL}-2.ckpt")[1]["step"] == 2 * STEPS and read_weights(out / f"{MODEL}-2.ckpt")[1]["score"] is None
     picture.write_bytes(good)
-    plain, count = loop.evaluate, itertools.count(1)
+    plain, count = trainer.evaluate, itertools.count(1)
 
     def evaluate(*words: Any, **more: Any) -> Score:  # of epoch 2 the weights (1, 3, 5) and their average (2, 4, 6), then of epoch 3 the weights (7)
         number = next(count)
@@ -197,16 +197,16 @@ def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Pa
             raise PowerCut
         return plain(*words, **more)
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
     with pytest.raises(MemoryError):
         run(data, out)
     with pytest.raises(Interrupted, match="while validating after epoch 2; saved in .*nano-2.ckpt: the same command resumes"):
         run(data, out)
     with pytest.raises(PowerCut):
         run(data, out)
-    monkeypatch.setattr(loop, "evaluate", plain)
+    monkeypatch.setattr(trainer, "evaluate", plain)
     capsys.readouterr()
-    monkeypatch.setattr(graphs, "compile_step", lambda *_: pytest.fail("compiled"))  # nothing is left to train
+    monkeypatch.setattr(compile_cache, "compile_step", lambda *_: pytest.fail("compiled"))  # nothing is left to train
     row = run(data, out)
     same(out, whole)
     assert row["ms_per_step"] is None and row["top1"] is not None and "epoch 3/3" in capsys.readouterr().out

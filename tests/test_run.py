@@ -17,9 +17,9 @@ import pytest
 from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
+from mindvit.engine.evaluate import validate
+from mindvit.engine.trainer import Run, TrainingFailed, fit
 from mindvit.errors import UserError
-from mindvit.evaluation import validate
-from mindvit.loop import Run, TrainingFailed, fit
 from mindvit.weights import read_weights
 
 ROOT = Path(__file__).parent.parent

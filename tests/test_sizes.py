@@ -12,15 +12,15 @@ from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 from small import SMALL
 
-from mindvit import checkpoint, evaluation, loop
 from mindvit.benchmark import Task, measure
 from mindvit.cli import census, export
 from mindvit.databench import measure_data
+from mindvit.engine import checkpoint, evaluate, trainer
+from mindvit.engine.setup import sized
 from mindvit.errors import UserError
 from mindvit.models import create_model, input_sizes, registry
 from mindvit.predictor import Predictor
 from mindvit.recipe.options import Recipe
-from mindvit.setting import sized
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read
 
@@ -57,14 +57,14 @@ def test_a_size_that_a_network_cannot_take_is_refused_before_anything_is_listed_
     np.savez(tmp_path / "weights.npz", weight=np.zeros(1, np.float32))
     given = recipe("--model", name, "--image_resize", str(side), *NOWHERE)
     weights = recipe("--model", name, "--image_resize", str(side), "--ckpt_path", str(tmp_path / "weights.npz"), *NOWHERE)
-    for call in (lambda: loop.fit(given), lambda: loop.dry_run(given), lambda: evaluation.validate(weights),
+    for call in (lambda: trainer.fit(given), lambda: trainer.dry_run(given), lambda: evaluate.validate(weights),
                  lambda: measure_data(given, warmup=1, steps=1), lambda: measure(Task(given.flat(), "train", given.origins)),
                  lambda: census.network(name, side)):
         with pytest.raises(UserError) as caught:
             call()
         assert says in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(UserError, match="^command line: "):
-        loop.fit(given)
+        trainer.fit(given)
 
 
 def test_sizes_that_contradict_each_other_are_refused() -> None:
@@ -116,7 +116,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_builds_what_it_says_and_its_checkpoint_knows_it(data: Path, tmp_path: Path) -> None:
     words = ["--model", "small_crossvit", "--data_dir", str(data), "--batch_size", "4", "--device_target", "CPU", "--ckpt_save_dir", str(tmp_path)]
     for more, expected in ((["--image_resize", "48"], (48, 48)), (["--img_size", "36,32"], (36, 32)), ([], SMALL["crossvit"][1]["img_size"])):
-        run = loop.Run(recipe(*words, *more), None)
+        run = trainer.Run(recipe(*words, *more), None)
         assert tuple(run.net.sizes) == expected and run.setting.size == expected[0]
         kept = run.meta(None)["recipe"]
         assert (kept["image_resize"], kept["img_size"]) == (expected[0], expected)
@@ -126,7 +126,7 @@ def test_checkpoints_of_sizes_that_are_refused_now_are_told_apart(data: Path, tm
     path = saved(tmp_path, "crossformer", image_resize=40)
     with pytest.raises(UserError, match="crossformer.ckpt was trained with images of a size that the network can't take: .*multiples of 32, such as 32 or 64"):
         Predictor(path, device_target="CPU")
-    for call in (lambda: evaluation.validate(recipe("--data_dir", "/nowhere", "--ckpt_path", str(path), "--device_target", "CPU")),
+    for call in (lambda: evaluate.validate(recipe("--data_dir", "/nowhere", "--ckpt_path", str(path), "--device_target", "CPU")),
                  lambda: export.network(argparse.Namespace(ckpt_path=str(path), take=None, model=None, num_classes=None, size=None))):
         with pytest.raises(UserError, match="crossformer.ckpt: CrossFormer: an image of 40 x 40 px, .*multiples of 32, such as 32 or 64"):
             call()
@@ -135,14 +135,14 @@ def test_checkpoints_of_sizes_that_are_refused_now_are_told_apart(data: Path, tm
 def test_a_size_that_validation_is_given_is_computed_and_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = saved(tmp_path, "crossvit", image_resize=24, img_size=(24, 16))
     words = ["--data_dir", str(data), "--ckpt_path", str(path), "--device_target", "CPU", "--mode", "1", "--batch_size", "6"]
-    assert evaluation.validate(recipe(*words)).count == 6
+    assert evaluate.validate(recipe(*words)).count == 6
     assert "resized" not in capsys.readouterr().out
-    evaluation.validate(recipe(*words, "--image_resize", "48"))
+    evaluate.validate(recipe(*words, "--image_resize", "48"))
     printed = capsys.readouterr().out
     assert "img_size is (48, 48) px, as image_resize is 48 (command line)" in printed and "2 resized: pos_embed.0, pos_embed.1" in printed
     (tmp_path / "c.yaml").write_text("model: small_crossvit\nimage_resize: 48\nnum_classes: 3", "utf-8")
     with pytest.raises(UserError, match=r"doesn't fit the network: .*img_size=\(24,16\) takes the file's size"):
-        evaluation.validate(recipe(*words, "-c", str(tmp_path / "c.yaml")))
+        evaluate.validate(recipe(*words, "-c", str(tmp_path / "c.yaml")))
 
 
 def test_a_checkpoint_of_an_earlier_mindvit_is_measured_as_it_was_trained(tmp_path: Path) -> None:

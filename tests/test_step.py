@@ -13,12 +13,12 @@ from mindspore import Tensor, nn, ops
 from small import small
 from steps import MEAN, STD, neutral_inputs, train_step
 
+from mindvit.engine.step import GROWTH_STEPS, random_draws
 from mindvit.layers.drop_path import DropPathScale, Residual, number_drop_paths
 from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, list_models
 from mindvit.models.crossvit import drop_paths
 from mindvit.recipe.options import AugmentOptions
-from mindvit.step import GROWTH_STEPS, random_draws
 from mindvit.tasks.classification.augment import BatchAug, Prepare, sample_batch_aug
 from mindvit.tasks.classification.losses import BinaryCrossEntropy, SoftTargetCrossEntropy
 from mindvit.tasks.classification.metrics import EvalStep

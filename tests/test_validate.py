@@ -14,8 +14,8 @@ from pictures import make_data_dir
 
 import train
 import validate
-from mindvit import checkpoint
 from mindvit.cli import convert
+from mindvit.engine import checkpoint
 from mindvit.errors import UserError
 from mindvit.weights import read_weights
 

@@ -158,9 +158,9 @@ def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
     """The training step of a network, without mixing, erasing, clipping and average, and its inputs."""
     from mindspore import Tensor
 
+    from mindvit.engine.step import StepOptions, TrainStep
     from mindvit.models import model_info
     from mindvit.optim.schedule import is_decayed
-    from mindvit.step import StepOptions, TrainStep
     from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
     from mindvit.tasks.classification.task import batch_spec
 

@@ -49,11 +49,11 @@ def batch_of(text: str) -> Optional[int]:
 
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
+    from mindvit.engine.setup import Preprocessing, sized
     from mindvit.models import create_model
     from mindvit.recipe.options import build
     from mindvit.recipe.options.commandline import COMMAND_LINE
     from mindvit.runtime import platform
-    from mindvit.setting import Preprocessing, sized
     from mindvit.weights import load_weights
     from mindvit.weights.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.weights.readers import read

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str], prog: str = "mindvit train") -> None:
     if given.get("print_config"):
         print(describe(recipe))
         return
-    from mindvit.loop import dry_run, fit  # MindSpore takes seconds to import: not for --help
+    from mindvit.engine.trainer import dry_run, fit  # MindSpore takes seconds to import: not for --help
 
     with errors.hints_for(options(EXTRA)):
         if given.get("dry_run"):

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str], prog: str = "mindvit validate") -> None:
     about = ("Measure the accuracy of a checkpoint on the validation images. Of a recipe's keys these count; others are "
              "taken, and change nothing.")
     recipe, given = parse(arguments, about, EXTRA, TRAINING_ONLY, prog)
-    from mindvit.evaluation import validate
+    from mindvit.engine.evaluate import validate
     from mindvit.runtime.device import launched_ranks  # MindSpore takes seconds to import: not for --help
 
     unused = [key for key in recipe.origins if key in TRAINING_ONLY and recipe.origins[key] == COMMAND_LINE]

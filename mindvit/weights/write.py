@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from safetensors.numpy import save
 
-from mindvit import checkpoint
+from mindvit.engine import checkpoint
 from mindvit.errors import UserError
 from mindvit.runtime import files
 from mindvit.weights.readers import META, Arrays

@@ -14,7 +14,7 @@ from mindvit.tasks.classification.metrics import EvalStep
 from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
 
 if TYPE_CHECKING:
-    from mindvit.setting import Setting
+    from mindvit.engine.setup import Setting
 
 
 def batch_spec(batch: int, size: int, channels: int) -> BatchSpec:

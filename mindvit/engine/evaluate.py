@@ -13,12 +13,12 @@ from mindspore import Tensor, nn
 from mindvit.data.classes import Head, open_ordered
 from mindvit.data.loader import eval_batches, eval_steps
 from mindvit.data.sources import Source, passed_over
+from mindvit.engine.setup import Setting, build, prepare, sized, take_of
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.recipe.options import Recipe
 from mindvit.recipe.options.commandline import COMMAND_LINE
 from mindvit.runtime import console, distributed
-from mindvit.setting import Setting, build, prepare, sized, take_of
 from mindvit.tasks.classification.metrics import EvalStep
 from mindvit.tasks.classification.predictions import Predictions
 from mindvit.weights.checkpoint_info import CheckpointInfo

@@ -15,7 +15,7 @@ from mindvit.tasks.base import ArraySpec, BatchSpec, drop_path_spec
 from mindvit.weights.readers import STATE
 
 if TYPE_CHECKING:
-    from mindvit.setting import Setting
+    from mindvit.engine.setup import Setting
 
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
 

@@ -13,6 +13,7 @@ from mindvit.data.classes import Head, imagenet, is_ambiguous
 from mindvit.data.loader import default_workers
 from mindvit.data.sources import Source
 from mindvit.data.transforms.image import EvalTransform
+from mindvit.engine.step import StepOptions, TrainStep
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.models import ModelInfo, create_model, input_sizes, mindcv, model_info
@@ -21,7 +22,6 @@ from mindvit.recipe.options import AugmentOptions, DistillOptions, Recipe, Tripl
 from mindvit.recipe.options.commandline import COMMAND_LINE, without_effect
 from mindvit.runtime import console, device
 from mindvit.runtime.device import Device
-from mindvit.step import StepOptions, TrainStep
 from mindvit.tasks.classification.distill import freeze
 from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.weights import Report, WeightsError, load_weights

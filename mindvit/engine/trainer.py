@@ -17,20 +17,21 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindvit import checkpoint, graphs, result
 from mindvit.data.classes import open_ordered
 from mindvit.data.loader import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
+from mindvit.engine import checkpoint, result
+from mindvit.engine import compile_cache as graphs
+from mindvit.engine.evaluate import Best, Score, best_of, evaluate
+from mindvit.engine.meter import Meter
+from mindvit.engine.setup import build, check_teacher, kept_head, prepare, sized, starting_weights, train_step
+from mindvit.engine.step import random_draws
 from mindvit.errors import Stopped, UserError
-from mindvit.evaluation import Best, Score, best_of, evaluate
 from mindvit.layers.precision import set_precision
-from mindvit.meter import Meter
 from mindvit.optim.schedule import learning_rate, schedule_lines
 from mindvit.recipe.options import Recipe
 from mindvit.recipe.options.commandline import describe
 from mindvit.runtime import console, device, distributed, files, interrupts
-from mindvit.setting import build, check_teacher, kept_head, prepare, sized, starting_weights, train_step
-from mindvit.step import random_draws
 from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.version import __version__
 from mindvit.weights.sets import EMA, MODEL

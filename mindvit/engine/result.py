@@ -16,10 +16,10 @@ from typing import Any, Mapping, Optional
 import mindspore as ms
 import numpy as np
 
-from mindvit.evaluation import Best, Score
-from mindvit.meter import Meter
+from mindvit.engine.evaluate import Best, Score
+from mindvit.engine.meter import Meter
+from mindvit.engine.setup import Setting
 from mindvit.runtime import console, device
-from mindvit.setting import Setting
 from mindvit.version import __version__
 
 ROOT = Path(__file__).parent.parent

@@ -20,9 +20,9 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from mindvit import kernels
+from mindvit.engine.setup import Setting, step_options
 from mindvit.errors import UserError
 from mindvit.runtime import console, device, files
-from mindvit.setting import Setting, step_options
 from mindvit.weights.readers import quiet
 
 SOURCES = Path(__file__).parent
