@@ -277,7 +277,7 @@ def test_a_sheet_has_all_tiles_and_clips_no_text() -> None:
 
 def test_the_command_draws_a_png_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     np.savez(tmp_path / "weights.npz", **{item.name: item.asnumpy() for item in small("xcit").get_parameters()})
-    monkeypatch.setattr("mindvit.predictor.create_model", lambda name, count, **_: small("xcit", num_classes=count))
+    monkeypatch.setattr("mindvit.inference.predictor.create_model", lambda name, count, **_: small("xcit", num_classes=count))
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.new("L", (40, 30), 99).save(tmp_path / folder / "it.png")

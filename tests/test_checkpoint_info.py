@@ -16,12 +16,12 @@ from small import SMALL, small
 from torchfile import save_torch
 
 import mindvit
-from mindvit import export as exporting
 from mindvit.cli import attention, convert, export, predict
 from mindvit.engine import checkpoint
 from mindvit.engine.evaluate import asked_for
 from mindvit.engine.setup import Setting, build, build_teacher
 from mindvit.errors import UserError
+from mindvit.inference import export as exporting
 from mindvit.models import model_info
 from mindvit.runtime.device import Device
 from mindvit.weights import load_weights, names, read_weights

@@ -17,7 +17,7 @@ from mindvit.data.classes import Head, imagenet, is_ambiguous, open_ordered, rea
 from mindvit.data.datasets.mindrecord import pack
 from mindvit.data.sources import FolderSource, ListSource
 from mindvit.errors import UserError
-from mindvit.predictor import Predictor
+from mindvit.inference.predictor import Predictor
 from mindvit.recipe.options import DataOptions
 from mindvit.weights import read_weights
 

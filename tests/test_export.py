@@ -12,11 +12,11 @@ import pytest
 from mindspore import Tensor, nn
 from small import SIDE, SMALL, pictures, small
 
-from mindvit import export as exporting
 from mindvit.cli import export as tool
 from mindvit.errors import UserError
-from mindvit.export import ExportError, export
-from mindvit.onnx_graph import Writer
+from mindvit.inference import export as exporting
+from mindvit.inference.export import ExportError, export
+from mindvit.inference.onnx import Writer
 from mindvit.runtime import platform
 
 

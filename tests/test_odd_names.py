@@ -19,12 +19,13 @@ from small import SMALL, small
 
 import train
 import validate
-from mindvit import errors, predictor, report
+from mindvit import errors, report
 from mindvit.cli import attention, predict, prepare
 from mindvit.data.decoding import MAX_PIXELS
 from mindvit.data.sources import open_source
 from mindvit.engine import checkpoint
 from mindvit.engine import evaluate as evaluation
+from mindvit.inference import predictor
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime import files
 from mindvit.tasks.classification.predictions import Predictions

@@ -24,8 +24,8 @@ from mindvit.engine import checkpoint
 from mindvit.engine.evaluate import evaluate
 from mindvit.engine.setup import Setting
 from mindvit.errors import UserError
+from mindvit.inference.predictor import Unreadable
 from mindvit.models import model_info
-from mindvit.predictor import Unreadable
 from mindvit.tasks.classification.metrics import EvalStep
 
 NAMES = ("apple", "bear", "cherry tree", "dog", "elk")
@@ -212,7 +212,7 @@ def test_weights_that_give_no_numbers_are_told(tmp_path: Path) -> None:
 
 
 def test_help_needs_no_mindspore(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setitem(sys.modules, "mindvit.predictor", None)  # importing it would raise
+    monkeypatch.setitem(sys.modules, "mindvit.inference.predictor", None)  # importing it would raise
     with pytest.raises(SystemExit) as ended:
         run("--help")
     assert ended.value.code == 0 and "--topk" in capsys.readouterr().out

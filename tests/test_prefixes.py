@@ -13,7 +13,7 @@ from small import small
 from torchfile import Call, Name, save_torch
 
 from mindvit.errors import UserError
-from mindvit.predictor import Predictor
+from mindvit.inference.predictor import Predictor
 from mindvit.weights import WeightsError, load_weights, names, prefixes
 from mindvit.weights.inspect import num_classes_of
 from mindvit.weights.readers import read

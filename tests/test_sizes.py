@@ -18,8 +18,8 @@ from mindvit.databench import measure_data
 from mindvit.engine import checkpoint, evaluate, trainer
 from mindvit.engine.setup import sized
 from mindvit.errors import UserError
+from mindvit.inference.predictor import Predictor
 from mindvit.models import create_model, input_sizes, registry
-from mindvit.predictor import Predictor
 from mindvit.recipe.options import Recipe
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read

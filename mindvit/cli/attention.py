@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from mindvit import drawing
     from mindvit.attention_maps import attention_maps
-    from mindvit.predictor import Predictor, Unreadable
+    from mindvit.inference.predictor import Predictor, Unreadable
     from mindvit.runtime import console  # MindSpore takes seconds to import: not for --help or a mistyped path
     from mindvit.runtime.files import on_one_line
 

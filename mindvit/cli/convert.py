@@ -158,7 +158,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def convert(given: Namespace) -> None:
     """As `main`, for parsed arguments."""
-    from mindvit import side_file  # takes seconds: not for --help
+    from mindvit.inference import side_file  # takes seconds: not for --help
     from mindvit.models import create_model
     from mindvit.recipe.options import build
     from mindvit.weights import names

@@ -80,8 +80,8 @@ def main(arguments: Sequence[str]) -> None:
     """Export and say how far the file is from the network; exit code 2 for what the user can mend, 1 for a file that isn't right."""
     given = parser().parse_args(arguments)
     batch = batch_of(given.batch_size)
-    from mindvit import side_file  # takes seconds: not for --help
-    from mindvit.export import check, export
+    from mindvit.inference import side_file  # takes seconds: not for --help
+    from mindvit.inference.export import check, export
     from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
     from mindvit.runtime import device
 

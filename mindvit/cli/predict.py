@@ -18,7 +18,7 @@ from mindvit import errors
 from mindvit.runtime.files import SPELT_OUT, on_one_line, printable
 
 if TYPE_CHECKING:
-    from mindvit.predictor import Answer, Predictor
+    from mindvit.inference.predictor import Answer, Predictor
 
 Named = tuple[str, "Answer"]  # a picture's path and its classes
 
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.data.sources import find_pictures
 
     paths = find_pictures(given.pictures)
-    from mindvit.predictor import Predictor, Unreadable  # MindSpore takes seconds to import: not for --help or a mistyped path
+    from mindvit.inference.predictor import Predictor, Unreadable  # MindSpore takes seconds to import: not for --help or a mistyped path
 
     bad: list[str] = []
     with writer(given.out, "]" if given.format == "json" else "") as write:

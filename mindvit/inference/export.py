@@ -69,7 +69,7 @@ def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path
     if form == "ONNX":
         import onnx
 
-        from mindvit.onnx_graph import to_onnx
+        from mindvit.inference.onnx import to_onnx
 
         onnx.save(to_onnx(whole, {item.name: item.asnumpy() for item in net.get_parameters()}), str(path))
     elif whole != mindir:
