@@ -10,13 +10,13 @@ import pytest
 from mindspore import Tensor, nn, ops
 from small import pictures, small
 
-from mindvit.attention_maps import record_attention
 from mindvit.layers.attention import SelfAttention
 from mindvit.layers.flash import FlashAttention, flash_attention
 from mindvit.layers.precision import set_precision
 from mindvit.models import cvt
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime import device, platform
+from mindvit.visualization.attention import record_attention
 
 Call = dict[str, Any]
 NPU = platform.of("Ascend", "Ascend910B3")

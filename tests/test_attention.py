@@ -13,8 +13,12 @@ from mindspore import Tensor
 from PIL import Image
 from small import SMALL, pictures, small
 
-from mindvit import drawing
-from mindvit.attention_maps import (
+from mindvit.cli import attention
+from mindvit.errors import UserError
+from mindvit.layers.activation import Softmax
+from mindvit.models.crossformer import GroupAttention
+from mindvit.visualization import attention_sheet
+from mindvit.visualization.attention import (
     AttentionMap,
     ChannelMatrix,
     Row,
@@ -27,10 +31,6 @@ from mindvit.attention_maps import (
     rollout_cvt,
     windows,
 )
-from mindvit.cli import attention
-from mindvit.errors import UserError
-from mindvit.layers.activation import Softmax
-from mindvit.models.crossformer import GroupAttention
 
 FAMILIES = list(SMALL)
 SIDE = {"crossvit": 60, "cvt": 128, "crossformer": 64, "xcit": 64}  # px: grids of some tokens
@@ -249,30 +249,30 @@ def test_one_picture_of_a_network_that_is_known() -> None:
 def test_values_stand_at_the_centres_of_their_keys() -> None:
     values = np.zeros((1, 4, 4), np.float32)
     values[0, 1, 2] = 1
-    drawn = drawing.spread(AttentionMap("", values, (8.0, 8.0), (32.0, 32.0)), (128, 128), 128)
+    drawn = attention_sheet.spread(AttentionMap("", values, (8.0, 8.0), (32.0, 32.0)), (128, 128), 128)
     assert np.unravel_index(drawn.argmax(), drawn.shape) in {(39, 71), (40, 72), (39, 72), (40, 71)}
     assert drawn[40, 72 + 16] == pytest.approx(0.5, abs=0.03) and drawn[40, 127] == 0
     partly = np.where(np.eye(4) > 0, 1.0, np.nan)[None]
-    drawn = drawing.spread(AttentionMap("", partly, (16.0, 16.0), (32.0, 32.0)), (128, 128), 128)
+    drawn = attention_sheet.spread(AttentionMap("", partly, (16.0, 16.0), (32.0, 32.0)), (128, 128), 128)
     assert np.isfinite(drawn).sum() == 4 * 32 * 32 and np.isfinite(drawn[0, :32]).all()
 
 
 def test_colours_grow_lighter() -> None:
-    shades = drawing.colours(np.linspace(0, 1, 50)) @ [0.299, 0.587, 0.114]
+    shades = attention_sheet.colours(np.linspace(0, 1, 50)) @ [0.299, 0.587, 0.114]
     assert (np.diff(shades) > 0).all() and shades[0] < 40 and shades[-1] > 210
 
 
 def test_a_sheet_has_all_tiles_and_clips_no_text() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
-    font = drawing.fonts()
+    font = attention_sheet.fonts()
     rows = attention_maps(network("crossformer"), noise("crossformer"))[1] + attention_maps(network("xcit"), noise("xcit"))[1]
-    made = drawing.sheet(picture, "a very long name " * 9, [("class " * 30, 0.7), ("other", 0.3)], rows, "foot " * 99, font)
+    made = attention_sheet.sheet(picture, "a very long name " * 9, [("class " * 30, 0.7), ("other", 0.3)], rows, "foot " * 99, font)
     ink = np.asarray(made.convert("L")) < 250
-    margin = drawing.MARGIN // 2
+    margin = attention_sheet.MARGIN // 2
     assert not (ink[:margin].any() or ink[-margin:].any() or ink[:, :margin].any() or ink[:, -margin:].any())
-    assert drawing.fitted("class " * 30, font.label, 100).endswith("...") and font.label.getlength(drawing.fitted("class " * 30, font.label, 100)) <= 100
+    assert attention_sheet.fitted("class " * 30, font.label, 100).endswith("...") and font.label.getlength(attention_sheet.fitted("class " * 30, font.label, 100)) <= 100
     with pytest.raises(UserError, match="--font nowhere.ttf can't be read"):
-        drawing.fonts(Path("nowhere.ttf"))
+        attention_sheet.fonts(Path("nowhere.ttf"))
 
 
 def test_the_command_draws_a_png_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

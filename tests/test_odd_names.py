@@ -19,7 +19,7 @@ from small import SMALL, small
 
 import train
 import validate
-from mindvit import errors, report
+from mindvit import errors
 from mindvit.cli import attention, predict, prepare
 from mindvit.data.decoding import MAX_PIXELS
 from mindvit.data.sources import open_source
@@ -29,6 +29,7 @@ from mindvit.inference import predictor
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime import files
 from mindvit.tasks.classification.predictions import Predictions
+from mindvit.visualization import run_report
 from mindvit.weights import read_weights
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -111,7 +112,7 @@ def test_train_report_and_validate_with_predictions(data: Path, tmp_path: Path, 
     assert f"/dog/{SPELT}-broken.jpg can't be decoded" in told.err and "| nano" in told.out
     assert read_weights(out / "nano-1.ckpt")[1]["class_names"] == list(CLASSES)
     assert parse(["--config", str(out / "recipe.yaml")], "")[0].data.data_dir == str(data) and SPELT in (out / "results.csv").read_text("utf-8")
-    assert report.write_report([out], tmp_path / "report") and SPELT in (tmp_path / "report" / "report.html").read_text("utf-8")
+    assert run_report.write_report([out], tmp_path / "report") and SPELT in (tmp_path / "report" / "report.html").read_text("utf-8")
     said = tmp_path / f"{ODD}.csv"
     run(validate, "--data_dir", data, "--ckpt_path", out / "nano-1.ckpt", "--batch_size", 4, "--predictions", said)
     told = capsys.readouterr().out

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mindvit.cli import report
 from mindvit.errors import UserError
-from mindvit.report import CHARTS, axis, draw, markdown_tables, points, read_run, write_report
+from mindvit.visualization.run_report import CHARTS, axis, draw, markdown_tables, points, read_run, write_report
 
 LOG = """epoch,step,lr,train_loss,val_loss,top1,top5,ema_loss,ema_top1,ema_top5,norm,loss_scale,skipped,img_s,data_wait
 1,44,0.0003,2.1,1.9,40,80,2.2,20,60,4.5,65536,0,150.1,0.01

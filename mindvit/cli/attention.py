@@ -58,16 +58,16 @@ def main(arguments: Sequence[str]) -> None:
     from PIL import Image
     from tqdm import tqdm
 
-    from mindvit import drawing
-    from mindvit.attention_maps import attention_maps
     from mindvit.inference.predictor import Predictor, Unreadable
     from mindvit.runtime import console  # MindSpore takes seconds to import: not for --help or a mistyped path
     from mindvit.runtime.files import on_one_line
+    from mindvit.visualization import attention_sheet
+    from mindvit.visualization.attention import attention_maps
 
     with errors.hints_for(parser.options()):
         predictor = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target, take=given.take,
                               max_pixels=given.max_pixels)
-    font = drawing.fonts(given.font)
+    font = attention_sheet.fonts(given.font)
     try:
         given.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
             continue
         logits, rows = attention_maps(predictor.net, predictor.normalised(pixels[None]), given.at)
         foot = f"{predictor.info.name}, {Path(given.ckpt_path).name}, {predictor.preprocessing.size} px"
-        sheet = drawing.sheet(Image.fromarray(pixels), Path(path).name, predictor.best(logits), rows, foot, font)
+        sheet = attention_sheet.sheet(Image.fromarray(pixels), Path(path).name, predictor.best(logits), rows, foot, font)
         try:
             sheet.save(target)
         except OSError as error:

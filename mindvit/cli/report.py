@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("places", nargs="+", metavar="RUN_DIR", help="a run's folder (its ckpt_save_dir), or a table: .csv, .json or .md")
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="folder for report.html and the PNGs (default: report)")
     given = parser.parse_args(arguments)
-    from mindvit.report import write_report
+    from mindvit.visualization.run_report import write_report
 
     for path in write_report(given.places, given.out):
         print(path)

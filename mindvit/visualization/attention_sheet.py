@@ -9,9 +9,9 @@ from typing import Optional, Sequence, Union
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mindvit.attention_maps import AttentionMap, ChannelMatrix, Row
 from mindvit.errors import UserError
 from mindvit.runtime.files import on_one_line
+from mindvit.visualization.attention import AttentionMap, ChannelMatrix, Row
 
 # From none to much, lighter all the way (L* 8 to 95 in even steps), so that it reads in grey and for the colour-blind too.
 ANCHORS = np.array([(22, 17, 48), (77, 24, 103), (139, 34, 113), (199, 57, 92), (238, 104, 61), (250, 162, 56), (247, 232, 141)], np.float64)
