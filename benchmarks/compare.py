@@ -183,7 +183,7 @@ def compare(model: str, mode: str, given: argparse.Namespace, environment: Mappi
 
 def rows(model: str, mode: str, found: Mapping[str, Figures], batch: int, multiply_adds: int) -> dict[str, Any]:
     """One line of the table: pictures a second of each side, and the ratios."""
-    from mindvit.timing import flops
+    from mindvit.benchmark.network.timing import flops
 
     ours = found["mindvit"]
     rate = batch / ours.ms * 1000 if ours.ms else None

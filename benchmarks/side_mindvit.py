@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import mindspore
 from side import Step, answers_only, serve
 
-from mindvit.benchmark import CLASSES, SUBJECTS, NoPictures, compiled
+from mindvit.benchmark.network import CLASSES, SUBJECTS, NoPictures, compiled
 from mindvit.engine.setup import prepare
 from mindvit.models import model_info
 from mindvit.recipe.options import options

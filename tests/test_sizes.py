@@ -8,13 +8,13 @@ from typing import Any, Optional
 
 import numpy as np
 import pytest
+from mindvit.benchmark.network.data import measure_data
 from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 from small import SMALL
 
-from mindvit.benchmark import Task, measure
+from mindvit.benchmark.network import Task, measure
 from mindvit.cli import census, export
-from mindvit.databench import measure_data
 from mindvit.engine import checkpoint, evaluate, trainer
 from mindvit.engine.setup import sized
 from mindvit.errors import UserError

@@ -21,7 +21,7 @@ from mindvit import errors
 from mindvit.errors import UserError
 
 if TYPE_CHECKING:
-    from mindvit.benchmark import Task
+    from mindvit.benchmark.network import Task
     from mindvit.recipe.options import Recipe
 
 BATCH = 8  # unless a recipe or the command line says another: what a laptop can do
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     if recipe.origins["batch_size"] == "default":
         recipe = recipe.replace(f"default of {Path(__file__).stem}", batch_size=BATCH)
     if given["what"] == "data":
-        from mindvit.databench import measure_data
+        from mindvit.benchmark.network.data import measure_data
 
         keep(measure_data(recipe, warmup=given["warmup"], steps=given["steps"]), given["out"], "benchmark_data", SHOWN_DATA)
         return
@@ -74,7 +74,7 @@ class Failed(UserError):
 
 def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each network; none on the ranks that don't print."""
-    from mindvit.benchmark import Task, measure
+    from mindvit.benchmark.network import Task, measure
     from mindvit.cli.census import names
     from mindvit.recipe.options.commandline import options
     from mindvit.runtime.device import launched_ranks
@@ -114,13 +114,13 @@ def in_child(task: Task, cache: str | None = None) -> dict[str, Any]:
 
 def child(task: Task) -> dict[str, Any]:
     """The row that a process of its own gives; if it fails, an empty one with the reason as 'error'."""
-    from mindvit.benchmark import COLUMNS, as_json
+    from mindvit.benchmark.network import COLUMNS, as_json
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
         path.write_text(as_json(task), encoding="utf-8")
         print(f"{task.values['model']}: {task.mode}, {task.warmup} + {task.steps} steps of {task.values['batch_size']} pictures ...", flush=True)
-        code = subprocess.run([sys.executable, "-m", "mindvit.benchmark", str(path)], check=False).returncode
+        code = subprocess.run([sys.executable, "-m", "mindvit.benchmark.network", str(path)], check=False).returncode
         told = json.loads(path.read_text(encoding="utf-8"))
     reason = told.get("error") or (f"the process ended with {code}" + " (killed: too little memory?)" * (code == -9) if code else None)
     if reason:

@@ -1,6 +1,6 @@
 """Measuring a network on the device of this process: compile seconds, ms a step, pictures a second, share of the machine's peak.
 
-`measure(task)` does it here; `python -m mindvit.benchmark FILE` does it in a process of its own for mindvit.cli.benchmark, since
+`measure(task)` does it here; `python -m mindvit.benchmark.network FILE` does it in a process of its own for mindvit.cli.benchmark, since
 MindSpore gives the memory of a compiled graph back only when the process ends.
 """
 
@@ -23,6 +23,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from PIL import Image
 
+from mindvit.benchmark.network.timing import Timing, fastest, flops, time_steps
 from mindvit.data.sources import Source
 from mindvit.engine import compile_cache as graphs
 from mindvit.engine.setup import Setting, build, prepare, sized, train_step
@@ -34,7 +35,6 @@ from mindvit.recipe.options import options as recipe
 from mindvit.recipe.options.commandline import options
 from mindvit.runtime import console, device, distributed
 from mindvit.tasks.classification.task import ClassificationTask
-from mindvit.timing import Timing, fastest, flops, time_steps
 from mindvit.version import __version__
 
 CLASSES = 1000  # ImageNet-1K's, as in every published figure
