@@ -27,10 +27,9 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from mindvit.recipe.options.commandline import Parser  # noqa: E402
-
 from mindvit import errors
 from mindvit.errors import UserError  # noqa: E402
+from mindvit.recipe.commandline import Parser  # noqa: E402
 from mindvit.runtime import console  # noqa: E402
 
 MODELS = ("crossvit_9", "xcit_tiny_12_p16_224", "cvt_13_224", "crossformer_tiny")
@@ -183,7 +182,7 @@ def compare(model: str, mode: str, given: argparse.Namespace, environment: Mappi
 
 def rows(model: str, mode: str, found: Mapping[str, Figures], batch: int, multiply_adds: int) -> dict[str, Any]:
     """One line of the table: pictures a second of each side, and the ratios."""
-    from mindvit.benchmark.network.timing import flops
+    from mindvit.benchmark.timing import flops
 
     ours = found["mindvit"]
     rate = batch / ours.ms * 1000 if ours.ms else None

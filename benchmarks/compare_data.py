@@ -39,8 +39,7 @@ def row(split: str, workers: int, found: Mapping[str, Sequence[Mapping[str, floa
 
 def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]], str, list[dict[str, Any]]]:
     """(table, what it stands for, all figures), over class folders in `folder`/train, or made-up JPEGs."""
-    from mindvit.benchmark.network.data import PICTURES, QUALITY, SIZE, made_up_folder
-
+    from mindvit.benchmark.data import PICTURES, QUALITY, SIZE, made_up_folder
     from mindvit.runtime import device
 
     if folder is not None and not (folder / "train").is_dir():

@@ -12,13 +12,13 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mindvit.benchmark.network.data import BATCH, pipelines, timed  # noqa: E402
-from mindvit.recipe.options.commandline import parse  # noqa: E402
 from side import answers_only  # noqa: E402
 
+from mindvit.benchmark.data import BATCH, pipelines, timed  # noqa: E402
 from mindvit.data.sources import FolderSource  # noqa: E402
 from mindvit.models import model_info  # noqa: E402
-from mindvit.recipe.options import Recipe  # noqa: E402
+from mindvit.recipe.commandline import parse  # noqa: E402
+from mindvit.recipe.schema import Recipe  # noqa: E402
 
 RECIPE = "configs/crossvit/crossvit_9_ascend.yaml"
 WARMUP = 4

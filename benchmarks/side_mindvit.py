@@ -13,7 +13,7 @@ from side import Step, answers_only, serve
 from mindvit.benchmark.network import CLASSES, SUBJECTS, NoPictures, compiled
 from mindvit.engine.setup import prepare
 from mindvit.models import model_info
-from mindvit.recipe.options import options
+from mindvit.recipe import schema
 from mindvit.version import __version__
 
 
@@ -22,7 +22,7 @@ def main(model: str, batch: int) -> None:
     answers = answers_only()
     info = model_info(model)
     values = {"model": model, "batch_size": batch, "device_target": "CPU", "label_smoothing": 0.1, "drop_path_rate": 0.0, "lr": 1e-3}
-    setting = prepare(options.build(values, {}), NoPictures(CLASSES))
+    setting = prepare(schema.build(values, {}), NoPictures(CLASSES))
 
     def make(mode: str) -> Step:
         subject = SUBJECTS[mode](setting)

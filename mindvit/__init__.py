@@ -6,16 +6,38 @@ Names are imported on first use, so that `python train.py --help` need not wait 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from mindvit.environment import check
-from mindvit.models.mindcv import watch
 from mindvit.version import __version__
 
-_HOMES = {"ModelInfo": "models", "create_model": "models", "list_models": "models", "model_info": "models", "Report": "weights",
-          "load_weights": "weights", "fit": "loop", "validate": "evaluation", "Predictor": "predictor"}
+_HOMES = {
+    "ModelInfo": "models",
+    "create_model": "models",
+    "list_models": "models",
+    "model_info": "models",
+    "register_with_mindcv": "models.mindcv",
+    "Report": "weights",
+    "load_weights": "weights",
+    "fit": "engine.trainer",
+    "validate": "engine.evaluate",
+    "Predictor": "inference.predictor",
+}
 
-__all__ = ["ModelInfo", "Predictor", "Report", "__version__", "create_model", "fit", "list_models", "load_weights", "model_info", "validate"]
+__all__ = [
+    "ModelInfo",
+    "Predictor",
+    "Report",
+    "__version__",
+    "create_model",
+    "fit",
+    "list_models",
+    "load_weights",
+    "model_info",
+    "register_with_mindcv",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +47,5 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"mindvit.{_HOMES[name]}"), name)
 
 
-watch()  # mindcv.create_model knows our networks from here on, whichever of the two is imported first
+if hasattr(sys.modules.get("mindcv"), "create_model"):  # imported before: it knows our networks from here on
+    __getattr__("register_with_mindcv")()

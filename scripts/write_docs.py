@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from mindvit.cli.benchmark import SHOWN, SHOWN_DATA  # noqa: E402
 from mindvit.engine.result import tables  # noqa: E402
 from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
-from mindvit.recipe.options import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
+from mindvit.recipe.schema import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
 from mindvit.runtime.console import table  # noqa: E402
 
 

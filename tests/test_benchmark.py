@@ -11,16 +11,16 @@ from typing import Any, Iterator
 
 import numpy as np
 import pytest
-from mindvit.benchmark.network.timing import Timing, fastest, flops, time_steps
 from pictures import make_data_dir
 
+from mindvit.benchmark import data as databench
+from mindvit.benchmark import network as benchmark
 from mindvit.benchmark.network import COLUMNS, Task, as_json, first_line, measure, profile_table, read_profile
-from mindvit.benchmark.network import data as databench
-from mindvit.benchmark.network import network as benchmark
+from mindvit.benchmark.timing import Timing, fastest, flops, time_steps
 from mindvit.cli import benchmark as tool
 from mindvit.errors import UserError
 from mindvit.models import registry
-from mindvit.recipe.options import build
+from mindvit.recipe.schema import build
 
 NANO = {"model": "nano", "batch_size": 4, "device_target": "CPU"}
 

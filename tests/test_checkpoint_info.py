@@ -10,7 +10,6 @@ from typing import Any, Callable, Optional
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
-from mindvit.recipe.options.commandline import parse
 from pictures import stripes
 from small import SMALL, small
 from torchfile import save_torch
@@ -23,6 +22,7 @@ from mindvit.engine.setup import Setting, build, build_teacher
 from mindvit.errors import UserError
 from mindvit.inference import export as exporting
 from mindvit.models import model_info
+from mindvit.recipe.commandline import parse
 from mindvit.runtime.device import Device
 from mindvit.weights import load_weights, names, read_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from mindvit.recipe.options.commandline import parse
-from mindvit.recipe.options.names import recipe_path, shipped_recipes
 
 from mindvit import environment
 from mindvit.cli import completion, doctor
 from mindvit.cli.main import COMMANDS, main
 from mindvit.errors import UserError
+from mindvit.recipe.commandline import parse
+from mindvit.recipe.names import recipe_path, shipped_recipes
 from mindvit.version import __version__
 
 ROOT = Path(__file__).parent.parent

@@ -10,10 +10,11 @@ from typing import Any, Union
 
 import pytest
 import yaml
-from mindvit.recipe.options.commandline import Parser, describe, parse, parser, read_yaml, without_effect
 
 from mindvit.errors import UserError
-from mindvit.recipe.options import FIELDS, MINDCV_REFUSED, MINDCV_VALUES, SECTIONS, TRAINING_ONLY, WITHOUT_EFFECT, Recipe, convert
+from mindvit.recipe.commandline import Parser, describe, parse, parser, without_effect
+from mindvit.recipe.files import read_yaml
+from mindvit.recipe.schema import FIELDS, MINDCV_REFUSED, MINDCV_VALUES, SECTIONS, TRAINING_ONLY, WITHOUT_EFFECT, Recipe, convert
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = "configs/quickstart/crossvit_digits.yaml"
@@ -272,7 +273,7 @@ def test_help_and_printing_need_no_mindspore(tmp_path: Path) -> None:
     for arguments in (["config.py", "-c", QUICKSTART], ["train.py", "--print_config", "-c", QUICKSTART]):
         done = script(*arguments, PYTHONPATH=str(tmp_path))
         assert done.returncode == 0 and done.stdout.splitlines()[0].split() == ["dataset:", "digits", "#", QUICKSTART]
-    done = script("-c", "import sys; from mindvit.recipe.options.commandline import parse; parse([], ''); sys.exit('mindspore' in sys.modules)")
+    done = script("-c", "import sys; from mindvit.recipe.commandline import parse; parse([], ''); sys.exit('mindspore' in sys.modules)")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -18,8 +18,7 @@ from mindvit.data import decoding, native
 from mindvit.data.decoding import BadPicture, as_rgb, read_picture
 from mindvit.data.loader import eval_batches
 from mindvit.data.sources import FolderSource, open_source
-from mindvit.data.transforms.image import RESAMPLING, EvalTransform, TrainTransform
-from mindvit.data.transforms.image import image as transforms
+from mindvit.data.transforms.image import RESAMPLING, EvalTransform, TrainTransform, centre
 from mindvit.errors import UserError
 from mindvit.recipe.options import AugmentOptions, DataOptions
 
@@ -216,7 +215,7 @@ def test_the_centre_of_a_thin_image_is_that_of_the_whole(size: tuple[int, int]) 
     left, top = round((resized[0] - 24) / 2), round((resized[1] - 24) / 2)
     for name, method in RESAMPLING.items():
         expected = pixels(image.resize(resized, method).crop((left, top, left + 24, top + 24)))
-        found = pixels(transforms.centre(image, (resized[0], resized[1]), (left, top), 24, method))
+        found = pixels(centre(image, (resized[0], resized[1]), (left, top), 24, method))
         assert np.abs(found - expected).max() <= (40 if name == "nearest" else 2) and (found == expected).mean() > 0.75
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from golden import FOLDER
 from mindspore import Tensor, nn, ops
-from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 from steps import MEAN, STD, objective, train_step
 
@@ -22,6 +21,7 @@ from mindvit.engine.step import TrainStep
 from mindvit.engine.trainer import Run
 from mindvit.errors import UserError
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
+from mindvit.recipe.commandline import parse
 from mindvit.runtime.device import Device
 from mindvit.tasks.classification.augment import Prepare
 from mindvit.tasks.classification.distill import freeze

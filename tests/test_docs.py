@@ -16,7 +16,6 @@ import mindspore as ms
 import numpy as np
 import pytest
 import yaml
-from mindvit.recipe.options.commandline import describe, parse
 from pictures import make_data_dir, make_folder, stripes
 from small import SIDE, SMALL
 from torchfile import save_torch
@@ -25,7 +24,8 @@ from mindvit.cli import benchmark
 from mindvit.cli.main import COMMANDS
 from mindvit.engine import checkpoint
 from mindvit.models import create_model, model_info, registry
-from mindvit.recipe.options import FIELDS
+from mindvit.recipe.commandline import describe, parse
+from mindvit.recipe.schema import FIELDS
 from mindvit.runtime import device
 from mindvit.weights import names
 from mindvit.weights.write import save_weights

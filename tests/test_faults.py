@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 import train
@@ -19,6 +18,7 @@ from mindvit.engine import checkpoint
 from mindvit.engine.evaluate import Score
 from mindvit.engine.trainer import Run, TrainingFailed, fit
 from mindvit.errors import UserError
+from mindvit.recipe.commandline import parse
 from mindvit.runtime import console
 from mindvit.weights import read_weights
 

@@ -13,14 +13,14 @@ from typing import Any, Callable, Optional
 import mindspore as ms
 import numpy as np
 import pytest
-from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 from mindvit.data.sources import open_source
-from mindvit.engine import compile_cache as graphs
+from mindvit.engine import compile_cache
 from mindvit.engine.setup import Setting, build, prepare, train_step
 from mindvit.engine.trainer import UNIMPORTANT
 from mindvit.errors import UserError
+from mindvit.recipe.commandline import parse
 from mindvit.runtime import device
 from mindvit.weights import read_weights
 
@@ -111,11 +111,11 @@ def setting_of(wanted: str, rank: int = 0) -> Any:
 
 @pytest.fixture(name="named")
 def _named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "key", lambda *_: "key")
+    monkeypatch.setattr(compile_cache, "key", lambda *_: "key")
 
 
 def kept(step: Any, root: object, rank: int = 0) -> bool:
-    return graphs.compile_step(step, (), setting_of(str(root), rank), {})
+    return compile_cache.compile_step(step, (), setting_of(str(root), rank), {})
 
 
 @pytest.mark.usefixtures("named")
@@ -207,7 +207,7 @@ def setting_for(folder: Path, *more: str) -> Setting:
 
 def key_of(setting: Setting) -> str:
     values = {key: value for key, value in setting.recipe.flat().items() if key not in UNIMPORTANT}
-    return graphs.key(train_step(build(setting), setting), setting, values)
+    return compile_cache.key(train_step(build(setting), setting), setting, values)
 
 
 def test_a_graph_is_known_by_all_that_it_depends_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,20 +225,20 @@ def test_a_graph_is_known_by_all_that_it_depends_on(folder: Path, tmp_path: Path
     for change in ({"ranks": 2}, {"target": "GPU"}, {"jit_level": "O1"}, {"amp_level": "O2"}, {"half": ms.float16}, {"half": ms.bfloat16}):
         chosen = dataclasses.replace(plain.device, **change)
         values = plain.recipe.flat()
-        monkeypatch.setattr(graphs, "step_options", lambda setting: None)  # which some of these change too
-        another(graphs.key(SimpleNamespace(get_parameters=list), dataclasses.replace(plain, device=chosen), values))  # type: ignore[arg-type]
+        monkeypatch.setattr(compile_cache, "step_options", lambda setting: None)  # which some of these change too
+        another(compile_cache.key(SimpleNamespace(get_parameters=list), dataclasses.replace(plain, device=chosen), values))  # type: ignore[arg-type]
     monkeypatch.undo()
     for owner, name in ((device, "chip"), (device, "machine"), (device, "has_kernels")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda: None)
             step = train_step(build(plain), plain)
-            another(graphs.key(step, plain, {key: value for key, value in plain.recipe.flat().items() if key not in UNIMPORTANT}))
+            another(compile_cache.key(step, plain, {key: value for key, value in plain.recipe.flat().items() if key not in UNIMPORTANT}))
     with monkeypatch.context() as patch:
         patch.setattr(ms, "__version__", "9")
         another(key_of(plain))
     (tmp_path / "one.py").write_text("1")
     with monkeypatch.context() as patch:
-        patch.setattr(graphs, "SOURCES", tmp_path)
+        patch.setattr(compile_cache, "SOURCES", tmp_path)
         another(key_of(plain))
         (tmp_path / "one.py").write_text("2")
         another(key_of(plain))

@@ -14,7 +14,6 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from mindvit.optim.schedule.optimizers import SquareSum
 
 from mindvit import kernels
 from mindvit.layers.activation import GELU, QuickGELU, Softmax
@@ -31,6 +30,7 @@ from mindvit.models.crossformer import GroupAttention
 from mindvit.models.crossvit import MultiScaleBlock, patch_embed
 from mindvit.models.cvt import Attention
 from mindvit.models.xcit import CrossCovarianceBlock
+from mindvit.optim.optimizers import SquareSum
 from mindvit.runtime import platform
 from mindvit.tasks.classification.augment import Prepare
 

@@ -1,4 +1,4 @@
-"""The door to mindcv, in fresh processes: our names there in either order of import, theirs here, and nobody's import disturbed."""
+"""The door to mindcv, in fresh processes: our names there when asked or where mindcv came first, theirs here, and nobody's import disturbed."""
 
 from __future__ import annotations
 
@@ -39,16 +39,21 @@ def theirs() -> str:
 
 def test_mindvit_first(theirs: str) -> None:
     begin = """
+before = list(sys.meta_path)
 import mindvit
+assert sys.meta_path == before
 assert not {"mindcv", "mindspore", "mindvit.models"} & set(sys.modules)
 from mindcv.models import crossvit as theirs_of_that_name
+import mindcv
+assert not mindcv.models.registry.is_model("mindvit_crossvit_9")  # nothing happens to others' modules unasked
+mindvit.register_with_mindcv()
+mindvit.register_with_mindcv()  # a second time changes nothing
 """
     end = """
 import importlib
 assert type(mindcv.create_model("crossvit_9")).__module__ == theirs_of_that_name.__name__  # mindcv's own keeps its name
 net = mindcv.create_model("mindvit_crossvit_9", num_classes=5, in_channels=1, drop_rate=0.1, drop_path_rate=0.2)
 assert type(net).__module__ == "mindvit.models.crossvit" and net.num_classes == 5
-assert "exec_module" not in vars(mindcv.__loader__)  # the loader was given back as it was
 before = mindcv.list_models()
 assert importlib.reload(mindcv).list_models() == before
 """
@@ -122,6 +127,12 @@ import mindcv
 assert getattr(mindcv, "__file__", None) is None
 sys.path[:] = places
 sys.modules["mindcv"] = None  # what Python calls not found
+try:
+    mindvit.register_with_mindcv()
+except mindvit.errors.UserError as error:
+    assert "mindcv is not installed" in str(error), error
+else:
+    raise AssertionError
 try:
     mindvit.create_model("mindcv/resnet18")
 except mindvit.errors.UserError as error:

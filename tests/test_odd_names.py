@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mindvit.recipe.options.commandline import parse
 from pictures import stripes
 from real_inputs import GBK, SPELT, class_folders, link
 from small import SMALL, small
@@ -23,9 +22,9 @@ from mindvit import errors
 from mindvit.cli import attention, predict, prepare
 from mindvit.data.decoding import MAX_PIXELS
 from mindvit.data.sources import open_source
-from mindvit.engine import checkpoint
-from mindvit.engine import evaluate as evaluation
+from mindvit.engine import checkpoint, evaluate
 from mindvit.inference import predictor
+from mindvit.recipe.commandline import parse
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime import files
 from mindvit.tasks.classification.predictions import Predictions
@@ -126,7 +125,7 @@ def test_train_report_and_validate_with_predictions(data: Path, tmp_path: Path, 
 def test_the_score_is_printed_although_the_predictions_cannot_be_written(data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                                          capsys: pytest.CaptureFixture) -> None:
     original = Predictions._write
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_: evaluation.Score(5, 9, 9, 1.0))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: evaluate.Score(5, 9, 9, 1.0))
 
     def full(self: Any, path: Path, rows: list[Any]) -> None:
         if rows:

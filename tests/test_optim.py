@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from mindcv.scheduler import create_scheduler
-from mindvit.recipe.options.commandline import parse
 
 from mindvit import create_model
 from mindvit.optim.schedule import floors, is_decayed, learning_rate, peak_lr, schedule_lines
+from mindvit.recipe.commandline import parse
 from mindvit.recipe.options import ScheduleOptions
 
 TESTS = Path(__file__).parent

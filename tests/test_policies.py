@@ -8,11 +8,11 @@ from typing import Any, Mapping
 
 import numpy as np
 import pytest
-from mindvit.data.transforms.image.policies import INCREASING, ORIGINAL, SCALES, WIDE, Scale, apply, parse
 from pictures import stripes
 from PIL import Image
 
 from mindvit.data.transforms.image import policies
+from mindvit.data.transforms.policies import INCREASING, ORIGINAL, SCALES, WIDE, Scale, apply, parse
 from mindvit.errors import UserError
 
 FILL = (124, 116, 104)

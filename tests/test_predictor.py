@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from mindspore import Tensor
-from mindvit.recipe.options.commandline import parse
 from pictures import MODES, make_data_dir, stripes
 from PIL import Image
 from small import SIDE, SMALL, small
@@ -26,6 +25,7 @@ from mindvit.engine.setup import Setting
 from mindvit.errors import UserError
 from mindvit.inference.predictor import Unreadable
 from mindvit.models import model_info
+from mindvit.recipe.commandline import parse
 from mindvit.tasks.classification.metrics import EvalStep
 
 NAMES = ("apple", "bear", "cherry tree", "dog", "elk")

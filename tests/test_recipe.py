@@ -10,12 +10,13 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
-from mindvit.recipe.options.commandline import parse, read_recipe, read_yaml
 from test_optim import assert_same_rates, first_and_last, official
 
 import mindvit
 from mindvit.errors import UserError
-from mindvit.recipe.options import FIELDS, WITHOUT_EFFECT, Recipe, build, convert, type_name
+from mindvit.recipe.commandline import parse
+from mindvit.recipe.files import read_recipe, read_yaml
+from mindvit.recipe.schema import FIELDS, WITHOUT_EFFECT, Recipe, build, convert, type_name
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LEAVES = sorted(CONFIGS.glob("[!_]*/*.yaml"))

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mindvit.recipe.options.commandline import describe, parse
 from PIL import Image
 
 from mindvit.cli import report
 from mindvit.errors import UserError
+from mindvit.recipe.commandline import describe, parse
 from mindvit.visualization.run_report import CHARTS, axis, draw, markdown_tables, points, read_run, write_report
 
 LOG = """epoch,step,lr,train_loss,val_loss,top1,top5,ema_loss,ema_top1,ema_top5,norm,loss_scale,skipped,img_s,data_wait

@@ -14,7 +14,7 @@ from mindvit.engine.evaluate import Best, Score
 from mindvit.engine.meter import Meter
 from mindvit.engine.setup import Setting, model_info
 from mindvit.models import list_models
-from mindvit.recipe.options import build
+from mindvit.recipe.schema import build
 from mindvit.runtime import device
 
 TEXTS = {"model", "device", "jit_level", "amp_level", "dtype", "config", "command", "checkpoint", "git", "mindvit", "mindspore", "numpy", "python",

@@ -14,7 +14,6 @@ from typing import Any, Callable
 import mindspore as ms
 import numpy as np
 import pytest
-from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 from mindvit.engine import checkpoint, compile_cache, trainer
@@ -22,6 +21,7 @@ from mindvit.engine.evaluate import Best, Score, best_of
 from mindvit.engine.trainer import Interrupted, Run, fit
 from mindvit.errors import UserError
 from mindvit.models import model_info, registry
+from mindvit.recipe.commandline import parse
 from mindvit.runtime import console
 from mindvit.weights import read_weights
 

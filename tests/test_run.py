@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 from mindvit.engine.evaluate import validate
 from mindvit.engine.trainer import Run, TrainingFailed, fit
 from mindvit.errors import UserError
+from mindvit.recipe.commandline import parse
 from mindvit.weights import read_weights
 
 ROOT = Path(__file__).parent.parent

@@ -8,11 +8,10 @@ from typing import Any, Optional
 
 import numpy as np
 import pytest
-from mindvit.benchmark.network.data import measure_data
-from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 from small import SMALL
 
+from mindvit.benchmark.data import measure_data
 from mindvit.benchmark.network import Task, measure
 from mindvit.cli import census, export
 from mindvit.engine import checkpoint, evaluate, trainer
@@ -20,7 +19,8 @@ from mindvit.engine.setup import sized
 from mindvit.errors import UserError
 from mindvit.inference.predictor import Predictor
 from mindvit.models import create_model, input_sizes, registry
-from mindvit.recipe.options import Recipe
+from mindvit.recipe.commandline import parse
+from mindvit.recipe.schema import Recipe
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read
 

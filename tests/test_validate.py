@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
-from mindvit.recipe.options.commandline import parse
 from pictures import make_data_dir
 
 import train
@@ -17,6 +16,7 @@ import validate
 from mindvit.cli import convert
 from mindvit.engine import checkpoint
 from mindvit.errors import UserError
+from mindvit.recipe.commandline import parse
 from mindvit.weights import read_weights
 
 pytestmark = pytest.mark.usefixtures("small_networks")

@@ -10,7 +10,6 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
-from mindvit.recipe.options.commandline import options
 from safetensors.numpy import save_file
 from small import small
 from torchfile import View, save_torch
@@ -18,7 +17,8 @@ from torchfile import View, save_torch
 from mindvit.cli import convert, export, train, validate
 from mindvit.errors import UserError, hints_for
 from mindvit.models import create_model
-from mindvit.recipe.options import TRAINING_ONLY
+from mindvit.recipe.commandline import options
+from mindvit.recipe.schema import TRAINING_ONLY
 from mindvit.weights import WeightsError, load_weights, names, read_weights
 from mindvit.weights.load import resize_position
 from mindvit.weights.write import save_weights

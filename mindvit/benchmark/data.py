@@ -21,7 +21,7 @@ from mindvit.data.sources import FolderSource, Source, open_source
 from mindvit.engine.setup import Preprocessing, sized
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo, model_info
-from mindvit.recipe.options import Recipe
+from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
 from mindvit.version import __version__
 

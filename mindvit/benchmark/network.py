@@ -23,16 +23,16 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from PIL import Image
 
-from mindvit.benchmark.network.timing import Timing, fastest, flops, time_steps
+from mindvit.benchmark.timing import Timing, fastest, flops, time_steps
 from mindvit.data.sources import Source
-from mindvit.engine import compile_cache as graphs
+from mindvit.engine.compile_cache import caching
 from mindvit.engine.setup import Setting, build, prepare, sized, train_step
 from mindvit.engine.step import random_draws
 from mindvit.errors import UserError, hints_for
 from mindvit.layers.precision import set_precision
 from mindvit.models import input_sizes
-from mindvit.recipe.options import options as recipe
-from mindvit.recipe.options.commandline import options
+from mindvit.recipe import schema
+from mindvit.recipe.commandline import options
 from mindvit.runtime import console, device, distributed
 from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.version import __version__
@@ -137,7 +137,7 @@ def compiled(subject: Subject, setting: Setting, cache: Optional[str]) -> float:
     if setting.recipe.runtime.mode != 0:
         return 0.0
     start = time.perf_counter()
-    with console.heartbeat("still compiling", setting.device.is_main), graphs.caching(cache):
+    with console.heartbeat("still compiling", setting.device.is_main), caching(cache):
         subject.compile()
     return time.perf_counter() - start
 
@@ -171,7 +171,7 @@ def multiply_adds(setting: Setting) -> Optional[float]:
 
 def measure(task: Task) -> dict[str, Any]:
     """The row of one network, COLUMNS; UserError for what the user can mend."""
-    given = sized(recipe.build(task.values, task.origins))
+    given = sized(schema.build(task.values, task.origins))
     setting = prepare(given, NoPictures(given.model.num_classes or CLASSES))
     subject = SUBJECTS[task.mode](setting)
     seconds = compiled(subject, setting, task.compile_cache)

@@ -42,7 +42,7 @@ def targets(paths: Sequence[str], out: Path) -> list[Path]:
 
 def main(arguments: Sequence[str]) -> None:
     """Draw; UserError for anything that the user can mend."""
-    from mindvit.recipe.options.commandline import Parser, max_pixels_argument, weights_arguments
+    from mindvit.recipe.commandline import Parser, max_pixels_argument, weights_arguments
 
     parser = Parser(prog="mindvit attention", description="Draw what a network's attention looks at, a PNG a picture.")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")

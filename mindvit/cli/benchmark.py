@@ -22,7 +22,7 @@ from mindvit.errors import UserError
 
 if TYPE_CHECKING:
     from mindvit.benchmark.network import Task
-    from mindvit.recipe.options import Recipe
+    from mindvit.recipe.schema import Recipe
 
 BATCH = 8  # unless a recipe or the command line says another: what a laptop can do
 MODES = ("forward", "train", "data")
@@ -44,7 +44,7 @@ EXTRA = (
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, print the table, keep it; UserError for anything that the user can mend, and for a network that failed."""
-    from mindvit.recipe.options.commandline import COMMAND_LINE, parse
+    from mindvit.recipe.commandline import COMMAND_LINE, parse
 
     recipe, given = parse(arguments, "Measure networks, or the data pipeline.", EXTRA, prog="mindvit benchmark")
     for name in ("warmup", "steps"):
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     if recipe.origins["batch_size"] == "default":
         recipe = recipe.replace(f"default of {Path(__file__).stem}", batch_size=BATCH)
     if given["what"] == "data":
-        from mindvit.benchmark.network.data import measure_data
+        from mindvit.benchmark.data import measure_data
 
         keep(measure_data(recipe, warmup=given["warmup"], steps=given["steps"]), given["out"], "benchmark_data", SHOWN_DATA)
         return
@@ -76,7 +76,7 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each network; none on the ranks that don't print."""
     from mindvit.benchmark.network import Task, measure
     from mindvit.cli.census import names
-    from mindvit.recipe.options.commandline import options
+    from mindvit.recipe.commandline import options
     from mindvit.runtime.device import launched_ranks
 
     chosen = names(given["models"]) if given.get("models") else [recipe.model.model]

@@ -205,7 +205,7 @@ def names(patterns: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Print and keep the tables; UserError for anything that the user can mend."""
-    from mindvit.recipe.options.commandline import Parser
+    from mindvit.recipe.commandline import Parser
 
     parser = Parser(prog="mindvit census", description="Count the operators and the multiply-adds of networks in their compiled graphs.")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name, alias or shell pattern, e.g. 'crossvit_*'")

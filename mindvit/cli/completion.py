@@ -13,7 +13,7 @@ import re
 from typing import Sequence
 
 from mindvit import errors
-from mindvit.recipe.options.names import shipped_recipes
+from mindvit.recipe.names import shipped_recipes
 
 SHELLS = ("bash", "zsh")
 OPTION = re.compile(r"^  (?:-\w[^-\n]*, )?(--[\w-]+)", re.MULTILINE)  # where argparse's help lists an option
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     """Print the script of the shell that is named."""
     from argparse import RawDescriptionHelpFormatter
 
-    from mindvit.recipe.options.commandline import Parser
+    from mindvit.recipe.commandline import Parser
 
     parser = Parser(
         prog="mindvit completion",

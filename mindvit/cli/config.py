@@ -12,7 +12,7 @@ from mindvit import errors
 
 def main(arguments: Sequence[str], prog: str = "mindvit config") -> None:
     """Print; UserError for anything that the user can mend. prog: the command's name in its help."""
-    from mindvit.recipe.options.commandline import describe, parse  # after errors.run has looked at the environment
+    from mindvit.recipe.commandline import describe, parse  # after errors.run has looked at the environment
 
     recipe, _ = parse(
         arguments, "Print a resolved recipe: every key, its value, and the file that it came from.", prog=prog

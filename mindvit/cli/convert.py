@@ -16,7 +16,7 @@ from mindvit.version import __version__
 
 if TYPE_CHECKING:
     from mindvit.models import ModelInfo
-    from mindvit.recipe.options.commandline import Parser
+    from mindvit.recipe.commandline import Parser
     from mindvit.weights import Report
     from mindvit.weights.checkpoint_info import CheckpointInfo
     from mindvit.weights.readers import Source
@@ -31,7 +31,7 @@ CONVERSION = ("names", "origin", "format", "source", "sha256", "report", "taken"
 
 def parser() -> Parser:
     """The command line."""
-    from mindvit.recipe.options.commandline import Parser
+    from mindvit.recipe.commandline import Parser
 
     result = Parser(
         prog="mindvit convert",
@@ -82,7 +82,7 @@ def parser() -> Parser:
 def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> CheckpointInfo:
     """What the written file says: what the source says, but for what the command line asks to be otherwise."""
     from mindvit.models.crossvit import branch_sizes
-    from mindvit.recipe.options import FIELDS, convert
+    from mindvit.recipe.schema import FIELDS, convert
     from mindvit.weights.checkpoint_info import IMAGENET, RGB
 
     size = told.img_size
@@ -160,7 +160,7 @@ def convert(given: Namespace) -> None:
     """As `main`, for parsed arguments."""
     from mindvit.inference import side_file  # takes seconds: not for --help
     from mindvit.models import create_model
-    from mindvit.recipe.options import build
+    from mindvit.recipe.schema import build
     from mindvit.weights import names
     from mindvit.weights.checkpoint_info import RGB, CheckpointInfo
     from mindvit.weights.load import Wanted, fitted

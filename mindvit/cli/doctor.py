@@ -24,7 +24,7 @@ import mindvit
 from mindvit import environment, errors
 from mindvit.errors import UserError
 from mindvit.kernels import compiler
-from mindvit.recipe.options.names import configs_folder
+from mindvit.recipe.names import configs_folder
 from mindvit.version import __version__
 
 REQUIRED = ("mindspore", "numpy", *environment.OTHERS)

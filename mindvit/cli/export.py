@@ -14,8 +14,8 @@ from mindvit import errors
 from mindvit.errors import UserError
 
 if TYPE_CHECKING:
-    from mindvit.recipe.options import Recipe
-    from mindvit.recipe.options.commandline import Parser
+    from mindvit.recipe.commandline import Parser
+    from mindvit.recipe.schema import Recipe
     from mindvit.weights.checkpoint_info import CheckpointInfo
 
 DYNAMIC = "dynamic"
@@ -23,7 +23,7 @@ DYNAMIC = "dynamic"
 
 def parser() -> Parser:
     """The command line."""
-    from mindvit.recipe.options.commandline import Parser
+    from mindvit.recipe.commandline import Parser
 
     result = Parser(prog="mindvit export", description="Write a network as MindIR or ONNX, load the file again and compare.")
     result.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
@@ -51,8 +51,8 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
     from mindvit.engine.setup import Preprocessing, sized
     from mindvit.models import create_model
-    from mindvit.recipe.options import build
-    from mindvit.recipe.options.commandline import COMMAND_LINE
+    from mindvit.recipe.commandline import COMMAND_LINE
+    from mindvit.recipe.schema import build
     from mindvit.runtime import platform
     from mindvit.weights import load_weights
     from mindvit.weights.checkpoint_info import IMAGENET, RGB, CheckpointInfo

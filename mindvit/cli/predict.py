@@ -140,7 +140,7 @@ def writer(out: Optional[Path], closing: str = "") -> Iterator[Callable[[str], A
 
 def main(arguments: Sequence[str]) -> None:
     """Predict; UserError for anything that the user can mend."""
-    from mindvit.recipe.options.commandline import Parser, max_pixels_argument, positive, weights_arguments
+    from mindvit.recipe.commandline import Parser, max_pixels_argument, positive, weights_arguments
 
     parser = Parser(prog="mindvit predict", description="Name what is in pictures.")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")

@@ -17,8 +17,8 @@ SPLITS = ("train", "val")
 
 def main(arguments: Sequence[str]) -> None:
     """Pack the splits; UserError for anything that the user can mend."""
+    from mindvit.recipe.commandline import COMMAND_LINE, Parser
     from mindvit.recipe.options import DataOptions
-    from mindvit.recipe.options.commandline import COMMAND_LINE, Parser
 
     parser = Parser(prog="mindvit prepare", description="Pack a folder or list data set into MindRecord files.")
     parser.add_argument("data_dir", metavar="DATA_DIR", help="folder with train/ and val/ class folders, or with train_list.txt and val_list.txt")

@@ -13,7 +13,7 @@ from mindvit import errors
 
 def main(arguments: Sequence[str]) -> None:
     """Write the report; UserError for anything that the user can mend."""
-    from mindvit.recipe.options.commandline import Parser
+    from mindvit.recipe.commandline import Parser
 
     parser = Parser(prog="mindvit report", description="Curves, differences and results of runs, and tables of results, on one HTML page.")
     parser.add_argument("places", nargs="+", metavar="RUN_DIR", help="a run's folder (its ckpt_save_dir), or a table: .csv, .json or .md")

@@ -26,7 +26,7 @@ EXTRA = (
 
 def main(arguments: Sequence[str], prog: str = "mindvit train") -> None:
     """Train; UserError for anything that the user can mend. prog: the command's name in its help."""
-    from mindvit.recipe.options.commandline import describe, options, parse  # after errors.run has looked at the environment
+    from mindvit.recipe.commandline import describe, options, parse  # after errors.run has looked at the environment
 
     recipe, given = parse(arguments, "Train a vision transformer as a recipe says.", EXTRA, prog=prog)
     if given.get("print_config"):

@@ -22,8 +22,8 @@ EXTRA = (
 
 def main(arguments: Sequence[str], prog: str = "mindvit validate") -> None:
     """Validate; UserError for anything that the user can mend. prog: the command's name in its help."""
-    from mindvit.recipe.options import TRAINING_ONLY
-    from mindvit.recipe.options.commandline import COMMAND_LINE, options, parse  # after errors.run has looked at the environment
+    from mindvit.recipe.commandline import COMMAND_LINE, options, parse  # after errors.run has looked at the environment
+    from mindvit.recipe.schema import TRAINING_ONLY
 
     about = ("Measure the accuracy of a checkpoint on the validation images. Of a recipe's keys these count; others are "
              "taken, and change nothing.")

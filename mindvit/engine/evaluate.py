@@ -16,8 +16,8 @@ from mindvit.data.sources import Source, passed_over
 from mindvit.engine.setup import Setting, build, prepare, sized, take_of
 from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
-from mindvit.recipe.options import Recipe
-from mindvit.recipe.options.commandline import COMMAND_LINE
+from mindvit.recipe.commandline import COMMAND_LINE
+from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, distributed
 from mindvit.tasks.classification.metrics import EvalStep
 from mindvit.tasks.classification.predictions import Predictions

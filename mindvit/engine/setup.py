@@ -18,8 +18,9 @@ from mindvit.errors import UserError
 from mindvit.layers.precision import set_precision
 from mindvit.models import ModelInfo, create_model, input_sizes, mindcv, model_info
 from mindvit.optim.schedule import is_decayed, layer_rates
-from mindvit.recipe.options import AugmentOptions, DistillOptions, Recipe, Triple
-from mindvit.recipe.options.commandline import COMMAND_LINE, without_effect
+from mindvit.recipe.commandline import COMMAND_LINE, without_effect
+from mindvit.recipe.options import AugmentOptions, DistillOptions, Triple
+from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
 from mindvit.runtime.device import Device
 from mindvit.tasks.classification.distill import freeze

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.layers.compiled import Compiled
-from mindvit.optim.schedule.optimizers import SGD, AdamW, Lamb, SquareSum
+from mindvit.optim.optimizers import SGD, AdamW, Lamb, SquareSum
 from mindvit.tasks.base import ArraySpec, BatchSpec, drop_path_spec
 from mindvit.weights.readers import STATE
 

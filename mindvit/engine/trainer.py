@@ -21,7 +21,7 @@ from mindvit.data.classes import open_ordered
 from mindvit.data.loader import Batch, steps_per_epoch, train_batches
 from mindvit.data.sources import check_same_classes, open_source, passed_over, remarks
 from mindvit.engine import checkpoint, result
-from mindvit.engine import compile_cache as graphs
+from mindvit.engine.compile_cache import compile_step
 from mindvit.engine.evaluate import Best, Score, best_of, evaluate
 from mindvit.engine.meter import Meter
 from mindvit.engine.setup import build, check_teacher, kept_head, prepare, sized, starting_weights, train_step
@@ -29,8 +29,8 @@ from mindvit.engine.step import random_draws
 from mindvit.errors import Stopped, UserError
 from mindvit.layers.precision import set_precision
 from mindvit.optim.schedule import learning_rate, schedule_lines
-from mindvit.recipe.options import Recipe
-from mindvit.recipe.options.commandline import describe
+from mindvit.recipe.commandline import describe
+from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device, distributed, files, interrupts
 from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.version import __version__
@@ -113,7 +113,7 @@ class Run:
             inputs = [Tensor(item) for item in self.step.spec(self.task.spec(self.setting)).inputs()]
             start = time.perf_counter()
             with console.heartbeat("still compiling", self.device.is_main), interrupts.taken_by(interrupts.leave):
-                kept = graphs.compile_step(self.step, inputs, self.setting, values)
+                kept = compile_step(self.step, inputs, self.setting, values)
             self.meter.compile_seconds = time.perf_counter() - start
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if kept else ''}")
         set_precision(self.net, self.device.val_amp_level, self.device.half)

@@ -21,8 +21,9 @@ from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, model_info
-from mindvit.recipe.options import PrecisionOptions, RuntimeOptions, build
-from mindvit.recipe.options.commandline import COMMAND_LINE
+from mindvit.recipe.commandline import COMMAND_LINE
+from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
+from mindvit.recipe.schema import build
 from mindvit.runtime import device
 from mindvit.tasks.classification.predictions import likeliest
 from mindvit.weights import WeightsError, load_weights

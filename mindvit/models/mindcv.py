@@ -6,57 +6,25 @@ Neither mindcv nor MindSpore is imported here before somebody asks for a network
 from __future__ import annotations
 
 import importlib
-import sys
-from importlib.abc import MetaPathFinder
 from typing import Any, Callable
 
-from mindvit.environment import check
 from mindvit.errors import UserError, nearest
 
 THEIRS = "mindcv/"  # before a name in mindvit.create_model: mindcv's network
 OURS = "mindvit_"  # before a name in mindcv.create_model: ours, although mindcv may have one that is called the same
 
 
-class _Watcher(MetaPathFinder):
-    """Lets the other finders find mindcv, and has `offer` called when its import is complete.
+def register_with_mindcv() -> None:
+    """Register our networks with mindcv under mindvit_NAME, and under NAME where mindcv has none of its own.
 
-    Python has no call-back for the end of somebody else's import; a finder at the head of sys.meta_path is what it has instead.
+    `import mindvit` does so by itself where mindcv has been imported before. UserError if mindcv isn't installed.
     """
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname != "mindcv":
-            return None
-        others = sys.meta_path[sys.meta_path.index(self) + 1:]  # those before this one have not found it
-        found = (finder.find_spec(fullname, path, target) for finder in others if hasattr(finder, "find_spec"))
-        spec = next((item for item in found if item is not None), None)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            _afterwards(spec.loader, offer)
-        return spec
-
-
-def _afterwards(loader: Any, action: Callable[[], None]) -> None:
-    """Make `loader` call `action` after the one module that it is about to load; an error of that module is left as it is."""
-    def exec_module(module: Any) -> None:
-        del loader.exec_module  # the class's own again
-        loader.exec_module(module)
-        action()
-
-    loader.exec_module = exec_module
-
-
-def watch() -> None:
-    """Offer our networks to mindcv: now if it has been imported, and whenever that happens."""
-    sys.meta_path.insert(0, _Watcher())
-    if "mindcv" in sys.modules:
-        offer()
-
-
-def offer() -> None:
-    """Register our networks with mindcv under mindvit_NAME, and under NAME where mindcv has none of its own."""
-    registry = sys.modules.get("mindcv.models.registry")
-    if registry is None:  # some other thing called mindcv, such as a folder
-        return
-    check()
+    try:
+        registry = importlib.import_module("mindcv.models.registry")
+    except ModuleNotFoundError as error:
+        if error.name not in ("mindcv", "mindcv.models"):  # something that mindcv needs
+            raise
+        raise UserError("mindcv is not installed: pip install mindcv") from None
     from mindvit.models import list_models
 
     for name in list_models():

@@ -70,7 +70,7 @@ def graphs_folder(wanted: str) -> Optional[Path]:
 
 
 def has_kernels() -> bool:
-    """Whether cells that are built now may use our own kernels: see mindvit.platform."""
+    """Whether cells that are built now may use our own kernels: see mindvit.runtime.platform."""
     return current().kernels
 
 

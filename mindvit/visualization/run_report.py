@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence, Union
 
 from mindvit.errors import UserError
-from mindvit.recipe.options import FIELDS
-from mindvit.recipe.options.commandline import read_yaml
+from mindvit.recipe.files import read_yaml
+from mindvit.recipe.schema import FIELDS
 from mindvit.runtime.files import on_one_line, printable
 
 LOG, RECIPE, RESULT = "log.csv", "recipe.yaml", "result.json"

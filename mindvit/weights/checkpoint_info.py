@@ -12,7 +12,7 @@ from mindvit.errors import UserError
 from mindvit.models import ModelInfo, model_info
 from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
-from mindvit.recipe.options import FIELDS, Recipe
+from mindvit.recipe.schema import FIELDS, Recipe
 from mindvit.weights.inspect import img_size_of, in_channels_of, num_classes_of
 from mindvit.weights.readers import Source
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from mindvit.data import native
-from mindvit.data.transforms.image import policies
+from mindvit.data.transforms import policies
 from mindvit.recipe.options import AugmentOptions, Pair, Triple
 
 RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -22,7 +22,7 @@ class SquareSum(nn.Cell):
 
 
 class AdamW(nn.Cell):
-    """A step of AdamW (mindvit.optim.schedule.optimizers) for all weights.
+    """A step of AdamW (mindvit.optim.optimizers) for all weights.
 
     weight_decay, lr_scales: a number for each weight. numbers: (5,), learning rate, unit of decay, beta1, beta2,
     eps. Output: (1,), there once weights and moments have changed in place.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 from mindspore import nn
 
-from mindvit.recipe.options import Recipe
+from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import ArraySpec, BatchSpec
 from mindvit.tasks.classification.augment import batch_aug_spec, sample_batch_aug
 from mindvit.tasks.classification.metrics import EvalStep
