@@ -17,7 +17,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Mapping, Optional
+from typing import Any, BinaryIO, Callable, Optional
 
 import numpy as np
 
@@ -43,6 +43,8 @@ REFUSED_NAMES = frozenset((
     "urllib.request.urlopen", "urllib.request.urlretrieve", "urllib.urlopen", "threading.Thread", "signal.signal"))
 HARMLESS = ("os._Environ", "os.stat_result", "os.uname_result", "posix.stat_result", "posix.uname_result")  # of the refused modules
 MOST_NAMES = 1000  # of which a message could tell one
+# bytes a number of the types that no weights have; others have one
+OTHER_STORAGES = {"torch.ComplexFloatStorage": 8, "torch.ComplexDoubleStorage": 16, "torch.ComplexHalfStorage": 4, "torch.QInt32Storage": 4}
 EXPANSION = 100  # a file's contents may be this many times as large as the file
 SLACK = 1 << 24  # bytes
 
@@ -236,6 +238,7 @@ class _Reader(_PythonUnpickler):
     def __init__(self, stream: BinaryIO):
         super().__init__(stream, encoding="latin1")
         self.stand_ins: dict[str, type[Inert]] = {}  # by the name they stand for
+        self.storages: dict[str, Storage] = {}  # all that the pickle refers to, by key
 
     def load_build(self) -> None:
         """Give the stand-ins that take a state theirs; nothing else has attributes that a pickle may set."""
@@ -259,13 +262,15 @@ class _Reader(_PythonUnpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         what, kind, key, _, count, *view = pid
-        if what == "storage" and isinstance(kind, type) and issubclass(kind, Inert):
+        if what == "storage" and isinstance(kind, type) and issubclass(kind, Inert) and isinstance(count, int):
+            self.storages[str(key)] = Storage(f"V{OTHER_STORAGES.get(kind.asked, 1)}", str(key), count)
             return kind()  # of numbers that no weights are (complex, quantised): so is the tensor
         if what != "storage" or kind not in STORAGES.values() or not isinstance(count, int) or not isinstance(key, str):
             raise ValueError(f"an unknown kind of reference, {str(what)[:40]!r}")
+        self.storages[key] = Storage(kind, key, count)
         if view and view[0] is not None:
             return Storage(kind, key, count, int(view[0][1]))
-        return Storage(kind, key, count)
+        return self.storages[key]
 
 
 def _is_attribute(module: str, name: str) -> bool:
@@ -283,9 +288,15 @@ def described(value: Any) -> str:
 
 
 def unpickle(stream: BinaryIO, file: Path) -> Any:
-    """The next pickle in `stream`. UserError if it wants more than values and arrays, or is damaged."""
+    """The next pickle in `stream`. UserError if it wants what no weights need, or is damaged."""
+    return unpickled(stream, file)[0]
+
+
+def unpickled(stream: BinaryIO, file: Path) -> tuple[Any, dict[str, Storage]]:
+    """The same, and all storages that it refers to."""
     try:
-        return _Reader(stream).load()
+        reader = _Reader(stream)
+        return reader.load(), reader.storages
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except Exception as error:  # a damaged file can make the interpreter raise anything
@@ -325,12 +336,13 @@ class TorchLegacy:
 
     def __init__(self, file: Path, budget: Budget):
         with file.open("rb") as stream:
-            magic, protocol, system, self.tree, keys = (unpickle(stream, file) for _ in range(5))
+            magic, protocol, system = (unpickle(stream, file) for _ in range(3))
+            self.tree, wanted = unpickled(stream, file)
+            keys = unpickle(stream, file)
             if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(system, dict) or not isinstance(keys, list):
                 raise UserError(f"{file}: damaged PyTorch file (its header is none)")
             if not system.get("little_endian", True):
                 raise UserError(f"{file}: written on a big-endian machine: save it anew on another one")
-            wanted = {storage.key: storage for storage in _storages(self.tree)}
             self.found = {str(key): _legacy_storage(stream, wanted.get(str(key)), file) for key in keys}
 
     def fetch(self, storage: Storage) -> np.ndarray:
@@ -362,16 +374,3 @@ class Pickled:
 
 def _raw_type(kind: str) -> np.dtype:
     return np.dtype("<u2" if kind == BFLOAT16 else kind)
-
-
-def _storages(tree: Any) -> list[Storage]:
-    """Storages of all tensors in nested dictionaries and lists, each container once."""
-    found, waiting, seen = [], [tree], set()
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, TensorRef):
-            found.append(item.storage)
-        elif isinstance(item, (Mapping, list, tuple)) and id(item) not in seen:
-            seen.add(id(item))
-            waiting.extend(item.values() if isinstance(item, Mapping) else item)
-    return found
