@@ -1,4 +1,7 @@
-"""What a file with weights says of itself: the network, its classes, how its images are prepared. The one place that answers that."""
+"""What a file with weights says of itself: the network, its classes, how its images are prepared.
+
+The one place that answers that for every command.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,9 @@ ORIGIN = ("pretrained", "ckpt_path", "new_head", "take")
 class CheckpointInfo:
     """What a file says, in its metadata or by its tensors' shapes; None, or empty, where it says nothing.
 
-    where: how messages call the file. class_names: in the order of the logits. img_size: px, CrossViT's, a branch each. recipe: the
-    keys that the weights were trained with. best_weights: which set scored better in the last validation, `model` or `ema`.
+    where: how messages call the file. class_names: in the order of the logits. img_size: px, CrossViT's, a branch each.
+    recipe: the keys that the weights were trained with. best_weights: which set scored better in the last validation,
+    `model` or `ema`.
     """
 
     where: str
@@ -43,27 +47,50 @@ class CheckpointInfo:
         recipe = {key: value for key, value in meta.get("recipe", {}).items() if key in FIELDS}
         size = recipe.get("img_size")
         names = tuple(meta.get("class_names", ()))
-        return cls(where=content.where, model=meta.get("model"), num_classes=meta.get("num_classes") or num_classes_of(content), class_names=names,
-                   in_channels=in_channels_of(content) or recipe.get("in_channels"), recipe=recipe, best_weights=meta.get("best_weights"),
-                   img_size=(tuple(size) if isinstance(size, list) else size) or img_size_of(content))
+        return cls(
+            where=content.where,
+            model=meta.get("model"),
+            num_classes=meta.get("num_classes") or num_classes_of(content),
+            class_names=names,
+            in_channels=in_channels_of(content) or recipe.get("in_channels"),
+            recipe=recipe,
+            best_weights=meta.get("best_weights"),
+            img_size=(tuple(size) if isinstance(size, list) else size) or img_size_of(content),
+        )
 
     def network(self, asked: Optional[str]) -> ModelInfo:
-        """The network that is asked for, or else the one that the file names; UserError if there is neither, or if they contradict each other."""
+        """The network that is asked for, or else the one that the file names.
+
+        UserError if there is neither, or if they contradict each other.
+        """
         name = asked or self.model
         if name is None:
-            raise UserError(f"{self.where} doesn't say which network it belongs to: --model NAME (all names: mindvit.list_models())")
+            raise UserError(
+                f"{self.where} doesn't say which network it belongs to: --model NAME (all names: mindvit.list_models())"
+            )
         info = model_info(name)
-        if self.model and model_info(self.model).name != info.name and model_config(self.model) != model_config(info.name):
-            raise UserError(f"{self.where} is a checkpoint of {self.model}, but the model asked for is {info.name} (leave --model out)")
+        if (
+            self.model
+            and model_info(self.model).name != info.name
+            and model_config(self.model) != model_config(info.name)
+        ):
+            raise UserError(
+                f"{self.where} is a checkpoint of {self.model}, but the model asked for is {info.name} "
+                "(leave --model out)"
+            )
         return info
 
     def fill(self, recipe: Recipe) -> Recipe:
-        """`recipe` with the network, the size and the preprocessing of the weights in every key that it doesn't say itself.
+        """`recipe` with network, size and preprocessing of the weights in every key that it doesn't say itself.
 
         UserError if neither says the network, or if they contradict each other.
         """
         info = self.network(recipe.model.model if recipe.origins["model"] != "default" else None)
-        told: dict[str, Any] = {key: value for key, value in self.recipe.items() if FIELDS[key][0] in ("augment", "model") and key not in ORIGIN}
+        told: dict[str, Any] = {
+            key: value
+            for key, value in self.recipe.items()
+            if FIELDS[key][0] in ("augment", "model") and key not in ORIGIN
+        }
         if self.recipe:
             told["num_classes"] = self.num_classes
         if recipe.data.data_dir is None and "dataset" in self.recipe:
@@ -72,7 +99,9 @@ class CheckpointInfo:
             told["img_size"] = self.img_size
             told["image_resize"] = self.recipe.get("image_resize") or self.image_size
         told = {key: value for key, value in told.items() if recipe.origins[key] == "default"}
-        return recipe.replace(self.where, **{**told, **({"model": info.name} if recipe.origins["model"] == "default" else {})})
+        return recipe.replace(
+            self.where, **{**told, **({"model": info.name} if recipe.origins["model"] == "default" else {})}
+        )
 
     def has_own_size(self, info: ModelInfo) -> bool:
         """Whether the weights are for another img_size than the published network."""

@@ -33,7 +33,8 @@ def weights_arguments(parser: argparse.ArgumentParser) -> None:
     """The options with which a command is told of a trained network: see predictor.Predictor."""
     parser.add_argument("--ckpt_path", required=True, metavar="FILE", help="weights: a checkpoint of ours, or others by the authors' names")
     parser.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
-    parser.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both (default: the better in validation)")
+    parser.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both "
+                        "(default: the better in validation)")
     parser.add_argument("--classes", metavar="FILE", help="class names, one a line (default: the checkpoint's, else numbers)")
     parser.add_argument("--device_target", choices=("auto", "Ascend", "GPU", "CPU"), default="auto", help="device (default: the best there is)")
 

@@ -77,30 +77,32 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, pre
 
 
 def asked_for(recipe: Recipe) -> Optional[str]:
-    """Which set of a file's weights a command line asks for: --take, or its short forms --ema and --ema False. UserError if they contradict each other.
+    """Which set of a file's weights a command line asks for: --take, or its short forms --ema and --ema False.
 
-    `ema` in a recipe's file says that training keeps an average, and not which weights to measure.
+    `ema` in a recipe's file says that training keeps an average, and not which weights to measure. UserError if the
+    options contradict each other.
     """
     take, short = take_of(recipe), None
     if recipe.origins["ema"] == COMMAND_LINE:
         short = EMA if recipe.optim.ema else MODEL
     if take and short and (short == EMA) != (take in AVERAGES):
-        raise UserError(f"{COMMAND_LINE}: --ema {recipe.optim.ema} means --take {short}, but --take is {take}: give one of them")
+        raise UserError(f"{COMMAND_LINE}: --ema {recipe.optim.ema} means --take {short}, but --take is {take}: "
+                        "give one of them")
     return take or short
 
 
 def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     """Accuracy of recipe.model.ckpt_path on the validation pictures, printed and returned.
 
-    predictions: a CSV file for what the network says of every picture. Of a file with several sets of weights recipe.model.take says
-    which are measured, by default those that scored better in the last validation.
+    predictions: a CSV file for what the network says of every picture. Of a file with several sets of weights
+    recipe.model.take says which are measured, by default those that scored better in the last validation.
     """
     path = recipe.model.ckpt_path
     if not path:
         raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
     content = read(path, asked_for(recipe))
     told = CheckpointInfo.of(content)
-    recipe = told.fill(recipe).replace(path, new_head=False)  # which a recipe says of the weights that its training starts from
+    recipe = told.fill(recipe).replace(path, new_head=False)  # a recipe means the weights that its training starts from
     remarks: list[str] = []
     source = open_ordered(recipe.data, "val", Head(path, told.num_classes, told.class_names), remarks.append)
     setting = prepare(recipe, source)

@@ -316,7 +316,7 @@ class Run:
         return self.keeper.save(epoch, self.state(), self.meta(score, average), better)
 
     def meta(self, score: Optional[Score], average: Optional[Score] = None) -> dict[str, Any]:
-        """What a checkpoint says beside its tensors: the network, the scores of the weights and of their average, and where the run is."""
+        """What a checkpoint says beside its tensors: the network, both scores, and the state of the run."""
         return {"model": self.setting.info.name, "num_classes": self.setting.num_classes, "class_names": list(self.train.class_names),
                 "epoch": self.at // self.steps, "step": self.at, "steps": self.steps, "pictures": self.meter.pictures, "best": self.best,
                 "tally": dataclasses.asdict(self.tally), "data": self.fingerprint, "score": dataclasses.asdict(score) if score else None,

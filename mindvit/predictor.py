@@ -60,8 +60,9 @@ class Predictor:
 
     ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does). classes: a
     file with a class name a line, in the order of the logits; by default those of the checkpoint, or else numbers. batch_size: most
-    pictures that are computed at once. take: which set of weights, `model` or `ema` (their moving average), of a file that holds
-    both; by default the one that scored better in validation. UserError for weights that don't fit, or a device that isn't there.
+    pictures that are computed at once. take: which set of weights, `model` or `ema` (their moving average), of a
+    file that holds both; by default the one that scored better in validation. UserError for weights that don't fit, or
+    a device that isn't there.
 
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
     """
@@ -96,8 +97,10 @@ class Predictor:
         self.compiled: set[int] = set()  # sizes of batches
 
     def __str__(self) -> str:
-        whose = " (named as ImageNet-1K's, since the file doesn't name them)" if self.class_names == imagenet().columns[1] else ""
-        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes{whose}; {self.weights}{self._told}"
+        named = self.class_names == imagenet().columns[1]
+        whose = " (named as ImageNet-1K's, since the file doesn't name them)" if named else ""
+        what = f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes{whose}"
+        return f"{what}; {self.weights}{self._told}"
 
     def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
         """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of pictures.

@@ -79,8 +79,9 @@ class ModelOptions:
     pretrained: Union[bool, str] = option(False, "file with weights to start from")
     ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure")
     new_head: bool = option(False, "leave the classifier untrained, whatever the weights to start from have")
-    take: Optional[str] = option(None, "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a PyTorch "
-                                "training checkpoint's name (none: the one that scored better in validation, if the file says so, else model)")
+    take: Optional[str] = option(
+        None, "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a "
+        "PyTorch training checkpoint's name (none: the one that scored better in validation, if the file says so, else model)")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class OptimOptions:
     gradient_accumulation_steps: int = option(1, "batches whose mean gradient makes one step: a step takes that many times batch_size pictures a card", low=1)
     clip_grad: bool = option(False, "clip the gradient by its global norm")
     clip_value: float = option(5.0, "largest global norm of the gradient", low=0)
-    ema: bool = option(False, "keep an exponential moving average of the weights and evaluate it beside them; validate.py --ema: short for --take ema")
+    ema: bool = option(False, "keep an exponential moving average of the weights and evaluate it beside them; "
+                       "validate.py --ema: short for --take ema")
     ema_decay: float = option(0.9999, "decay of that average", low=0, high=1)
     loss: str = option("CE", "loss: cross entropy with soft targets, or every class a yes-or-no question (BCE)", ("CE", "BCE"))
     label_smoothing: float = option(0.0, "share of the target spread over all classes", low=0, high=0.99)

@@ -147,7 +147,10 @@ def kept_head(recipe: Recipe, weights: Optional[Weights]) -> Optional[Head]:
 
 
 def take_of(recipe: Recipe) -> Optional[str]:
-    """Which set of the weights in ckpt_path or pretrained is wanted; a recipe's `take` belongs to its own file, not to one of the command line."""
+    """Which set of the weights in ckpt_path or pretrained is wanted.
+
+    A recipe's `take` belongs to its own file, not to one that the command line names.
+    """
     of_another = recipe.model.ckpt_path and recipe.origins["ckpt_path"] == COMMAND_LINE != recipe.origins["take"]
     return None if of_another else recipe.model.take
 
@@ -212,7 +215,8 @@ def _check_order(path: str, theirs: tuple[str, ...], setting: Setting) -> None:
 def _load_foreign(net: nn.Cell, content: Weights) -> Report:
     """Load all of a mindcv network's weights; what else its checkpoint holds is told as of no use."""
     names = {item.name for item in net.get_parameters()}
-    report = load_weights(net, dataclasses.replace(content, arrays={name: value for name, value in content.arrays.items() if name in names}))
+    own = {name: value for name, value in content.arrays.items() if name in names}
+    report = load_weights(net, dataclasses.replace(content, arrays=own))
     report.unused = sorted(set(content.arrays) - names)
     return report
 

@@ -22,13 +22,22 @@ def side_path(path: Path) -> Path:
 def contents(info: ModelInfo, told: CheckpointInfo, augment: AugmentOptions) -> dict[str, Any]:
     """The network, its classes in the order of the logits and the preprocessing of its images, under timm's names.
 
-    mean and std are those of pixels in 0..1. crop_mode is `center` (the short side is resized to size / crop_pct) or `squash` (both sides are).
+    mean and std are those of pixels in 0..1. crop_mode is `center` (the short side is resized to size / crop_pct) or
+    `squash` (both sides are resized to size).
     """
     preprocessing = Preprocessing(info, augment)
     mean, std = preprocessing.statistics
-    return {"architecture": info.name, "num_classes": told.num_classes, "label_names": list(told.class_names),
-            "input_size": [told.in_channels or RGB, preprocessing.size, preprocessing.size], "mean": list(mean), "std": list(std),
-            "crop_pct": preprocessing.crop_pct, "crop_mode": "squash" if info.squeeze else "center", "interpolation": preprocessing.interpolation}
+    return {
+        "architecture": info.name,
+        "num_classes": told.num_classes,
+        "label_names": list(told.class_names),
+        "input_size": [told.in_channels or RGB, preprocessing.size, preprocessing.size],
+        "mean": list(mean),
+        "std": list(std),
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": "squash" if info.squeeze else "center",
+        "interpolation": preprocessing.interpolation,
+    }
 
 
 def write(path: Path, content: dict[str, Any]) -> Path:

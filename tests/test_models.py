@@ -58,6 +58,19 @@ def test_aliases_mean_the_same_network(name: str) -> None:
         assert found == name or VARIANTS[found]["golden"] == VARIANTS[name]["golden"], alias  # other weights of the same network have one name too
 
 
+def test_timm_s_names_with_their_tags() -> None:
+    sizes = {name: 408 if name.endswith("_384") else 240 for name in list_models("crossvit_*")}
+    for name, size in sizes.items():
+        assert model_info(f"{name.replace('_384', '')}_{size}.in1k").name == name
+    assert model_info("xcit_tiny_12_p8_384.fb_dist_in1k").name == "xcit_tiny_12_p8_384_distill"
+    with pytest.raises(UserError, match=r"unknown model 'crossvit_9_240.in22k': crossvit_9_240 has no tag but .in1k"):
+        model_info("crossvit_9_240.in22k")
+    with pytest.raises(UserError, match="crossvit_9_dagger has no tags"):
+        model_info("crossvit_9_dagger.in1k")
+    with pytest.raises(UserError, match=r"did you mean crossvit_9_240.in1k"):
+        model_info("crossvit_9_241.in1k")
+
+
 def test_all_variants_are_there() -> None:
     assert mindvit.list_models() == sorted(VARIANTS)
     assert mindvit.list_models("crossvit_*dagger_384") == ["crossvit_15_dagger_384", "crossvit_18_dagger_384"]

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mindspore import Parameter, Tensor
 from pictures import make_data_dir
 
 import train
 import validate
+from mindvit import checkpoint
 from mindvit.commandline import parse
 from mindvit.errors import UserError
+from mindvit.tools import convert
 from mindvit.weights import read_weights
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -47,7 +50,8 @@ def test_every_picture_once_with_what_was_said(trained: tuple[Path, Path], tmp_p
         assert abs(sum(classes.values()) - 1) < 1e-5 and list(classes.values()) == sorted(classes.values(), reverse=True)
         assert abs(-np.log(classes[row["label"]]) - float(row["loss"])) < 1e-3
     final = rows(out / "log.csv")[-1]
-    assert abs(np.mean([float(row["loss"]) for row in said]) - float(final["val_loss"])) < 1e-5
+    better = "ema_loss" if float(final["ema_top1"]) > float(final["top1"]) else "val_loss"
+    assert abs(np.mean([float(row["loss"]) for row in said]) - float(final[better])) < 1e-5
 
 
 def test_the_average_is_measured_where_asked_for(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -62,6 +66,34 @@ def test_the_average_is_measured_where_asked_for(trained: tuple[Path, Path], tmp
     np.savez(tmp_path / "raw.npz", **{name: value for name, value in arrays.items() if not name.startswith("mindvit.")})
     with pytest.raises(UserError, match="no moving average"):
         validate.main([*asked[:2], "--model", "nano", "--num_classes", "3", "--ckpt_path", str(tmp_path / "raw.npz"), "--ema"])
+
+
+def test_the_better_weights_are_measured_and_a_converted_file_scores_the_same(
+        trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, out = trained
+    arrays, meta = read_weights(out / "nano-2.ckpt")
+    final = rows(out / "log.csv")[-1]
+    assert meta["best_weights"] == ("ema" if float(final["ema_top1"]) > float(final["top1"]) else "model")
+    assert abs(100 * meta["ema_score"]["correct1"] / 15 - float(final["ema_top1"])) < 1e-3
+    own = {name: value for name, value in arrays.items() if not name.startswith("mindvit.")}
+    wrong = {**own, "head.weight": -own["head.weight"], "head.bias": -own["head.bias"]}
+    everything = {**wrong, **{f"mindvit.ema.{name}": value for name, value in own.items()}}
+    states = [Parameter(Tensor(value), name=name) for name, value in everything.items()]
+    checkpoint.save(tmp_path / "a.ckpt", states, {**meta, "best_weights": "ema"})
+
+    def measured(path: Path, *more: str) -> str:
+        capsys.readouterr()
+        validate.main(["--data_dir", str(data), "--ckpt_path", str(path), *more])
+        told, line = capsys.readouterr().out.splitlines()[-2:]
+        assert str(path) in told and ("taken: ema" in told) == ("(moving average)" in line)
+        return line.partition(" %  loss ")[0] + line.split()[line.split().index("loss") + 1]
+
+    right = measured(tmp_path / "a.ckpt")
+    assert "(moving average)" in right and f"({meta['score']['correct1']}/15)" in right
+    assert measured(tmp_path / "a.ckpt", "--ema", "False") != right
+    convert.main([str(tmp_path / "a.ckpt"), "--out", str(tmp_path / "b.safetensors")])
+    convert.main([str(tmp_path / "b.safetensors"), "--out", str(tmp_path / "c.ckpt")])
+    assert measured(tmp_path / "c.ckpt") == right
 
 
 def test_predictions_that_cannot_be_written_are_told_before_the_work(trained: tuple[Path, Path], tmp_path: Path) -> None:

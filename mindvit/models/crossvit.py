@@ -334,7 +334,8 @@ def _register_all() -> None:
     for name, (embed_dim, depth, heads, mlp_ratio, stem, size, params, macs, acc1, acc5) in VARIANTS.items():
         short = name.replace("_384", "")
         nominal = 384 if size == 408 else 224  # the large branch's size, by which the authors and PaddleViT name them
-        aliases = {f"{short}_{size}", f"{short}_{size}.in1k", f"{short}_{nominal}", f"{short}_{nominal}".replace("crossvit", "cross_vit")} - {name}
+        aliases = {f"{short}_{size}", f"{short}_{size}.in1k", f"{short}_{nominal}",
+                   f"{short}_{nominal}".replace("crossvit", "cross_vit")} - {name}
         info = ModelInfo(
             name=name, family="crossvit", params=params, macs=macs, input_size=size, crop_pct=1.0 if size == 408 else 0.875, acc1=acc1, acc5=acc5,
             accuracy_source=f"timm results-imagenet.csv, {short}_{size}.in1k", paper="https://arxiv.org/abs/2103.14899",

@@ -58,7 +58,9 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.attention_maps import attention_maps
     from mindvit.predictor import Predictor, Unreadable
 
-    predictor, font = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target, take=given.take), drawing.fonts(given.font)
+    predictor = Predictor(
+        given.ckpt_path, given.model, given.classes, device_target=given.device_target, take=given.take)
+    font = drawing.fonts(given.font)
     try:
         given.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

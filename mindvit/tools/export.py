@@ -27,7 +27,8 @@ def parser() -> ArgumentParser:
     result = Parser(prog="python -m mindvit.tools.export", description="Write a network as MindIR or ONNX, load the file again and compare.")
     result.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
     result.add_argument("--ckpt_path", metavar="FILE", help="its weights, of any origin (default: initial values)")
-    result.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both (default: the better in validation)")
+    result.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both "
+                        "(default: the better in validation)")
     result.add_argument("--format", required=True, metavar="MINDIR|ONNX", help="ONNX needs the packages onnx and onnxruntime")
     result.add_argument("--out", required=True, type=Path, metavar="FILE", help="a name in .mindir or .onnx")
     result.add_argument("--batch_size", default=DYNAMIC, metavar="N|dynamic", help="pictures at once; dynamic: any number (default)")
@@ -46,7 +47,7 @@ def batch_of(text: str) -> Optional[int]:
 
 
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
-    """The network with its weights, in the operators that all devices have, what its file says, and the preprocessing of its images."""
+    """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
     from mindvit.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.commandline import COMMAND_LINE
     from mindvit.models import create_model

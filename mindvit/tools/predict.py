@@ -100,7 +100,8 @@ def main(arguments: Sequence[str]) -> None:
     paths = find_pictures(given.pictures)
     from mindvit.predictor import Predictor, Unreadable  # MindSpore takes seconds to import: not for --help or a mistyped path
 
-    predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target, given.take)
+    predictor = Predictor(
+        given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target, given.take)
     print(predictor, file=sys.stderr)
     bad: list[str] = []
     answers = predictions(predictor, paths, given.topk, bad)

@@ -33,7 +33,10 @@ def in_channels_of(content: Source) -> Optional[int]:
 
 
 def img_size_of(content: Source) -> Optional[tuple[int, int]]:
-    """CrossViT: the sizes, px, that its position embeddings (1, 1 + s * s, C) are for, of the small- and the large-patch branch; None for other networks."""
+    """CrossViT: the sizes, px, of small- and large-patch branch that the position embeddings (1, 1 + s * s, C) are for.
+
+    None for other networks.
+    """
     arrays = _ours(content, ("pos_embed",))
     if any(name not in arrays or arrays[name].ndim != 3 for name in POSITIONS):
         return None
@@ -47,4 +50,6 @@ def _ours(content: Source, parts: Sequence[str]) -> dict[str, np.ndarray]:
     origin = names.recognise(arrays)
     if origin is None:
         return arrays
-    return names.inwards({name: value for name, value in arrays.items() if any(part in name for part in parts)}, origin).arrays
+    return names.inwards(
+        {name: value for name, value in arrays.items() if any(part in name for part in parts)}, origin
+    ).arrays

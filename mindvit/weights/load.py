@@ -38,7 +38,10 @@ class WeightsError(UserError):
 
 @dataclass
 class Report:
-    """Names, ours, by what happened to them; `notes` say where the weights came from, `optimizer` names what training keeps beside weights."""
+    """Names, ours, by what happened to them; `notes` say where the weights came from.
+
+    `optimizer` has the file's names of what training keeps beside weights.
+    """
 
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
@@ -79,8 +82,9 @@ class Wanted:
 
     may_differ: shell patterns of names that may be missing, unexpected or of another shape (such weights of the network keep their
     values). new_head: the classifier keeps its initial values. resize: interpolate position embeddings of another grid.
-    adapt_channels: fit the first convolutions to another number of input channels. take: which set of weights of a checkpoint that has
-    several, `model`, `ema` or a PyTorch script's name (None: the one that scored better, where the checkpoint says so, else `model`).
+    adapt_channels: fit the first convolutions to another number of input channels. take: which set of weights of a
+    checkpoint that has several, `model`, `ema` or a PyTorch script's name (None: the one that scored better, where the
+    checkpoint says so, else `model`).
     """
 
     may_differ: Sequence[str] = ()
@@ -167,8 +171,10 @@ def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[
 
 def taken(content: Source) -> str:
     """Which set of weights was taken of a file, why, and which others it holds, in words."""
-    why = ", which scored better in validation" if content.others and content.meta.get("best_weights") == content.taken else ""
-    return f"{content.taken}{why}" + (f" (also there: {', '.join(content.others)})" if content.others else "")
+    if not content.others:
+        return str(content.taken)
+    why = ", which scored better in validation" if content.meta.get("best_weights") == content.taken else ""
+    return f"{content.taken}{why} (also there: {', '.join(content.others)})"
 
 
 def _check_origin(origin: names.Origin, own: names.Origin, net: nn.Cell, where: str) -> None:
@@ -214,7 +220,8 @@ def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> No
         where = f"{where} is a mindvit file of {stored_as}, but the network is {called}: it"
     elif stored_as:
         where = f"{where} (model {stored_as})"
-    raise WeightsError(f"{where} doesn't fit the network: {wrong}{_hint(wrong, content)}; may_differ names what may", report)
+    hint = _hint(wrong, content)
+    raise WeightsError(f"{where} doesn't fit the network: {wrong}{hint}; may_differ names what may", report)
 
 
 def _hint(wrong: Report, content: Source) -> str:
@@ -223,8 +230,8 @@ def _hint(wrong: Report, content: Source) -> str:
     for name, there, here in map(_shapes_in, wrong.differing):
         if name.startswith(POSITION) and there[0::2] == here[0::2]:
             size = img_size_of(content)
-            hints[f"the file is for img_size {size[0]},{size[1]}: build the network with it, for resize=True interpolates the position embeddings, "
-                  "after which a network needs training" if size else "resize=True interpolates position embeddings"] = None
+            own = f"the file is for img_size {size[0]},{size[1]}: build the network with it; " if size else ""
+            hints[f"{own}resize=True interpolates position embeddings, after which a network needs training"] = None
         elif name.startswith(HEAD) and there[1:] == here[1:]:
             whose = f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
             hints[f"the file's head has {there[0]} classes{whose}: new_head=True (--new_head) leaves the network's untrained, "

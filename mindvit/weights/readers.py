@@ -61,7 +61,10 @@ class Source:
 
 
 def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
-    """All arrays of a file by name, an optimizer's and averages too, and mindvit's metadata. UserError if it holds no weights or is damaged."""
+    """All arrays of a file by name, an optimizer's and averages too, and mindvit's metadata.
+
+    UserError if it holds no weights or is damaged.
+    """
     source = _read(path, None)
     return source.arrays, source.meta
 
@@ -69,8 +72,9 @@ def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
 def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
     """The weights in a file, told apart from what training keeps beside them.
 
-    take: which set of weights: `model`, `ema` (their moving average), or a name in a training checkpoint of PyTorch's or Paddle's.
-    None: the one that scored better in validation, where the file says so, else `model`. UserError if the file lacks the set.
+    take: which set of weights: `model`, `ema` (their moving average), or a name in a training checkpoint of PyTorch's
+    or Paddle's. None: the one that scored better in validation, where the file says so, else `model`. UserError if the
+    file lacks the set.
     """
     return select(_read(path, take), take)
 
@@ -100,10 +104,11 @@ def select(content: Source, take: Optional[str] = None) -> Source:
         return content
     own = {name[len(AVERAGE):]: name for name in content.arrays if name.startswith(AVERAGE)}
     averages = own or average_of(content.arrays)
-    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in set(averages.values())}
-    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # PyTorch's lie in dictionaries of their own
+    apart = set(averages.values())
+    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in apart}
+    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # which has a dictionary of its own
     sets = {MODEL: {name: name for name in rest if name not in optimizer}, **({EMA: averages} if averages else {})}
-    if not averages and content.meta.get("taken") and prefixes.is_average(content.meta["taken"]):  # converted from a checkpoint, whose average alone was taken
+    if not averages and prefixes.is_average(content.meta.get("taken") or ""):  # converted, and the average alone was taken
         sets = {EMA: sets[MODEL]}
     better = content.meta.get("best_weights")
     taken = take or (better if better in sets else next(iter(sets)))
@@ -111,8 +116,9 @@ def select(content: Source, take: Optional[str] = None) -> Source:
         raise UserError(f"{content.where}: {_why_not(taken, sets, content)}")
     chosen, wide = sets[taken], set(content.widened)
     return dataclasses.replace(
-        content, arrays={name: content.arrays[there] for name, there in chosen.items()}, taken=taken if set(sets) != {MODEL} else None,
-        others=[name for name in sets if name != taken], widened=[name for name, there in chosen.items() if there in wide], optimizer=sorted(optimizer))
+        content, arrays={name: content.arrays[there] for name, there in chosen.items()}, optimizer=sorted(optimizer),
+        taken=taken if set(sets) != {MODEL} else None, others=[name for name in sets if name != taken],
+        widened=[name for name, there in chosen.items() if there in wide])
 
 
 def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
@@ -120,7 +126,8 @@ def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
     if take == EMA:
         return "holds no moving average of the weights (a run keeps one with ema: True): leave --ema and --take ema out"
     if take == MODEL:
-        return f"holds the moving average of the weights alone, which was taken from {content.meta.get('source', 'a checkpoint')} (leave --take out)"
+        source = content.meta.get("source", "a checkpoint")
+        return f"holds the moving average of the weights alone, which was taken from {source} (leave --take out)"
     if set(sets) == {MODEL}:
         return f"has no {take!r} to take: it holds one set of weights (leave --take out)"
     return f"has no {take!r} to take, but {', '.join(sets)}"
