@@ -66,7 +66,8 @@ class Run:
         check_teacher(recipe.distill)
         weights = starting_weights(recipe)
         self.remarks: list[str] = []  # on the order of the classes
-        self.train = open_ordered(recipe.data, "train", kept_head(recipe, weights), self.remarks.append, recipe.model.num_classes)
+        head, classes = kept_head(recipe, weights), recipe.model.num_classes
+        self.train = open_ordered(recipe.data, "train", head, self.remarks.append, classes)
         self.val = open_source(recipe.data, "val", self.train.class_names)
         check_same_classes(self.train, self.val)
         self.setting = prepare(recipe, self.train)
