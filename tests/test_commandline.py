@@ -21,7 +21,8 @@ QUICKSTART = "configs/quickstart/crossvit_digits.yaml"
 
 # Recipes and scripts of users have these names: add to them, but rename none.
 OPTIONS = {
-    "data": "dataset data_dir train_split val_split shuffle batch_size drop_remainder aug_repeats num_parallel_workers bad_image max_pixels",
+    "data": "dataset data_dir train_split val_split classes shuffle batch_size drop_remainder aug_repeats num_parallel_workers "
+            "bad_image max_pixels",
     "augment": "image_resize scale ratio hflip vflip color_jitter auto_augment re_prob re_scale re_ratio re_value mixup cutmix mixup_prob mixup_switch_prob "
                "interpolation crop_pct mean std",
     "model": "model num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path new_head take",

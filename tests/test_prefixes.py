@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 from small import small
-from torchfile import Call, Name, save_torch
+from torchfile import Call, Name, View, save_torch
 
 from mindvit.errors import UserError
 from mindvit.inference.predictor import Predictor
@@ -312,6 +312,8 @@ SETTINGS = {
         "scalar": Call("numpy.core.multiarray.scalar", Call("numpy.dtype", "f8", False, True), b"12345678"),
     },
     "names": Built("numpy.ndarray", (1, (2,), Call("numpy.dtype", "U3", False, True), False, "a" * 24)),
+    "dropped": Call("my.Config", View(np.arange(3, dtype=np.float32)), View(np.arange(5, dtype=np.int64))),
+    "complex": {"a": np.ones(3, np.complex64)},
     "objects": Built("numpy.ndarray", (1, (2,), Call("numpy.dtype", "O8", False, True), False, ["a", "b"])),
     "optimizer": {
         "state": {0: {"exp_avg": np.ones(3, np.float32)}},

@@ -13,7 +13,7 @@ import numpy as np
 from mindvit.weights.pickles import LEGACY_MAGIC, LEGACY_PROTOCOL
 
 STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "uint16": "BFloat16Storage", "int64": "LongStorage",
-            "bool": "BoolStorage"}
+            "bool": "BoolStorage", "complex64": "ComplexFloatStorage"}
 
 
 class Call:

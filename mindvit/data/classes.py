@@ -1,8 +1,8 @@
 """The order of the classes: which folder belongs to which logit.
 
-Weights that name their classes say it themselves. Of all others it is known only if somebody says it: a list of classes, a list
-file with labels, or ImageNet's own order, which ships. The alphabetical order of all folders is what training tools agree on,
-but for numbers in names, and it says nothing where some of the folders are missing.
+Weights that name their classes say it themselves. Of all others it is known only if somebody says it: a list of
+classes, a list file with labels, or ImageNet's own order, which ships. The alphabetical order of all folders is what
+training tools agree on, but for numbers in names, and it says nothing where some of the folders are missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ ACCEPTED = "a text file with a class a line, or a JSON list, in the order of the
 
 @dataclass(frozen=True)
 class ClassList:
-    """Classes in the order of the logits. columns: one or more ways to call them all, the usual first; where: the file, for messages."""
+    """Classes in the order of the logits. columns: one or more ways to call them all, the usual first; where: the
+    file, for messages."""
 
     columns: tuple[tuple[str, ...], ...]
     where: str
@@ -47,19 +48,21 @@ class ClassList:
         names = min(self.columns, key=lambda column: len(folders.difference(column)))
         unknown = sorted(folders.difference(names))
         if unknown:
-            raise UserError(f"{self.where} has {len(self)} classes, but not {_some(unknown)}, which {_is(unknown)} a class folder: every folder must be "
+            raise UserError(f"{self.where} has {len(self)} classes, but not {_some(unknown)}, which {_is(unknown)} a "
+                            f"class folder: every folder must be "
                             f"a line of it, or a line's first word")
         twice = sorted(name for name in set(names) if names.count(name) > 1) if len(set(names)) < len(names) else []
         if twice:
-            raise UserError(f"{self.where} names class {_some(twice)} more than once: give every class a name of its own")
+            raise UserError(f"{self.where} names class {_some(twice)} more than once: give every class a name of its "
+                            f"own")
         return names
 
 
 def read_classes(file: Union[str, os.PathLike]) -> ClassList:
     """A list of classes: a name a line (`n01440764 tench, Tinca tinca` is known by its first word too), or JSON.
 
-    JSON: a list, {"0": "tench"}, {"0": ["n01440764", "tench"]} as Keras has it, or {"tench": 0} as torchvision has it. UserError for
-    a file that can't be read or isn't one of these.
+    JSON: a list, {"0": "tench"}, {"0": ["n01440764", "tench"]} as Keras has it, or {"tench": 0} as torchvision has it.
+    UserError for a file that can't be read or isn't one of these.
     """
     where = f"classes {file}"
     try:
@@ -101,28 +104,32 @@ def imagenet() -> ClassList:
 
 
 def is_ambiguous(names: Sequence[str]) -> bool:
-    """Whether tools disagree on the order of these folders: by characters (1 10 2), or by the numbers in them and regardless of case (1 2 10)."""
+    """Whether tools disagree on the order of these folders: by characters (1 10 2), or by the numbers in them and
+    regardless of case (1 2 10)."""
     def natural(name: str) -> list[tuple[int, int, str]]:
-        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name.lower()) if part]
+        parts = [part for part in re.split(r"(\d+)", name.lower()) if part]
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
     return sorted(names) != sorted(sorted(names), key=natural)
 
 
 @dataclass(frozen=True)
 class Head:
-    """What weights say of the classes that they tell apart: how many, and in which order, where they name them. where: the file."""
+    """What weights say of the classes that they tell apart: how many, and in which order, where they name them.
+    where: the file."""
 
     where: str
     count: Optional[int]
     class_names: tuple[str, ...] = ()
 
 
-def open_ordered(data: DataOptions, split: str, head: Optional[Head], say: Callable[[str], None], num_classes: Optional[int] = None) -> Source:
+def open_ordered(data: DataOptions, split: str, head: Optional[Head], say: Callable[[str], None],
+                 num_classes: Optional[int] = None) -> Source:
     """The images of a split ('train' or 'val'), numbered as the head has its classes.
 
-    head: of the weights to be measured, or of those that training starts from and keeps; None without any. num_classes: of the
-    network, where training asks for that many. `say` is told whence an order comes that isn't the folders' own. UserError where the
-    order is unknown, or the classes don't fit the head.
+    head: of the weights to be measured, or of those that training starts from and keeps; None without any.
+    num_classes: of the network, where training asks for that many. `say` is told whence an order comes that isn't the
+    folders' own. UserError where the order is unknown, or the classes don't fit the head.
     """
     source = open_source(data, split)
     given = read_classes(data.classes) if data.classes else None
@@ -132,7 +139,8 @@ def open_ordered(data: DataOptions, split: str, head: Optional[Head], say: Calla
     names, why = _order(source, Folders(data, split), head, given, num_classes)
     if names is not None and names != source.class_names:
         missing = len(names) - len(source.class_names)
-        say(f"classes: {len(names)}, in the order of {why}" + (f"; {missing} of them have no folder in {Folders(data, split)}" if missing else ""))
+        without = f"; {missing} of them have no folder in {Folders(data, split)}" if missing else ""
+        say(f"classes: {len(names)}, in the order of {why}{without}")
         source.renumber(names)
     return source
 
@@ -170,13 +178,17 @@ def _order(source: Source, folders: Folders, head: Optional[Head], given: Option
         return imagenet().columns[0], imagenet().where
     if len(found) > head.count:
         new = "; --new_head starts a classifier for them" if folders.split == "train" else ""
-        raise UserError(f"{head.where} tells {head.count} classes apart, but {folders} has {len(found)} class folders{new}")
+        raise UserError(f"{head.where} tells {head.count} classes apart, but {folders} has {len(found)} class "
+                        f"folders{new}")
     if len(found) < head.count:
-        raise UserError(f"{head.where} has a head of {head.count} classes and doesn't name them, and {folders} has {len(found)} class folders: which of the "
+        raise UserError(f"{head.where} has a head of {head.count} classes and doesn't name them, and {folders} has "
+                        f"{len(found)} class folders: which of the "
                         f"classes they are is unknown; {folders.ask}")
     if is_ambiguous(found):
-        raise UserError(f"{head.where} doesn't name its {head.count} classes, and tools sort the folders of {folders} differently, {_some(sorted(found))} here: "
-                        f"{folders.ask}; ls -v {folders} > FILE sorts by number, LC_ALL=C ls {folders} > FILE by character")
+        raise UserError(f"{head.where} doesn't name its {head.count} classes, and tools sort the folders of {folders} "
+                        f"differently, {_some(sorted(found))} here: "
+                        f"{folders.ask}; ls -v {folders} > FILE sorts by number, LC_ALL=C ls {folders} > FILE by "
+                        f"character")
     return None, ""
 
 
@@ -184,11 +196,14 @@ def _given(given: ClassList, found: Sequence[str], head: Optional[Head], num_cla
     """The order of a list that the user gives."""
     names = given.names_of(found)
     if num_classes is not None and num_classes != len(names):
-        raise UserError(f"{given.where} has {len(names)} classes, but num_classes is {num_classes} (leave num_classes out)")
+        raise UserError(f"{given.where} has {len(names)} classes, but num_classes is {num_classes} (leave num_classes "
+                        f"out)")
     if head is not None and head.count is not None and len(names) != head.count:
-        raise UserError(f"{given.where} has {len(names)} classes, but {head.where} has a head of {head.count}: one class a line, in the order of the logits")
-    if head is not None and head.class_names and sorted(head.class_names) == sorted(names) and head.class_names != names:
-        raise UserError(f"{given.where} has another order of the classes than {head.where}, which names them itself (leave --classes out)")
+        raise UserError(f"{given.where} has {len(names)} classes, but {head.where} has a head of {head.count}: one "
+                        f"class a line, in the order of the logits")
+    if head is not None and sorted(head.class_names) == sorted(names) and head.class_names != names:
+        raise UserError(f"{given.where} has another order of the classes than {head.where}, which names them itself "
+                        f"(leave --classes out)")
     return names
 
 
@@ -212,9 +227,11 @@ def _label(source: Source, data: DataOptions, head: Optional[Head], given: Optio
         return
     highest = int(np.max(source.labels))
     if highest >= len(names):
-        raise UserError(f"{where} has {len(names)} classes, 0 to {len(names) - 1}, but {source.name(int(np.argmax(source.labels)))} has label {highest}")
+        raise UserError(f"{where} has {len(names)} classes, 0 to {len(names) - 1}, but "
+                        f"{source.name(int(np.argmax(source.labels)))} has label {highest}")
     if given is not None and head is not None and head.count is not None and len(names) != head.count:
-        raise UserError(f"{where} has {len(names)} classes, but {head.where} has a head of {head.count}: one class a line, in the order of the logits")
+        raise UserError(f"{where} has {len(names)} classes, but {head.where} has a head of {head.count}: one class a "
+                        f"line, in the order of the logits")
     source.class_names = names
 
 

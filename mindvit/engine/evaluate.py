@@ -145,7 +145,7 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
         raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
     content = read(path, asked_for(recipe))
     told = CheckpointInfo.of(content)
-    recipe = told.fill(recipe).replace(path, new_head=False)  # which a recipe says of the weights that its training starts from
+    recipe = told.fill(recipe).replace(path, new_head=False)  # a recipe means the weights that its training starts from
     recipe = sized(recipe, path)
     remarks: list[str] = []
     source = open_ordered(recipe.data, "val", Head(path, told.num_classes, told.class_names), remarks.append)

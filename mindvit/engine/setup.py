@@ -244,9 +244,11 @@ def _check_order(path: str, theirs: tuple[str, ...], setting: Setting) -> None:
     """UserError unless the teacher's classes are known to have the order of the student's."""
     ours, ask = setting.class_names, "say the teacher's order with --classes FILE, a class folder a line"
     if theirs and ours and theirs != ours:
-        which = next((f"class {number} is {a} there and {b} here" for number, (a, b) in enumerate(zip(theirs, ours)) if a != b), "")
+        pairs = enumerate(zip(theirs, ours))
+        which = next((f"class {number} is {there} there and {here} here" for number, (there, here) in pairs if there != here), "")
         differ = which or f"{len(theirs)} there and {len(ours)} here"
-        raise UserError(f"teacher_ckpt_path {path} has other classes than the student, or another order of them ({differ}): {ask}")
+        raise UserError(f"teacher_ckpt_path {path} has other classes than the student, or another order of them ({differ}): "
+                        f"{ask}")
     if theirs or not ours or setting.recipe.data.classes or ours == imagenet().columns[0]:
         return
     if len(ours) < setting.num_classes or is_ambiguous(ours):

@@ -104,8 +104,10 @@ class Predictor:
         self.compiled: set[int] = set()  # sizes of batches
 
     def __str__(self) -> str:
-        whose = " (named as ImageNet-1K's, since the file doesn't name them)" if self.class_names == imagenet().columns[1] else ""
-        return f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes{whose}; {self.weights}{self._told}"
+        named = self.class_names == imagenet().columns[1]
+        whose = " (named as ImageNet-1K's, since the file doesn't name them)" if named else ""
+        what = f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes{whose}"
+        return f"{what}; {self.weights}{self._told}"
 
     def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
         """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of pictures.

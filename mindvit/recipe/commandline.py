@@ -71,7 +71,8 @@ def weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
     parser.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both "
                         "(default: the better in validation)")
-    parser.add_argument("--classes", metavar="FILE", help="class names, one a line (default: the checkpoint's, else numbers)")
+    parser.add_argument("--classes", metavar="FILE", help="class names, one a line, or JSON (default: the checkpoint's; "
+                        "of 1,000 ImageNet-1K's, else numbers)")
     parser.add_argument("--device_target", choices=("auto", "Ascend", "GPU", "CPU"), default="auto", help="device (default: the best there is)")
 
 

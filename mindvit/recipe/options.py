@@ -26,7 +26,8 @@ class DataOptions:
     data_dir: Optional[str] = option(None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt", path=True)
     train_split: str = option("train", "name of the training split")
     val_split: str = option("val", "name of the validation split")
-    classes: Optional[str] = option(None, "file with the class folders in the order of the logits, a name a line (none: the checkpoint's, else sorted)")
+    classes: Optional[str] = option(None, "file with the class folders in the order of the logits, a name a line "
+                                          "(none: the checkpoint's, else sorted)")
     shuffle: bool = option(True, "shuffle the training pictures anew in every epoch")
     batch_size: int = option(128, "pictures a card and step", low=1)
     drop_remainder: bool = option(True, "leave out an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,))

@@ -157,7 +157,8 @@ def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[
         absent = origin.absent if origin.absent or any(name.startswith(TOP) for name in arrays) else BACKBONE
         if origin.name != names.OFFICIAL:
             report.notes.append(f"names of {origin.who}")
-    others = set(content.arrays) if origin is not None and origin.absent else frozenset()  # of a detector, what wasn't renamed is no part of the backbone
+    # of a detector, what wasn't renamed is no part of the backbone
+    others = set(content.arrays) if origin is not None and origin.absent else frozenset()
     report.unused = [*(name for name in arrays if name in others or _matches(name, UNUSED)), *content.ignored]
     report.optimizer = list(content.optimizer)
     if content.taken or content.others:

@@ -93,7 +93,8 @@ CROSSFORMER = (
 
 def row_of_blocks(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
     """MMPretrain's name of a part of XCiT's two kinds of blocks, and ours."""
-    return tuple((f"{kind}.{{i}}.{theirs}", f"{block}.{{i}}.{ours}") for kind, block in (("xca_layers", "blocks"), ("ca_layers", "cls_attn_blocks")))
+    kinds = (("xca_layers", "blocks"), ("ca_layers", "cls_attn_blocks"))
+    return tuple((f"{kind}.{{i}}.{theirs}", f"{block}.{{i}}.{ours}") for kind, block in kinds)
 
 
 XCIT = (
@@ -108,7 +109,8 @@ XCIT = (
         ("xca_layers.{i}.local_mp.conv{j}.conv.{p}", "blocks.{i}.local_mp.conv{j}.{p}"),
         ("xca_layers.{i}.local_mp.conv1.bn.{p}", "blocks.{i}.local_mp.bn.{p}"),
         (tuple(f"ca_layers.{{i}}.attn.{part}.{{p}}" for part in "qkv"), "cls_attn_blocks.{i}.attn.qkv.{p}"),
-        *row_of_blocks("ffn.layers.0.0.{p}", "mlp.fc1.{p}"), *row_of_blocks("ffn.layers.1.{p}", "mlp.fc2.{p}"), *row_of_blocks("{x}", "{x}"),
+        *row_of_blocks("ffn.layers.0.0.{p}", "mlp.fc1.{p}"), *row_of_blocks("ffn.layers.1.{p}", "mlp.fc2.{p}"),
+        *row_of_blocks("{x}", "{x}"),
     ), is_read_only=True),
     Origin("mindcv", "MindCV", "xcit", "patch_embed.proj.0.1.moving_mean",
            refused=MINDCV.format("queries and keys that aren't normalised, tanh GELU")),
@@ -140,7 +142,8 @@ def origin(name: str, family: str) -> Origin:
 
 def destinations(family: str) -> list[str]:
     """Origins of a family under whose names weights can be written."""
-    return [item.name for item in ORIGINS if item.family == family and not (item.refused or item.absent or item.is_read_only)]
+    found = [item for item in ORIGINS if item.family == family]
+    return [item.name for item in found if not (item.refused or item.absent or item.is_read_only)]
 
 
 def inwards(arrays: Mapping[str, np.ndarray], origin: Origin) -> Translation:

@@ -1,11 +1,12 @@
-"""PyTorch's and Paddle's files without PyTorch and Paddle: a reader of pickles that makes arrays and plain values, and runs nothing.
+"""PyTorch's and Paddle's files without PyTorch and Paddle: a reader of pickles that makes arrays and plain values, and
+runs nothing.
 
-A pickle is a program: it names functions and calls them. Here nothing is ever imported: the names of tensor constructors are
-looked up in one table of stand-ins, all of them below, and any other name stands for an object that does nothing (settings,
-paths, counters, whatever a training script leaves beside the weights). So nothing can be run, whatever a file asks for. Names
-that no honest file of weights has (`os.system`, `builtins.eval`) would do no harm either; they are refused so that whoever was
-given such a file learns of it. The interpreter is the standard library's in Python, whose memory grows with the file alone (the
-one in C can be told by four bytes to allocate gigabytes).
+A pickle is a program: it names functions and calls them. Here nothing is ever imported: the names of tensor
+constructors are looked up in one table of stand-ins, all of them below, and any other name stands for an object that
+does nothing (settings, paths, counters, whatever a training script leaves beside the weights). So nothing can be run,
+whatever a file asks for. Names that no honest file of weights has (`os.system`, `builtins.eval`) would do no harm
+either; they are refused so that whoever was given such a file learns of it. The interpreter is the standard library's
+in Python, whose memory grows with the file alone (the one in C can be told by four bytes to allocate gigabytes).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Mapping, Optional
+from typing import Any, BinaryIO, Callable, Optional
 
 import numpy as np
 
@@ -29,20 +30,28 @@ LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 BFLOAT16 = "bfloat16"
 STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16, "LongStorage": "<i8", "IntStorage": "<i4",
             "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?"}
-BUILTINS = ("set", "frozenset", "list", "dict", "object", "complex", "bytearray", "int", "float", "str", "bool", "bytes", "slice", "range", "type", "Ellipsis",
-            "NotImplemented", "long", "unicode", "xrange")  # without effect, whatever they are given
+BUILTINS = (
+    "set", "frozenset", "list", "dict", "object", "complex", "bytearray", "int", "float", "str", "bool", "bytes",
+    "slice", "range", "type", "Ellipsis", "NotImplemented", "long", "unicode", "xrange")  # without effect, whatever they are given
 # modules of Python's own whose names have nothing to do beside weights, and everything in programs that do harm
 REFUSED = frozenset((
-    "__builtin__", "_pickle", "_posixsubprocess", "_thread", "asyncio", "bdb", "builtins", "cProfile", "cloudpickle", "code", "codecs", "codeop", "commands",
-    "concurrent", "ctypes", "dill", "ftplib", "glob", "http", "httplib", "imp", "importlib", "joblib", "linecache", "marshal", "multiprocessing", "nt",
-    "operator", "os", "pdb", "pickle", "pip", "pkgutil", "popen2", "posix", "profile", "pty", "pydoc", "requests", "runpy", "shutil", "site", "smtplib",
+    "__builtin__", "_pickle", "_posixsubprocess", "_thread", "asyncio", "bdb", "builtins", "cProfile", "cloudpickle",
+    "code", "codecs", "codeop", "commands", "concurrent", "ctypes", "dill", "ftplib", "glob", "http", "httplib", "imp",
+    "importlib", "joblib", "linecache", "marshal", "multiprocessing", "nt", "operator", "os", "pdb", "pickle", "pip",
+    "pkgutil", "popen2", "posix", "profile", "pty", "pydoc", "requests", "runpy", "shutil", "site", "smtplib",
     "socket", "ssl", "subprocess", "sys", "tempfile", "timeit", "trace", "urllib2", "venv", "webbrowser", "zipimport"))
 REFUSED_NAMES = frozenset((
-    "torch.load", "torch.hub.load", "torch.storage._load_from_bytes", "torch.utils.cpp_extension.load", "torch.utils.cpp_extension.load_inline", "numpy.load",
-    "numpy.testing._private.utils.runstring", "types.FunctionType", "types.CodeType", "io.open", "_io.open", "io.FileIO", "_io.FileIO", "io.open_code",
+    "torch.load", "torch.hub.load", "torch.storage._load_from_bytes", "torch.utils.cpp_extension.load",
+    "torch.utils.cpp_extension.load_inline", "numpy.load", "numpy.testing._private.utils.runstring",
+    "types.FunctionType", "types.CodeType", "io.open", "_io.open", "io.FileIO", "_io.FileIO", "io.open_code",
     "urllib.request.urlopen", "urllib.request.urlretrieve", "urllib.urlopen", "threading.Thread", "signal.signal"))
-HARMLESS = ("os._Environ", "os.stat_result", "os.uname_result", "posix.stat_result", "posix.uname_result")  # of the refused modules
+HARMLESS = (
+    "os._Environ", "os.stat_result", "os.uname_result", "posix.stat_result", "posix.uname_result")  # of the refused modules
 MOST_NAMES = 1000  # of which a message could tell one
+# bytes a number of the types that no weights have; others have one
+OTHER_STORAGES = {
+    "torch.ComplexFloatStorage": 8, "torch.ComplexDoubleStorage": 16, "torch.ComplexHalfStorage": 4,
+    "torch.QInt32Storage": 4}
 EXPANSION = 100  # a file's contents may be this many times as large as the file
 SLACK = 1 << 24  # bytes
 
@@ -116,10 +125,11 @@ class _Dict(dict):
 
 
 class Inert(dict):
-    """Stands for a value that no weight depends on, and for the class or function that makes it: it does nothing with what it is given.
+    """Stands for a value that no weight depends on, and for the class or function that makes it: it does nothing with
+    what it is given.
 
-    Items are kept, as of a dictionary, since training scripts have dictionaries of their own classes around the weights. It is
-    itself when compared, and so it can be a key.
+    Items are kept, as of a dictionary, since training scripts have dictionaries of their own classes around the
+    weights. It is itself when compared, and so it can be a key.
     """
 
     asked = ""  # the name it stands for
@@ -210,12 +220,15 @@ def _encode(text: Any, *others: Any) -> bytes:
 
 # all that means something in a file of weights, and what stands for it
 STANDS_FOR: dict[str, Any] = {
-    "collections.OrderedDict": _Dict, "yacs.config.CfgNode": _Dict, "argparse.Namespace": Inert, "torch.device": Inert, "torch.Size": tuple,
+    "collections.OrderedDict": _Dict, "yacs.config.CfgNode": _Dict, "argparse.Namespace": Inert, "torch.device": Inert,
+    "torch.Size": tuple,
     **{f"torch._utils.{name}": maker for name, maker in (
-        ("_rebuild_tensor", _rebuild_tensor), ("_rebuild_tensor_v2", _rebuild_tensor), ("_rebuild_parameter", _rebuild_parameter),
-        ("_rebuild_parameter_with_state", _rebuild_parameter), ("_rebuild_device_tensor_from_numpy", _rebuild_from_numpy),
+        ("_rebuild_tensor", _rebuild_tensor), ("_rebuild_tensor_v2", _rebuild_tensor),
+        ("_rebuild_parameter", _rebuild_parameter), ("_rebuild_parameter_with_state", _rebuild_parameter),
+        ("_rebuild_device_tensor_from_numpy", _rebuild_from_numpy),
         ("_rebuild_device_tensor_from_cpu_tensor", _rebuild_parameter))},
-    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type, "_codecs.encode": _encode, "copyreg._reconstructor": _new, "copy_reg._reconstructor": _new,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type, "_codecs.encode": _encode,
+    "copyreg._reconstructor": _new, "copy_reg._reconstructor": _new,
     **{f"{module}.{name}": maker for module in ("builtins", "__builtin__") for name, maker in (
         ("tuple", tuple), *((name, Inert) for name in BUILTINS))},
     **dict.fromkeys(HARMLESS, Inert),
@@ -236,6 +249,7 @@ class _Reader(_PythonUnpickler):
     def __init__(self, stream: BinaryIO):
         super().__init__(stream, encoding="latin1")
         self.stand_ins: dict[str, type[Inert]] = {}  # by the name they stand for
+        self.storages: dict[str, Storage] = {}  # all that the pickle refers to, by key
 
     def load_build(self) -> None:
         """Give the stand-ins that take a state theirs; nothing else has attributes that a pickle may set."""
@@ -252,20 +266,23 @@ class _Reader(_PythonUnpickler):
         if asked in STANDS_FOR:
             return STANDS_FOR[asked]
         if module.split(".")[0] in REFUSED or asked in REFUSED_NAMES or _is_attribute(module, name):
-            raise UserError(f"it is a pickle that asks for {asked}, which no weights need: refused, and nothing was run")
+            raise UserError(f"it is a pickle that asks for {asked}, which no weights need: refused, "
+                            "and nothing was run")
         if asked not in self.stand_ins and len(self.stand_ins) < MOST_NAMES:
             self.stand_ins[asked] = type("Inert", (Inert,), {"asked": asked})
         return self.stand_ins.get(asked, Inert)
 
     def persistent_load(self, pid: Any) -> Any:
         what, kind, key, _, count, *view = pid
-        if what == "storage" and isinstance(kind, type) and issubclass(kind, Inert):
+        if what == "storage" and isinstance(kind, type) and issubclass(kind, Inert) and isinstance(count, int):
+            self.storages[str(key)] = Storage(f"V{OTHER_STORAGES.get(kind.asked, 1)}", str(key), count)
             return kind()  # of numbers that no weights are (complex, quantised): so is the tensor
         if what != "storage" or kind not in STORAGES.values() or not isinstance(count, int) or not isinstance(key, str):
             raise ValueError(f"an unknown kind of reference, {str(what)[:40]!r}")
+        self.storages[key] = Storage(kind, key, count)
         if view and view[0] is not None:
             return Storage(kind, key, count, int(view[0][1]))
-        return Storage(kind, key, count)
+        return self.storages[key]
 
 
 def _is_attribute(module: str, name: str) -> bool:
@@ -283,9 +300,15 @@ def described(value: Any) -> str:
 
 
 def unpickle(stream: BinaryIO, file: Path) -> Any:
-    """The next pickle in `stream`. UserError if it wants more than values and arrays, or is damaged."""
+    """The next pickle in `stream`. UserError if it wants what no weights need, or is damaged."""
+    return unpickled(stream, file)[0]
+
+
+def unpickled(stream: BinaryIO, file: Path) -> tuple[Any, dict[str, Storage]]:
+    """The same, and all storages that it refers to."""
     try:
-        return _Reader(stream).load()
+        reader = _Reader(stream)
+        return reader.load(), reader.storages
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except Exception as error:  # a damaged file can make the interpreter raise anything
@@ -325,12 +348,13 @@ class TorchLegacy:
 
     def __init__(self, file: Path, budget: Budget):
         with file.open("rb") as stream:
-            magic, protocol, system, self.tree, keys = (unpickle(stream, file) for _ in range(5))
+            magic, protocol, system = (unpickle(stream, file) for _ in range(3))
+            self.tree, wanted = unpickled(stream, file)
+            keys = unpickle(stream, file)
             if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(system, dict) or not isinstance(keys, list):
                 raise UserError(f"{file}: damaged PyTorch file (its header is none)")
             if not system.get("little_endian", True):
                 raise UserError(f"{file}: written on a big-endian machine: save it anew on another one")
-            wanted = {storage.key: storage for storage in _storages(self.tree)}
             self.found = {str(key): _legacy_storage(stream, wanted.get(str(key)), file) for key in keys}
 
     def fetch(self, storage: Storage) -> np.ndarray:
@@ -362,16 +386,3 @@ class Pickled:
 
 def _raw_type(kind: str) -> np.dtype:
     return np.dtype("<u2" if kind == BFLOAT16 else kind)
-
-
-def _storages(tree: Any) -> list[Storage]:
-    """Storages of all tensors in nested dictionaries and lists, each container once."""
-    found, waiting, seen = [], [tree], set()
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, TensorRef):
-            found.append(item.storage)
-        elif isinstance(item, (Mapping, list, tuple)) and id(item) not in seen:
-            seen.add(id(item))
-            waiting.extend(item.values() if isinstance(item, Mapping) else item)
-    return found

@@ -1,9 +1,10 @@
-"""Which of the tensors in a file are a network's weights, and what training tools wrote before, within and beside their names.
+"""Which of the tensors in a file are a network's weights, and what training tools wrote before, within and beside
+their names.
 
-A file of a training tool may hold the weights several times (raw, averaged, a student's and a teacher's), each under prefixes: of
-wrappers (`module.`, `_orig_mod.`), of the class that the network was an attribute of (`model.`, `backbone.`, ...), or of both, in
-any order and number. Prefixes aren't guessed one by one: every project's form of a network has a name that all of its files have
-(names.Origin.mark), and what stands before that name is the prefix.
+A file of a training tool may hold the weights several times (raw, averaged, a student's and a teacher's), each under
+prefixes: of wrappers (`module.`, `_orig_mod.`), of the class that the network was an attribute of (`model.`,
+`backbone.`, ...), or of both, in any order and number. Prefixes aren't guessed one by one: every project's form of a
+network has a name that all of its files have (names.Origin.mark), and what stands before that name is the prefix.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from mindvit.weights.sets import EMA, MODEL
 
 LEAVE_OUT = Hint("--take", "leave --take out", "leave take out")
 PARALLEL = "module."  # DataParallel, AveragedModel and timm's ModelEma, before every name
-# parts of names that wrappers put before, or into the middle of, a module's: torch.compile, FSDP, activation checkpointing, Fabric
+# parts of names that wrappers put before, or into the middle of, a module's: torch.compile, FSDP, activation
+# checkpointing, Fabric
 INNER = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_fpw_module"))
 COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils
 # transformers' CvtModel, whose names lack the first part of those of CvtForImageClassification
@@ -68,10 +70,11 @@ STUDENT, TEACHER = "student", "teacher"
 
 @dataclass
 class WeightSet:
-    """One set of weights, under the dictionary `wrapper` of a file and a `prefix` (where there is more than one set in it).
+    """One set of weights, under the dictionary `wrapper` of a file and a `prefix` (where there is more than one set in
+    it).
 
-    names: the file's names, and the same without what tools added. unused: the file's names of what is no weight of a network.
-    is_known: whether the names are those of a family.
+    names: the file's names, and the same without what tools added. unused: the file's names of what is no weight of a
+    network. is_known: whether the names are those of a family.
     """
 
     wrapper: str
@@ -157,7 +160,8 @@ def _under(
 
 
 def _classifier(inside: Mapping[str, str], outside: Mapping[str, str], places: Sequence[str]) -> dict[str, str]:
-    """New names for a classifier that isn't called as the network's project calls it; nothing if it is, or if there is none."""
+    """New names for a classifier that isn't called as the network's project calls it; nothing if it is, or if there
+    is none."""
     there = set(inside.values())
     wanted = "classifier." if any(value.startswith(f"{BARE_PREFIX}encoder.") for value in there) else "head."
     if f"{wanted}weight" in there or f"{wanted}0.weight" in there:
@@ -222,7 +226,8 @@ def is_average(label: str) -> bool:
 
 
 def _rank(item: WeightSet) -> tuple[int, int]:
-    """The smaller, the rather a set is taken: by the dictionary it is in, in the order of WRAPPERS, then by its prefix, averages last."""
+    """The smaller, the rather a set is taken: by the dictionary it is in, in the order of WRAPPERS, then by its
+    prefix, averages last."""
     wrapper = (
         next((WRAPPERS.index(part) for part in reversed(item.wrapper.split(".")) if part in WRAPPERS), len(WRAPPERS))
         if item.wrapper
@@ -239,7 +244,8 @@ def _rank(item: WeightSet) -> tuple[int, int]:
 def _teacher(
     pool: Sequence[WeightSet], shapes: Callable[[WeightSet], dict[str, tuple[int, ...]]]
 ) -> Optional[WeightSet]:
-    """Of a student and a teacher with the same tensors the teacher: then it is an average of the student (DINO), and what is evaluated."""
+    """Of a student and a teacher with the same tensors the teacher: then it is an average of the student (DINO),
+    and what is evaluated."""
     pair = {part: item for item in pool for part in (STUDENT, TEACHER) if part in item.label.split(".")}
     if len(pool) != 2 or set(pair) != {STUDENT, TEACHER} or shapes(pair[STUDENT]) != shapes(pair[TEACHER]):
         return None

@@ -20,7 +20,19 @@ from safetensors import SafetensorError, deserialize, safe_open
 
 from mindvit.errors import UserError, nearest
 from mindvit.weights import prefixes
-from mindvit.weights.pickles import BFLOAT16, LEGACY_HEAD, Budget, Inert, NumpyArray, Pickled, TensorRef, TorchLegacy, TorchZip, described, widened
+from mindvit.weights.pickles import (
+    BFLOAT16,
+    LEGACY_HEAD,
+    Budget,
+    Inert,
+    NumpyArray,
+    Pickled,
+    TensorRef,
+    TorchLegacy,
+    TorchZip,
+    described,
+    widened,
+)
 from mindvit.weights.prefixes import LEAVE_OUT
 from mindvit.weights.sets import EMA, MODEL, average_of, optimizer_values
 
@@ -105,10 +117,11 @@ def select(content: Source, take: Optional[str] = None) -> Source:
         return content
     own = {name[len(AVERAGE):]: name for name in content.arrays if name.startswith(AVERAGE)}
     averages = own or average_of(content.arrays)
-    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in set(averages.values())}
-    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # PyTorch's lie in dictionaries of their own
+    apart = set(averages.values())
+    rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in apart}
+    optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # which has a dictionary of its own
     sets = {MODEL: {name: name for name in rest if name not in optimizer}, **({EMA: averages} if averages else {})}
-    if not averages and content.meta.get("taken") and prefixes.is_average(content.meta["taken"]):  # converted from a checkpoint, whose average alone was taken
+    if not averages and prefixes.is_average(content.meta.get("taken") or ""):  # converted, the average alone
         sets = {EMA: sets[MODEL]}
     better = content.meta.get("best_weights")
     taken = take or (better if better in sets else next(iter(sets)))
@@ -182,7 +195,7 @@ def _zip(file: Path, take: Optional[str]) -> Source:
 
 
 def _peel(source: Source, file: Path, take: Optional[str]) -> None:
-    """Take off what training tools added to the names of a flat file, and choose where that tells several sets of weights apart."""
+    """Take off what training tools added to the names of a flat file, and choose where there are several sets of weights."""
     found = prefixes.split(source.arrays)
     if any(item.is_known and not item.prefix for item in found) and len(found) > 1:
         return  # averages beside weights that have no prefix: see select
@@ -201,7 +214,8 @@ def _renamed(values: Mapping[str, Any], chosen: prefixes.WeightSet, file: Path) 
     result: dict[str, Any] = {}
     for name, ours in chosen.names.items():
         if ours in result:
-            raise UserError(f"{file}: two tensors would be called {ours} without the prefixes of training tools (one of them is {name})")
+            raise UserError(f"{file}: two tensors would be called {ours} without the prefixes of training tools "
+                            f"(one of them is {name})")
         result[ours] = values[name]
     return result
 
@@ -249,10 +263,15 @@ def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[prefixes.Weight
 
 
 def _preferred(found: list[prefixes.WeightSet]) -> list[prefixes.WeightSet]:
-    """Those of known families, or else those that are called as weights are, or the only one in a dictionary of its own, or the one that is in none."""
+    """Those of known families, or else those that are called as weights are, or the only one in a dictionary of its own.
+
+    And else the one that is in none.
+    """
+    known = [item for item in found if item.is_known]
     called = [item for item in found if item.wrapper in prefixes.WRAPPERS]
     wrapped = [item for item in found if item.wrapper]
-    return [item for item in found if item.is_known] or called or (wrapped if len(wrapped) == 1 else [item for item in found if not item.wrapper] or wrapped)
+    bare = [item for item in found if not item.wrapper]
+    return known or called or (wrapped if len(wrapped) == 1 else bare or wrapped)
 
 
 def _dictionaries(tree: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -262,7 +281,8 @@ def _dictionaries(tree: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, A
     for path, item in waiting:
         if _names(item):
             yield ".".join(path), item
-        inside = [(key, value) for key, value in item.items() if isinstance(key, str) and isinstance(value, dict) and id(value) not in seen]
+        dictionaries = [(key, value) for key, value in item.items() if isinstance(key, str) and isinstance(value, dict)]
+        inside = [(key, value) for key, value in dictionaries if id(value) not in seen]
         if len(path) < DEEPEST:
             seen.update(id(value) for _, value in inside)
             waiting += [((*path, key), value) for key, value in inside]

@@ -128,7 +128,8 @@ def read_meta(path: Path) -> dict[str, Any]:
     """What a split's file says; UserError if it is damaged."""
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-        return {**{key: meta[key] for key in ("class_names", "count", "fingerprint", "shards")}, "is_by_label": meta.get("is_by_label", False)}
+        known = {key: meta[key] for key in ("class_names", "count", "fingerprint", "shards")}
+        return {**known, "is_by_label": meta.get("is_by_label", False)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} can't be read ({error}); run mindvit prepare again") from None
 
