@@ -125,8 +125,10 @@ def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
 
 
 def test_deep_folders_are_no_hindrance(tmp_path: Path) -> None:
-    place = tmp_path / "train" / "a" / "/".join("d" * 1200)
-    place.mkdir(parents=True)
+    place = class_folders(tmp_path, ("a",), train=0) / "train" / "a"
+    for depth in range(1, 1011):  # mkdir(parents=True) goes by recursion too
+        os.mkdir(f"{place}{'/d' * depth}")
+    place = Path(f"{place}{'/d' * 1010}")
     stripes(0, 2, 0).save(place / "x.jpg")
     assert len(FolderSource(tmp_path / "train")) == 1
     (place / "x.jpg").unlink()

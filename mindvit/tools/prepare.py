@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from mindvit import errors
+from mindvit import errors, files
 from mindvit.errors import UserError
 
 SPLITS = ("train", "val")
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     if given.shard_size < 1:
         raise UserError(f"{COMMAND_LINE}: --shard_size is {given.shard_size}, but must be at least 1 (MiB)")
+    if files.printable(str(given.out)) != str(given.out):
+        raise UserError(f"OUT {given.out} has a name that is no UTF-8, which MindSpore's writer can't open; give another folder (DATA_DIR may have any name)")
     from tqdm import tqdm
 
     from mindvit import log
