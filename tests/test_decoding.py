@@ -94,6 +94,17 @@ def test_a_deep_tiff_whose_zero_is_white_is_turned_round(tmp_path: Path) -> None
         assert np.abs(pixels(read(tmp_path / "a.tif", content)) - (255 - GREY.astype(int))[..., None]).max() == 0
 
 
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG", "MPO"])
+def test_of_several_frames_the_first_is_taken(tmp_path: Path, form: str) -> None:
+    stream = io.BytesIO()
+    first, *others = (stripes(kind, 3, 1).quantize(64) if form == "GIF" else stripes(kind, 3, 1) for kind in range(3))
+    first.save(stream, form, save_all=True, append_images=others)
+    with Image.open(io.BytesIO(stream.getvalue())) as image:
+        assert image.n_frames == 3
+    found = pixels(read(tmp_path / "many.jpg", stream.getvalue()))
+    assert np.abs(found - pixels(stripes(0, 3, 1))).mean() < 8 < np.abs(found - pixels(stripes(1, 3, 1))).mean()
+
+
 @pytest.mark.parametrize("values, why", [
     (np.full((4, 4), np.nan, np.float32), "float numbers from nan to nan, whose scale isn't known"),
     (np.array([[0, 1], [np.inf, 0]], np.float32), "float numbers from 0 to inf"),

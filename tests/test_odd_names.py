@@ -171,6 +171,8 @@ def test_prepare_packs_them(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     told = capsys.readouterr().out
     assert "train: 11 " in told
     assert "passed over in train: symbolic link dog/up -> .. (a loop)" in told
+    with pytest.raises(errors.UserError, match="has a name that is no UTF-8"):
+        prepare.main([str(data), str(tmp_path / ODD)])
     for split in ("train", "val"):
         folder, packed = (open_source(DataOptions(data_dir=str(root)), split) for root in (data, tmp_path / "out"))
         assert packed.class_names == folder.class_names == CLASSES and packed.fingerprint() == folder.fingerprint() and len(packed) == len(folder)

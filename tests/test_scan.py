@@ -125,8 +125,10 @@ def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
 
 
 def test_deep_folders_are_no_hindrance(tmp_path: Path) -> None:
-    place = tmp_path / "train" / "a" / "/".join("d" * 1200)
-    place.mkdir(parents=True)
+    place = class_folders(tmp_path, ("a",), train=0) / "train" / "a"
+    for depth in range(1, 1011):  # mkdir(parents=True) goes by recursion too
+        os.mkdir(f"{place}{'/d' * depth}")
+    place = Path(f"{place}{'/d' * 1010}")
     stripes(0, 2, 0).save(place / "x.jpg")
     assert len(FolderSource(tmp_path / "train")) == 1
     (place / "x.jpg").unlink()
@@ -153,6 +155,26 @@ def test_a_list_whose_labels_have_gaps_is_told(tmp_path: Path, labels: tuple[int
     class_folders(tmp_path)
     list_file(tmp_path, [f"train/{name}/p00{number}.jpg {label}" for name, label in zip("ab", labels) for number in range(2)])
     assert remarks(opened(tmp_path)) == told
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_training_and_prepare_say_it_before_they_begin(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from mindvit.commandline import parse
+    from mindvit.loop import Run
+    from mindvit.tools import prepare
+
+    class_folders(tmp_path / "data")
+    unseen(tmp_path / "data" / "train" / "a")
+    options = ["--model", "nano", "--data_dir", str(tmp_path / "data"), "--device_target", "CPU", "--batch_size", "4"]
+    Run(parse(options, "")[0], None).describe()
+    data, *others = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("data: ", "WARNING: "))]
+    assert not others and data.endswith("; passed over in train: 3 .heic, 2 .ppm, 1 file without extension, 1 .npy, 1 .txt")
+    for split in ("train", "val"):
+        list_file(tmp_path / "data", [f"{split}/a/p{number:03d}.jpg 1" for number in ((0, 1, 2, 3) if split == "train" else (100, 101))], split)
+    Run(parse(options, "")[0], None).describe()
+    prepare.main([str(tmp_path / "data"), str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert told.count("WARNING: of 2 classes, class 0 has no image to train on; labels are counted from 0\n") == 2 and "passed over" not in told
 
 
 def test_classes_without_images_are_told_by_name(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Sequence
 
 from mindvit import errors
 from mindvit.errors import UserError
+from mindvit.runtime import files
 
 SPLITS = ("train", "val")
 
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     if given.shard_size < 1:
         raise UserError(f"{COMMAND_LINE}: --shard_size is {given.shard_size}, but must be at least 1 (MiB)")
+    if files.printable(str(given.out)) != str(given.out):
+        raise UserError(f"OUT {given.out} has a name that is no UTF-8, which MindSpore's writer can't open; "
+                        f"give another folder (DATA_DIR may have any name)")
     from tqdm import tqdm
 
     from mindvit.data.datasets.mindrecord import pack
