@@ -112,6 +112,7 @@ def sized(recipe: Recipe, checkpoint: str = "") -> Recipe:
     most = max(given, key=lambda key: ranks[key])
     where = recipe.origins[most] if ranks[most] else "recipe"
     name, side, built_for = recipe.model.model, recipe.augment.image_resize, recipe.model.img_size
+    model_info(name)  # UserError for a name that nobody knows, whatever the sizes
     try:
         own, own_sizes = input_sizes(name)
         if checkpoint and own_sizes and built_for is None and ranks["image_resize"] <= 1:

@@ -157,7 +157,11 @@ class Run:
     def changed(self, meta: Mapping[str, Any]) -> dict[str, Any]:
         """The keys that matter and have another value than a checkpoint's recipe, with the value there."""
         there = meta["recipe"]
-        return {key: there.get(key) for key, value in self.recipe.flat().items() if key not in UNIMPORTANT and list_or_value(value) != there.get(key)}
+        # an earlier mindvit left sizes open; that the tensors fit says that they are the same
+        sizes = ("image_resize", "img_size") if there.get("image_resize") in (None, self.setting.size) else ()
+        unimportant = (*UNIMPORTANT, *sizes)
+        return {key: there.get(key) for key, value in self.recipe.flat().items()
+                if key not in unimportant and list_or_value(value) != there.get(key)}
 
     def known_best(self, meta: Mapping[str, Any]) -> Optional[Best]:
         """The best score of a checkpoint; none, with a line, if it was measured on other images than today's."""
