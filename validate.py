@@ -17,8 +17,13 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.commandline import COMMAND_LINE, options, parse  # after errors.run has looked at the environment
     from mindvit.recipe import TRAINING_ONLY
 
-    recipe, given = parse(arguments, "Measure the accuracy of a checkpoint on the validation images. Of a recipe's keys these count; others are taken, "
-                                     "and change nothing.", EXTRA, TRAINING_ONLY)
+    recipe, given = parse(
+        arguments,
+        "Measure the accuracy of a checkpoint on the validation images. Of a recipe's keys these count; others are "
+        "taken, and change nothing.",
+        EXTRA,
+        TRAINING_ONLY,
+    )
     from mindvit.device import launched_ranks  # MindSpore takes seconds to import: not for --help
     from mindvit.evaluation import validate
 

@@ -158,7 +158,10 @@ def peak_flops(half: Optional[Any]) -> float:
 
 
 def multiply_adds(setting: Setting) -> Optional[float]:
-    """Of one image: the registry's at the network's own size, counted in its graph at another; None for branches of sizes of one's own."""
+    """Of one image: the registry's at the network's own size, counted in its graph at another.
+
+    None for a CrossViT with branches of sizes of one's own.
+    """
     sizes = setting.recipe.model.img_size
     if sizes is not None and sizes != input_sizes(setting.info.name, setting.size)[1]:
         return None

@@ -18,7 +18,10 @@ COMMAND_LINE = "command line"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is one line, a misspelt option is told the nearest, and `~` at the start of an argument or of an option's value is expanded."""
+    """argparse, but a mistake is one line, and a misspelt option is told the nearest.
+
+    `~` at the start of an argument or of an option's value is expanded.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{COMMAND_LINE}: {message} (all options: --help)")
@@ -36,7 +39,9 @@ class Parser(argparse.ArgumentParser):
         """As argparse's; UserError with the nearest option for one that there isn't."""
         known, rest = self.parse_known_args(args, namespace)
         if rest:
-            raise UserError(f"{COMMAND_LINE}: unknown argument {rest[0]!r}{self.nearest(rest[0])} (all options: --help)")
+            raise UserError(
+                f"{COMMAND_LINE}: unknown argument {rest[0]!r}{self.nearest(rest[0])} (all options: --help)"
+            )
         return known
 
     def nearest(self, word: str) -> str:
@@ -77,16 +82,20 @@ class DuplicateKey(Exception):
 class Loader(yaml.SafeLoader):
     """YAML in which a plain scalar is what it looks like, and a key that is given twice is an error.
 
-    PyYAML follows YAML 1.1: 010 is 8, 1:30 is 90, 2024_01 is 202401, on is True, 1.10 is 1.1. Here only a number that is written as Python
-    writes it is one; all others stay strings, of which a recipe's keys make what they need. true, false, null and ~ are as ever.
+    PyYAML follows YAML 1.1: 010 is 8, 1:30 is 90, 2024_01 is 202401, on is True, 1.10 is 1.1. Here only a number that
+    is written as Python writes it is one; all others stay strings, of which a recipe's keys make what they need. true,
+    false, null and ~ are as ever.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
 
 for _tag, _pattern, _first in (
-        ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"), ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-        ("merge", r"^<<$", "<"), ("number", r"^[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?$", "-+0123456789")):
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("merge", r"^<<$", "<"),
+    ("number", r"^[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?$", "-+0123456789"),
+):
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
@@ -107,7 +116,9 @@ def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         line = key.start_mark.line + 1
         if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
             if key.value in lines:
-                raise DuplicateKey(f"{key.value} is given twice, in line {lines[key.value]} and in line {line}: keep one")
+                raise DuplicateKey(
+                    f"{key.value} is given twice, in line {lines[key.value]} and in line {line}: keep one"
+                )
             lines[key.value] = line
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
@@ -120,7 +131,7 @@ Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def read_yaml(path: Path, asker: str = "") -> dict[str, Any]:
     """A YAML file's mapping; UserError if it is missing (`asker`: who wants it), not YAML or no mapping."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506: Loader is a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         near = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"{asker}no recipe {path}{nearest(path.name, near)}") from None
@@ -158,9 +169,12 @@ def read_recipe(path: Path, inside: tuple[Path, ...] = ()) -> tuple[dict[str, An
     return values, origins
 
 
-def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (), hidden: Collection[str] = ()) -> Parser:
-    """The command line: --config, one option a recipe key, and a command's `extra` arguments, which may take a key's option for something else.
+def parser(
+    description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (), hidden: Collection[str] = ()
+) -> Parser:
+    """The command line: --config, one option a recipe key, and a command's `extra` arguments.
 
+    extra: flags and settings of add_argument; they may take a key's option for something else.
     hidden: keys that are taken, but not listed by --help.
     """
     result = Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
@@ -177,7 +191,9 @@ def parser(description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, An
         text = f"{item.metadata['doc']} ({type_name(kind)}{choices}; default: {item.default})".replace("%", "%%")
         optional_value: dict[str, Any] = {"nargs": "?", "const": True} if kind is bool else {}
         group = result if key in hidden else groups[section]
-        group.add_argument(f"--{key}", metavar="VALUE", help=argparse.SUPPRESS if key in hidden else text, **optional_value)
+        group.add_argument(
+            f"--{key}", metavar="VALUE", help=argparse.SUPPRESS if key in hidden else text, **optional_value
+        )
     return result
 
 
@@ -188,7 +204,7 @@ def options(extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (), hidden
 
 def parse(arguments: Sequence[str], description: str, extra: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (),
           hidden: Collection[str] = ()) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe that a command line means, and the values of the command's `extra` arguments by name; for the other arguments see `parser`."""
+    """The recipe that a command line means, and the values of the command's `extra` arguments by name; see `parser`."""
     given = vars(parser(description, extra, hidden).parse_args(arguments))
     path = given.pop("config", None)
     values, origins = read_recipe(Path(path)) if path else ({}, {})

@@ -154,8 +154,10 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
     amp, val_amp = precision.amp_level, precision.val_amp_level or precision.amp_level
     mixed = (amp, val_amp) != ("O0", "O0")
     if target == "CPU" and mixed and precision.amp_on_cpu and precision.amp_type == "bfloat16":
-        raise UserError("amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: amp_type: float16, "
-                        "or leave amp_on_cpu out for float32")
+        raise UserError(
+            "amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: "
+            "amp_type: float16, or leave amp_on_cpu out for float32"
+        )
     if target == "CPU" and mixed and not precision.amp_on_cpu:
         changes.append(f"AMP O0, float32 (the recipe's {amp} {precision.amp_type} is for NPUs and GPUs; amp_on_cpu keeps it)")
         amp = val_amp = "O0"

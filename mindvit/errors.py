@@ -17,7 +17,7 @@ EXIT_BROKEN_PIPE = 141  # as shells count SIGPIPE
 
 @dataclass(frozen=True)
 class Hint:
-    """What helps: said in a command that has the option `option` ("" for what no command has), and said to a program that calls the library."""
+    """What helps, in the words of a command that has `option` ("": none has it) and of a caller of the library."""
 
     option: str
     command: str
@@ -27,8 +27,8 @@ class Hint:
 class UserError(Exception):
     """A mistake in what the user gave: the message says what was given, what is accepted and what to do.
 
-    hints: what helps, one way or another. Of them the message shows those that can be followed: in a command (see `hints_for`)
-    those whose option it has, elsewhere what a program would write.
+    hints: what helps, one way or another. Of them the message shows those that can be followed: in a command
+    (see `hints_for`) those whose option it has, elsewhere what a program would write.
     """
 
     exit_code = EXIT_BAD_INPUT
@@ -40,7 +40,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         options = self.options
-        shown = [hint.library if options is None else hint.command for hint in self.hints if options is None or hint.option in options]
+        shown = [
+            hint.library if options is None else hint.command
+            for hint in self.hints
+            if options is None or hint.option in options
+        ]
         return super().__str__() + (f": {'; '.join(dict.fromkeys(shown))}" if shown else "")
 
 

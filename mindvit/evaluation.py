@@ -104,7 +104,8 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     recipe = sized(recipe, path)
     source = open_source(recipe.data, "val", tuple(meta["class_names"]) if "class_names" in meta else None)
     setting = prepare(recipe, source)
-    by_hand = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])  # another size than the file's may be meant
+    # a size on the command line may be another than the file's
+    by_hand = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])
     net = build(setting, resize=by_hand, weights=average_of(content) if average else content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
     lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None

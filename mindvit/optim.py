@@ -10,15 +10,16 @@ from mindvit.recipe import ScheduleOptions
 
 
 def peak_lr(schedule: ScheduleOptions, global_batch: int) -> float:
-    """The highest learning rate for a batch of `global_batch` images over all cards (linear scaling, Goyal et al. 2017)."""
+    """The highest learning rate for `global_batch` images a step over all cards (linear scaling, Goyal et al. 2017)."""
     return schedule.lr * (global_batch / schedule.lr_reference_batch if schedule.lr_reference_batch else 1.0)
 
 
 def floors(schedule: ScheduleOptions, global_batch: int) -> tuple[float, float]:
     """The rates in force at the start of the warm-up and at the end of the decay, neither above the peak.
 
-    Both are absolute, as in DeiT's code and its descendants. Where a batch smaller than lr_reference_batch brings the peak below one of
-    them, that one is scaled by the batch too, so that the curve keeps its shape; where it lies above lr itself, it becomes the peak.
+    Both are absolute, as in DeiT's code and its descendants. Where a batch smaller than lr_reference_batch brings the
+    peak below one of them, that one is scaled by the batch too, so that the curve keeps its shape; where it lies above
+    lr itself, it becomes the peak.
     """
     peak = peak_lr(schedule, global_batch)
     start = schedule.warmup_lr if schedule.warmup_factor is None else schedule.warmup_factor * peak
@@ -32,23 +33,33 @@ def _at_most(rate: float, peak: float, schedule: ScheduleOptions, global_batch: 
 
 
 def schedule_lines(schedule: ScheduleOptions, global_batch: int) -> list[str]:
-    """What a run says of its learning rate before it starts: peak, start and end in force; a warning if one of them was given above the peak."""
+    """What a run says before it starts: the rates in force, and a warning if start or end was given above the peak."""
     peak, (start, end) = peak_lr(schedule, global_batch), floors(schedule, global_batch)
     reference = schedule.lr_reference_batch
     scaled = f" (lr {schedule.lr:.3g} x batch {global_batch}/{reference})" if reference else ""
     warm_up = f", warm-up from {start:.3g}" if schedule.warmup_epochs else ""
-    lines = [f"learning rate: peak {peak:.3g}{scaled}{warm_up}" + ("" if schedule.scheduler == "constant" else f", end {end:.3g}")]
+    lines = [
+        f"learning rate: peak {peak:.3g}{scaled}{warm_up}"
+        + ("" if schedule.scheduler == "constant" else f", end {end:.3g}")
+    ]
     given = {"warmup_lr": (schedule.warmup_lr, start, schedule.warmup_epochs > 0 and schedule.warmup_factor is None),
              "min_lr": (schedule.min_lr, end, schedule.scheduler != "constant")}
-    high = [f"{key} {rate:.3g} lies above it: {used:.3g} is taken" for key, (rate, used, counts) in given.items() if counts and rate > peak]
+    high = [
+        f"{key} {rate:.3g} lies above it: {used:.3g} is taken"
+        for key, (rate, used, counts) in given.items()
+        if counts and rate > peak
+    ]
     if high:
-        lines.append(f"WARNING: the learning rate's peak is {peak:.3g}, and {' and '.join(high)} (the curve keeps its shape; give smaller values, a larger lr, "
-                     f"or a larger batch: gradient_accumulation_steps)")
+        lines.append(
+            f"WARNING: the learning rate's peak is {peak:.3g}, and {' and '.join(high)} "
+            f"(the curve keeps its shape; give smaller values, a larger lr, or a larger batch: "
+            f"gradient_accumulation_steps)"
+        )
     return lines
 
 
 def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int, global_batch: int) -> float:
-    """The rate that optimiser step `step`, from 0 on, takes. It never falls in the warm-up and never rises in a decay."""
+    """The rate of optimiser step `step`, from 0 on. It never falls in the warm-up and never rises in a decay."""
     peak, (start, end) = peak_lr(schedule, global_batch), floors(schedule, global_batch)
     step = max(0, step - schedule.lr_lag * (steps_per_epoch if schedule.lr_epoch_stair else 1))
     at = step // steps_per_epoch if schedule.lr_epoch_stair else step / steps_per_epoch  # epochs since the start
@@ -57,7 +68,9 @@ def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int,
     if schedule.scheduler == "constant":
         return peak
     if schedule.scheduler == "step_decay":
-        return max(end, peak * schedule.decay_rate ** int((at - schedule.warmup_epochs) // (schedule.decay_epochs or 30)))
+        return max(
+            end, peak * schedule.decay_rate ** int((at - schedule.warmup_epochs) // (schedule.decay_epochs or 30))
+        )
     offset = 0 if schedule.cosine_from_start else schedule.warmup_epochs
     length = schedule.decay_epochs or schedule.epoch_size - offset
     cycle = min(int((at - offset) // length), schedule.num_cycles)

@@ -20,8 +20,18 @@ Pair = Tuple[float, float]
 Triple = Tuple[float, float, float]
 
 
-def option(default: Any, doc: str, choices: tuple = (), low: Optional[float] = None, high: Optional[float] = None, path: bool = False) -> Any:
-    """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), and whether a string is a path: `~` is expanded."""
+def option(
+    default: Any,
+    doc: str,
+    choices: tuple = (),
+    low: Optional[float] = None,
+    high: Optional[float] = None,
+    path: bool = False,
+) -> Any:
+    """A recipe key: its default, its line of help, and the values it accepts (`low` and `high` included).
+
+    path: a string is a path, and `~` at its start the home folder.
+    """
     return field(default=default, metadata={"doc": doc, "choices": choices, "low": low, "high": high, "path": path})
 
 
@@ -30,7 +40,9 @@ class DataOptions:
     """Where the pictures come from and how they are batched."""
 
     dataset: str = option("imagenet", "data set: a folder of pictures or list files (imagenet), or the digits that ship", ("imagenet", "digits"))
-    data_dir: Optional[str] = option(None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt", path=True)
+    data_dir: Optional[str] = option(
+        None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt", path=True
+    )
     train_split: str = option("train", "name of the training split")
     val_split: str = option("val", "name of the validation split")
     shuffle: bool = option(True, "shuffle the training pictures anew in every epoch")
@@ -160,7 +172,12 @@ class RuntimeOptions:
     device_target: str = option("auto", "device; auto: the best one found", ("auto", "Ascend", "GPU", "CPU"))
     mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1))
     jit_level: str = option("auto", "graph compilation level; auto: O2 on Ascend, O0 elsewhere", ("auto", "O0", "O1", "O2"))
-    compile_cache: str = option("auto", "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, or a DIR", path=True)
+    compile_cache: str = option(
+        "auto",
+        "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, "
+        "or a DIR",
+        path=True,
+    )
     distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")
     seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0)
 
@@ -172,7 +189,11 @@ class CheckpointOptions:
     ckpt_save_dir: str = option("./ckpt", "folder of the run: checkpoints, log, resolved recipe", path=True)
     ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1)
     ckpt_save_steps: Optional[int] = option(None, "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)", low=1)
-    resume: str = option("auto", "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)", path=True)
+    resume: str = option(
+        "auto",
+        "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)",
+        path=True,
+    )
     keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1)
 
 
@@ -189,13 +210,15 @@ class LogOptions:
     results_csv: str = option("results/runs.csv", "file to which the final row is appended", path=True)
 
 
-# Keys that change nothing where a trained network is only validated: validate.py's help leaves them out, and it says so where one is an option.
+# Keys that change nothing where a trained network is only validated: validate.py's help doesn't list them, and it says
+# so where one is given as an option.
+_TRAINING_SECTIONS = (OptimOptions, DistillOptions, ScheduleOptions, CheckpointOptions, LogOptions)
 TRAINING_ONLY = frozenset((
-    "train_split", "shuffle", "drop_remainder", "aug_repeats", "bad_image", "scale", "ratio", "hflip", "vflip", "color_jitter", "auto_augment", "re_prob",
-    "re_scale", "re_ratio", "re_value", "mixup", "cutmix", "mixup_prob", "mixup_switch_prob", "drop_rate", "attn_drop_rate", "drop_path_rate", "pretrained",
-    "new_head", *(item.name for cls in (DistillOptions, ScheduleOptions, CheckpointOptions, LogOptions) for item in dataclasses.fields(cls)),
-    *(item.name for item in dataclasses.fields(OptimOptions) if item.name != "ema"), "loss_scale_type", "loss_scale", "skip_nonfinite",
-    "drop_overflow_update", "compile_cache", "seed"))
+    "train_split", "shuffle", "drop_remainder", "aug_repeats", "bad_image", "scale", "ratio", "hflip", "vflip",
+    "color_jitter", "auto_augment", "re_prob", "re_scale", "re_ratio", "re_value", "mixup", "cutmix", "mixup_prob",
+    "mixup_switch_prob", "drop_rate", "attn_drop_rate", "drop_path_rate", "pretrained", "new_head",
+    "loss_scale_type", "loss_scale", "skip_nonfinite", "drop_overflow_update", "compile_cache", "seed",
+    *(item.name for cls in _TRAINING_SECTIONS for item in dataclasses.fields(cls) if item.name != "ema")))
 
 SECTIONS = {
     "data": DataOptions, "augment": AugmentOptions, "model": ModelOptions, "optim": OptimOptions, "distill": DistillOptions,
@@ -212,21 +235,37 @@ WITHOUT_EFFECT = {
     "enable_modelarts": "no ModelArts", "multi_data_url": "no ModelArts", "data_url": "no ModelArts", "ckpt_url": "no ModelArts", "train_url": "no ModelArts",
 }
 
-# Values of MindCV's for keys that we share, which are refused, and what to write instead. All are listed in docs/migrate.md.
+# Values of MindCV's for keys that we share, which are refused, and what to write instead; all are in docs/migrate.md.
 MINDCV_VALUES = {
-    "opt": {"adam": "opt: adamw (its weight decay is decoupled)", "momentum": "opt: sgd, with momentum: 0.9",
-            "nesterov": "opt: sgd, with momentum: 0.9 and use_nesterov: True", "nadam": "opt: adamw", "rmsprop": "opt: adamw", "adagrad": "opt: adamw",
-            "lion": "opt: adamw", "adan": "opt: adamw"},
-    "scheduler": {"exponential_decay": "scheduler: step_decay, with decay_epochs: 1 and min_lr: 0 (falls once an epoch)",
-                  "polynomial_decay": "scheduler: linear_decay (the power 1)",
-                  "multi_step_decay": "scheduler: step_decay (falls at equal distances, decay_epochs)",
-                  "one_cycle": "scheduler: cosine_decay, with warmup_epochs", "cyclic": "scheduler: cosine_decay, with num_cycles and decay_epochs"},
+    "opt": {
+        "adam": "opt: adamw (its weight decay is decoupled)",
+        "momentum": "opt: sgd, with momentum: 0.9",
+        "nesterov": "opt: sgd, with momentum: 0.9 and use_nesterov: True",
+        "nadam": "opt: adamw",
+        "rmsprop": "opt: adamw",
+        "adagrad": "opt: adamw",
+        "lion": "opt: adamw",
+        "adan": "opt: adamw",
+    },
+    "scheduler": {
+        "exponential_decay": "scheduler: step_decay, with decay_epochs: 1 and min_lr: 0 (falls once an epoch)",
+        "polynomial_decay": "scheduler: linear_decay (the power 1)",
+        "multi_step_decay": "scheduler: step_decay (falls at equal distances, decay_epochs)",
+        "one_cycle": "scheduler: cosine_decay, with warmup_epochs",
+        "cyclic": "scheduler: cosine_decay, with num_cycles and decay_epochs",
+    },
     "loss": {"asl_single_label": "loss: CE", "asl_multi_label": "loss: BCE", "jsd": "loss: CE"},
     "weight_decay_filter": {"auto": "weight_decay_filter: norm_and_bias"},
-    "interpolation": {"pilcubic": "interpolation: bicubic", "area": "interpolation: bilinear", "antialias": "interpolation: bilinear"},
-    "dataset": dict.fromkeys(("mnist", "cifar10", "cifar100"), "dataset: imagenet, with data_dir: a folder of images, a folder a class"),
+    "interpolation": {
+        "pilcubic": "interpolation: bicubic",
+        "area": "interpolation: bilinear",
+        "antialias": "interpolation: bilinear",
+    },
+    "dataset": dict.fromkeys(
+        ("mnist", "cifar10", "cifar100"), "dataset: imagenet, with data_dir: a folder of images, a folder a class"
+    ),
 }
-# Keys of MindCV's that would change what is computed and that nothing here does, and what to do instead. Their value `none` is taken.
+# Keys of MindCV's that would change what is computed and aren't here, and what to do instead; `none` is taken.
 MINDCV_REFUSED = {
     "num_samples": "all images of a data set are taken: for fewer, list them in train_list.txt",
     "aug_splits": "each image is augmented once a step (aug_splits: 0)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping, Optional
+from typing import Any, Mapping, Optional
 
 import mindspore as ms
 import numpy as np
@@ -95,17 +95,19 @@ class Setting:
 
 
 def sized(recipe: Recipe, checkpoint: str = "") -> Recipe:
-    """The recipe with the size at which its network computes: image_resize and, for CrossViT, img_size, one derived from the other.
+    """The recipe with the size at which its network computes: image_resize and, for CrossViT, img_size.
 
-    A size on the command line counts more than one in a file, and that more than one out of `checkpoint`, whose recipe was taken
-    over; of two that differ the lesser is derived anew, and the main rank says so. UserError, before anything is listed or built, for
-    sizes that the network can't take or that contradict each other.
+    One is derived from the other. A size on the command line counts more than one in a file, and that more than one out
+    of `checkpoint`, whose recipe was taken over; of two that differ the lesser is derived anew, and the main rank says
+    so.
+    UserError, before anything is listed or built, for sizes that the network can't take or that contradict each other.
     """
-    given = {"image_resize": recipe.augment.image_resize, "img_size": recipe.model.img_size}
+    given: dict[str, Any] = {"image_resize": recipe.augment.image_resize, "img_size": recipe.model.img_size}
     ranks = {key: 0 if value is None else _rank(recipe.origins[key], checkpoint) for key, value in given.items()}
     most = max(given, key=lambda key: ranks[key])
     where = recipe.origins[most] if ranks[most] else "recipe"
-    name, (side, built_for) = recipe.model.model, given.values()
+    name, side, built_for = recipe.model.model, recipe.augment.image_resize, recipe.model.img_size
+    model_info(name)  # UserError for a name that nobody knows, whatever the sizes
     try:
         own, own_sizes = input_sizes(name)
         if checkpoint and own_sizes and built_for is None and ranks["image_resize"] <= 1:

@@ -13,7 +13,16 @@ import yaml
 
 from mindvit.commandline import Parser, describe, parse, parser, read_yaml, without_effect
 from mindvit.errors import UserError
-from mindvit.recipe import FIELDS, MINDCV_REFUSED, MINDCV_VALUES, SECTIONS, TRAINING_ONLY, WITHOUT_EFFECT, Recipe, convert
+from mindvit.recipe import (
+    FIELDS,
+    MINDCV_REFUSED,
+    MINDCV_VALUES,
+    SECTIONS,
+    TRAINING_ONLY,
+    WITHOUT_EFFECT,
+    Recipe,
+    convert,
+)
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = "configs/quickstart/crossvit_digits.yaml"
@@ -174,23 +183,51 @@ def test_a_key_that_is_given_twice_names_both_lines(tmp_path: Path, text: str, l
         assert refused("-c", path).startswith(f"{wrong}: {line}")
 
 
-@pytest.mark.parametrize("text, says", [
-    ("batch_size: 010", "batch_size is '010', but must be a whole number: a leading 0 may mean octal; write 10"),
-    ("batch_size: 0o10", "batch_size is '0o10', but must be a whole number"), ("batch_size: 0x10", "batch_size is '0x10', but must be a whole number"),
-    ("batch_size: 1:30", "batch_size is '1:30', but must be a whole number"), ("batch_size: 0b11", "batch_size is '0b11'"),
-    ("scale: [0.1, 01.0]", "scale is [0.1, '01.0'], but must be a list of 2 numbers"), ("batch_size: on", "batch_size is 'on'"),
-    ("lr: 2020-01-01", "lr is '2020-01-01', but must be a number")])
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("batch_size: 010", "batch_size is '010', but must be a whole number: a leading 0 may mean octal; write 10"),
+        ("batch_size: 0o10", "batch_size is '0o10', but must be a whole number"),
+        ("batch_size: 0x10", "batch_size is '0x10', but must be a whole number"),
+        ("batch_size: 1:30", "batch_size is '1:30', but must be a whole number"),
+        ("batch_size: 0b11", "batch_size is '0b11'"),
+        ("scale: [0.1, 01.0]", "scale is [0.1, '01.0'], but must be a list of 2 numbers"),
+        ("batch_size: on", "batch_size is 'on'"),
+        ("lr: 2020-01-01", "lr is '2020-01-01', but must be a number"),
+    ],
+)
 def test_a_number_that_yaml_reads_as_another_is_refused(tmp_path: Path, text: str, says: str) -> None:
     assert says in refused("-c", write(tmp_path, leaf=text))
 
 
-@pytest.mark.parametrize("text, key, value", [
-    ("data_dir: 010", "data_dir", "010"), ("data_dir: 1:30", "data_dir", "1:30"), ("ckpt_save_dir: 2024_01", "ckpt_save_dir", "2024_01"),
-    ("train_split: 1.10", "train_split", "1.10"), ("val_split: on", "val_split", "on"), ("val_split: 2024-01-02", "val_split", "2024-01-02"),
-    ("data_dir: 2012", "data_dir", "2012"), ("val_split: 0x1F", "val_split", "0x1F"), ("batch_size: 1_000", "batch_size", 1000), ("lr: 1e-8", "lr", 1e-8),
-    ("lr: 5.0e-4", "lr", 5e-4), ("lr: .5", "lr", 0.5), ("lr: 1.", "lr", 1.0), ("hflip: 0.", "hflip", 0.0), ("seed: 7", "seed", 7), ("seed: 0", "seed", 0),
-    ("clip_grad: yes", "clip_grad", True), ("clip_grad: off", "clip_grad", False), ("clip_grad: False", "clip_grad", False), ("data_dir: ~", "data_dir", None),
-    ("data_dir:", "data_dir", None), ("data_dir: null", "data_dir", None), ("scale: [0.20, 1]", "scale", (0.2, 1.0))])
+@pytest.mark.parametrize(
+    "text, key, value",
+    [
+        ("data_dir: 010", "data_dir", "010"),
+        ("data_dir: 1:30", "data_dir", "1:30"),
+        ("ckpt_save_dir: 2024_01", "ckpt_save_dir", "2024_01"),
+        ("train_split: 1.10", "train_split", "1.10"),
+        ("val_split: on", "val_split", "on"),
+        ("val_split: 2024-01-02", "val_split", "2024-01-02"),
+        ("data_dir: 2012", "data_dir", "2012"),
+        ("val_split: 0x1F", "val_split", "0x1F"),
+        ("batch_size: 1_000", "batch_size", 1000),
+        ("lr: 1e-8", "lr", 1e-8),
+        ("lr: 5.0e-4", "lr", 5e-4),
+        ("lr: .5", "lr", 0.5),
+        ("lr: 1.", "lr", 1.0),
+        ("hflip: 0.", "hflip", 0.0),
+        ("seed: 7", "seed", 7),
+        ("seed: 0", "seed", 0),
+        ("clip_grad: yes", "clip_grad", True),
+        ("clip_grad: off", "clip_grad", False),
+        ("clip_grad: False", "clip_grad", False),
+        ("data_dir: ~", "data_dir", None),
+        ("data_dir:", "data_dir", None),
+        ("data_dir: null", "data_dir", None),
+        ("scale: [0.20, 1]", "scale", (0.2, 1.0)),
+    ],
+)
 def test_a_value_is_what_is_written(tmp_path: Path, text: str, key: str, value: Any) -> None:
     found = read(write(tmp_path, leaf=text)).flat()[key]
     assert found == value and type(found) is type(value)
@@ -200,22 +237,50 @@ def test_merges_and_the_recipes_that_ship_are_read_as_ever(tmp_path: Path) -> No
     recipe = read(write(tmp_path, leaf="<<: {lr: 1.0e-3, seed: 3}\nseed: 4"))
     assert (recipe.schedule.lr, recipe.runtime.seed) == (1e-3, 4)
     for path in sorted(ROOT.glob("configs/*/*.yaml")):
-        ours, plain = ({key: value for key, value in content.items() if key != "base"} for content in (read_yaml(path), yaml.safe_load(path.read_text("utf-8"))))
-        assert {key: convert(value, FIELDS[key][2]) for key, value in ours.items()} == {key: convert(value, FIELDS[key][2]) for key, value in plain.items()}
+        ours, plain = (
+            {key: value for key, value in content.items() if key != "base"}
+            for content in (read_yaml(path), yaml.safe_load(path.read_text("utf-8")))
+        )
+        assert {key: convert(value, FIELDS[key][2]) for key, value in ours.items()} == {
+            key: convert(value, FIELDS[key][2]) for key, value in plain.items()
+        }
 
 
-PATHS = {"data_dir", "pretrained", "ckpt_path", "teacher_ckpt_path", "compile_cache", "ckpt_save_dir", "resume", "results_csv"}
+PATHS = {
+    "data_dir",
+    "pretrained",
+    "ckpt_path",
+    "teacher_ckpt_path",
+    "compile_cache",
+    "ckpt_save_dir",
+    "resume",
+    "results_csv",
+}
 
 
 def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert {key for key, (_, item, _) in FIELDS.items() if item.metadata["path"]} >= PATHS
     write(tmp_path / "shared", root={"seed": 7})
-    leaf = write(tmp_path, leaf={"base": "~/shared/root.yaml", "distill_type": "soft", "teacher": "crossvit_9", **{key: f"~/{key}" for key in PATHS}})
+    leaf = write(
+        tmp_path,
+        leaf={
+            "base": "~/shared/root.yaml",
+            "distill_type": "soft",
+            "teacher": "crossvit_9",
+            **{key: f"~/{key}" for key in PATHS},
+        },
+    )
     recipe = read(leaf)
-    assert {key: recipe.flat()[key] for key in PATHS} == {key: str(tmp_path / key) for key in PATHS} and recipe.runtime.seed == 7
+    assert {key: recipe.flat()[key] for key in PATHS} == {
+        key: str(tmp_path / key) for key in PATHS
+    } and recipe.runtime.seed == 7
     recipe, given = parse(["-c", "~/leaf.yaml", "--data_dir=~/else", "--ckpt_path", "~", "--results_csv", "a~b"], "")
-    assert (recipe.data.data_dir, recipe.model.ckpt_path, recipe.log.results_csv) == (str(tmp_path / "else"), str(tmp_path), "a~b")
+    assert (recipe.data.data_dir, recipe.model.ckpt_path, recipe.log.results_csv) == (
+        str(tmp_path / "else"),
+        str(tmp_path),
+        "a~b",
+    )
     assert given["config"] == str(leaf)
     tool = Parser()
     tool.add_argument("places", nargs="+")
@@ -239,24 +304,47 @@ def test_mindcv_s_other_values_are_told_what_to_write_instead_and_listed(key: st
 def test_keys_of_mindcv_s_that_are_refused_or_change_nothing(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "migrate.md").read_text("utf-8")
     for key, instead in MINDCV_REFUSED.items():
-        assert refused("-c", write(tmp_path, leaf={key: 100})).endswith(f"leaf.yaml: {key} is 100, a key of MindCV's that is not taken: {instead}")
-        assert refused(f"--{key}", "100").startswith(f"command line: unknown argument '--{key}', a key of MindCV's that is not taken: {instead}")
+        assert refused("-c", write(tmp_path, leaf={key: 100})).endswith(
+            f"leaf.yaml: {key} is 100, a key of MindCV's that is not taken: {instead}"
+        )
+        assert refused(f"--{key}", "100").startswith(
+            f"command line: unknown argument '--{key}', a key of MindCV's that is not taken: {instead}"
+        )
         assert f"`{key}`" in page
         read(write(tmp_path, leaf={key: None}))
     for key, why in WITHOUT_EFFECT.items():
-        assert f"'--{key}=1', a key of MindCV's that changes nothing here ({why}): leave it out" in refused(f"--{key}=1")
+        assert f"'--{key}=1', a key of MindCV's that changes nothing here ({why}): leave it out" in refused(
+            f"--{key}=1"
+        )
 
 
 def test_a_misspelt_option_is_told_the_nearest_of_all_that_the_command_has() -> None:
     extra = ((("--print_config",), {"action": "store_true"}),)
-    for word, near in (("--cofnig", "--config"), ("--conf=a.yaml", "--config"), ("--print_cnofig", "--print_config"), ("--batchsize", "--batch_size")):
+    for word, near in (
+        ("--cofnig", "--config"),
+        ("--conf=a.yaml", "--config"),
+        ("--print_cnofig", "--print_config"),
+        ("--batchsize", "--batch_size"),
+    ):
         with pytest.raises(UserError, match=f"unknown argument '{word}'; did you mean .*{near}"):
             parse([word], "", extra)
 
 
 def test_validation_hides_what_only_training_uses_and_takes_it() -> None:
     assert set(FIELDS) > TRAINING_ONLY
-    assert {"batch_size", "ema", "model", "ckpt_path", "image_resize", "img_size", "mean", "device_target", "amp_level", "data_dir", "take"}.isdisjoint(TRAINING_ONLY)
+    assert {
+        "batch_size",
+        "ema",
+        "model",
+        "ckpt_path",
+        "image_resize",
+        "img_size",
+        "mean",
+        "device_target",
+        "amp_level",
+        "data_dir",
+        "take",
+    }.isdisjoint(TRAINING_ONLY)
     hidden = parser("", (), TRAINING_ONLY)
     assert {f"--{key}" for key in FIELDS} <= set(hidden.options())
     assert "schedule" not in hidden.format_help() and "schedule" in parser("").format_help()
@@ -268,7 +356,9 @@ def test_help_and_printing_need_no_mindspore(tmp_path: Path) -> None:
     for name in ("train.py", "validate.py", "config.py"):
         done = script(name, "--help", PYTHONPATH=str(tmp_path))
         shown = {key for key in FIELDS if f"--{key} VALUE" in done.stdout or f"--{key} [VALUE]" in done.stdout}
-        assert (done.returncode, done.stderr) == (0, "") and shown == (set(FIELDS) - TRAINING_ONLY if name == "validate.py" else set(FIELDS))
+        assert (done.returncode, done.stderr) == (0, "") and shown == (
+            set(FIELDS) - TRAINING_ONLY if name == "validate.py" else set(FIELDS)
+        )
     for arguments in (["config.py", "-c", QUICKSTART], ["train.py", "--print_config", "-c", QUICKSTART]):
         done = script(*arguments, PYTHONPATH=str(tmp_path))
         assert done.returncode == 0 and done.stdout.splitlines()[0].split() == ["dataset:", "digits", "#", QUICKSTART]

@@ -164,17 +164,23 @@ def test_a_gpu_that_cannot_be_used_is_passed_over_with_the_reason(monkeypatch: p
 
 
 @pytest.mark.parametrize("levels", [("O1", None), ("O2", None), ("O3", None), ("O0", "O1"), ("O2", "O0")])
-def test_half_precision_that_a_cpu_has_no_operators_for_is_one_line(levels: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_that_a_cpu_has_no_operators_for_is_one_line(
+    levels: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = Calls(monkeypatch, (), ("CPU",))
     amp_level, val_amp_level = levels
     options = {"amp_level": amp_level, "val_amp_level": val_amp_level, "amp_on_cpu": True}
-    with pytest.raises(UserError, match="amp_type is bfloat16 with amp_on_cpu, but .*: amp_type: float16, or leave amp_on_cpu out") as caught:
+    with pytest.raises(
+        UserError, match="amp_type is bfloat16 with amp_on_cpu, but .*: amp_type: float16, or leave amp_on_cpu out"
+    ) as caught:
         device.set_up(RuntimeOptions(), PrecisionOptions(amp_type="bfloat16", **options))
     assert "\n" not in str(caught.value) and not calls.context
     assert device.set_up(RuntimeOptions(), PrecisionOptions(**options))[0].half == ms.float16
     left_off = PrecisionOptions(amp_type="bfloat16", **{**options, "amp_on_cpu": False})
     assert device.set_up(RuntimeOptions(), left_off)[0].half is None
-    assert device.set_up(RuntimeOptions(), PrecisionOptions(amp_type="bfloat16", amp_on_cpu=True))[0].half is None  # O0: there is none
+    assert (
+        device.set_up(RuntimeOptions(), PrecisionOptions(amp_type="bfloat16", amp_on_cpu=True))[0].half is None
+    )  # O0: there is none
 
 
 def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,9 @@ def test_wrappers(tmp_path: Path) -> None:
     bare = save_torch(tmp_path / "b.pth", {"w": FLOATS})
     with pytest.raises(UserError, match="aren't wrapped"):
         read(bare, "model")
-    assert "holds several sets of weights, one, two: say which, take='one' or 'two'" in refused(save_torch(tmp_path / "c.pth", {"one": {"w": FLOATS}, "two": {"w": FLOATS}}))
+    assert "holds several sets of weights, one, two: say which, take='one' or 'two'" in refused(
+        save_torch(tmp_path / "c.pth", {"one": {"w": FLOATS}, "two": {"w": FLOATS}})
+    )
     assert same(read_weights(save_torch(tmp_path / "d.pth", {"student": {"w": FLOATS}}))[0], {"w": FLOATS})
     assert "no weights by name" in refused(save_torch(tmp_path / "e.pth", {"epoch": 3}))
     assert "no weights by name" in refused(save_torch(tmp_path / "f.pth", [1]))

@@ -198,17 +198,34 @@ COMMANDS = {  # what each command can be hinted at
     "predict": (["--ckpt_path", "--model", "--classes"], set()),
     "convert": (convert.parser().options(), {"--new_head", "--num_classes 4"}),
     "export": (export.parser().options(), {"--num_classes 4"})}
-HINTS = {"--new_head", "--num_classes 4", "--resize", "--features_only", "--adapt_channels", "new_head=", "num_classes=", "may_differ", "resize="}
+HINTS = {
+    "--new_head",
+    "--num_classes 4",
+    "--resize",
+    "--features_only",
+    "--adapt_channels",
+    "new_head=",
+    "num_classes=",
+    "may_differ",
+    "resize=",
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_hint_names_what_its_command_has(command: str) -> None:
     known, shown = COMMANDS[command]
-    arrays = {**small_arrays(num_classes=3), **{f"head.{branch}.weight": np.zeros((4, 48 * (branch + 1)), np.float32) for branch in (0, 1)}}
+    arrays = {
+        **small_arrays(num_classes=3),
+        **{f"head.{branch}.weight": np.zeros((4, 48 * (branch + 1)), np.float32) for branch in (0, 1)},
+    }
     with pytest.raises(WeightsError) as caught, hints_for(known):
         load_weights(small("crossvit", num_classes=3), arrays)
     text = str(caught.value)
-    assert {hint for hint in HINTS if hint in text} == shown and "the file's head has 4 classes" in text and "\n" not in text
+    assert (
+        {hint for hint in HINTS if hint in text} == shown
+        and "the file's head has 4 classes" in text
+        and "\n" not in text
+    )
 
 
 def small_arrays(**arguments: Any) -> dict[str, np.ndarray]:
@@ -217,9 +234,14 @@ def small_arrays(**arguments: Any) -> dict[str, np.ndarray]:
 
 def test_weights_of_another_size_are_told_with_that_size() -> None:
     arrays = small_arrays(img_size=(48, 32))
-    for known, says in ((None, "img_size=(48,32) takes the file's size; resize=True interpolates position embeddings"),
-                        (options(validate.EXTRA, TRAINING_ONLY), "--img_size 48,32 takes the file's size"),
-                        (convert.parser().options(), "--img_size 48,32 takes the file's size; --resize interpolates position embeddings")):
+    for known, says in (
+        (None, "img_size=(48,32) takes the file's size; resize=True interpolates position embeddings"),
+        (options(validate.EXTRA, TRAINING_ONLY), "--img_size 48,32 takes the file's size"),
+        (
+            convert.parser().options(),
+            "--img_size 48,32 takes the file's size; --resize interpolates position embeddings",
+        ),
+    ):
         with pytest.raises(WeightsError) as caught, contextlib.nullcontext() if known is None else hints_for(known):
             load_weights(small("crossvit"), arrays)
         assert says in str(caught.value) and ("--resize" in str(caught.value)) == ("--resize" in (known or ()))
@@ -227,7 +249,10 @@ def test_weights_of_another_size_are_told_with_that_size() -> None:
 
 def test_the_set_to_take_is_asked_for_where_it_can_be_said(tmp_path: Path) -> None:
     path = save_torch(tmp_path / "a.pth", {"one": {"w": np.ones(2, np.float32)}, "two": {"w": np.ones(2, np.float32)}})
-    for known, says in ((["--take"], ": say which, --take one or two"), (["--model"], ": holds several sets of weights, one, two")):
+    for known, says in (
+        (["--take"], ": say which, --take one or two"),
+        (["--model"], ": holds several sets of weights, one, two"),
+    ):
         with pytest.raises(UserError) as caught, hints_for(known):
             load_weights(small("crossvit"), path)
         assert str(caught.value).endswith(says)

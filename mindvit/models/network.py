@@ -31,7 +31,8 @@ class Network(Compiled):
     """A classifier of pictures (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
 
     A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the order of
-    `feature_info`) and, where not all sizes fit, `check_input` and `check_size`. `construct` and those three take Residual's `kept` last.
+    `feature_info`) and, where not all sizes fit, `check_input` and `check_size`. `construct` and the first three take
+    Residual's `kept` last.
     """
 
     def __init__(self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None):

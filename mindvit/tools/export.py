@@ -60,9 +60,13 @@ def network(given: Namespace) -> tuple[Any, int]:
         raise UserError("which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here")
     info, trained = model_info(name), meta.get("recipe", {})
     classes = given.num_classes or trained.get("num_classes") or len(meta.get("class_names", ())) or 1000
-    recipe = build({"model": info.name, **{key: trained[key] for key in ("image_resize", "img_size") if key in trained}},
-                   dict.fromkeys(("image_resize", "img_size"), str(given.ckpt_path)))
-    recipe = sized(recipe if given.size is None else recipe.replace(COMMAND_LINE, image_resize=given.size), str(given.ckpt_path))
+    recipe = build(
+        {"model": info.name, **{key: trained[key] for key in ("image_resize", "img_size") if key in trained}},
+        dict.fromkeys(("image_resize", "img_size"), str(given.ckpt_path)),
+    )
+    recipe = sized(
+        recipe if given.size is None else recipe.replace(COMMAND_LINE, image_resize=given.size), str(given.ckpt_path)
+    )
     with without_workarounds():
         net = create_model(info.name, classes, drop_path_rate=0.0, img_size=recipe.model.img_size)
     size = recipe.augment.image_resize or info.input_size

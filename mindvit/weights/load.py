@@ -209,7 +209,9 @@ def _head_of(wrong: Report) -> str:
     """What a head of another size is, as a phrase."""
     for name, there, here in map(_shapes_in, wrong.differing):
         if name.startswith(HEAD) and there[1:] == here[1:]:
-            return f"; the file's head has {there[0]} classes" + (f", those of {HEADS[there[0]]}" if there[0] in HEADS else "")
+            return f"; the file's head has {there[0]} classes" + (
+                f", those of {HEADS[there[0]]}" if there[0] in HEADS else ""
+            )
     return ""
 
 
@@ -221,18 +223,42 @@ def _hints(wrong: Report, net: nn.Cell) -> list[Hint]:
         if name.startswith(POSITION) and there[0::2] == here[0::2]:
             branch = int(name[len(POSITION):])
             sides[branch] = sides[branch] * math.isqrt(there[1] - 1) // math.isqrt(here[1] - 1)
-            hints.append(Hint("--resize", "--resize interpolates position embeddings", "resize=True interpolates position embeddings"))
+            hints.append(
+                Hint(
+                    "--resize",
+                    "--resize interpolates position embeddings",
+                    "resize=True interpolates position embeddings",
+                )
+            )
         elif name.startswith(HEAD) and there[1:] == here[1:]:
-            hints.append(Hint("--new_head", "--new_head leaves the network's untrained", "new_head=True leaves the network's untrained"))
-            hints.append(Hint("--num_classes", f"--num_classes {there[0]} takes it", f"num_classes={there[0]} takes it"))
+            hints.append(
+                Hint(
+                    "--new_head",
+                    "--new_head leaves the network's untrained",
+                    "new_head=True leaves the network's untrained",
+                )
+            )
+            hints.append(
+                Hint("--num_classes", f"--num_classes {there[0]} takes it", f"num_classes={there[0]} takes it")
+            )
         elif _has_other_channels(name, there, here):
-            hints.append(Hint("--adapt_channels", "--adapt_channels fits the first convolutions to other input channels",
-                              "adapt_channels=True fits the first convolutions to other input channels"))
+            hints.append(
+                Hint(
+                    "--adapt_channels",
+                    "--adapt_channels fits the first convolutions to other input channels",
+                    "adapt_channels=True fits the first convolutions to other input channels",
+                )
+            )
     if sides != list(getattr(net, "sizes", ())):
         size = ",".join(map(str, sides))
-        hints.insert(0, Hint("--img_size", f"--img_size {size} takes the file's size", f"img_size=({size}) takes the file's size"))
+        hints.insert(
+            0,
+            Hint("--img_size", f"--img_size {size} takes the file's size", f"img_size=({size}) takes the file's size"),
+        )
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
-        hints.append(Hint("--new_head", "--new_head leaves the head untrained", "new_head=True leaves the head untrained"))
+        hints.append(
+            Hint("--new_head", "--new_head leaves the head untrained", "new_head=True leaves the head untrained")
+        )
         hints.append(Hint("--features_only", "--features_only needs none", "features_only=True needs none"))
     return hints
 

@@ -171,7 +171,11 @@ def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[Mapping[Any, An
         return tree, None, []
     if not wrapped:
         raise UserError(f"{file}: holds no weights by name")
-    choices = [Hint("--take", f"say which, --take {' or '.join(wrapped)}", f"say which, take={' or '.join(map(repr, wrapped))}")]
+    choices = [
+        Hint(
+            "--take", f"say which, --take {' or '.join(wrapped)}", f"say which, take={' or '.join(map(repr, wrapped))}"
+        )
+    ]
     raise UserError(f"{file}: holds several sets of weights, {', '.join(wrapped)}", choices)
 
 
