@@ -125,7 +125,10 @@ class Run:
                                 f"with as many, or from an epoch's checkpoint, --resume FILE")
             self.at = meta["step"] // meta["steps"] * self.steps
         self.keeper.adopt(self.at // self.steps)
-        changed = [key for key, value in self.recipe.flat().items() if key not in UNIMPORTANT and list_or_value(value) != meta["recipe"].get(key)]
+        # an earlier mindvit left sizes open; that the tensors fit says that they are the same
+        sizes = ("image_resize", "img_size") if meta["recipe"].get("image_resize") in (None, self.setting.size) else ()
+        changed = [key for key, value in self.recipe.flat().items()
+                   if key not in (*UNIMPORTANT, *sizes) and list_or_value(value) != meta["recipe"].get(key)]
         self.say(f"going on from {path}: epoch {self.at // self.steps}, step {self.at % self.steps} of {self.steps}"
                  + (f"; other values than there: {', '.join(changed)}" if changed else ""))
 

@@ -251,3 +251,18 @@ def test_tools_take_a_size_as_the_size_that_is_computed(tmp_path: Path, capsys: 
     found = sized(recipe("--model", "small_crossvit", "--image_resize", "48"))
     assert found.model.img_size == (48, 48) and registry.model_info("small_crossvit").input_size == 24
     assert np.prod(create_model("small_crossvit", img_size=found.model.img_size).grids) == 4 * 3
+
+
+@pytest.mark.parametrize("stored, told", [({"image_resize": None, "img_size": None}, False), ({"seed": 1}, True)])
+def test_going_on_from_an_earlier_mindvit_s_checkpoint_tells_no_change_of_size(
+    stored: dict[str, Any], told: bool, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["--model", "small_crossvit", "--data_dir", str(data), "--batch_size", "4", "--device_target", "CPU"]
+    path = str(tmp_path / "small_crossvit-1.ckpt")
+    run = loop.Run(recipe(*words, "--ckpt_save_dir", str(tmp_path), "--resume", path), None)
+    meta = run.meta(None)
+    checkpoint.save(Path(path), run.state(), {**meta, "recipe": {**meta["recipe"], **stored}})
+    run.resume()
+    printed = capsys.readouterr().out
+    assert "going on from" in printed and ("other values than there: seed" in printed) == told
+    assert "image_resize" not in printed and "img_size" not in printed
