@@ -375,7 +375,9 @@ def _checked(key: str, value: Any, where: str) -> Any:
     if rules["choices"] and value is not None and value not in rules["choices"]:
         known = [str(choice) for choice in rules["choices"]]
         instead = MINDCV_VALUES.get(key, {}).get(str(value).lower())
-        hint = nearest(str(value), known) + (f" Instead of MindCV's {value} write {instead}" if instead else "")
+        hint = nearest(str(value), known)
+        if instead:
+            hint += f"{' ' if hint else '. '}Instead of MindCV's {value} write {instead}"
         raise UserError(f"{where}: {key} is {value!r}, but must be one of {', '.join(known)}{hint}")
     low, high = rules["low"], rules["high"]
     for number in value if isinstance(value, tuple) else (value,):

@@ -117,7 +117,9 @@ def sized(recipe: Recipe, checkpoint: str = "") -> Recipe:
             side, built_for = (side, None) if most == "image_resize" else (None, built_for)
         side, sizes = input_sizes(name, side, built_for)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        told = str(error)
+        named = "" if told.startswith("image_resize") else f"{most} {given[most]}: "
+        raise UserError(f"{where}: {named}{told}") from None
     if sizes is None or given == {"image_resize": side, "img_size": sizes}:
         return recipe
     if (side, sizes) != (own, own_sizes) and device.launched_ranks()[0] == 0:

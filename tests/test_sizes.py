@@ -87,7 +87,7 @@ def test_a_size_that_a_network_cannot_take_is_refused_before_anything_is_listed_
         with pytest.raises(UserError) as caught:
             call()
         assert says in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="^command line: "):
+    with pytest.raises(UserError, match=f"^command line: image_resize {side}: "):
         loop.fit(given)
 
 
@@ -195,7 +195,7 @@ def test_checkpoints_of_sizes_that_are_refused_now_are_told_apart(data: Path, tm
     ):
         with pytest.raises(
             UserError,
-            match="crossformer.ckpt: CrossFormer: an image of 40 x 40 px, .*multiples of 32, such as 32 or 64",
+            match="crossformer.ckpt: image_resize 40: CrossFormer: an image of 40 x 40 px, .*multiples of 32, such as 32 or 64",
         ):
             call()
 
