@@ -1,4 +1,4 @@
-"""Our own kernels for CPUs: the C++ of csrc/, built once with the system's compiler and loaded (docs/dev/kernels.md)."""
+"""Our own kernels for CPUs: the C++ of csrc/, built once with the system's compiler (docs/dev/kernels.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""C++ of our own, built on first use with the system's compiler and kept: for a source, its flags and a processor, once."""
+"""C++ of our own, built on first use with the system's compiler, once for a source, its flags and a processor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 
 
 def library(source: Path, flags: Sequence[str], switch: str, loss: str) -> Optional[Path]:
-    """The library built of `source`; None where it is switched off (`switch`=0 in the environment) or, with a line on stderr, can't be had.
+    """The library built of `source`; None where it is switched off (`switch`=0 in the environment) or, with a line on
+    stderr, can't be had.
 
     loss: what is slower or missing without it, for that line.
     """
@@ -29,7 +30,11 @@ def library(source: Path, flags: Sequence[str], switch: str, loss: str) -> Optio
         return build(source, flags)
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        print(f"note: {loss}: {said[0] if said else type(error).__name__} ({switch}=0 keeps this quiet)", file=sys.stderr, flush=True)
+        print(
+            f"note: {loss}: {said[0] if said else type(error).__name__} ({switch}=0 keeps this quiet)",
+            file=sys.stderr,
+            flush=True,
+        )
         return None
 
 
@@ -39,7 +44,10 @@ def folder() -> Path:
 
 
 def build(source: Path, flags: Sequence[str]) -> Path:
-    """The library, in `folder`; OSError or SubprocessError where it can't be built or kept. $CXX is the compiler, if set."""
+    """The library, in `folder`; OSError or SubprocessError where it can't be built or kept.
+
+    $CXX is the compiler, if set.
+    """
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
     contents = [file.read_bytes() for file in sources(source)]
     key = hashlib.sha256(repr((contents, compiler, FLAGS, tuple(flags), _processor())).encode()).hexdigest()[:16]
@@ -49,9 +57,11 @@ def build(source: Path, flags: Sequence[str]) -> Path:
     if compiler is None:
         raise OSError(f"no C++ compiler ({', '.join(COMPILERS)}) found")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as unfinished:  # ranks that start together build it each, and the last one wins
+    # ranks that start together build it each, and the last one wins
+    with tempfile.TemporaryDirectory(dir=path.parent) as unfinished:
         made = Path(unfinished) / path.name
-        subprocess.run([compiler, *FLAGS, *flags, "-o", str(made), str(source), "-ldl"], check=True, capture_output=True, text=True, timeout=300)
+        command = [compiler, *FLAGS, *flags, "-o", str(made), str(source), "-ldl"]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         made.replace(path)
     return path
 

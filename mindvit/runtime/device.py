@@ -18,7 +18,8 @@ from mindvit.kernels import compiler
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime.platform import chip, cpu_has_avx512, current
 
-__all__ = ["Device", "chip", "choose_target", "graphs_folder", "has_kernels", "launched_ranks", "machine", "memory", "set_up"]
+__all__ = ["Device", "chip", "choose_target", "graphs_folder", "has_kernels", "launched_ranks", "machine", "memory",
+           "set_up"]
 
 PREFERENCE = ("Ascend", "GPU", "CPU")
 NODES = {"Ascend": "/dev/davinci[0-9]*", "GPU": "/dev/nvidia[0-9]*"}  # device files that the drivers make
