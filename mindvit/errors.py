@@ -20,7 +20,10 @@ class UserError(Exception):
 
 
 class Stopped(UserError):
-    """No mistake: the command was asked to end and did so; the message says what was kept. `exit_code` is that of the signal."""
+    """No mistake: the command was asked to end and did so; the message says what was kept.
+
+    `exit_code` is that of the signal.
+    """
 
 
 def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:

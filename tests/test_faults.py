@@ -70,8 +70,10 @@ def test_a_network_that_only_guesses_is_warned_of(folder: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("correct, count, classes, commonest, guessing", [
-    (50, 50000, 1000, 50, True), (90, 50000, 1000, 50, False), (4, 8, 2, 4, True), (8, 8, 2, 4, False), (70, 100, 2, 70, True), (71, 100, 2, 70, False),
-    (8, 8, 1, 8, False), (0, 8, 1, 8, False), (8, 8, 2, 8, False), (3, 8, 2, 8, True)])  # one class; images of one of two classes
+    (50, 50000, 1000, 50, True), (90, 50000, 1000, 50, False), (4, 8, 2, 4, True), (8, 8, 2, 4, False),
+    (70, 100, 2, 70, True), (71, 100, 2, 70, False),
+    # one class; images of one of two classes
+    (8, 8, 1, 8, False), (0, 8, 1, 8, False), (8, 8, 2, 8, False), (3, 8, 2, 8, True)])
 def test_guessing(correct: int, count: int, classes: int, commonest: int, guessing: bool) -> None:
     assert Score(correct, correct, count, 0.0).is_guessing(classes, commonest) is guessing
 
@@ -98,7 +100,8 @@ def test_a_full_disk_costs_one_checkpoint_and_not_the_run(folder: Path, tmp_path
     assert read_weights(tmp_path / "b" / "nano-1.ckpt")[1]["step"] == 3
 
 
-def test_results_that_cannot_be_written_at_the_end_stop_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_results_that_cannot_be_written_at_the_end_stop_nothing(folder: Path, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch,
                                                                 capsys: pytest.CaptureFixture) -> None:
     def fails(path: Path, row: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -112,7 +115,8 @@ def test_results_that_cannot_be_written_at_the_end_stop_nothing(folder: Path, tm
     assert read_weights(row["checkpoint"])[1]["score"]
 
 
-def test_what_cannot_be_written_is_told_before_the_first_step(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_is_told_before_the_first_step(folder: Path, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*more: str) -> str:
         with pytest.raises(UserError) as caught:
             run(folder, tmp_path / "out", *more)
@@ -121,15 +125,18 @@ def test_what_cannot_be_written_is_told_before_the_first_step(folder: Path, tmp_
 
     monkeypatch.setattr(Run, "compile", lambda _: pytest.fail("compiled"))
     (tmp_path / "file").write_text("")
-    assert f"results_csv {tmp_path / 'file' / 'all.csv'} can't be written" in refused("--results_csv", str(tmp_path / "file" / "all.csv"))
+    assert f"results_csv {tmp_path / 'file' / 'all.csv'} can't be written" in refused("--results_csv",
+                                                                                      str(tmp_path / "file" / "all.csv"))
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    assert "tensorboardX is missing: pip install tensorboardX" in refused("--summary", "tensorboard", "--data_dir", str(tmp_path / "nowhere"))
+    assert "tensorboardX is missing: pip install tensorboardX" in refused("--summary", "tensorboard", "--data_dir",
+                                                                          str(tmp_path / "nowhere"))
     monkeypatch.setattr(files, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     assert f"ckpt_save_dir {tmp_path / 'out'} can't be written: No space left on device" in refused()
     assert not (tmp_path / "out" / "recipe.yaml").exists()
 
 
-def test_a_viewer_that_fails_costs_no_training(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_viewer_that_fails_costs_no_training(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture) -> None:
     from tensorboardX import SummaryWriter
 
     def fails(*_: Any) -> None:

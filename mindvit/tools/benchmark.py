@@ -38,7 +38,8 @@ EXTRA = (
     (("--profile",), {"action": "store_true", "default": False, "help": "print the ten most expensive operators too"}),
     (("--compile_cache",), {"dest": "caches", "default": None, "metavar": "DIR",
                            "help": "compile twice, into an empty folder within DIR and from it, and tell both times"}),
-    (("--out",), {"type": Path, "default": None, "metavar": "DIR", "help": "folder for CSV and JSON (default: the table is printed, and no file written)"}),
+    (("--out",), {"type": Path, "default": None, "metavar": "DIR", "help": "folder for CSV and JSON (default: the "
+                                                                           "table is printed, and no file written)"}),
 )
 
 
@@ -127,7 +128,9 @@ def child(task: Task) -> dict[str, Any]:
 
 
 def keep(rows: list[dict[str, Any]], folder: Optional[Path], name: str, shown: Sequence[str]) -> None:
-    """Print the `shown` columns, with the reason where one failed, and keep all of them where there is a folder: CSV appended, JSON anew."""
+    """Print the `shown` columns, with the reason where one failed, and keep all of them where there is a folder: CSV
+    appended, JSON anew.
+    """
     from mindvit import log
 
     columns = (*shown, "error") if any(row.get("error") for row in rows) else shown
