@@ -57,7 +57,10 @@ def hints_for(options: Iterable[str]) -> Iterator[None]:
 
 
 class Stopped(UserError):
-    """No mistake: the command was asked to end and did so; the message says what was kept. `exit_code` is that of the signal."""
+    """No mistake: the command was asked to end and did so; the message says what was kept.
+
+    `exit_code` is that of the signal.
+    """
 
 
 def nearest(name: str, accepted: Iterable[str], count: int = 3) -> str:

@@ -98,7 +98,8 @@ def digits(name: str) -> str:
     row = json.loads((ROOT / "results" / "digits" / f"{name}.json").read_text(encoding="utf-8"))
     machine = f"{row['machine']}, MindSpore {row['mindspore']}, {row['time'][:10]}"
     return ("| recipe | network | input | epochs | top-1 | machine |\n|---|---|---|---|---|---|\n"
-            f"| `{row['config']}` | `{row['model']}` | {row['image_size']}x{row['image_size']} | {row['epochs']} | {row['top1']:.2f} | {machine} |")
+            f"| `{row['config']}` | `{row['model']}` | {row['image_size']}x{row['image_size']} | {row['epochs']} | "
+            f"{row['top1']:.2f} | {machine} |")
 
 
 def keys() -> str:
@@ -118,7 +119,8 @@ def keys() -> str:
 def quickstart() -> str:
     """The tables of the last quick start that was kept."""
     row = json.loads((ROOT / "results" / "quickstart.json").read_text(encoding="utf-8"))
-    return (f"{tables(row)}\n\nMindSpore {row['mindspore']}, {row['machine']}, {row['time'][:10]}: {row['train_s']:.0f} s of training, "
+    return (f"{tables(row)}\n\nMindSpore {row['mindspore']}, {row['machine']}, {row['time'][:10]}: "
+            f"{row['train_s']:.0f} s of training, "
             f"{row['total_s']:.0f} s in all.")
 
 

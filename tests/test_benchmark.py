@@ -201,6 +201,14 @@ def test_under_a_launcher_one_network_at_a_time(monkeypatch: pytest.MonkeyPatch,
     assert not (tmp_path / "out").exists()  # rank 1 prints and keeps nothing
 
 
+def test_without_out_the_table_is_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tool, "child", lambda task: {**dict.fromkeys(COLUMNS), "model": task.values["model"]})
+    tool.main(["crossvit_9"])
+    assert "| crossvit_9 |" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
+
+
 def test_models_may_come_before_and_after_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tasks: list[Task] = []
 

@@ -88,7 +88,7 @@ def run_folder(path: Path, *words: str) -> None:
     path.mkdir(parents=True, exist_ok=True)
     (path / "log.csv").write_text(LOG, "utf-8")
     (path / "recipe.yaml").write_text(describe(parse(words, "")[0]), "utf-8")
-    (path / "result.json").write_text(json.dumps({"model": "crossvit_9", "acc@top1": 60.0}), "utf-8")
+    (path / "result.json").write_text(json.dumps({"model": "crossvit_9", "top1": 60.0}), "utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from mindvit.engine.evaluate import Score
 from mindvit.engine.trainer import Run, TrainingFailed, fit
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import parse
-from mindvit.runtime import console
+from mindvit.runtime import console, files
 from mindvit.weights import read_weights
 
 OPTIONS = ["--model", "nano", "--device_target", "CPU", "--epoch_size", "2", "--warmup_epochs", "0", "--batch_size", "8", "--log_interval", "1"]
@@ -71,13 +71,16 @@ def test_a_network_that_only_guesses_is_warned_of(folder: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("correct, count, classes, commonest, guessing", [
-    (50, 50000, 1000, 50, True), (90, 50000, 1000, 50, False), (4, 8, 2, 4, True), (8, 8, 2, 4, False), (70, 100, 2, 70, True), (71, 100, 2, 70, False)])
+    (50, 50000, 1000, 50, True), (90, 50000, 1000, 50, False), (4, 8, 2, 4, True), (8, 8, 2, 4, False),
+    (70, 100, 2, 70, True), (71, 100, 2, 70, False),
+    # one class; images of one of two classes
+    (8, 8, 1, 8, False), (0, 8, 1, 8, False), (8, 8, 2, 8, False), (3, 8, 2, 8, True)])
 def test_guessing(correct: int, count: int, classes: int, commonest: int, guessing: bool) -> None:
     assert Score(correct, correct, count, 0.0).is_guessing(classes, commonest) is guessing
 
 
 def test_a_full_disk_costs_one_checkpoint_and_not_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    plain, full = checkpoint.ms.save_checkpoint, [2]
+    plain, full = checkpoint.ms.save_checkpoint, [3]  # epoch 1, the best one, epoch 2
 
     def save(parameters: list, name: str, **settings: Any) -> None:
         full[0] -= 1
@@ -91,21 +94,59 @@ def test_a_full_disk_costs_one_checkpoint_and_not_the_run(folder: Path, tmp_path
     text = capsys.readouterr().out
     assert "WARNING" in text and "nano-2.ckpt can't be written: No space left on device; the run goes on" in text and "nano-1.ckpt" in text
     assert sorted(path.name for path in (tmp_path / "a").glob("*.ckpt") if "best" not in path.name) == ["nano-1.ckpt", "nano-3.ckpt"]
-    full[0] = 2
+    full[0] = 3
     with pytest.raises(checkpoint.NotSaved, match="No space left") as caught:  # without its last checkpoint a run has no result
         run(folder, tmp_path / "b")
     assert caught.value.exit_code == 1 and [path.suffix for path in (tmp_path / "b").glob("*unfinished*")] == []
     assert read_weights(tmp_path / "b" / "nano-1.ckpt")[1]["step"] == 3
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_results_that_cannot_be_written_at_the_end_stop_nothing(folder: Path, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch,
+                                                                capsys: pytest.CaptureFixture) -> None:
     def fails(path: Path, row: Any) -> None:
-        if path.name == "log.csv":
-            raise OSError(28, "No space left on device")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(console, "append_csv", fails)
-    run(folder, tmp_path, "--epoch_size", "1")
-    assert "log.csv can't be written: No space left" in capsys.readouterr().out
+    for name in ("append_csv", "write_json"):
+        monkeypatch.setattr(console, name, fails)
+    row = run(folder, tmp_path, "--epoch_size", "1")
+    text = capsys.readouterr().out
+    for name in ("log.csv", "results.csv", "result.json"):
+        assert f"WARNING: {tmp_path / name} can't be written: No space left" in text
+    assert read_weights(row["checkpoint"])[1]["score"]
+
+
+def test_what_cannot_be_written_is_told_before_the_first_step(folder: Path, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*more: str) -> str:
+        with pytest.raises(UserError) as caught:
+            run(folder, tmp_path / "out", *more)
+        assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+        return str(caught.value)
+
+    monkeypatch.setattr(Run, "compile", lambda _: pytest.fail("compiled"))
+    (tmp_path / "file").write_text("")
+    assert f"results_csv {tmp_path / 'file' / 'all.csv'} can't be written" in refused("--results_csv",
+                                                                                      str(tmp_path / "file" / "all.csv"))
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert "tensorboardX is missing: pip install tensorboardX" in refused("--summary", "tensorboard", "--data_dir",
+                                                                          str(tmp_path / "nowhere"))
+    monkeypatch.setattr(files, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert f"ckpt_save_dir {tmp_path / 'out'} can't be written: No space left on device" in refused()
+    assert not (tmp_path / "out" / "recipe.yaml").exists()
+
+
+def test_a_viewer_that_fails_costs_no_training(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture) -> None:
+    from tensorboardX import SummaryWriter
+
+    def fails(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", fails)
+    monkeypatch.setattr(SummaryWriter, "close", fails)
+    row = run(folder, tmp_path, "--epoch_size", "1", "--summary", "tensorboard")
+    assert capsys.readouterr().out.count("summary can't be written, no more is added to it: No space left") == 2 and Path(row["checkpoint"]).exists()
 
 
 def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -151,9 +192,3 @@ def test_mindspore_s_summary_files(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path, "--summary", "mindspore", "--epoch_size", "1")
     (file,) = [path for path in (tmp_path / "summary").iterdir() if "summary" in path.name and path.is_file()]
     assert b"val_loss" in file.read_bytes()
-
-
-def test_a_missing_viewer_is_one_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match="tensorboardX is missing: pip install tensorboardX"):
-        run(folder, tmp_path, "--summary", "tensorboard")

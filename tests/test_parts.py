@@ -103,7 +103,8 @@ def test_keeper_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net-3.ckpt", "net-4.ckpt", "net-best.ckpt"]
     arrays, meta = read_weights(tmp_path / "net-best.ckpt")
     assert meta == {"epoch": 1, "score": 1} and arrays["weight"].tolist() == [1, 1, 1, 1]
-    assert keeper.save_best(9, parameters(9), {"epoch": 9}) == tmp_path / "net-best.ckpt"  # of an epoch that is not kept
+    # of an epoch that is not kept
+    assert keeper.save_best(9, parameters(9), {"epoch": 9}) == tmp_path / "net-best.ckpt"
     assert not (tmp_path / "net-9.ckpt").exists() and read_weights(tmp_path / "net-best.ckpt")[1] == {"epoch": 9}
 
 
@@ -158,7 +159,8 @@ def test_a_results_file_is_checked_without_a_trace(tmp_path: Path) -> None:
     console.check_csv(tmp_path / "new" / "runs.csv", "results_csv")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").write_text("")
-    for path, says in ((tmp_path / "file" / "runs.csv", "can't be written: "), (tmp_path, "can't be written: Is a directory")):
+    for path, says in ((tmp_path / "file" / "runs.csv", "can't be written: "), (tmp_path, "can't be written: Is a "
+                                                                                          "directory")):
         with pytest.raises(UserError, match=says) as caught:
             console.check_csv(path, "results_csv")
         assert str(caught.value).startswith(f"results_csv {path} ") and caught.value.exit_code == 2
@@ -171,7 +173,8 @@ def test_validation_says_how_far_it_is(capsys: pytest.CaptureFixture) -> None:
     assert list(console.validating(range(5), 5, 8, interval=1, shown=False)) == [0, 1, 2, 3, 4] and capsys.readouterr().out == ""
 
 
-def test_validation_has_a_bar_of_its_own_on_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_has_a_bar_of_its_own_on_a_terminal(capsys: pytest.CaptureFixture,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "90")
     with console.Progress(steps=4, epochs=2, interval=1) as progress:
@@ -185,7 +188,8 @@ def test_validation_has_a_bar_of_its_own_on_a_terminal(capsys: pytest.CaptureFix
         assert "validating the moving average:   0%" in shown.err and "epoch" not in shown.err and shown.out == ""
         progress.update(1, {"loss": "1.3"})
         assert progress.bar is not None and progress.bar.n == 3 and progress.bar.initial == 0
-    assert progress.bar is None and capsys.readouterr().err.endswith("\r")  # what comes next begins on a line of its own
+    # what comes next begins on a line of its own
+    assert progress.bar is None and capsys.readouterr().err.endswith("\r")
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

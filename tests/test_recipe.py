@@ -131,7 +131,9 @@ def test_a_recipe_is_frozen_and_replaced_as_a_whole() -> None:
         recipe.schedule.lr = 1.0  # type: ignore[misc]
     other = recipe.replace("a test", seed="7")
     assert (other.runtime.seed, other.schedule.lr, other.origins["seed"], other.origins["lr"]) == (7, 1e-3, "a test", "f.yaml")
-    assert error(lambda: recipe.replace("a test", seed=-1)) == "a test: seed is -1, but must be at least 0"
+    bounds = "but must be at least 0 and at most 4294967295"
+    assert error(lambda: recipe.replace("a test", seed=-1)) == f"a test: seed is -1, {bounds}"
+    assert error(lambda: recipe.replace("a test", seed=2 ** 32)) == f"a test: seed is 4294967296, {bounds}"
 
 
 # Keys and spellings as in MindCV's recipes: quotes, 0. and 1e-8 (a text for PyYAML), an empty path, pixels of 0..255.

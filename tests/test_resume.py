@@ -88,9 +88,11 @@ def same(one: Path, two: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_and_the_same_command_goes_on(folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     at_step(monkeypatch, STEPS + 1, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(Interrupted, match=r"^stopped by (SIGTERM|Ctrl-C) after step 4; saved in .*within.ckpt: the same command resumes$") as caught:
+    with pytest.raises(Interrupted, match=r"^stopped by (SIGTERM|Ctrl-C) after step 4; saved in .*within.ckpt: the "
+                                          r"same command resumes$") as caught:
         run(folder, tmp_path)
-    assert caught.value.exit_code in (128 + number, 128 + signal.SIGTERM)  # MindSpore makes SIGTERM of a Ctrl-C while it is at work; a command (test_stop) knows better
+    # MindSpore makes SIGTERM of a Ctrl-C while it is at work; a command (test_stop) knows better
+    assert caught.value.exit_code in (128 + number, 128 + signal.SIGTERM)
     assert not (tmp_path / f"{MODEL}-2.ckpt").exists()
     run(folder, tmp_path)
     same(tmp_path, whole)
@@ -147,7 +149,11 @@ def test_another_batch_goes_on_from_an_epochs_end_only(folder: Path, whole: Path
     at_step(monkeypatch, STEPS + 2, cut)
     with pytest.raises(PowerCut):
         run(folder, tmp_path / "b", "--ckpt_save_steps", "4")
-    assert "within an epoch with 8 pictures a step, and there are 4 now" in refused(folder, tmp_path / "b", "--gradient_accumulation_steps", "1")
+    assert "within an epoch with 8 pictures a step, and there are 4 now" in refused(folder, tmp_path / "b",
+                                                                                    "--gradient_accumulation_steps",
+                                                                                    "1")
+    assert "was saved within epoch 2, but epoch_size is 1: give a larger one" in refused(folder, tmp_path / "b",
+                                                                                         "--epoch_size", "1")
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -156,38 +162,45 @@ def content(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("more", [(), ("--lr", "0.5"), ("--epoch_size", "2", "--warmup_epochs", "0")])
-def test_a_finished_run_is_shown_and_left_as_it_is(folder: Path, whole: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
+def test_a_finished_run_is_shown_and_left_as_it_is(folder: Path, whole: Path, capsys: pytest.CaptureFixture,
+                                                   monkeypatch: pytest.MonkeyPatch,
                                                    more: tuple[str, ...]) -> None:
     monkeypatch.setattr(Run, "compile", lambda _: pytest.fail("compiled"))
     before = content(whole)
     row = run(folder, whole, *more)
     text = capsys.readouterr().out
-    assert "the run is finished" in text and "larger epoch_size" in text and "--resume none" in text and "| nano " in text
-    assert content(whole) == before and row == json.loads(before["result.json"]) and row["ms_per_step"] > 0 and row["best_top1"] is not None
+    assert all(words in text for words in ("the run is finished", "larger epoch_size", "--resume none", "| nano "))
+    assert content(whole) == before and row == json.loads(before["result.json"])
+    assert row["ms_per_step"] > 0 and row["best_top1"] is not None
     assert ("without effect on it: lr (0.0005 there)" in text) is ("--lr" in more)
     assert ("epoch_size (3 there)" in text) is ("--epoch_size" in more)
 
 
-def test_a_finished_run_without_its_row_says_what_the_checkpoint_knows(folder: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_finished_run_without_its_row_says_what_the_checkpoint_knows(folder: Path, whole: Path, tmp_path: Path,
+                                                                       capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(whole, tmp_path / "copy")
     (tmp_path / "copy" / "result.json").write_text('{"acc@top1": 5.0}')  # of an earlier version
     row = run(folder, tmp_path / "copy")
     score = read_weights(whole / f"{MODEL}-3.ckpt")[1]["score"]
-    assert row["top1"] == 100 * score["correct1"] / score["count"] and f"({score['correct1']}/{score['count']})" in capsys.readouterr().out
+    assert row["top1"] == 100 * score["correct1"] / score["count"]
+    assert f"({score['correct1']}/{score['count']})" in capsys.readouterr().out
 
 
-def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Path, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch,
                                                          capsys: pytest.CaptureFixture) -> None:
     data, out = shutil.copytree(folder, tmp_path / "data"), tmp_path / "out"
     picture = next((data / "val").rglob("*.JPEG"))
     good = picture.read_bytes()
     picture.write_bytes(good[:40])
     assert f"{picture.name} can't be decoded" in refused(data, out)
-    assert read_weights(out / f"{MODEL}-2.ckpt")[1]["step"] == 2 * STEPS and read_weights(out / f"{MODEL}-2.ckpt")[1]["score"] is None
+    meta = read_weights(out / f"{MODEL}-2.ckpt")[1]
+    assert meta["step"] == 2 * STEPS and meta["score"] is None
     picture.write_bytes(good)
     plain, count = trainer.evaluate, itertools.count(1)
 
-    def evaluate(*words: Any, **more: Any) -> Score:  # of epoch 2 the weights (1, 3, 5) and their average (2, 4, 6), then of epoch 3 the weights (7)
+    # of epoch 2 the weights (1, 3, 5) and their average (2, 4, 6), then of epoch 3 the weights (7)
+    def evaluate(*words: Any, **more: Any) -> Score:
         number = next(count)
         if number == 2:
             raise MemoryError
@@ -200,7 +213,8 @@ def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Pa
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     with pytest.raises(MemoryError):
         run(data, out)
-    with pytest.raises(Interrupted, match="while validating after epoch 2; saved in .*nano-2.ckpt: the same command resumes"):
+    with pytest.raises(Interrupted, match="while validating after epoch 2; saved in .*nano-2.ckpt: the same command "
+                                          "resumes"):
         run(data, out)
     with pytest.raises(PowerCut):
         run(data, out)
@@ -212,17 +226,20 @@ def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Pa
     assert row["ms_per_step"] is None and row["top1"] is not None and "epoch 3/3" in capsys.readouterr().out
 
 
-def test_checkpoints_of_earlier_versions_and_other_validation_images(folder: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_checkpoints_of_earlier_versions_and_other_validation_images(folder: Path, whole: Path, tmp_path: Path,
+                                                                     capsys: pytest.CaptureFixture) -> None:
     arrays, meta = read_weights(whole / f"{MODEL}-2.ckpt")
     best = meta["best"]
     assert best == {"correct": best["correct"], "count": 4, "epoch": 2, "data": meta["val_data"]}
     old = {key: value for key, value in meta.items() if key not in ("val_data", "ema_score", "epoch_end")}
     old["best"] = best["correct"]
-    checkpoint.save(tmp_path / "old.ckpt", [ms.Parameter(ms.Tensor(value), name=key) for key, value in arrays.items()], old)
+    checkpoint.save(tmp_path / "old.ckpt", [ms.Parameter(ms.Tensor(value), name=key) for key, value in arrays.items()],
+                    old)
     run(folder, tmp_path / "a", "--resume", str(tmp_path / "old.ckpt"))
     assert "starts anew" not in capsys.readouterr().out
     (ours, new), (theirs, _) = (read_weights(out / f"{MODEL}-3.ckpt") for out in (tmp_path / "a", whole))
-    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs) and new["best"]["count"] == 4 and new["best"]["correct"] >= best["correct"]
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    assert new["best"]["count"] == 4 and new["best"]["correct"] >= best["correct"]
 
     data = shutil.copytree(folder, tmp_path / "data")
     for path in list((data / "val").rglob("*.JPEG")):
@@ -238,9 +255,15 @@ def test_checkpoints_of_earlier_versions_and_other_validation_images(folder: Pat
 def test_the_best_is_a_share() -> None:
     best = best_of({"best": {"correct": 90, "count": 100, "epoch": 7, "data": "ab"}}, 50)
     assert best == Best(90, 100, 7, "ab") and best.top1 == 90
-    assert best.is_beaten_by(Score(46, 50, 50, 0.0)) and not best.is_beaten_by(Score(45, 50, 50, 0.0)) and not best.is_beaten_by(Score(899, 999, 1000, 0.0))
-    assert best_of({"best": 40, "score": {"count": 60}}, 50) == Best(40, 60, 0, "") and best_of({"best": 40, "score": None}, 50) == Best(40, 50, 0, "")
-    assert best_of({"best": -1, "score": None}, 50) is None and best_of({"best": 51, "score": None}, 50) is None and best_of({"best": None}, 50) is None
+    assert best.is_beaten_by(Score(46, 50, 50, 0.0))
+    assert not best.is_beaten_by(Score(45, 50, 50, 0.0)) and not best.is_beaten_by(Score(899, 999, 1000, 0.0))
+
+
+@pytest.mark.parametrize("best, score, expected", [
+    (40, {"count": 60}, Best(40, 60, 0, "")), (40, None, Best(40, 50, 0, "")), (-1, None, None), (51, None, None),
+    (None, None, None)])
+def test_the_best_of_earlier_versions_is_a_count(best: Any, score: Any, expected: Any) -> None:
+    assert best_of({"best": best, "score": score}, 50) == expected
 
 
 def test_two_runs_in_one_folder_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

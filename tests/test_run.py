@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import datetime
 import json
 import os
 import re
@@ -68,12 +70,18 @@ def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_row(alone: Path) -> None:
     row = json.loads((alone / "result.json").read_text())
-    assert row["model"] == "crossvit_tiny" and row["cards"] == "1 x CPU" and row["resolution"] == "24x24" and row["batch size"] == 8
-    assert row["ms/step"] > 0 and float(row["graph compile"].split()[0]) > 0 and Path(row["checkpoint"]).exists()
+    expected = {"model": "crossvit_tiny", "device": "CPU", "ranks": 1, "image_size": 24, "batch_size": 8, "seed": 42,
+                "best_epoch": 1}
+    assert {key: row[key] for key in expected} == expected
+    assert row["ms_per_step"] > 0 and row["compile_s"] > 0 and Path(row["checkpoint"]).exists()
+    assert "train.py" in row["command"] and row["best_top1"] == row["top1"]
     header, line = (alone / "results.csv").read_text().splitlines()
-    assert header.startswith("model,params (M),cards,batch size,resolution,jit level,graph compile,ms/step,img/s,acc@top1,acc@top5,recipe,checkpoint")
+    assert header == ",".join(row)
     assert line.startswith("crossvit_tiny,")
-    assert (alone / "log.csv").read_text().startswith("epoch,step,lr,train_loss,val_loss,top1,top5")
+    (logged,) = csv.DictReader((alone / "log.csv").open())
+    assert list(logged)[:7] == ["epoch", "step", "lr", "train_loss", "val_loss", "top1", "top5"]
+    assert float(logged["elapsed_s"]) > 0
+    assert datetime.datetime.fromisoformat(logged["time"]) <= datetime.datetime.fromisoformat(row["time"])
 
 
 def test_two_workers_take_the_same_steps(folder: Path, alone: Path, tmp_path: Path) -> None:
@@ -98,7 +106,7 @@ def test_validate_repeats_the_accuracy(folder: Path, alone: Path) -> None:
     assert done.returncode == 0, done.stderr
     row = json.loads((alone / "result.json").read_text())
     found = re.search(r"top-1 ([\d.]+) % \((\d+)/10\)  top-5 ([\d.]+) %", done.stdout)
-    assert found and float(found[1]) == row["acc@top1"] and float(found[3]) == row["acc@top5"]
+    assert found and float(found[1]) == row["top1"] and float(found[3]) == row["top5"]
 
 
 def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
@@ -157,7 +165,7 @@ def test_training_refuses_wrong_data(folder: Path, tmp_path: Path, capfd: pytest
     assert not list((tmp_path / "out").glob("*.ckpt"))
     fit(parse(options(other, tmp_path / "out", "--batch_size", "8"), "")[0])  # skip is the default: named, counted, and the run goes on
     assert "000_jpeg_rgb.JPEG can't be decoded" in capfd.readouterr().err
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["bad pictures"] == 1
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["bad_images"] == 1
 
 
 def test_an_output_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:

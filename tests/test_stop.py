@@ -20,7 +20,8 @@ from pictures import make_data_dir
 from mindvit.weights import read_weights
 
 TESTS = Path(__file__).parent
-OPTIONS = ["--model", "nano", "--device_target", "CPU", "--warmup_epochs", "0", "--batch_size", "4", "--epoch_size", "100000", "--val_interval", "100000",
+OPTIONS = ["--model", "nano", "--device_target", "CPU", "--warmup_epochs", "0", "--batch_size", "4", "--epoch_size",
+           "100000", "--val_interval", "100000",
            "--ckpt_save_interval", "100000"]
 
 
@@ -31,7 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, str(TESTS / "train_small.py"), "--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv"),
+    return [sys.executable, str(TESTS / "train_small.py"), "--data_dir", str(folder), "--ckpt_save_dir", str(out),
+            "--results_csv", str(out / "results.csv"),
             *OPTIONS, *more]
 
 
@@ -40,8 +42,10 @@ def saved_step(out: Path) -> int:
 
 
 @pytest.mark.parametrize("number, name", [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-def test_a_signal_during_steps_is_called_by_its_name(folder: Path, tmp_path: Path, number: signal.Signals, name: str) -> None:
-    process = subprocess.Popen(command(folder, tmp_path, "--log_interval", "20"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_a_signal_during_steps_is_called_by_its_name(folder: Path, tmp_path: Path, number: signal.Signals,
+                                                     name: str) -> None:
+    process = subprocess.Popen(command(folder, tmp_path, "--log_interval", "20"), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     while "step 40/" not in (line := process.stdout.readline()):
         assert line, "the run has ended"
@@ -81,14 +85,16 @@ def exit_code(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def test_ctrl_c_in_a_terminal_begins_a_line_of_its_own_and_ends_a_compilation_at_once(folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal_begins_a_line_of_its_own_and_ends_a_compilation_at_once(folder: Path,
+                                                                                      tmp_path: Path) -> None:
     process, terminal = in_terminal(command(folder, tmp_path, "--resume", "none"))
     said = read_until(terminal, b"epoch 3/")
     os.write(terminal, b"\x03")
     said += read_until(terminal, b"")
     assert exit_code(process) == 130 and b"error" not in said
     before, _, after = said.partition(b"stopped by Ctrl-C after ")
-    assert before[-1:] in (b"\r", b"\n") and f"the same command with --resume {tmp_path / 'nano-within.ckpt'} resumes" in after.decode()
+    assert before[-1:] in (b"\r", b"\n")
+    assert f"the same command with --resume {tmp_path / 'nano-within.ckpt'} resumes" in after.decode()
 
     process, terminal = in_terminal(command(folder, tmp_path / "second"))
     read_until(terminal, b"compiling the training step")

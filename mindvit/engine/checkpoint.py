@@ -28,9 +28,11 @@ Found = tuple[Path, Arrays, dict[str, Any]]
 
 @contextlib.contextmanager
 def own_folder(folder: Path, complain: Callable[[str], None]) -> Iterator[None]:
-    """Make the run's folder, keep other runs out for the time being, and clear away what a killed one left half-written.
+    """Make the run's folder, keep other runs out for the time being, and clear away what a killed one left half-
+    written.
 
-    UserError if the folder can't be written or another run is in it; `complain` is told if the file system has no locks.
+    UserError if the folder can't be written or another run is in it; `complain` is told if the file system has no
+    locks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,9 +44,11 @@ def own_folder(folder: Path, complain: Callable[[str], None]) -> Iterator[None]:
         if held is False:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
-            raise UserError(f"ckpt_save_dir {folder} is in use by another run (process {owner}): wait for it, or choose another one")
+            raise UserError(f"ckpt_save_dir {folder} is in use by another run (process {owner}): wait for it, or "
+                            f"choose another one")
         if held is None:
-            complain(f"WARNING: the file system of ckpt_save_dir {folder} has no locks: nothing keeps a second run out of it")
+            complain(f"WARNING: the file system of ckpt_save_dir {folder} has no locks: nothing keeps a second run "
+                     f"out of it")
         try:
             lock.truncate(0)
             lock.write(str(os.getpid()))
@@ -58,7 +62,8 @@ def own_folder(folder: Path, complain: Callable[[str], None]) -> Iterator[None]:
 
 def cannot_write(folder: Path, error: OSError) -> UserError:
     """That a run's folder can't be written, before there is anything to lose."""
-    return UserError(f"ckpt_save_dir {folder} can't be written: {error.strerror} (make room or rights there, or choose another one)")
+    return UserError(f"ckpt_save_dir {folder} can't be written: {error.strerror} (make room or rights there, or "
+                     f"choose another one)")
 
 
 def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
@@ -93,7 +98,8 @@ def newest(folder: Path, model: str, complain: Callable[[str], None]) -> Optiona
             continue
         if "step" in meta:
             found.append((path, arrays, meta))
-    return max(found, key=lambda item: (item[2]["step"], item[2].get("score") is not None, not item[0].stem.endswith("-best")), default=None)
+    return max(found, key=lambda item: (item[2]["step"], item[2].get("score") is not None,
+                                        not item[0].stem.endswith("-best")), default=None)
 
 
 def of_file(path: str) -> Found:
@@ -116,7 +122,9 @@ def restore(parameters: Sequence[Parameter], found: Found) -> None:
 
 
 class Keeper:
-    """Saves checkpoints as <model>-<epoch>.ckpt and keeps the newest `keep`; beside them <model>-best.ckpt, and <model>-within.ckpt for any other moment."""
+    """Saves checkpoints as <model>-<epoch>.ckpt and keeps the newest `keep`; beside them <model>-best.ckpt, and
+    <model>-within.ckpt for any other moment.
+    """
 
     def __init__(self, folder: Path, model: str, keep: int):
         self.folder, self.model, self.keep = folder, model, keep
@@ -150,7 +158,9 @@ class Keeper:
         return path
 
     def save_best(self, epoch: int, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
-        """The best checkpoint so far, which is that after `epoch` epochs: where that one was saved it becomes the same file."""
+        """The best checkpoint so far, which is that after `epoch` epochs: where that one was saved it becomes the same
+        file.
+        """
         best, path = save(self.folder / f"{self.model}-best.ckpt", parameters, meta), self.after(epoch)
         if not path.exists():
             return best

@@ -75,7 +75,9 @@ def _version(package: str) -> Optional[str]:
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Keep other processes out of `folder`; False if one is in it, or if the file system has no locks to keep one out, which a line says."""
+    """Keep other processes out of `folder`; False if one is in it, or if the file system has no locks to keep one out,
+    which a line says.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         held = files.try_lock(lock)

@@ -46,13 +46,16 @@ class Score:
         return 100 * self.correct5 / self.count
 
     def is_guessing(self, classes: int, commonest: int) -> bool:
-        """Whether top-1 is no more than naming the class of the `commonest` images every time, or drawing one of `classes` classes, would give.
+        """Whether top-1 is no more than naming the class of the `commonest` images every time, or drawing one of
+        `classes` classes, would give.
 
         Where there is one class, guessing is right every time and nothing can be told.
         """
         chance = 1 / classes
-        always = commonest if commonest < self.count else 0  # images of one class only: naming it would be right every time
-        return classes > 1 and self.correct1 <= max(always, self.count * chance + math.sqrt(self.count * chance * (1 - chance)))
+        # images of one class only: naming it would be right every time
+        always = commonest if commonest < self.count else 0
+        drawn = self.count * chance + math.sqrt(self.count * chance * (1 - chance))
+        return classes > 1 and self.correct1 <= max(always, drawn)
 
     def __str__(self) -> str:
         return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"
@@ -60,7 +63,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Best:
-    """The best score of a run so far: `correct` of `count` validation images, after `epoch` epochs; data: the images' fingerprint."""
+    """The best score of a run so far: `correct` of `count` validation images, after `epoch` epochs; data: the images'
+    fingerprint.
+    """
 
     correct: int
     count: int
@@ -80,7 +85,8 @@ class Best:
 def best_of(meta: Mapping[str, Any], count: int) -> Optional[Best]:
     """The best score that a checkpoint's `meta` tells of.
 
-    Earlier versions kept no more than how many answers were right, -1 for none: of as many images as its own score has or, without one, of `count`.
+    Earlier versions kept no more than how many answers were right, -1 for none: of as many images as its own score has
+    or, without one, of `count`.
     """
     best = meta["best"]
     if isinstance(best, Mapping):
@@ -89,9 +95,11 @@ def best_of(meta: Mapping[str, Any], count: int) -> Optional[Best]:
     return Best(best, known, 0, "") if best is not None and 0 <= best <= known else None
 
 
-def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, predictions: Optional[Predictions] = None, what: str = "validating",
+def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, predictions: Optional[Predictions] = None,
+             what: str = "validating",
              between: Optional[Callable[[], None]] = None) -> Score:
-    """Every picture of `source` once, whatever the batch and the number of ranks; each is added to `predictions`, where given.
+    """Every picture of `source` once, whatever the batch and the number of ranks; each is added to `predictions`, where
+    given.
 
     The main rank shows how far it is, as `what`; `between` is called after each batch, and may raise.
     """

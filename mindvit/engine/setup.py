@@ -146,7 +146,8 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
     if recipe.model.in_channels != CHANNELS:
         raise UserError(f"in_channels is {recipe.model.in_channels}, but pictures are read as RGB, {CHANNELS} channels (other inputs: mindvit.create_model)")
     chosen, line = device.set_up(recipe.runtime, recipe.precision)
-    ms.set_seed((recipe.runtime.seed + chosen.rank) % 2 ** 32)  # ranks drop different elements; rank 0's weights are sent to all
+    # ranks drop different elements; rank 0's weights are sent to all
+    ms.set_seed((recipe.runtime.seed + chosen.rank) % 2 ** 32)
     if chosen.is_main:
         console.say(line)
         if without_effect(recipe):

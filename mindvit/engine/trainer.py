@@ -54,7 +54,9 @@ class TrainingFailed(UserError):
 
 
 class Interrupted(Stopped):
-    """The run was asked to end, by the signal `number` (0: on another rank), and `path` holds where it is, as `moment` says."""
+    """The run was asked to end, by the signal `number` (0: on another rank), and `path` holds where it is, as `moment`
+    says.
+    """
 
     def __init__(self, number: int, moment: str, path: Path, resume: str):
         command = "the same command" + (f" with --resume {path}" if resume != "auto" else "")
@@ -119,7 +121,10 @@ class Run:
         set_precision(self.net, self.device.val_amp_level, self.device.half)
 
     def find(self) -> Optional[checkpoint.Found]:
-        """The checkpoint that the recipe says to resume: the newest in the run's folder, a file, or none. UserError if it is another run's."""
+        """The checkpoint that the recipe says to resume: the newest in the run's folder, a file, or none.
+
+        UserError if it is another run's.
+        """
         wanted = self.recipe.checkpoint.resume
         if wanted == "none":
             return None
@@ -149,10 +154,15 @@ class Run:
         self.saved_at, self.best = self.at, self.known_best(meta)
         epoch, inside = divmod(self.at, self.steps)
         self.ended = meta.get("epoch_end") or {}
-        self.owed = epoch >= self.recipe.schedule.epoch_size or (meta.get("score") is None and not inside and self.is_due(epoch))
+        if inside and epoch >= self.recipe.schedule.epoch_size:
+            raise UserError(f"{path} was saved within epoch {epoch + 1}, but epoch_size is "
+                            f"{self.recipe.schedule.epoch_size}: "
+                            f"give a larger one, or resume from an epoch's checkpoint, --resume FILE")
+        self.owed = meta.get("score") is None and not inside and self.is_due(epoch)
         self.keeper.adopt(epoch)
-        changed = self.changed(meta)
-        self.say(f"going on from {path}: epoch {epoch}, step {inside} of {self.steps}" + (f"; other values than there: {', '.join(changed)}" if changed else ""))
+        changed = ", ".join(self.changed(meta))
+        self.say(f"going on from {path}: epoch {epoch}, step {inside} of {self.steps}"
+                 + (f"; other values than there: {changed}" if changed else ""))
 
     def changed(self, meta: Mapping[str, Any]) -> dict[str, Any]:
         """The keys that matter and have another value than a checkpoint's recipe, with the value there."""
@@ -168,21 +178,25 @@ class Run:
         best = best_of(meta, len(self.val))
         if best is None or (best.count == len(self.val) and best.data in ("", self.val_fingerprint)):
             return best
-        self.say(f"the best score so far, {best.top1:.2f} % of {best.count} validation images, was measured on others than the {len(self.val)} of now: "
-                 f"the best starts anew")
+        self.say(f"the best score so far, {best.top1:.2f} % of {best.count} validation images, was measured on others "
+                 f"than the {len(self.val)} of now: the best starts anew")
         return None
 
     def is_due(self, epoch: int) -> bool:
         """Whether the run validates after that many epochs."""
         shown = self.recipe.log
-        return epoch >= self.recipe.schedule.epoch_size or (shown.val_while_train and epoch > 0 and epoch % shown.val_interval == 0)
+        usual = shown.val_while_train and epoch > 0 and epoch % shown.val_interval == 0
+        return usual or epoch >= self.recipe.schedule.epoch_size
 
     def state(self) -> list[ms.Parameter]:
         """Everything that the run changes."""
         return [*self.net.get_parameters(), *self.step.state()]
 
     def fit(self) -> dict[str, Any]:
-        """Train, validate, save, epoch by epoch; the result row. A run that is finished already is told of, and left as it is."""
+        """Train, validate, save, epoch by epoch; the result row.
+
+        A run that is finished already is told of, and left as it is.
+        """
         self.describe()
         with checkpoint.own_folder(self.folder, self.say) if self.device.is_main else contextlib.nullcontext():
             found = self.find()
@@ -200,9 +214,10 @@ class Run:
             return self.finish(score, average)
 
     def prepare_files(self) -> None:
-        """Write what a run leaves before its first step, and see that the rest can be written: UserError, while nothing is lost yet, if it can't.
+        """Write what a run leaves before its first step, and see that the rest can be written.
 
-        The recipe of weights that are trained already stays as it is.
+        The recipe of weights that are trained already stays as it is. UserError, while nothing is lost yet, if it
+        can't.
         """
         console.check_csv(Path(self.recipe.log.results_csv), "results_csv")
         recipe = self.folder / "recipe.yaml"
@@ -219,20 +234,26 @@ class Run:
         return not inside and whole >= self.recipe.schedule.epoch_size and meta.get("score") is not None
 
     def show_finished(self, found: checkpoint.Found) -> dict[str, Any]:
-        """Say that a run is finished and what it reached; its row, of result.json or, without that, what the checkpoint knows."""
+        """Say that a run is finished and what it reached.
+
+        Returned is the row of result.json or, without that, what the checkpoint knows.
+        """
         path, _, meta = found
         score, file = Score(**meta["score"]), path.with_name("result.json")
-        self.say(f"the run is finished: {path} has {meta['step'] // meta['steps']} epochs of {self.recipe.schedule.epoch_size}; nothing is trained or written "
+        self.say(f"the run is finished: {path} has {meta['step'] // meta['steps']} epochs of "
+                 f"{self.recipe.schedule.epoch_size}; nothing is trained or written "
                  f"(a larger epoch_size continues it, --resume none or another ckpt_save_dir starts anew)")
         changed = [f"{key} ({there} there)" for key, there in self.changed(meta).items()]
         if changed:
             self.say(f"WARNING: other values than the finished run's, without effect on it: {', '.join(changed)}")
         if meta.get("val_data", self.val_fingerprint) != self.val_fingerprint:
-            self.say(f"WARNING: the validation images are others than the finished run's: validate.py --ckpt_path {path} measures on them")
-        row = result.read(file) if file.exists() else None
-        if row is None:
+            self.say(f"WARNING: the validation images are others than the finished run's: validate.py --ckpt_path "
+                     f"{path} measures on them")
+        row = result.read(file)
+        if row is None or row["top1"] != round(score.top1, 2):  # of another run in this folder
             self.say(f"{path}  {score}")
-            return {"model": meta["model"], "top1": round(score.top1, 2), "top5": round(score.top5, 2), "checkpoint": str(path)}
+            return {"model": meta["model"], "top1": round(score.top1, 2), "top5": round(score.top5, 2),
+                    "checkpoint": str(path)}
         self.say(f"\n{result.tables(row)}\n\ncheckpoint: {row['checkpoint']}")
         return row
 
@@ -246,7 +267,10 @@ class Run:
                  f"{device.memory(self.device.target)}; the whole run's steps would take {console.duration(whole)}")
 
     def epochs(self) -> Scores:
-        """The epochs that are left, each saved before it is validated: whatever a validation meets, no training is lost. The last scores."""
+        """The epochs that are left; the last scores.
+
+        Each is saved before it is validated: whatever a validation meets, no training is lost.
+        """
         whole = self.recipe.schedule.epoch_size
         with console.Progress(self.steps * whole, whole, self.recipe.log.log_interval, self.device.is_main, self.at) as progress:
             if self.owed:
@@ -403,19 +427,23 @@ class Run:
     def note(self, epoch: int, score: Score, average: Optional[Score]) -> None:
         """One line on the screen and one in the run's CSV."""
         loss, last = self.ended.get("loss", math.nan), {key: self.ended.get(f"last {key}", math.nan) for key in FIGURES}
-        self.say(f"epoch {epoch}/{self.recipe.schedule.epoch_size}  train loss {loss:.4f}  {score}" + (f"  ema {average}" if average else "")
+        whole = self.recipe.schedule.epoch_size
+        self.say(f"epoch {epoch}/{whole}  train loss {loss:.4f}  {score}" + (f"  ema {average}" if average else "")
                  + (f"  {len(self.train.bad)} bad pictures" if self.train.bad else ""))
         if epoch >= self.recipe.log.chance_epochs and score.is_guessing(self.setting.num_classes, self.commonest):
-            self.say(f"WARNING: after {epoch} epochs top-1 is {score.top1:.2f} %, no better than guessing one of {self.setting.num_classes} classes: "
+            self.say(f"WARNING: after {epoch} epochs top-1 is {score.top1:.2f} %, no better than guessing one of "
+                     f"{self.setting.num_classes} classes: "
                      f"the network doesn't learn (labels, lr, normalisation, or pretrained weights may be wrong)")
         if not self.device.is_main:
             return
         empty = dict.fromkeys(("loss", "top1", "top5"), "")
-        row: dict[str, Any] = {"epoch": epoch, "step": self.at, "lr": f"{last['lr']:.6g}", "train_loss": f"{loss:.6f}", "val_loss": f"{score.loss:.6f}",
+        row: dict[str, Any] = {"epoch": epoch, "step": self.at, "lr": f"{last['lr']:.6g}", "train_loss": f"{loss:.6f}",
+                               "val_loss": f"{score.loss:.6f}",
                "top1": f"{score.top1:.4f}", "top5": f"{score.top5:.4f}",
                **{f"ema_{key}": f"{getattr(average, key):.6f}" if average else value for key, value in empty.items()},
                "norm": f"{last['norm']:.4f}", "loss_scale": f"{last['scale']:.0f}", "skipped": self.tally.skipped,
-               "img_s": f"{last['img/s']:.1f}", "data_wait": f"{last['data wait']:.4f}", "elapsed_s": f"{time.time() - self.started:.1f}", "time": result.now()}
+               "img_s": f"{last['img/s']:.1f}", "data_wait": f"{last['data wait']:.4f}",
+               "elapsed_s": f"{time.time() - self.started:.1f}", "time": result.now()}
         try:
             console.append_csv(self.folder / "log.csv", row)
         except OSError as error:
@@ -423,11 +451,14 @@ class Run:
         self.viewer(self.at, {key: float(value) for key, value in row.items() if key in ("val_loss", "top1", "top5", "ema_top1") and value != ""})
 
     def meta(self, scores: Optional[Scores] = None) -> dict[str, Any]:
-        """What a checkpoint says beside its tensors: the network, and where the run is; `scores` once its weights are validated."""
+        """What a checkpoint says beside its tensors: the network, and where the run is; `scores` once its weights are
+        validated.
+        """
         score, average = scores or (None, None)
         return {"model": self.setting.info.name, "num_classes": self.setting.num_classes, "class_names": list(self.train.class_names),
                 "epoch": self.at // self.steps, "step": self.at, "steps": self.steps, "pictures": self.meter.pictures,
-                "best": dataclasses.asdict(self.best) if self.best else None, "tally": dataclasses.asdict(self.tally), "data": self.fingerprint,
+                "best": dataclasses.asdict(self.best) if self.best else None, "tally": dataclasses.asdict(self.tally),
+                "data": self.fingerprint,
                 "val_data": self.val_fingerprint, "score": dataclasses.asdict(score) if score else None,
                 "ema_score": dataclasses.asdict(average) if average else None, "best_weights": self.best_weights,
                 "epoch_end": None if self.at % self.steps else self.ended,
@@ -450,7 +481,8 @@ class Run:
 
     def finish(self, score: Score, average: Optional[Score]) -> dict[str, Any]:
         """The result's row: shown, as JSON beside the checkpoints, and appended to the results."""
-        outcome = result.Outcome(score, average, self.best, self.path, len(self.train.bad), self.params, time.time() - self.started)
+        outcome = result.Outcome(score, average, self.best, self.path, len(self.train.bad), self.params,
+                                 time.time() - self.started)
         row = result.row(self.setting, self.meter, outcome, self.config)
         if self.device.is_main:
             console.say(f"\n{result.tables(row)}\n" + (f"\nmoving average: {average}" if average else "") + f"\ncheckpoint: {self.path}\n")
@@ -503,7 +535,8 @@ def signals(handler: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python lets only that one handle signals
         yield
         return
-    # SIGINT: in a command, a thread waits for it; in somebody else's program Python's own handler stands beside MindSpore's
+    # SIGINT: in a command, a thread waits for it; in somebody else's program Python's own handler stands beside
+    # MindSpore's
     numbers = (signal.SIGTERM,) if interrupts.listening() else (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 

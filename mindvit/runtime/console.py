@@ -29,7 +29,10 @@ def say(text: str) -> None:
 
 
 class Progress(contextlib.AbstractContextManager):
-    """A bar on a terminal; elsewhere a line every `interval` steps. Both show epoch, loss, lr, img/s and the time left. At the end of a `with` the bar is gone."""
+    """A bar on a terminal; elsewhere a line every `interval` steps.
+
+    Both show epoch, loss, lr, img/s and the time left. At the end of a `with` the bar is gone.
+    """
 
     def __init__(self, steps: int, epochs: int, interval: int, shown: bool = True, done: int = 0):
         self.steps, self.epochs, self.interval, self.shown = steps, epochs, interval, shown
@@ -42,7 +45,8 @@ class Progress(contextlib.AbstractContextManager):
         """One step is done; `values` are shown as they are."""
         if self.terminal and self.bar is None:
             self.bar = tqdm(total=self.steps, initial=self.done, unit="step", dynamic_ncols=True, leave=False)
-            self.bar.start_t, self.bar.initial = self.start_time, self.first  # of all steps, not of those since the last validation
+            # of all steps, not of those since the last validation
+            self.bar.start_t, self.bar.initial = self.start_time, self.first
         self.done += 1
         if self.bar is not None:
             self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
@@ -63,9 +67,13 @@ class Progress(contextlib.AbstractContextManager):
         self.hide()
 
 
-def validating(batches: Iterable[T], total: int, pictures: int, what: str = "validating", interval: int = 100, shown: bool = True) -> Iterator[T]:
-    """The same `total` batches of `pictures` each (over all cards), and how far they are: a bar on a terminal; elsewhere a line every `interval` batches
-    and every half a minute. The first one is left out of img/s: its graph is compiled."""
+def validating(batches: Iterable[T], total: int, pictures: int, what: str = "validating", interval: int = 100,
+               shown: bool = True) -> Iterator[T]:
+    """The same `total` batches of `pictures` each (over all ranks), and how far they are.
+
+    A bar on a terminal; elsewhere a line every `interval` batches and every half a minute. The first batch is left out
+    of img/s: its graph is compiled.
+    """
     if not shown:
         yield from batches
         return
@@ -78,7 +86,8 @@ def validating(batches: Iterable[T], total: int, pictures: int, what: str = "val
         return f"{what} {done}/{total}" + (f"  img/s {rate():.0f}" if done > 1 else "")
 
     terminal = sys.stderr.isatty()
-    with tqdm(total=total, desc=what, unit="batch", dynamic_ncols=True, leave=False, disable=not terminal) as bar, heartbeat(text, not terminal):
+    with tqdm(total=total, desc=what, unit="batch", dynamic_ncols=True, leave=False,
+              disable=not terminal) as bar, heartbeat(text, not terminal):
         for batch in batches:
             yield batch
             done += 1
@@ -116,14 +125,16 @@ def check_viewer(kind: str) -> None:
         try:
             import tensorboardX  # noqa: F401
         except ImportError:
-            raise UserError("summary is tensorboard, but the package tensorboardX is missing: pip install tensorboardX, or summary: mindspore") from None
+            raise UserError("summary is tensorboard, but the package tensorboardX is missing: pip install "
+                            "tensorboardX, or summary: mindspore") from None
 
 
 @contextlib.contextmanager
 def summary(kind: str, folder: Path, complain: Callable[[str], None]) -> Iterator[Callable[[int, Scalars], None]]:
     """A function (step, values by name) that writes files for a viewer into `folder`/summary; for kind 'none' it writes nothing.
 
-    kind: mindspore (MindInsight's files) or tensorboard. What can't be written costs no training: `complain` is told, and no more is written.
+    kind: mindspore (MindInsight's files) or tensorboard. What can't be written costs no training: `complain` is told,
+    and no more is written.
     UserError if the package for the latter is missing.
     """
     check_viewer(kind)
@@ -133,7 +144,8 @@ def summary(kind: str, folder: Path, complain: Callable[[str], None]) -> Iterato
     try:
         writer, close = _viewer(kind, str(folder / "summary"))
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{folder / 'summary'} can't be written: {first_line(error)} (summary: none does without)") from None
+        reason = first_line(error)
+        raise UserError(f"{folder / 'summary'} can't be written: {reason} (summary: none does without)") from None
     working = True
 
     def trying(action: Callable[[], None]) -> None:
@@ -190,7 +202,10 @@ def duration(seconds: float) -> str:
 
 
 def csv_header(path: Path) -> list[str]:
-    """The names of a CSV file's columns; none if it is empty or isn't there. OSError, or csv.Error where it is no text at all."""
+    """The names of a CSV file's columns; none if it is empty or isn't there.
+
+    OSError, or csv.Error where it is no text at all.
+    """
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
@@ -199,6 +214,8 @@ def csv_header(path: Path) -> list[str]:
 
 def check_csv(path: Path, key: str) -> None:
     """UserError, naming the recipe's `key`, unless rows can be added to a CSV file; leaves nothing but its folder."""
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UserError(f"{key} {path} can't be written: {path.parent} is no folder (--{key} FILE: another place)")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
@@ -213,7 +230,9 @@ def check_csv(path: Path, key: str) -> None:
 
 
 def append_csv(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line to a CSV file, whole or not at all; a file whose columns differ is kept aside under another name, never mixed. OSError where that fails."""
+    """Add a line to a CSV file, whole or not at all; a file whose columns differ is kept aside under another name,
+    never mixed. OSError where that fails.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     header, found = list(row), csv_header(path)
     if found and found != header:
@@ -237,7 +256,10 @@ def _free(path: Path) -> Path:
 
 
 def cut_csv(path: Path, epochs: int) -> None:
-    """Remove from a run's CSV what a start that was cut off wrote after its last checkpoint: the rows beyond `epochs`. OSError where that fails."""
+    """Remove from a run's CSV what a start that was cut off wrote after its last checkpoint: the rows beyond `epochs`.
+
+    OSError where that fails.
+    """
     if not path.exists():
         return
     with path.open(newline="", encoding="utf-8") as stream:

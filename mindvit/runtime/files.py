@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 from typing import IO, Any, Iterator, Optional
 
-BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # somebody else has the lock; any other error: there are no locks to be had
+# somebody else has the lock; any other error: there are no locks to be had
+BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")  # how Python keeps a byte of a name that is no UTF-8
@@ -38,7 +39,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what a `whole(path)` left behind, whatever its ending: MindSpore writes a .tmp first, and leaves it when the disk is full."""
+    """Remove what a `whole(path)` left behind, whatever its ending: MindSpore writes a .tmp first, and leaves it when
+    the disk is full.
+    """
     _remove(path.parent, f".{glob.escape(path.stem)}.unfinished*")
 
 
@@ -55,8 +58,8 @@ def _remove(folder: Path, pattern: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `path` as a whole, in UTF-8. OSError where that is impossible; what stood there before then stays."""
-    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", errors=SPELT_OUT, newline="") as stream:  # newlines as they are given
-        stream.write(text)
+    with whole(path) as unfinished:
+        unfinished.write_bytes(text.encode("utf-8", SPELT_OUT))
 
 
 def append(path: Path, data: bytes) -> None:
@@ -73,7 +76,9 @@ def append(path: Path, data: bytes) -> None:
 
 
 def try_lock(stream: IO[Any]) -> Optional[bool]:
-    """Whether this process now holds the lock of an open file, until it closes it or ends, however it ends; None: the file system has no locks."""
+    """Whether this process now holds the lock of an open file, until it closes it or ends, however it ends; None: the
+    file system has no locks.
+    """
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,7 +1,8 @@
 """Ctrl-C, told apart from SIGTERM.
 
-While a graph compiles or runs, MindSpore has a handler of its own for SIGINT, in C++, which sends the process SIGTERM instead: what asked for the end can't
-be told any more. So a command blocks SIGINT before it starts any thread (threads inherit what is blocked), and a thread of ours waits for it.
+While a graph compiles or runs, MindSpore has a handler of its own for SIGINT, in C++, which sends the process SIGTERM
+instead: what asked for the end can't be told any more. So a command blocks SIGINT before it starts any thread (threads
+inherit what is blocked), and a thread of ours waits for it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _listening = _told = False
 
 
 def listen() -> None:
-    """Wait for Ctrl-C in a thread of its own. For a command's main thread, before anything is imported that starts threads."""
+    """Wait for Ctrl-C in a thread of its own.
+
+    For a command's main thread, before anything is imported that starts threads.
+    """
     global _listening
     if _listening or threading.current_thread() is not threading.main_thread():
         return
@@ -48,7 +52,9 @@ def taken_by(taker: Callable[[], None]) -> Iterator[None]:
 
 
 def leave() -> None:
-    """End the process at once: for `taken_by`, where there is nothing to lose and Python would not be heard, or MindSpore would call it an error."""
+    """End the process at once: for `taken_by`, where there is nothing to lose and Python would not be heard, or
+    MindSpore would call it an error.
+    """
     tell()
     os._exit(EXIT_CODE)
 
