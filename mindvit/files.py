@@ -33,7 +33,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def printable(text: str) -> str:
-    r"""`text` with what can't be written as UTF-8 spelt out: the bytes of a file's name that is none as \xe8, other surrogates as \udce8."""
+    r"""`text` with what UTF-8 can't hold spelt out: bytes of a file's name as \xe8, other surrogates as \ud800."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -42,7 +42,7 @@ def printable(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    r"""The same for a name that stands in a line: its line breaks, escapes and other control characters are spelt out too, as \x0a."""
+    r"""The same for a name that stands in a line: line breaks and other control characters are spelt out, as \x0a."""
     return printable(CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
 
 
@@ -53,12 +53,13 @@ def _spelt_out(error: UnicodeError) -> tuple[str, int]:
     return ESCAPED_BYTE.sub(r"\\x\1", str(spelt)), resume
 
 
-SPELT_OUT = "mindvit.spelt_out"  # for the `errors` of a file or stream: any text can then be written to it, whatever its encoding
+# For the `errors` of a file or stream: any text can then be written to it, whatever its encoding.
+SPELT_OUT = "mindvit.spelt_out"
 codecs.register_error(SPELT_OUT, _spelt_out)
 
 
 def spell_out(*streams: object) -> None:
-    """Let `streams` (stdout, stderr) take any text: what their encoding lacks is spelt out, where it would end the process."""
+    """Let `streams` (stdout, stderr) take any text: what their encoding lacks is spelt out, and ends no process."""
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=SPELT_OUT)
