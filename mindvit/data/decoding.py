@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB, 8 bits: every format and mode by one way, bounded by the size that the header says."""
+"""From the bytes of an image file to RGB, 8 bits: all formats and modes one way, bounded by the size in the header."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime.files import on_one_line
 
-# What a file may hold, whatever its name says (ImageNet has a PNG named .JPEG). Naming the plug-ins also registers them before threads start.
+# What a file may hold, whatever its name says (ImageNet has a PNG named .JPEG). Naming the plug-ins also registers them
+# before threads start.
 FORMATS = tuple(plugin.format for plugin in (
-    JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, BmpImagePlugin.BmpImageFile, WebPImagePlugin.WebPImageFile,
-    TiffImagePlugin.TiffImageFile, GifImagePlugin.GifImageFile))
-MULTI_PICTURE = MpoImagePlugin.MpoImageFile  # what JPEG's reader makes of a phone's photograph with a second image behind the first
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif")
+    JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, BmpImagePlugin.BmpImageFile,
+    WebPImagePlugin.WebPImageFile, TiffImagePlugin.TiffImageFile, GifImagePlugin.GifImageFile))
+MULTI_PICTURE = MpoImagePlugin.MpoImageFile  # what JPEG's reader makes of a phone's two images in one file
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp",
+              ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif")
 
 MAX_PIXELS: int = DataOptions.max_pixels
 TOO_LARGE = "raise max_pixels for images that you trust"
@@ -70,8 +81,8 @@ def named(name: str) -> Iterator[None]:
 def decode(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An encoded picture as RGB, 8 bits, of several frames the first: see `as_rgb`.
 
-    Refused for what is no image, has a header that says more than `max_pixels`, or has values of unknown scale; any exception of Pillow's for a
-    damaged file.
+    Refused for what is no image, has a header that says more than `max_pixels`, or has values of unknown scale; any
+    exception of Pillow's for a damaged file.
     """
     with opened(stream) as image:
         check_pixels(image.size, max_pixels)
@@ -82,7 +93,8 @@ def decode(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
 def opened(stream: IO[bytes]) -> Image.Image:
     """The image in a file whose header alone was read. Refused if it is none of FORMATS.
 
-    Pillow's own Image.open has one limit of pixels for the whole process, below which it warns and above which it raises; `max_pixels` is a recipe's.
+    Pillow's own Image.open has one limit of pixels for the whole process, above which it warns or raises; `max_pixels`
+    is a recipe's.
     """
     prefix = stream.read(16)
     if not prefix:
@@ -111,8 +123,9 @@ def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 def allow(max_pixels: int) -> None:
     """Raise Pillow's own limit to `max_pixels` where a user asks for more than it has.
 
-    Its readers of WebP, TIFF and GIF look at that limit, which is one for the process, whoever opens the file. So it is raised here alone, once, before
-    threads start, never lowered, and not at import: a program that only imports mindvit keeps Pillow's.
+    Its readers of WebP, TIFF and GIF look at that limit, which is one for the process, whoever opens the file. So it is
+    raised here alone, once, before threads start, never lowered, and not at import: a program that only imports mindvit
+    keeps Pillow's.
     """
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
@@ -143,7 +156,7 @@ def _tag(image: Image.Image, number: int) -> Any:
 
 
 def _top(image: Image.Image) -> int:
-    """The whole number that means white: of a mode with 16 bits what its file says; 32 bits say nothing, so the numbers themselves decide."""
+    """The whole number that means white: with 16 bits what the file says; with 32, the numbers decide."""
     if image.mode.startswith("I;16"):
         bits = _tag(image, BITS_PER_SAMPLE)
         return (1 << bits) - 1 if isinstance(bits, int) and 8 < bits < 16 else 65535
@@ -168,7 +181,8 @@ def _shares(values: np.ndarray) -> np.ndarray:
     """0..1 -> 0..255, to the nearest."""
     low, high = float(values.min()), float(values.max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN makes both NaN
-        raise Refused(f"float numbers from {low:g} to {high:g}, whose scale isn't known (0 to 1 is); save it with 8 or 16 bits")
+        raise Refused(f"float numbers from {low:g} to {high:g}, whose scale isn't known (0 to 1 is); "
+                      "save it with 8 or 16 bits")
     return np.rint(np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
 
 

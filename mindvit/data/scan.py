@@ -1,4 +1,4 @@
-"""The images below a folder: every real folder once, however symbolic links lead to it; and what was passed over, by kind."""
+"""The images below a folder, each real folder read once however links lead to it; and what was passed over, by kind."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from mindvit.data.decoding import EXTENSIONS
 from mindvit.errors import UserError
 from mindvit.runtime.files import on_one_line
 
-# What systems and NAS boxes leave beside one's own files (lower case): no class, and no image in it. Names that begin with a dot are passed over anyway.
+# What systems and NAS boxes leave beside one's own files (lower case): no class, and no image in it. Names that begin
+# with a dot are passed over anyway.
 SIDE_FOLDERS = frozenset((
-    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "@__thumb", "#recycle", "#snapshot",  # Synology, QNAP
+    # Synology, QNAP
+    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "@__thumb", "#recycle", "#snapshot",
     "__macosx", "network trash folder", "temporary items", "lost+found", "__pycache__", "~snapshot",
     "$recycle.bin", "system volume information"))
 MOST_NAMED = 3  # of each kind
@@ -35,11 +37,14 @@ class PassedOver:
     def __str__(self) -> str:
         common = sorted(self.endings.items(), key=lambda item: (-item[1], item[0]))[:MOST_ENDINGS]
         others = sum(self.endings.values()) - sum(count for _, count in common)
-        parts = [f"{count} {ending}" if ending else _several(count, "file") + " without extension" for ending, count in common]
+        parts = [f"{count} {ending}" if ending else f"{_several(count, 'file')} without extension"
+                 for ending, count in common]
         parts += [f"{others} of other kinds"] * (others > 0)
         parts += [_several(self.outside, "image") + " outside of class folders"] * (self.outside > 0)
-        parts += [f"{self.hidden} hidden"] * (self.hidden > 0) + [_several(self.special, "special file")] * (self.special > 0)
-        for kind, names in (("folder", list(self.folders)), ("symbolic link", self.links), ("broken link", self.broken)):
+        parts += [f"{self.hidden} hidden"] * (self.hidden > 0)
+        parts += [_several(self.special, "special file")] * (self.special > 0)
+        kinds = {"folder": list(self.folders), "symbolic link": self.links, "broken link": self.broken}
+        for kind, names in kinds.items():
             if names:
                 more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
                 parts.append(f"{kind}{'s' * (len(names) > 1)} {', '.join(names[:MOST_NAMED])}{more}")
@@ -48,7 +53,7 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder to be read: its class, its path as the user sees it, and its real path; `around`, the real path of the folder that a link lies in."""
+    """A folder to be read: its class, its path as the user sees it, its real path; of a link: where it lies."""
 
     kind: str
     path: str
@@ -57,10 +62,11 @@ class _Place:
 
 
 class Scan:
-    """All images below `root`: `images`, sorted paths by class (a sub-folder each), or, without `classes`, all under ''. UserError if it can't be read.
+    """All images below `root`: `images`, sorted paths by class, a sub-folder each, or without `classes` all under ''.
 
-    A link to a folder is followed where it leads to images that aren't counted yet. One that leads back to a folder around it, or to one that is counted
-    already, is passed over: real folders come first, so that each image is counted once, and in its own class. Links to files are images like others.
+    A link to a folder is followed where it leads to images that aren't counted yet. One that leads back to a folder
+    around it, or to one that is counted already, is passed over: real folders come first, so that each image is counted
+    once, and in its own class. Links to files are images like others. UserError if a folder can't be read.
     """
 
     def __init__(self, root: str, classes: bool = False) -> None:
@@ -93,7 +99,8 @@ class Scan:
                 if entry.name.lower() in SIDE_FOLDERS:
                     self.passed_over.folders[entry.name] += 1
                 else:
-                    self._folders.append(_Place(entry.name if top else place.kind, entry.path, os.path.join(place.real, entry.name)))
+                    kind = entry.name if top else place.kind
+                    self._folders.append(_Place(kind, entry.path, os.path.join(place.real, entry.name)))
             elif not entry.is_file(follow_symlinks=False):
                 self.passed_over.special += 1
             else:
@@ -108,25 +115,29 @@ class Scan:
             self.images[place.kind].append(entry.path)
 
     def _link(self, place: _Place, entry: os.DirEntry[str], top: bool) -> None:
-        # One named as an image isn't looked up: data sets of a million links exist, and what can't be read is said when it is read.
+        # One named as an image isn't looked up: data sets of a million links exist. What can't be read is said then.
         if entry.name.lower().endswith(EXTENSIONS) and not top:
             self._file(place, entry, top)
         elif entry.name.lower() in SIDE_FOLDERS:
             self.passed_over.folders[entry.name] += 1
         elif os.path.isdir(entry.path):  # unlike the entry's own way, not an error for a link to itself
-            self._links.append(_Place(entry.name if top else place.kind, entry.path, os.path.realpath(entry.path), place.real))
+            kind = entry.name if top else place.kind
+            self._links.append(_Place(kind, entry.path, os.path.realpath(entry.path), place.real))
         elif os.path.isfile(entry.path):
             self._file(place, entry, top)
         else:
-            self.passed_over.broken.append(f"{os.path.relpath(entry.path, self.root)} -> {os.readlink(entry.path)}")
+            self.passed_over.broken.append(self._told(entry.path))
 
     def _follow(self, link: _Place) -> None:
         loop = any(_is_within(folder, link.real) for folder in (self.real, link.around))
         if loop or link.real in self._seen:
             why = "a loop" if loop else "a folder that is counted already"
-            self.passed_over.links.append(f"{os.path.relpath(link.path, self.root)} -> {os.readlink(link.path)} ({why})")
+            self.passed_over.links.append(f"{self._told(link.path)} ({why})")
         else:
             self._folders.append(link)
+
+    def _told(self, link: str) -> str:
+        return f"{os.path.relpath(link, self.root)} -> {os.readlink(link)}"
 
 
 def _entries(folder: str) -> Sequence[os.DirEntry[str]]:
