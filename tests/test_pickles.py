@@ -213,3 +213,19 @@ def test_other_files(tmp_path: Path, content: bytes, what: str) -> None:
     path.write_bytes(content)
     text = refused(path)
     assert what in text and "accepted are MindSpore .ckpt" in text
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "paddle"])
+def test_a_name_that_nobody_knows_is_never_imported(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "settings_of_somebody.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef run(text): exec(text)\n")
+    path = tmp_path / "a.bin"
+    if form == "paddle":
+        asked = b"csettings_of_somebody\nrun\n(S'import os'\ntR"
+        plain = pickle.dumps({"w": FLOATS}, 2)
+        path.write_bytes(plain[:-1] + b"S'x'\n" + asked + b"s.")  # one more item
+    else:
+        save_torch(path, {"w": FLOATS, "x": Call("settings_of_somebody.run", "import os")}, form == "legacy")
+    source = read(path)
+    assert same(source.arrays, {"w": FLOATS}) and source.ignored == ["x"]
+    assert not (tmp_path / "ran").exists()

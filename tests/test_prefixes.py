@@ -368,3 +368,13 @@ def test_flat_files_and_an_optimizer_s_copies(tmp_path: Path) -> None:
             item.set_data(item * 0)
     load_weights(net, tmp_path / "2.npz", take="ema")
     assert holds(net, half(weights))
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_predictors_count_the_classes_in_the_file_s_own_layout(tmp_path: Path) -> None:
+    for origin, family in (("paddlevit", "crossvit"), ("paddlevit", "cvt"), ("hf", "cvt"), ("mmpretrain", "xcit")):
+        weights = official(family, num_classes=7)[1]
+        theirs = names.outwards(weights, names.origin(origin, family)).arrays
+        path = save_torch(tmp_path / f"{origin}_{family}.pth", {"state_dict": under("module.model.", theirs)})
+        found = Predictor(path, f"small_{family}", device_target="CPU")
+        assert found.class_names == tuple("0123456") and holds(found.net, weights), origin
