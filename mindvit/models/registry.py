@@ -107,8 +107,8 @@ def input_sizes(
     own = own if isinstance(own, int) else own[0]
     if img_size is not None and image_resize not in (None, own):
         raise UserError(
-            f"image_resize is {image_resize}, but {entry.info.name} built for img_size {img_size} "
-            f"takes images of {own} px (leave one of the two out: it is derived)"
+            f"image_resize {image_resize} doesn't fit img_size {img_size}, with which {entry.info.name} takes images of "
+            f"{own} px (leave one of the two out: it is derived)"
         )
     side = own if image_resize is None else image_resize
     return side, entry.build.sizes_for(config, side)
