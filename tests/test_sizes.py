@@ -69,7 +69,10 @@ def test_a_size_that_a_network_cannot_take_is_refused_before_anything_is_listed_
 
 def test_sizes_that_contradict_each_other_are_refused() -> None:
     for words in (("--image_resize", "96", "--img_size", "48,32"), ("--image_resize", "240", "--img_size", "48")):
-        with pytest.raises(UserError, match="command line: image_resize is .*, but crossvit_9 built for img_size .* takes images of 48 px"):
+        with pytest.raises(
+            UserError,
+            match="command line: image_resize .* doesn't fit img_size .*, with which crossvit_9 takes images of 48 px",
+        ):
             sized(recipe("--model", "crossvit_9", *words))
     with pytest.raises(UserError, match="not built for one size"):
         sized(recipe("--model", "xcit_nano_12_p16_224", "--img_size", "96"))
@@ -88,7 +91,7 @@ def test_the_command_line_counts_more_than_a_file_and_says_so(tmp_path: Path, ca
     official = sized(recipe("-c", str(CONFIGS / "crossvit" / "crossvit_9_ascend.yaml")))
     assert sizes(official) == (240, (240, 224)) and capsys.readouterr().out == ""  # what everybody knows is not said
     (tmp_path / "two.yaml").write_text(f"base: {digits[1]}\nimage_resize: 96", "utf-8")
-    with pytest.raises(UserError, match="two.yaml: image_resize is 96, but crossvit_9 built for img_size"):
+    with pytest.raises(UserError, match="two.yaml: image_resize 96 doesn't fit img_size"):
         sized(recipe("-c", str(tmp_path / "two.yaml")))
 
 

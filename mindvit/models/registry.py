@@ -109,8 +109,10 @@ def input_sizes(name: str, image_resize: Optional[int] = None, img_size: Any = N
     own = config.get("img_size", entry.info.input_size)
     own = own if isinstance(own, int) else own[0]
     if img_size is not None and image_resize not in (None, own):
-        raise UserError(f"image_resize is {image_resize}, but {entry.info.name} built for img_size {img_size} takes images of {own} px "
-                        f"(leave one of the two out: it is derived)")
+        raise UserError(
+            f"image_resize {image_resize} doesn't fit img_size {img_size}, with which {entry.info.name} takes images of "
+            f"{own} px (leave one of the two out: it is derived)"
+        )
     side = own if image_resize is None else image_resize
     return side, entry.build.sizes_for(config, side)
 
