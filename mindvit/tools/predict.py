@@ -72,9 +72,9 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
 
 
 class Answers:
-    """A file of lines that is there when all of them are, and what stood there until then; `closing` ends one that stays unfinished.
+    """A file of lines that is there when all of them are, and what stood there until then.
 
-    UserError if it can't be written.
+    `closing` ends one that stays unfinished. UserError if it can't be written.
     """
 
     def __init__(self, out: Path, closing: str) -> None:
@@ -110,7 +110,7 @@ class Answers:
 
     def abandon(self) -> None:
         """There will be no more: lines beyond a heading stay beside the place of the whole."""
-        with contextlib.suppress(OSError):  # what ended the work is what the user is to hear of, and a full disk may be that
+        with contextlib.suppress(OSError):  # the user is to hear of what ended the work; a full disk may be that itself
             if self.closing and self.lines and not self.stream.closed:
                 self.stream.write(self.closing + "\n")
             self.stream.close()
@@ -123,7 +123,10 @@ class Answers:
 
 @contextlib.contextmanager
 def writer(out: Optional[Path], closing: str = "") -> Iterator[Callable[[str], Any]]:
-    """A function that writes a line to a file, see Answers, or to stdout without tearing the progress bar. UserError if the file can't be written."""
+    """A function that writes a line to a file, see Answers, or to stdout without tearing the progress bar.
+
+    UserError if the file can't be written.
+    """
     from tqdm import tqdm
 
     if out is None:
@@ -158,10 +161,12 @@ def main(arguments: Sequence[str]) -> None:
 
     bad: list[str] = []
     with writer(given.out, "]" if given.format == "json" else "") as write:
-        predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target, given.max_pixels)
+        predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target,
+                              given.max_pixels)
         print(predictor, file=sys.stderr)
         answers = predictions(predictor, paths, given.topk, bad)
-        for line in {"csv": as_csv, "json": as_json}.get(given.format, lambda found: as_table(found, paths, predictor.class_names))(answers):
+        formats = {"csv": as_csv, "json": as_json, "table": lambda found: as_table(found, paths, predictor.class_names)}
+        for line in formats[given.format](answers):
             write(line)
     if bad:
         raise Unreadable(len(bad), len(paths))
