@@ -43,14 +43,15 @@ def part(image: Image.Image, box: Box) -> Image.Image:
     size = box[2] - box[0], box[3] - box[1]
     if size[0] * size[1] <= LARGE:
         return image.crop(box)
-    return image.transform(size, Image.Transform.EXTENT, box)  # the same pixels; `crop` takes so many for a decompression bomb
+    # The same pixels; `crop` takes so many for a decompression bomb.
+    return image.transform(size, Image.Transform.EXTENT, box)
 
 
 def shortened(image: Image.Image) -> Image.Image:
-    """`image` before it is resized as a whole; sides longer than LONG become shorter by a whole factor, each pixel the mean of those it stands for.
+    """`image` before it is resized as a whole: sides longer than LONG become shorter by a whole factor, by averaging.
 
-    Resizing such sides directly needs many times the image's memory: for the filter's weights, and for the image in between, as wide as the result and
-    as tall as the source.
+    Resizing such sides directly needs many times the image's memory: for the filter's weights, and for the image in
+    between, as wide as the result and as tall as the source.
     """
     if max(image.size) <= LONG:
         return image

@@ -31,7 +31,8 @@ MOST_LABELS = 1_000_000  # in a list; a larger one is no class number, and every
 class Source(ABC):
     """Pictures by index: `labels` int32 (count,), `class_names` by label, and `bad`, the reason by name of each undecodable picture met so far.
 
-    max_pixels: what is larger isn't decoded. passed_over: a phrase for what lies among the images and is none. remarks: lines for what may be a mistake.
+    max_pixels: what is larger isn't decoded. passed_over: a phrase for what lies among the images and is none. remarks:
+    lines for what may be a mistake.
     """
 
     max_pixels = decoding.MAX_PIXELS
@@ -207,11 +208,13 @@ def empty_classes(train: Source) -> list[str]:
     missing = np.flatnonzero(np.bincount(train.labels, minlength=len(train.class_names)) == 0)
     if not len(missing):
         return []
-    runs = [f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)]
+    runs = [f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}"
+            for run in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)]
     numbered = all(name.isdigit() for name in train.class_names)
     names = "" if numbered else f" ({_some([train.class_names[number] for number in missing])})"
     which = f"class {runs[0]}{names} has" if len(missing) == 1 else f"classes {_some(runs, 5)}{names} have"
-    return [f"of {len(train.class_names)} classes, {which} no image to train on" + ("; labels are counted from 0" if numbered else "")]
+    return [f"of {len(train.class_names)} classes, {which} no image to train on"
+            + ("; labels are counted from 0" if numbered else "")]
 
 
 def remarks(train: Source) -> list[str]:
@@ -220,7 +223,7 @@ def remarks(train: Source) -> list[str]:
 
 
 def passed_over(*splits: tuple[str, Source]) -> str:
-    """What lies in folders and is no image of a class, as the end of a line that tells of the data; an empty text where there is nothing."""
+    """What lies in folders and is no image of a class, as the end of a line; an empty text where there is nothing."""
     return "".join(f"; passed over in {name}: {source.passed_over}" for name, source in splits if source.passed_over)
 
 
@@ -242,21 +245,24 @@ def _entries(folder: Path) -> list[str]:
 
 
 def find_pictures(places: Sequence[str]) -> list[str]:
-    """Files as they are named, and every picture below folders, in alphabetical order; what is passed over there is said on stderr.
+    """Files as they are named, and every picture below folders, in alphabetical order.
 
+    What is passed over there is said on stderr.
     UserError for a place that isn't there or holds no picture.
     """
     found: list[str] = []
     for place in places:
         if not os.path.exists(place):
-            raise UserError(f"no picture or folder {place}" + (f": a broken link to {os.readlink(place)}" if os.path.islink(place) else ""))
+            broken = f": a broken link to {os.readlink(place)}" if os.path.islink(place) else ""
+            raise UserError(f"no picture or folder {place}{broken}")
         if not os.path.isdir(place):
             found.append(place)
             continue
         scan = Scan(place)
         told = str(scan.passed_over)
         if not scan.images[""]:
-            raise UserError(f"folder {place} holds no picture ({' '.join(EXTENSIONS)})" + (f"; passed over: {told}" if told else ""))
+            raise UserError(f"folder {place} holds no picture ({' '.join(EXTENSIONS)})"
+                            + (f"; passed over: {told}" if told else ""))
         if told:
             print(f"passed over in {on_one_line(place)}: {told}", file=sys.stderr, flush=True)
         found += scan.images[""]
@@ -264,7 +270,7 @@ def find_pictures(places: Sequence[str]) -> list[str]:
 
 
 def _list_entries(file: Path) -> Iterator[tuple[int, str, int]]:
-    """Line number, path and label; blanks or a tab before the label, any line ends, UTF-8 or what Windows' shell writes, UTF-16."""
+    """Line number, path and label; blanks or a tab before the label, any line ends, UTF-8 or Windows' UTF-16."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -279,12 +285,16 @@ def _list_entries(file: Path) -> Iterator[tuple[int, str, int]]:
         if not match:
             raise UserError(f"{file}, line {number}: {line!r} is not 'relative/path label' with a label of 0, 1, 2, ...")
         if len(match[2]) > 9 or int(match[2]) >= MOST_LABELS:
-            raise UserError(f"{file}, line {number}: label {match[2]} is too large; labels are class numbers, 0 to {MOST_LABELS - 1} at most")
+            raise UserError(f"{file}, line {number}: label {match[2]} is too large; labels are class numbers, "
+                            f"0 to {MOST_LABELS - 1} at most")
         yield number, match[1], int(match[2])
 
 
 def _located(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
-    """The paths of a list's images; UserError for one that isn't there. Windows' \\ is taken for / where the path as it stands is none."""
+    """The paths of a list's images; UserError for one that isn't there.
+
+    Windows' \\ is taken for / where the path as it stands is none.
+    """
     # One listing a folder instead of one look-up a file: a million look-ups over a network take minutes.
     inside: dict[str, set[str]] = {}
 
@@ -300,13 +310,14 @@ def _located(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
         if not is_there(path):
             path = os.path.join(file.parent, given.replace("\\", "/"))
             if "\\" not in given or not is_there(path):
-                raise UserError(f"{file}, line {number}: {os.path.join(file.parent, given)} does not exist; paths are relative to {file.parent}")
+                raise UserError(f"{file}, line {number}: {os.path.join(file.parent, given)} does not exist; "
+                                f"paths are relative to {file.parent}")
         paths.append(path)
     return paths
 
 
 def _repeated(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
-    """A line, or none, for images that a list names more than once: they count as often, and under two labels one of them is wrong."""
+    """A line, or none, for images that a list names more than once: they count as often, and of two labels one is wrong."""
     first: dict[str, tuple[int, int]] = {}
     again: list[str] = []
     torn: list[str] = []
@@ -314,8 +325,8 @@ def _repeated(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
         line, before = first.setdefault(path, (number, label))
         if line != number:
             (again if before == label else torn).append(f"{path} in lines {line} and {number}")
-    told = [f"{len(places)} line{'s' * (len(places) > 1)} of {file} {'name' if len(places) > 1 else 'names'} an image again {how} ({_some(places, 1)})"
-            for places, how in ((again, "that is named already"), (torn, "with another label")) if places]
+    told = [f"{len(places)} {'lines' if len(places) > 1 else 'line'} of {file} {'name' if len(places) > 1 else 'names'} "
+            f"an image again {how} ({_some(places, 1)})" for places, how in ((again, "that is named already"), (torn, "with another label")) if places]
     return ["; ".join(told)] if told else []
 
 

@@ -44,20 +44,23 @@ class EvalTransform:
         return np.asarray(image.resize((width, height), method).crop((left, top, left + self.size, top + self.size)))
 
 
-def centre(image: Image.Image, resized: tuple[int, int], corner: tuple[int, int], size: int, method: Image.Resampling) -> Image.Image:
+def centre(image: Image.Image, resized: tuple[int, int], corner: tuple[int, int], size: int,
+           method: Image.Resampling) -> Image.Image:
     """What image.resize(resized) has at `corner`, size x size px, without making the rest.
 
-    1 x 8000 px resized to 256 x 2048000 would take 2 GiB. The pixels are those of the whole but for a rounding now and then; so an image that isn't
-    extremely long is resized as a whole, as in the papers' own code.
+    1 x 8000 px resized to 256 x 2048000 would take 2 GiB. The pixels are those of the whole but for a rounding now and
+    then; so an image that isn't extremely long is resized as a whole, as in the papers' own code.
     """
     scale = [side / wanted for side, wanted in zip(image.size, resized)]
     box = [value for start in (0, size) for value in ((corner[0] + start) * scale[0], (corner[1] + start) * scale[1])]
-    # Pillow keeps a box in single precision, which is too coarse for places far from 0: the surroundings, with all that a filter reaches, come first.
+    # Pillow keeps a box in single precision, which is too coarse for places far from 0: the surroundings, with all that a
+    # filter reaches, come first.
     reach = [math.ceil(3 * max(1.0, value)) for value in scale]
     left, top = (max(0, math.floor(value) - more) for value, more in zip(box[:2], reach))
     right, bottom = (min(side, math.ceil(value) + more) for value, more, side in zip(box[2:], reach, image.size))
     part = native.part(image, (left, top, right, bottom))
-    near = (max(0.0, box[0] - left), max(0.0, box[1] - top), min(float(part.width), box[2] - left), min(float(part.height), box[3] - top))
+    near = (max(0.0, box[0] - left), max(0.0, box[1] - top),
+            min(float(part.width), box[2] - left), min(float(part.height), box[3] - top))
     return part.resize((size, size), method, near)
 
 
