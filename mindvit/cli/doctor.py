@@ -206,9 +206,9 @@ def image_kernels() -> str:
 
 def cpu_kernels() -> str:
     """Whether kernels is built."""
-    from mindvit import kernels
+    from mindvit.kernels import build
 
-    return state_of(kernels.SWITCH, kernels.library)
+    return state_of(build.SWITCH, build.library)
 
 
 def state_of(switch: str, load: Callable[[], Optional[str]]) -> str:

@@ -19,9 +19,9 @@ from typing import Any, Iterator, Mapping, Optional, Sequence, Union
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from mindvit import kernels
 from mindvit.engine.setup import Setting, step_options
 from mindvit.errors import UserError
+from mindvit.kernels import build
 from mindvit.runtime import console, device, files
 from mindvit.weights.readers import quiet
 
@@ -58,7 +58,7 @@ def key(step: nn.Cell, setting: Setting, values: Mapping[str, Any]) -> str:
     """A name for the graph of a training step: of `values`, all else it is made of, and what makes it."""
     parts = (sorted(values.items()), setting.info, setting.num_classes, step_options(setting), setting.device.ranks, setting.device.target,
              setting.device.jit_level, setting.device.amp_level, str(setting.device.half), device.machine(), device.chip(),
-             device.has_kernels() and kernels.library(), sys.version, ms.__version__, _version("mindcv"),
+             device.has_kernels() and build.library(), sys.version, ms.__version__, _version("mindcv"),
              [(item.name, item.shape, str(item.dtype), item.requires_grad) for item in step.get_parameters()])
     digest = hashlib.sha256(repr(parts).encode())
     for path in sorted(SOURCES.rglob("*.py")):

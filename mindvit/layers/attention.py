@@ -10,7 +10,7 @@ from typing import Any, Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.layers.activation import Softmax
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.flash import flash_attention

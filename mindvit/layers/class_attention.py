@@ -15,7 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.layers.activation import Softmax
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.linear import Linear

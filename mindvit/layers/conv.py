@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.layers.linear import Product, weight_of
 from mindvit.runtime import platform
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.layers.attention import Attention
 from mindvit.layers.linear import Linear, weight_of
 from mindvit.layers.norm import LayerNorm

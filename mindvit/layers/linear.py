@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, Zero, initializer
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.runtime import platform
 
 # timm's trunc_normal_ cuts at +-2, a hundred standard deviations away: a normal distribution.

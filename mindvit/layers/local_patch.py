@@ -7,7 +7,7 @@ from typing import Any, Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.layers.activation import GELU
 from mindvit.layers.conv import DepthwiseConv3x3, FeatureLayout
 from mindvit.layers.drop_path import Residual

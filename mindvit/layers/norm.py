@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Zero, initializer
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.layers.linear import AddRow, weight_of
 from mindvit.runtime import platform
 

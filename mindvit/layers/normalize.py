@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.runtime import device
 
 

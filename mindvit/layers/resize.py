@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.runtime import platform
 
 CUBIC_A = -0.75  # PyTorch's; TensorFlow-style kernels use -0.5

@@ -7,7 +7,7 @@ from typing import Any, Iterator
 
 from mindspore import nn
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.layers.flash import FlashAttention
 
 # by their names, operators that stand for a Softmax among others

@@ -7,7 +7,7 @@ from typing import Any, Sequence
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.runtime import device
 from mindvit.weights.readers import STATE
 

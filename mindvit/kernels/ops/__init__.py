@@ -1,1 +1,57 @@
 """Cells that call the kernels of csrc/. Each gives what the operators that it stands for give, within rounding."""
+
+from mindvit.kernels.ops.activation import Gelu, Softmax
+from mindvit.kernels.ops.attention import Attention, BiasedAttention, ClassQuery, CrossCovariance, MixedAttention
+from mindvit.kernels.ops.attention_branch import AttentionBranch, CrossCovarianceBranch
+from mindvit.kernels.ops.conv import Depthwise, Im2col, PatchTokens
+from mindvit.kernels.ops.cross_fusion import CrossFusion
+from mindvit.kernels.ops.images import ChannelsLast, MixedPixels, Pixels, Resize
+from mindvit.kernels.ops.linear import Linear
+from mindvit.kernels.ops.local_branch import LocalBranch
+from mindvit.kernels.ops.mlp import MlpBranch
+from mindvit.kernels.ops.norm import BatchNorm, BatchNormPredict, LayerNorm
+from mindvit.kernels.ops.optimizer import AdamW, SquareSum
+from mindvit.kernels.ops.residual import Residual, Sum
+
+# cells that stand for a softmax among others
+WITH_WEIGHTS = (
+    Attention,
+    BiasedAttention,
+    MixedAttention,
+    ClassQuery,
+    CrossCovariance,
+    AttentionBranch,
+    CrossCovarianceBranch,
+    CrossFusion,
+)
+
+__all__ = [
+    "WITH_WEIGHTS",
+    "AdamW",
+    "Attention",
+    "AttentionBranch",
+    "BatchNorm",
+    "BatchNormPredict",
+    "BiasedAttention",
+    "ChannelsLast",
+    "ClassQuery",
+    "CrossCovariance",
+    "CrossCovarianceBranch",
+    "CrossFusion",
+    "Depthwise",
+    "Gelu",
+    "Im2col",
+    "LayerNorm",
+    "Linear",
+    "LocalBranch",
+    "MixedAttention",
+    "MixedPixels",
+    "MlpBranch",
+    "PatchTokens",
+    "Pixels",
+    "Residual",
+    "Resize",
+    "Softmax",
+    "SquareSum",
+    "Sum",
+]

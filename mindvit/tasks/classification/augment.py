@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindvit import kernels
+from mindvit.kernels import ops as kernels
 from mindvit.layers.normalize import Normalize
 from mindvit.recipe.options import AugmentOptions
 from mindvit.runtime import device
