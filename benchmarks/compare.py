@@ -210,7 +210,7 @@ def isa_environment(isa: str) -> dict[str, str]:
 
 def networks(given: argparse.Namespace) -> None:
     """Compare networks, print and keep the table."""
-    from mindvit.cli.census import names
+    from mindvit.benchmark.census import names
     from mindvit.models import model_info
     from mindvit.runtime import device
 

@@ -15,7 +15,8 @@ import pytest
 from golden import VARIANTS
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindvit.cli.census import Graph, census, main, names
+from mindvit.benchmark.census import Graph, census, names
+from mindvit.cli.census import main
 from mindvit.errors import UserError
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm

@@ -20,7 +20,7 @@ from mindvit.engine.trainer import Run, TrainingFailed, fit
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import parse
 from mindvit.runtime import console, files
-from mindvit.weights import read_weights
+from mindvit.weights import read_weights, write
 
 OPTIONS = ["--model", "nano", "--device_target", "CPU", "--epoch_size", "2", "--warmup_epochs", "0", "--batch_size", "8", "--log_interval", "1"]
 
@@ -80,7 +80,7 @@ def test_guessing(correct: int, count: int, classes: int, commonest: int, guessi
 
 
 def test_a_full_disk_costs_one_checkpoint_and_not_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    plain, full = checkpoint.ms.save_checkpoint, [3]  # epoch 1, the best one, epoch 2
+    plain, full = write.ms.save_checkpoint, [3]  # epoch 1, the best one, epoch 2
 
     def save(parameters: list, name: str, **settings: Any) -> None:
         full[0] -= 1
@@ -89,7 +89,7 @@ def test_a_full_disk_costs_one_checkpoint_and_not_the_run(folder: Path, tmp_path
             os.truncate(name, 100)
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", save)
+    monkeypatch.setattr(write.ms, "save_checkpoint", save)
     run(folder, tmp_path / "a", "--epoch_size", "3")
     text = capsys.readouterr().out
     assert "WARNING" in text and "nano-2.ckpt can't be written: No space left on device; the run goes on" in text and "nano-1.ckpt" in text

@@ -20,7 +20,7 @@ from mindvit.engine.meter import Meter
 from mindvit.errors import UserError
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime import console, device, files
-from mindvit.weights import read_weights
+from mindvit.weights import read_weights, write
 
 ROOT = Path(__file__).parent.parent
 
@@ -199,7 +199,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         Path(name).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", fails)
+    monkeypatch.setattr(write.ms, "save_checkpoint", fails)
     with pytest.raises(checkpoint.NotSaved, match="net.ckpt can't be written: No space left"):
         checkpoint.save(path, parameters(2), {})
     assert [item.name for item in tmp_path.iterdir()] == ["net.ckpt"] and read_weights(path)[0]["weight"][0] == 1

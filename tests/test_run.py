@@ -145,7 +145,7 @@ def test_validate_refuses_other_checkpoints(folder: Path, alone: Path, tmp_path:
         assert "truncated or damaged" in refused([*validating, "--ckpt_path", str(tmp_path / f"{name}.ckpt")], validate)
     assert "empty" in refused([*validating, "--ckpt_path", str(tmp_path / "empty.ckpt")], validate)
     other = [*validating, "--ckpt_path", str(path), "--model", "crossvit_small"]
-    assert "checkpoint of crossvit_tiny, but the recipe's model is crossvit_small" in refused(other, validate)
+    assert "checkpoint of crossvit_tiny, but the model asked for is crossvit_small" in refused(other, validate)
     assert "doesn't fit" in refused([*validating, "--ckpt_path", str(path), "--img_size", "36,16"], validate)
 
 

@@ -11,9 +11,10 @@ import pytest
 from pictures import make_data_dir
 from small import SMALL
 
+from mindvit.benchmark import census
 from mindvit.benchmark.data import measure_data
 from mindvit.benchmark.network import Task, measure
-from mindvit.cli import census, export
+from mindvit.cli import export
 from mindvit.engine import checkpoint, evaluate, trainer
 from mindvit.engine.setup import sized
 from mindvit.errors import UserError

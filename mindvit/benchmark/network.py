@@ -163,7 +163,7 @@ def multiply_adds(setting: Setting) -> Optional[float]:
         return None
     if setting.size == setting.info.input_size:
         return setting.info.macs
-    from mindvit.cli.census import census
+    from mindvit.benchmark.census import census
 
     counted = census(setting.info.name, size=setting.size)
     return sum(counted.macs.values()) + counted.saved

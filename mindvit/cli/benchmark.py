@@ -74,8 +74,8 @@ class Failed(UserError):
 
 def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each network; none on the ranks that don't print."""
+    from mindvit.benchmark.census import names
     from mindvit.benchmark.network import Task, measure
-    from mindvit.cli.census import names
     from mindvit.recipe.commandline import options
     from mindvit.runtime.device import launched_ranks
 

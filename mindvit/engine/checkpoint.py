@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
-import mindspore as ms
 from mindspore import Parameter, Tensor
 
 from mindvit.errors import UserError
 from mindvit.runtime import files
-from mindvit.weights.readers import META, Arrays, quiet, read_weights
+from mindvit.weights.readers import Arrays, read_weights
+from mindvit.weights.write import NotSaved, save, written
 
-
-class NotSaved(UserError):
-    """A checkpoint couldn't be written; the one before it is as it was."""
-
-    exit_code = 1
-
+__all__ = ["Found", "Keeper", "NotSaved", "newest", "of_file", "own_folder", "restore", "save"]
 
 Found = tuple[Path, Arrays, dict[str, Any]]
 
@@ -64,27 +58,6 @@ def cannot_write(folder: Path, error: OSError) -> UserError:
     """That a run's folder can't be written, before there is anything to lose."""
     return UserError(f"ckpt_save_dir {folder} can't be written: {error.strerror} (make room or rights there, or "
                      f"choose another one)")
-
-
-def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
-    """Write parameters and `meta` (JSON) to `path`, with a CRC; what stood there before stays until the new file is complete.
-
-    NotSaved if that fails: a full disk, a folder that is gone.
-    """
-    with _written(path) as unfinished, quiet():
-        ms.save_checkpoint([{"name": item.name, "data": item} for item in parameters], str(unfinished), append_dict={META: json.dumps(meta)}, crc_check=True)
-        os.chmod(unfinished, 0o644)  # the framework makes it read-only, which a user moving files stumbles over
-    return path
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """files.whole, whose failure is NotSaved."""
-    try:
-        with files.whole(path) as unfinished:
-            yield unfinished
-    except (OSError, RuntimeError) as error:  # the framework makes a RuntimeError of some
-        raise NotSaved(f"{path} can't be written: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
 
 
 def newest(folder: Path, model: str, complain: Callable[[str], None]) -> Optional[Found]:
@@ -164,7 +137,7 @@ class Keeper:
         best, path = save(self.folder / f"{self.model}-best.ckpt", parameters, meta), self.after(epoch)
         if not path.exists():
             return best
-        with _written(path) as link:
+        with written(path) as link:
             try:
                 os.link(best, link)  # the same bytes under a second name, each of which outlives the other
             except OSError:  # a file system without hard links
