@@ -57,11 +57,20 @@ def command(side: str, model: str, batch: int, size: int, torch_python: Optional
     if side == "mindvit":
         return [sys.executable, str(HERE / "side_mindvit.py"), model, str(batch)]
     if side == "mindcv":
-        return [sys.executable, str(HERE / "side_mindcv.py"), model, str(batch), str(size)] if model in IN_MINDCV else None
+        return (
+            [sys.executable, str(HERE / "side_mindcv.py"), model, str(batch), str(size)] if model in IN_MINDCV else None
+        )
     name = torch_name(model)
     if name is None or torch_python is None:
         return None
-    return [torch_python, str(HERE / "side_torch.py"), name, str(batch), str(size), "eager" if side == "torch eager" else "compile"]
+    return [
+        torch_python,
+        str(HERE / "side_torch.py"),
+        name,
+        str(batch),
+        str(size),
+        "eager" if side == "torch eager" else "compile",
+    ]
 
 
 class Side:
@@ -69,7 +78,9 @@ class Side:
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]):
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (as long as the process)
-        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, env=dict(environment))
+        self.process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, env=dict(environment)
+        )
         try:
             self.about = self.answer()
         except BaseException:
@@ -133,7 +144,9 @@ def ratio(ours: Figures, theirs: Optional[Figures]) -> Optional[float]:
 
 
 @contextlib.contextmanager
-def started(commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], found: Mapping[str, Figures]) -> Iterator[dict[str, Side]]:
+def started(
+    commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], found: Mapping[str, Figures]
+) -> Iterator[dict[str, Side]]:
     """The sides that start; why another didn't is noted in its figures."""
     sides: dict[str, Side] = {}
     try:
@@ -164,7 +177,9 @@ def in_turn(sides: Mapping[str, Side], mode: str, found: Mapping[str, Figures], 
                 found[name].rounds.append(answer["seconds"])
             else:
                 found[name].compile = answer["compile"]
-    console.say(f"  {mode}: " + ", ".join(f"{name} {item.error or f'{item.ms:.0f} ms'}" for name, item in found.items()))
+    console.say(
+        f"  {mode}: " + ", ".join(f"{name} {item.error or f'{item.ms:.0f} ms'}" for name, item in found.items())
+    )
 
 
 def compare(model: str, mode: str, given: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Figures]:
@@ -172,7 +187,9 @@ def compare(model: str, mode: str, given: argparse.Namespace, environment: Mappi
     from mindvit.models import model_info
 
     size = model_info(model).input_size
-    commands = {name: command(name, model, given.batch_size, size, given.torch_python) for name in ("mindvit", *given.peers)}
+    commands = {
+        name: command(name, model, given.batch_size, size, given.torch_python) for name in ("mindvit", *given.peers)
+    }
     here = {name: arguments for name, arguments in commands.items() if arguments}
     found = {name: Figures() for name in here}
     with started(here, environment, found) as sides:
@@ -186,8 +203,14 @@ def rows(model: str, mode: str, found: Mapping[str, Figures], batch: int, multip
 
     ours = found["mindvit"]
     rate = batch / ours.ms * 1000 if ours.ms else None
-    row: dict[str, Any] = {"model": model, "mode": mode, "multiply-adds (G)": round(multiply_adds / 1e9, 2), "mindvit img/s": rate and round(rate, 1),
-                           "GFLOP/s": rate and round(flops(multiply_adds, rate, mode) / 1e9), "compile, s": round(ours.compile, 1)}
+    row: dict[str, Any] = {
+        "model": model,
+        "mode": mode,
+        "multiply-adds (G)": round(multiply_adds / 1e9, 2),
+        "mindvit img/s": rate and round(rate, 1),
+        "GFLOP/s": rate and round(flops(multiply_adds, rate, mode) / 1e9),
+        "compile, s": round(ours.compile, 1),
+    }
     for peer in PEERS:
         item = found.get(peer)
         row[f"{peer} img/s"] = round(batch / item.ms * 1000, 1) if item and item.ms else None
@@ -219,16 +242,27 @@ def networks(given: argparse.Namespace) -> None:
     load = os.getloadavg()[0]
     for model in names(given.models):
         for mode in given.modes:
-            console.say(f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} pictures ...")
+            console.say(
+                f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} pictures ..."
+            )
             found = compare(model, mode, given, environment)
             table.append(rows(model, mode, found, given.batch_size, model_info(model).macs))
-            details.append({**table[-1], "sides": {name: {"what": item.what, "compile": item.compile, "error": item.error, "rounds": item.rounds}
-                                                   for name, item in found.items()}})
+            details.append(
+                {
+                    **table[-1],
+                    "sides": {
+                        name: {"what": item.what, "compile": item.compile, "error": item.error, "rounds": item.rounds}
+                        for name, item in found.items()
+                    },
+                }
+            )
             failed += [f"{model} {mode} {name}: {item.error}" for name, item in found.items() if item.error]
     whats = sorted({item["what"] for detail in details for item in detail["sides"].values() if item["what"]})
-    told = (f"Batch {given.batch_size}, float32, {given.rounds} rounds of {given.steps} steps in turn, medians; {device.machine()}, "
-            f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}, load {load:.1f} before; "
-            f"{'; '.join(whats)}; {datetime.date.today().isoformat()}.")
+    told = (
+        f"Batch {given.batch_size}, float32, {given.rounds} rounds of {given.steps} steps in turn, medians; {device.machine()}, "
+        f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}, load {load:.1f} before; "
+        f"{'; '.join(whats)}; {datetime.date.today().isoformat()}."
+    )
     keep(table, told, details, given.out, f"compare_{given.isa}")
     if failed:
         raise UserError(f"some sides failed: {'; '.join(failed)}")
@@ -250,23 +284,39 @@ def keep(table: Sequence[Mapping[str, Any]], told: str, details: Any, folder: Pa
 def main(arguments: Sequence[str]) -> None:
     """Compare; UserError for anything that the user can mend."""
     parser = Parser(prog="python benchmarks/compare.py", description="mindvit beside its peers on this machine.")
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL", help=f"names or shell patterns (default: {' '.join(MODELS)})")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=MODELS,
+        metavar="MODEL",
+        help=f"names or shell patterns (default: {' '.join(MODELS)})",
+    )
     parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES, help="default: both")
     parser.add_argument("--peers", nargs="+", default=PEERS, choices=PEERS, help="default: all")
     parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="default: 8")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side (default: 5)")
     parser.add_argument("--steps", type=int, default=8, metavar="N", help="timed steps a turn (default: 8)")
-    parser.add_argument("--isa", choices=("native", "avx512", "avx2"), default="native", help="avx2: hold both frameworks to AVX2")
-    parser.add_argument("--torch_python", metavar="FILE", help="interpreter with torch, timm, torchvision, transformers (none: no PyTorch)")
+    parser.add_argument(
+        "--isa", choices=("native", "avx512", "avx2"), default="native", help="avx2: hold both frameworks to AVX2"
+    )
+    parser.add_argument(
+        "--torch_python",
+        metavar="FILE",
+        help="interpreter with torch, timm, torchvision, transformers (none: no PyTorch)",
+    )
     parser.add_argument("--data", action="store_true", help="compare the data pipelines instead, with mindcv's")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="--data: class folders of pictures (none: made-up JPEGs)")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="--data: class folders of pictures (none: made-up JPEGs)"
+    )
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     given = parser.parse_args(arguments)
     for name in ("batch_size", "rounds", "steps"):
         if getattr(given, name) < 1:
             raise UserError(f"--{name} is {getattr(given, name)}, but must be at least 1")
     if given.torch_python and not os.access(given.torch_python, os.X_OK):
-        raise UserError(f"--torch_python {given.torch_python} is no program: give a Python that has torch, timm, torchvision and transformers")
+        raise UserError(
+            f"--torch_python {given.torch_python} is no program: give a Python that has torch, timm, torchvision and transformers"
+        )
     if given.data:
         from compare_data import pipelines
 

@@ -20,8 +20,12 @@ BATCHES = 20
 
 def one(who: str, split: str, folder: Path, workers: int) -> dict[str, float]:
     """What a process of its own measures; UserError if it fails."""
-    ran = subprocess.run([sys.executable, str(HERE / "side_data.py"), who, split, str(folder), str(workers), str(BATCHES)], capture_output=True, text=True,
-                         check=False)
+    ran = subprocess.run(
+        [sys.executable, str(HERE / "side_data.py"), who, split, str(folder), str(workers), str(BATCHES)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if ran.returncode:
         raise UserError(f"{who}'s {split} pipeline failed: {(ran.stderr.strip().splitlines() or ['no word'])[-1]}")
     return dict(json.loads(ran.stdout))
@@ -33,7 +37,9 @@ def row(split: str, workers: int, found: Mapping[str, Sequence[Mapping[str, floa
     for key, digits in (("img/s", 0), ("CPU-ms", 2)):
         for who in SIDES:
             line[f"{who} {key}"] = f"{median(item[key] for item in found[who]):.{digits}f}"
-    line["x mindcv"] = f"{median(item['img/s'] for item in found['mindvit']) / median(item['img/s'] for item in found['mindcv']):.2f}x"
+    line["x mindcv"] = (
+        f"{median(item['img/s'] for item in found['mindvit']) / median(item['img/s'] for item in found['mindcv']):.2f}x"
+    )
     return line
 
 
@@ -43,7 +49,9 @@ def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]]
     from mindvit.runtime import device
 
     if folder is not None and not (folder / "train").is_dir():
-        raise UserError(f"--folder {folder} has no train/: give a folder whose train/ has a folder of pictures for each class")
+        raise UserError(
+            f"--folder {folder} has no train/: give a folder whose train/ has a folder of pictures for each class"
+        )
     place = folder or made_up_folder()
     table, details = [], []
     for split in SPLITS:
@@ -56,6 +64,8 @@ def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]]
             details.append({**table[-1], "rounds": found})
             console.say(", ".join(f"{key} {value}" for key, value in table[-1].items()))
     what = str(folder) if folder else f"{PICTURES} made-up JPEGs of {SIZE[0]}x{SIZE[1]} px, quality {QUALITY}"
-    told = (f"{what}, to 240 px with the recipe of crossvit_9; mindvit up to the uint8 batch, mindcv up to its float32 batch with mixing; {rounds} rounds of "
-            f"{BATCHES} batches in turn, medians; {device.machine()}; {datetime.date.today().isoformat()}.")
+    told = (
+        f"{what}, to 240 px with the recipe of crossvit_9; mindvit up to the uint8 batch, mindcv up to its float32 batch with mixing; {rounds} rounds of "
+        f"{BATCHES} batches in turn, medians; {device.machine()}; {datetime.date.today().isoformat()}."
+    )
     return table, told, details

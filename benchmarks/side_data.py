@@ -40,13 +40,33 @@ def mindcvs(recipe: Recipe, size: int, split: str, folder: Path, workers: int) -
     options: dict[str, Any] = {"crop_pct": model_info(recipe.model.model).crop_pct}
     mixing: dict[str, Any] = {}
     if training:
-        options = {"auto_augment": str(augment.auto_augment).replace("rand-", "randaug-"), "scale": augment.scale, "ratio": augment.ratio,
-                   "hflip": augment.hflip, "re_prob": augment.re_prob, "re_value": augment.re_value}
+        options = {
+            "auto_augment": str(augment.auto_augment).replace("rand-", "randaug-"),
+            "scale": augment.scale,
+            "ratio": augment.ratio,
+            "hflip": augment.hflip,
+            "re_prob": augment.re_prob,
+            "re_value": augment.re_value,
+        }
         mixing = {"mixup": augment.mixup, "cutmix": augment.cutmix, "cutmix_prob": augment.mixup_prob}
-    transform = create_transforms("imagenet", image_resize=size, is_training=training, interpolation=str(augment.interpolation), **options)
-    loader = create_loader(dataset, BATCH, drop_remainder=True, is_training=training, num_classes=1000, transform=transform,
-                           num_parallel_workers=workers, **mixing)
-    return (Batch(columns) for _ in itertools.count() for columns in loader.create_tuple_iterator(num_epochs=1, output_numpy=True))
+    transform = create_transforms(
+        "imagenet", image_resize=size, is_training=training, interpolation=str(augment.interpolation), **options
+    )
+    loader = create_loader(
+        dataset,
+        BATCH,
+        drop_remainder=True,
+        is_training=training,
+        num_classes=1000,
+        transform=transform,
+        num_parallel_workers=workers,
+        **mixing,
+    )
+    return (
+        Batch(columns)
+        for _ in itertools.count()
+        for columns in loader.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    )
 
 
 def measured(who: str, split: str, folder: Path, workers: int, batches: int) -> dict[str, float]:

@@ -26,10 +26,14 @@ def main(model: str, batch: int, size: int) -> None:
             net.set_train(False)
             return lambda: net(images).asnumpy()
         with_loss = nn.WithLossCell(net, nn.CrossEntropyLoss(label_smoothing=0.1))
-        step = nn.TrainOneStepCell(with_loss, nn.AdamWeightDecay(net.trainable_params(), learning_rate=1e-3, weight_decay=0.05)).set_train()
+        step = nn.TrainOneStepCell(
+            with_loss, nn.AdamWeightDecay(net.trainable_params(), learning_rate=1e-3, weight_decay=0.05)
+        ).set_train()
         return lambda: step(images, labels).asnumpy()
 
-    serve(answers, {"what": f"mindcv {mindcv.__version__}, MindSpore {ms.__version__}", "name": model, "size": size}, make)
+    serve(
+        answers, {"what": f"mindcv {mindcv.__version__}, MindSpore {ms.__version__}", "name": model, "size": size}, make
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,14 @@ def main(model: str, batch: int) -> None:
     """Serve the steps that train.py and validate.py run."""
     answers = answers_only()
     info = model_info(model)
-    values = {"model": model, "batch_size": batch, "device_target": "CPU", "label_smoothing": 0.1, "drop_path_rate": 0.0, "lr": 1e-3}
+    values = {
+        "model": model,
+        "batch_size": batch,
+        "device_target": "CPU",
+        "label_smoothing": 0.1,
+        "drop_path_rate": 0.0,
+        "lr": 1e-3,
+    }
     setting = prepare(schema.build(values, {}), NoPictures(CLASSES))
 
     def make(mode: str) -> Step:
@@ -29,7 +36,11 @@ def main(model: str, batch: int) -> None:
         compiled(subject, setting, cache=None)
         return lambda: subject.step().asnumpy()
 
-    serve(answers, {"what": f"mindvit {__version__}, MindSpore {mindspore.__version__}", "name": info.name, "size": setting.size}, make)
+    serve(
+        answers,
+        {"what": f"mindvit {__version__}, MindSpore {mindspore.__version__}", "name": info.name, "size": setting.size},
+        make,
+    )
 
 
 if __name__ == "__main__":

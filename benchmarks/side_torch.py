@@ -44,11 +44,16 @@ def main(model: str, batch: int, size: int, way: str) -> None:
         net = network(model)[0].train(mode == "train")
         run = torch.compile(net) if way == "compile" else net
         if mode == "forward":
+
             def forward() -> None:
                 with torch.inference_mode():
                     logits(run(images))
+
             return forward
-        optimizer, criterion = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.05), torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+        optimizer, criterion = (
+            torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.05),
+            torch.nn.CrossEntropyLoss(label_smoothing=0.1),
+        )
 
         def train() -> None:
             optimizer.zero_grad()
@@ -56,6 +61,7 @@ def main(model: str, batch: int, size: int, way: str) -> None:
             loss.backward()
             optimizer.step()
             loss.item()
+
         return train
 
     serve(answers, {"what": f"{library}, PyTorch {torch.__version__}, {way}", "name": model, "size": size}, make)

@@ -29,9 +29,11 @@ def _range(bounds: tuple[tuple[int, int], tuple[int, int]]) -> str:
 def problems() -> Iterator[str]:
     """What is wrong with this Python and its libraries, a line each: what was found, what is accepted, what to type."""
     if not PYTHON[0] <= sys.version_info[:2] <= PYTHON[1]:
-        yield (f"mindvit needs Python {_range(PYTHON)} (the range of MindSpore's wheels), "
-               f"this is {sys.version.split()[0]}: "
-               "make an environment with one of them, e.g. make PYTHON=python3.11 quickstart")
+        yield (
+            f"mindvit needs Python {_range(PYTHON)} (the range of MindSpore's wheels), "
+            f"this is {sys.version.split()[0]}: "
+            "make an environment with one of them, e.g. make PYTHON=python3.11 quickstart"
+        )
     for name, bounds, wanted in (("numpy", NUMPY, "numpy>=1.25,<2"), ("mindspore", MINDSPORE, "mindspore>=2.7,<2.11")):
         try:
             version = metadata.version(name)

@@ -42,7 +42,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         options = self.options
-        shown = [hint.library if options is None else hint.command for hint in self.hints if options is None or hint.option in options]
+        shown = [
+            hint.library if options is None else hint.command
+            for hint in self.hints
+            if options is None or hint.option in options
+        ]
         return super().__str__() + (f": {'; '.join(dict.fromkeys(shown))}" if shown else "")
 
 
@@ -88,7 +92,9 @@ def run(main: Callable[[Sequence[str]], None], checked: bool = True) -> NoReturn
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(getattr(error, "exit_code", EXIT_BAD_INPUT))
     except BrokenPipeError:  # whoever read stdout has enough: COMMAND | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else Python tries to flush it once more at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or else Python tries to flush it once more at exit
         sys.exit(EXIT_BROKEN_PIPE)
     except KeyboardInterrupt:
         interrupts.tell()

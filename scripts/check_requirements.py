@@ -16,7 +16,13 @@ from typing import Sequence
 ROOT = Path(__file__).parent.parent
 OPTIONAL = ("requirements-report.txt", "requirements-onnx.txt")  # in the order of the pages
 EXTRAS = ".[report,onnx]"
-COMMANDS = ("train.py --help", "validate.py --help", "-m mindvit.cli.predict --help", "-m mindvit.cli.report --help", "-m mindvit.cli.export --help")
+COMMANDS = (
+    "train.py --help",
+    "validate.py --help",
+    "-m mindvit.cli.predict --help",
+    "-m mindvit.cli.report --help",
+    "-m mindvit.cli.export --help",
+)
 PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input", "install")
 
 

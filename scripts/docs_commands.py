@@ -13,7 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LIST = "commands.md"  # the page that holds the list itself
 NPU = "<!-- needs: npu -->"
-FENCE = re.compile(r"^(?P<mark><!-- needs: npu -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^(?P<mark><!-- needs: npu -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
+)
 INDENTED = re.compile(r"^ {4,}(?:\$ )?(?:python|make|msrun|pip) ", re.MULTILINE)
 
 RUN = "run, with a small network"
@@ -42,7 +44,10 @@ RULES = (
     (r"mindvit (--help|--version|completion|config|validate|predict|attention|report|convert|export|prepare)\b", RUN),
     (r"mindvit doctor$", "tests/test_cli.py::test_the_doctor_finds_this_machine"),
     (r"python train\.py ", DRY),
-    (r"msrun .*--node_rank", f"{OPTIONS}; two nodes on one machine: tests/test_ranks.py::test_two_nodes_on_one_machine"),
+    (
+        r"msrun .*--node_rank",
+        f"{OPTIONS}; two nodes on one machine: tests/test_ranks.py::test_two_nodes_on_one_machine",
+    ),
     (r"msrun ", f"{OPTIONS}; two processes: tests/test_run.py::test_two_workers_take_the_same_steps"),
 )
 
@@ -64,7 +69,9 @@ class Command:
         for pattern, how in RULES:
             if re.match(pattern, self.text):
                 return OPTIONS if self.npu and how in (RUN, DRY) else how
-        raise ValueError(f"{self.page}: nothing checks {self.text!r}: add a rule to scripts/docs_commands.py, or take the command out")
+        raise ValueError(
+            f"{self.page}: nothing checks {self.text!r}: add a rule to scripts/docs_commands.py, or take the command out"
+        )
 
 
 def commands_of(body: str) -> list[str]:
@@ -91,7 +98,9 @@ def commands() -> list[Command]:
             elif language in ("python", "yaml"):
                 found.append(Command(path.name, language, body, npu))
             else:
-                raise ValueError(f"{path.name}: a fence of language {language!r}: say bash, python or yaml, or indent what is no command")
+                raise ValueError(
+                    f"{path.name}: a fence of language {language!r}: say bash, python or yaml, or indent what is no command"
+                )
         if INDENTED.search(FENCE.sub("", text)):
             raise ValueError(f"{path.name}: a command that is only indented: put it between fences")
     return found
@@ -105,7 +114,11 @@ def listing() -> str:
         lines += [f"## {page}", ""]
         for item in found:
             if item.page == page:
-                shown = item.text if item.language == "bash" else f"{item.language}: {item.text.strip().splitlines()[0]} ..."
+                shown = (
+                    item.text
+                    if item.language == "bash"
+                    else f"{item.language}: {item.text.strip().splitlines()[0]} ..."
+                )
                 lines.append(f"- `{shown}`<br>{'needs NPUs; ' if item.npu else ''}{item.how}")
         lines.append("")
     return "\n".join(lines).rstrip()

@@ -28,13 +28,27 @@ def main() -> None:
     random = np.random.default_rng(0)
     start = [random.standard_normal(shape).astype(np.float32) for shape in SHAPES]
     gradients = [[random.standard_normal(shape).astype(np.float32) for shape in SHAPES] for _ in RATE]
-    kept: dict[str, np.ndarray] = {"rate": np.array(RATE), "decay": np.array(DECAY), "rates": np.array(RATES), "betas": np.array(BETAS), "eps": np.array(EPS),
-                                   "momentum": np.array(MOMENTUM)}
+    kept: dict[str, np.ndarray] = {
+        "rate": np.array(RATE),
+        "decay": np.array(DECAY),
+        "rates": np.array(RATES),
+        "betas": np.array(BETAS),
+        "eps": np.array(EPS),
+        "momentum": np.array(MOMENTUM),
+    }
     kept.update({f"start/{index}": value for index, value in enumerate(start)})
-    kept.update({f"gradient/{step}/{index}": value for step, values in enumerate(gradients) for index, value in enumerate(values)})
+    kept.update(
+        {
+            f"gradient/{step}/{index}": value
+            for step, values in enumerate(gradients)
+            for index, value in enumerate(values)
+        }
+    )
     for name, make in MAKERS.items():
         weights = [torch.nn.Parameter(torch.tensor(value)) for value in start]
-        optimiser = make([{"params": [weight], "weight_decay": decay, "lr": 1.0} for weight, decay in zip(weights, DECAY)])
+        optimiser = make(
+            [{"params": [weight], "weight_decay": decay, "lr": 1.0} for weight, decay in zip(weights, DECAY)]
+        )
         for lr, values in zip(RATE, gradients):
             for group, weight, rate, value in zip(optimiser.param_groups, weights, RATES, values):
                 group["lr"], weight.grad = lr * rate, torch.tensor(value)

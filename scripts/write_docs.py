@@ -28,11 +28,16 @@ from mindvit.runtime.console import table  # noqa: E402
 
 def models() -> str:
     """Every network with its published figures."""
-    lines = ["| name | also called | parameters (M) | multiply-adds (G) | input | top-1 | top-5 |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| name | also called | parameters (M) | multiply-adds (G) | input | top-1 | top-5 |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in list_models():
         info = model_info(name)
-        lines.append(f"| `{name}` | {', '.join(f'`{alias}`' for alias in info.aliases)} | {info.params / 1e6:.2f} | {info.macs / 1e9:.2f} "
-                     f"| {info.input_size} | {info.acc1:.2f} | {'-' if info.acc5 is None else f'{info.acc5:.2f}'} |")
+        lines.append(
+            f"| `{name}` | {', '.join(f'`{alias}`' for alias in info.aliases)} | {info.params / 1e6:.2f} | {info.macs / 1e9:.2f} "
+            f"| {info.input_size} | {info.acc1:.2f} | {'-' if info.acc5 is None else f'{info.acc5:.2f}'} |"
+        )
     return "\n".join(lines)
 
 
@@ -52,15 +57,36 @@ def weights(info: ModelInfo) -> str:
 def family(name: str) -> str:
     """A family's networks: facts, published accuracy and, where timm measured it, the row there, recipe, weights."""
     by_timm = name in ("crossvit", "xcit")
-    columns = ["name", "parameters (M)", "multiply-adds (G)", "input", "top-1", "top-5", "weights", "recipe", *["row in timm"] * by_timm]
+    columns = [
+        "name",
+        "parameters (M)",
+        "multiply-adds (G)",
+        "input",
+        "top-1",
+        "top-5",
+        "weights",
+        "recipe",
+        *["row in timm"] * by_timm,
+    ]
     lines = [columns, ["---"] * len(columns)]
     for info in (model_info(model) for model in list_models()):
         if info.family == name:
             recipe = Path("configs", name, f"{info.name}_ascend.yaml")
             assert (ROOT / recipe).exists(), recipe
             row = info.accuracy_source.partition("timm results-imagenet.csv, ")[2]
-            lines.append([f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.2f}", str(info.input_size), f"{info.acc1:.2f}",
-                          "-" if info.acc5 is None else f"{info.acc5:.2f}", weights(info), f"`{recipe.name}`", *[f"`{row}`"] * by_timm])
+            lines.append(
+                [
+                    f"`{info.name}`",
+                    f"{info.params / 1e6:.2f}",
+                    f"{info.macs / 1e9:.2f}",
+                    str(info.input_size),
+                    f"{info.acc1:.2f}",
+                    "-" if info.acc5 is None else f"{info.acc5:.2f}",
+                    weights(info),
+                    f"`{recipe.name}`",
+                    *[f"`{row}`"] * by_timm,
+                ]
+            )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -73,13 +99,22 @@ def published() -> dict[str, Any]:
 
 def errata_xcit() -> str:
     """Rows of the seed table that repeat another network's figures, beside timm's."""
-    rows = {name: (facts["seed"]["acc1"], facts["seed"]["acc5"]) for name, facts in published().items() if name.startswith("xcit")}
-    lines = ["| network | the seed table | that is the row of | timm's validation of its weights | authors' top-1 |", "|---|---|---|---|---|"]
+    rows = {
+        name: (facts["seed"]["acc1"], facts["seed"]["acc5"])
+        for name, facts in published().items()
+        if name.startswith("xcit")
+    }
+    lines = [
+        "| network | the seed table | that is the row of | timm's validation of its weights | authors' top-1 |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in rows.items():
         twin = next((other for other in rows if other != name and rows[other] == row), None)
         measured = published()[name]["timm_validation"]
         if twin and abs(measured["acc1"] - row[0]) > 0.1:
-            lines.append(f"| `{name}` | {row[0]:.2f} / {row[1]:.2f} | `{twin}` | {measured['acc1']:.3f} / {measured['acc5']:.3f} | {AUTHORS_TOP1[name]} |")
+            lines.append(
+                f"| `{name}` | {row[0]:.2f} / {row[1]:.2f} | `{twin}` | {measured['acc1']:.3f} / {measured['acc5']:.3f} | {AUTHORS_TOP1[name]} |"
+            )
     return "\n".join(lines)
 
 
@@ -89,7 +124,9 @@ def errata_crossvit() -> str:
     for name, facts in published().items():
         given, measured = facts["seed"], facts.get("timm_validation")
         if name.startswith("crossvit") and abs(given["acc1"] - measured["acc1"]) > 0.1:
-            lines.append(f"| `{name}` | {given['acc1']:.2f} / {given['acc5']:.2f} | {measured['acc1']:.3f} / {measured['acc5']:.3f} |")
+            lines.append(
+                f"| `{name}` | {given['acc1']:.2f} / {given['acc5']:.2f} | {measured['acc1']:.3f} / {measured['acc5']:.3f} |"
+            )
     return "\n".join(lines)
 
 
@@ -97,9 +134,11 @@ def digits(name: str) -> str:
     """What a family's digits recipe reached in the run that was kept."""
     row = json.loads((ROOT / "results" / "digits" / f"{name}.json").read_text(encoding="utf-8"))
     machine = f"{row['machine']}, MindSpore {row['mindspore']}, {row['time'][:10]}"
-    return ("| recipe | network | input | epochs | top-1 | machine |\n|---|---|---|---|---|---|\n"
-            f"| `{row['config']}` | `{row['model']}` | {row['image_size']}x{row['image_size']} | {row['epochs']} | "
-            f"{row['top1']:.2f} | {machine} |")
+    return (
+        "| recipe | network | input | epochs | top-1 | machine |\n|---|---|---|---|---|---|\n"
+        f"| `{row['config']}` | `{row['model']}` | {row['image_size']}x{row['image_size']} | {row['epochs']} | "
+        f"{row['top1']:.2f} | {machine} |"
+    )
 
 
 def keys() -> str:
@@ -112,22 +151,35 @@ def keys() -> str:
                 kinds = " / ".join(f"`{choice}`" for choice in item.metadata["choices"]) or type_name(kind)
                 lines.append(f"| `{key}` | {kinds} | `{item.default}` | {item.metadata['doc']} |")
         lines.append("")
-    lines += ["## MindCV's keys without effect", "", "They are accepted in files, and the run says that they change nothing.", "", "| key | why |", "|---|---|"]
+    lines += [
+        "## MindCV's keys without effect",
+        "",
+        "They are accepted in files, and the run says that they change nothing.",
+        "",
+        "| key | why |",
+        "|---|---|",
+    ]
     return "\n".join(lines + [f"| `{key}` | {why} |" for key, why in WITHOUT_EFFECT.items()])
 
 
 def quickstart() -> str:
     """The tables of the last quick start that was kept."""
     row = json.loads((ROOT / "results" / "quickstart.json").read_text(encoding="utf-8"))
-    return (f"{tables(row)}\n\nMindSpore {row['mindspore']}, {row['machine']}, {row['time'][:10]}: "
-            f"{row['train_s']:.0f} s of training, "
-            f"{row['total_s']:.0f} s in all.")
+    return (
+        f"{tables(row)}\n\nMindSpore {row['mindspore']}, {row['machine']}, {row['time'][:10]}: "
+        f"{row['train_s']:.0f} s of training, "
+        f"{row['total_s']:.0f} s in all."
+    )
 
 
 def kept(name: str, command: str) -> str:
     """A file of results as it is, or that `command` makes it."""
     path = ROOT / "results" / f"{name}.md"
-    return path.read_text(encoding="utf-8").strip() if path.exists() else f"Not measured yet (`{command}` writes {path.relative_to(ROOT)})."
+    return (
+        path.read_text(encoding="utf-8").strip()
+        if path.exists()
+        else f"Not measured yet (`{command}` writes {path.relative_to(ROOT)})."
+    )
 
 
 def benchmark(mode: str) -> str:
@@ -138,7 +190,10 @@ def benchmark(mode: str) -> str:
     rows = json.loads(path.read_text(encoding="utf-8"))
     shown = SHOWN_DATA if mode == "data" else SHOWN
     versions = " ".join(f"{key} {rows[0][key]}" for key in ("mindspore", "pillow", "mindvit") if key in rows[0])
-    return table(*({key: row[key] for key in shown} for row in rows)) + f"\n\n{versions}; {rows[0]['machine']}; {rows[0]['date']}."
+    return (
+        table(*({key: row[key] for key in shown} for row in rows))
+        + f"\n\n{versions}; {rows[0]['machine']}; {rows[0]['date']}."
+    )
 
 
 def scaling() -> str:
@@ -150,26 +205,57 @@ def scaling() -> str:
         return table(*({key: row[key] for key in SCALING_COLUMNS} for row in csv.DictReader(stream)))
 
 
-SCALING_COLUMNS = ("model", "resolution", "batch size", "multiply-adds (G)", "ms/step", "img/s", "GFLOP/s per card", "share of peak", "peak memory", "date")
-AUTHORS_TOP1 = {"xcit_medium_24_p16_224_distill": 84.3, "xcit_medium_24_p16_384_distill": 85.4}  # README of facebookresearch/xcit
+SCALING_COLUMNS = (
+    "model",
+    "resolution",
+    "batch size",
+    "multiply-adds (G)",
+    "ms/step",
+    "img/s",
+    "GFLOP/s per card",
+    "share of peak",
+    "peak memory",
+    "date",
+)
+AUTHORS_TOP1 = {
+    "xcit_medium_24_p16_224_distill": 84.3,
+    "xcit_medium_24_p16_384_distill": 85.4,
+}  # README of facebookresearch/xcit
 FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
 PARTS: dict[str, Callable[[], str]] = {
-    "models": models, "keys": keys, "quickstart": quickstart, "commands": docs_commands.listing,
-    "scaling": scaling, "errata_xcit": errata_xcit, "errata_crossvit": errata_crossvit, **{name: functools.partial(family, name) for name in FAMILIES},
-    "goldens": functools.partial(kept, "goldens", "make goldens"), "profile": functools.partial(kept, "profile", "make profile"),
+    "models": models,
+    "keys": keys,
+    "quickstart": quickstart,
+    "commands": docs_commands.listing,
+    "scaling": scaling,
+    "errata_xcit": errata_xcit,
+    "errata_crossvit": errata_crossvit,
+    **{name: functools.partial(family, name) for name in FAMILIES},
+    "goldens": functools.partial(kept, "goldens", "make goldens"),
+    "profile": functools.partial(kept, "profile", "make profile"),
     "census": functools.partial(kept, "census", "mindvit census"),
     **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
-    **{f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare") for name in ("native", "avx2", "data")},
-    "compare_newest": functools.partial(kept, "newest_torch/compare_native", "benchmarks/compare.py --out results/newest_torch"),
+    **{
+        f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare")
+        for name in ("native", "avx2", "data")
+    },
+    "compare_newest": functools.partial(
+        kept, "newest_torch/compare_native", "benchmarks/compare.py --out results/newest_torch"
+    ),
     "variants": functools.partial(kept, "variants/compare_native", "make compare"),
     "variants_avx2": functools.partial(kept, "variants/compare_avx2", "make compare"),
-    **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")}
+    **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")},
 }
 
 
 def filled(text: str) -> str:
     """`text` with everything between <!-- name --> and <!-- end --> made anew."""
-    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", lambda found: f"<!-- {found[1]} -->\n{PARTS[found[1]]()}\n<!-- end -->", text, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- (\w+) -->\n.*?<!-- end -->",
+        lambda found: f"<!-- {found[1]} -->\n{PARTS[found[1]]()}\n<!-- end -->",
+        text,
+        flags=re.DOTALL,
+    )
 
 
 def main() -> None:

@@ -32,7 +32,9 @@ from mindvit.models.registry import model_config  # noqa: E402
 VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "variants.yaml").read_text())["variants"]
 TRAJECTORY_BATCH, TRAJECTORY_STEPS = 4, 20
 BIG = 2e10  # multiply-adds
-SMALL_ACTIVATIONS = "small activations"  # a golden beside those of a network's sizes: weights with which every eps shows
+SMALL_ACTIVATIONS = (
+    "small activations"  # a golden beside those of a network's sizes: weights with which every eps shows
+)
 
 # gradients that are zero in exact arithmetic (the oracle's REPORT.md says why): key biases and what else shifts all scores of a query alike
 WITHOUT_GRADIENT = ("*.attn.wk.bias", "*.attn.proj_k.bias", "stage[01].*.conv_proj_k.bn.bias", "*.attn.pos.pos3.2.bias")
@@ -58,12 +60,19 @@ def refilled(net: nn.Cell, filling: Callable[..., Any]) -> nn.Cell:
 def logits(net: nn.Cell, size: Any, at_once: int = 2) -> np.ndarray:
     """(2, classes) for the oracle's two pictures, both at once or one after the other."""
     images = fill.image(2, size)
-    return np.concatenate([net(Tensor(images[first:first + at_once])).asnumpy() for first in range(0, 2, at_once)])
+    return np.concatenate([net(Tensor(images[first : first + at_once])).asnumpy() for first in range(0, 2, at_once)])
 
 
 def is_big(name: str) -> bool:
     """Whether a network's goldens need gigabytes, which MindSpore gives back only when the process ends."""
-    return max(VARIANTS[file]["measured"]["macs"]["total"] for file in VARIANTS if VARIANTS[file]["golden"] in goldens()[name]) > BIG
+    return (
+        max(
+            VARIANTS[file]["measured"]["macs"]["total"]
+            for file in VARIANTS
+            if VARIANTS[file]["golden"] in goldens()[name]
+        )
+        > BIG
+    )
 
 
 def logits_deviations(name: str) -> dict[str, float]:
@@ -102,9 +111,18 @@ def gradients(name: str, size: int) -> tuple[float, dict[str, np.ndarray], dict[
     weights = ms.ParameterTuple(net.trainable_params())
     inputs = neutral_inputs(2, size, 3)
     function = ops.value_and_grad(ScaledObjective(objective(net, **UNCHANGED)), None, weights)
-    loss, found = function(pictures_to_step(fill.image(2, size)), Tensor(fill.labels(2).astype(np.int32)), *inputs[2:7], Tensor(1.0, ms.float32))
+    loss, found = function(
+        pictures_to_step(fill.image(2, size)),
+        Tensor(fill.labels(2).astype(np.int32)),
+        *inputs[2:7],
+        Tensor(1.0, ms.float32),
+    )
     statistics = {item.name: item.asnumpy() for item in net.get_parameters() if not item.requires_grad}
-    return float(loss.asnumpy()), {weight.name: gradient.asnumpy() for weight, gradient in zip(weights, found)}, statistics
+    return (
+        float(loss.asnumpy()),
+        {weight.name: gradient.asnumpy() for weight, gradient in zip(weights, found)},
+        statistics,
+    )
 
 
 def statistics_deviation(found: dict[str, np.ndarray], extra: Any) -> float:
@@ -192,7 +210,12 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
     for name in goldens():
         for file, worst in logits_deviations_apart(name).items():
             size = VARIANTS[name]["eval"]["input"][0]
-            yield name if file == SMALL_ACTIVATIONS else file, f"logits, {file}" if file == SMALL_ACTIVATIONS else "logits", f"{worst:.1e}", "1e-04"
+            yield (
+                name if file == SMALL_ACTIVATIONS else file,
+                f"logits, {file}" if file == SMALL_ACTIVATIONS else "logits",
+                f"{worst:.1e}",
+                "1e-04",
+            )
             if (FOLDER / f"{file}.extra.npz").exists():
                 yield from extra_rows(name, size)
 
@@ -202,8 +225,18 @@ def extra_rows(name: str, size: int) -> Iterator[tuple[str, str, str, str]]:
     extra = np.load(FOLDER / f"{name}.extra.npz")
     for key in [key for key in extra.files if key.startswith("size/")]:
         height, width = map(int, key.split("/")[1].split("x"))
-        yield name, f"logits, {height}x{width} px", f"{deviation(logits(filled(name), (height, width)), extra[key]):.1e}", "1e-04"
-    yield name, "logits, ten classes", f"{deviation(logits(filled(name, num_classes=10), size), extra['nc10']):.1e}", "1e-04"
+        yield (
+            name,
+            f"logits, {height}x{width} px",
+            f"{deviation(logits(filled(name), (height, width)), extra[key]):.1e}",
+            "1e-04",
+        )
+    yield (
+        name,
+        "logits, ten classes",
+        f"{deviation(logits(filled(name, num_classes=10), size), extra['nc10']):.1e}",
+        "1e-04",
+    )
     features = feature_deviations(name, size, extra)
     yield name, f"features of {len(features)} places", f"{max(features.values()):.1e}", "1e-04"
     loss, found, statistics = gradients(name, size)
@@ -233,7 +266,9 @@ def main() -> None:
 def gradient_deviations(found: dict[str, np.ndarray], extra: Any) -> tuple[float, float]:
     """Worst relative difference of a gradient's norm, and worst deviation of its samples, over all parameters that can matter."""
     norms, samples = [0.0], [0.0]
-    for name, norm, noise, index, value in zip(extra["grad_name"], extra["grad_l2"], extra["grad_noise"], extra["grad_idx"], extra["grad_val"]):
+    for name, norm, noise, index, value in zip(
+        extra["grad_name"], extra["grad_l2"], extra["grad_noise"], extra["grad_idx"], extra["grad_val"]
+    ):
         ours = found[str(name)].ravel()
         samples.append(deviation(ours[index[index >= 0]], value[index >= 0]))
         if noise < 0.1 * norm:  # else the gradient is zero in exact arithmetic, and both sides' values are rounding

@@ -50,8 +50,14 @@ MODES: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {
 }
 
 
-def make_folder(root: Path, classes: int = 2, per_class: int = 8, size: tuple[int, int] = (50, 40), modes: Sequence[str] = ("jpeg_rgb",),
-                first: int = 0) -> Path:
+def make_folder(
+    root: Path,
+    classes: int = 2,
+    per_class: int = 8,
+    size: tuple[int, int] = (50, 40),
+    modes: Sequence[str] = ("jpeg_rgb",),
+    first: int = 0,
+) -> Path:
     """Write root/class_<c>/<number>_<mode>.<ext>, cycling through `modes`; `first` is the first picture's number, so that splits can differ."""
     for kind in range(classes):
         folder = Path(root) / f"class_{kind}"
@@ -63,7 +69,14 @@ def make_folder(root: Path, classes: int = 2, per_class: int = 8, size: tuple[in
     return Path(root)
 
 
-def make_data_dir(root: Path, classes: int = 2, train: int = 8, val: int = 4, size: tuple[int, int] = (50, 40), modes: Sequence[str] = ("jpeg_rgb",)) -> Path:
+def make_data_dir(
+    root: Path,
+    classes: int = 2,
+    train: int = 8,
+    val: int = 4,
+    size: tuple[int, int] = (50, 40),
+    modes: Sequence[str] = ("jpeg_rgb",),
+) -> Path:
     """Write root/train and root/val with `train` and `val` different pictures a class: what `data_dir` expects."""
     make_folder(Path(root) / "train", classes, train, size, modes)
     make_folder(Path(root) / "val", classes, val, size, modes, first=train)
@@ -74,6 +87,10 @@ def make_list_files(root: Path) -> Path:
     """Write root/train_list.txt and root/val_list.txt for the folders of `make_data_dir`, in the folders' order."""
     for split in ("train", "val"):
         names = sorted(folder.name for folder in (root / split).iterdir())
-        lines = [f"{path.relative_to(root)} {label}" for label, name in enumerate(names) for path in sorted((root / split / name).iterdir())]
+        lines = [
+            f"{path.relative_to(root)} {label}"
+            for label, name in enumerate(names)
+            for path in sorted((root / split / name).iterdir())
+        ]
         (root / f"{split}_list.txt").write_text("\n".join(lines) + "\n", "utf-8")
     return root

@@ -18,16 +18,32 @@ from pictures import stripes
 from PIL import Image
 
 Name = Union[str, bytes]
-GBK = "\u72d7".encode("gbk")  # a dog: the name of a folder, class or file from a Chinese Windows archive, which is no UTF-8
+GBK = "\u72d7".encode(
+    "gbk"
+)  # a dog: the name of a folder, class or file from a Chinese Windows archive, which is no UTF-8
 SPELT = "\\xb9\\xb7"  # how GBK is shown
 
 # What Windows, macOS, NAS boxes, notebooks and file systems leave beside one's own files: folders and files.
-SIDE_FOLDERS = ("@eaDir", "#recycle", "#snapshot", "@Recycle", "@__thumb", "__MACOSX", ".AppleDouble", "$RECYCLE.BIN",
-                "System Volume Information", "lost+found", ".ipynb_checkpoints", "__pycache__")
+SIDE_FOLDERS = (
+    "@eaDir",
+    "#recycle",
+    "#snapshot",
+    "@Recycle",
+    "@__thumb",
+    "__MACOSX",
+    ".AppleDouble",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+    ".ipynb_checkpoints",
+    "__pycache__",
+)
 SIDE_FILES = ("._p000.jpg", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
-def class_folders(root: Path, names: Sequence[Name] = ("a", "b"), train: int = 4, val: int = 2, ending: str = "jpg") -> Path:
+def class_folders(
+    root: Path, names: Sequence[Name] = ("a", "b"), train: int = 4, val: int = 2, ending: str = "jpg"
+) -> Path:
     """root/train and root/val with `train` and `val` images a class; names may be bytes that are no UTF-8."""
     for split, count, first in (("train", train, 0), ("val", val, 100)):
         for kind, name in enumerate(names):
@@ -72,8 +88,14 @@ def side_folders(root: Path) -> Path:
 def endings(folder: Path) -> list[Path]:
     """One image for each ending that is in use for the documented formats, in the cases that cameras and old systems write."""
     folder.mkdir(parents=True, exist_ok=True)
-    formats = {"JPEG": ("jpg", "JPEG", "jpe", "JPE", "jfif", "jif", "pjpeg", "pjp"), "PNG": ("png", "PNG", "apng"), "GIF": ("gif", "GIF"),
-               "BMP": ("bmp", "dib"), "TIFF": ("tif", "TIFF", "Tif"), "WEBP": ("webp", "WebP")}
+    formats = {
+        "JPEG": ("jpg", "JPEG", "jpe", "JPE", "jfif", "jif", "pjpeg", "pjp"),
+        "PNG": ("png", "PNG", "apng"),
+        "GIF": ("gif", "GIF"),
+        "BMP": ("bmp", "dib"),
+        "TIFF": ("tif", "TIFF", "Tif"),
+        "WEBP": ("webp", "WebP"),
+    }
     paths = []
     for kind, names in formats.items():
         for number, ending in enumerate(names):
@@ -112,19 +134,34 @@ def tiff_12_bits(image: Image.Image) -> bytes:
     """A grey TIFF with 12 bits a pixel, as microscopes and scanners write them; the width must be even."""
     first, second = ((np.asarray(image.convert("L"), np.uint32) * 4095 + 127) // 255).reshape(-1, 2).T
     pixels = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1).astype(np.uint8).tobytes()
-    tags = [(256, 4, image.width), (257, 4, image.height), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, image.height),
-            (279, 4, len(pixels))]
+    tags = [
+        (256, 4, image.width),
+        (257, 4, image.height),
+        (258, 3, 12),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, image.height),
+        (279, 4, len(pixels)),
+    ]
     body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     return struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + body + bytes(4)
 
 
 def png(width: int, height: int, rows: int = 0) -> bytes:
     """A grey PNG whose header says width x height, with so many rows of zeros (0: none, so that it can't be decoded)."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     data = zlib.compress(bytes((width + 1) * rows), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", data)
+        + chunk(b"IEND", b"")
+    )
 
 
 def huge(kind: str) -> bytes:
@@ -132,15 +169,37 @@ def huge(kind: str) -> bytes:
     if kind == "png":
         return png(20000, 20000)
     if kind == "bmp":
-        return b"BM" + struct.pack("<IHHI", 1 << 20, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 20000, 20000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(100)
+        return (
+            b"BM"
+            + struct.pack("<IHHI", 1 << 20, 0, 0, 54)
+            + struct.pack("<IiiHHIIiiII", 40, 20000, 20000, 1, 24, 0, 0, 0, 0, 0, 0)
+            + bytes(100)
+        )
     if kind == "gif":
-        return b"GIF89a" + struct.pack("<HHBBB", 20000, 20000, 0xF0, 0, 0) + bytes(6) + b"," + struct.pack("<HHHHB", 0, 0, 20000, 20000, 0) + b"\2\2L\1\0;"
+        return (
+            b"GIF89a"
+            + struct.pack("<HHBBB", 20000, 20000, 0xF0, 0, 0)
+            + bytes(6)
+            + b","
+            + struct.pack("<HHHHB", 0, 0, 20000, 20000, 0)
+            + b"\2\2L\1\0;"
+        )
     if kind == "jpeg":
         whole = _saved(stripes(0, 2, 0), "JPEG")
         place = whole.index(b"\xff\xc0") + 5
-        return whole[:place] + struct.pack(">HH", 20000, 20000) + whole[place + 4:]
+        return whole[:place] + struct.pack(">HH", 20000, 20000) + whole[place + 4 :]
     if kind == "tiff":
-        tags = [(256, 4, 20000), (257, 4, 20000), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, 20000), (279, 4, 64)]
+        tags = [
+            (256, 4, 20000),
+            (257, 4, 20000),
+            (258, 3, 8),
+            (259, 3, 1),
+            (262, 3, 1),
+            (273, 4, 8),
+            (277, 3, 1),
+            (278, 4, 20000),
+            (279, 4, 64),
+        ]
         body = b"".join(struct.pack("<HHII", tag, field, 1, value) for tag, field, value in tags)
         return struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + body + bytes(100)
     whole = _saved(stripes(0, 2, 0), "WEBP")

@@ -39,8 +39,10 @@ if __name__ == "__main__":
     if Path(sys.argv[0]).name == "side_mindcv.py":
         import small_side  # MindSpore looks for a cell's names in its module, and __main__ becomes the script's
         from mindcv.models.registry import register_model
+
         register_model(small_side.tiny)
     else:
         from train_small import register
+
         register()
     runpy.run_path(sys.argv[0], run_name="__main__")

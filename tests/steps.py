@@ -14,7 +14,10 @@ from mindvit.tasks.classification.objective import ClassificationObjective, Obje
 from mindvit.tasks.classification.task import batch_spec
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-UNCHANGED: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}  # of float images: they reach the network as they are
+UNCHANGED: dict[str, Any] = {
+    "mean": (0.0,) * 3,
+    "std": (1 / 255,) * 3,
+}  # of float images: they reach the network as they are
 
 
 def objective(net: nn.Cell, teacher: Optional[nn.Cell] = None, **options: Any) -> ClassificationObjective:
@@ -22,7 +25,9 @@ def objective(net: nn.Cell, teacher: Optional[nn.Cell] = None, **options: Any) -
     return ClassificationObjective(net, ObjectiveOptions(**{"mean": MEAN, "std": STD, **options}), teacher)
 
 
-def train_step(net: nn.Cell, weight_decay_mask: Optional[Sequence[bool]] = None, teacher: Optional[nn.Cell] = None, **options: Any) -> TrainStep:
+def train_step(
+    net: nn.Cell, weight_decay_mask: Optional[Sequence[bool]] = None, teacher: Optional[nn.Cell] = None, **options: Any
+) -> TrainStep:
     """The step with these options of ObjectiveOptions and StepOptions; all weights are decayed unless a mask says otherwise."""
     known = {item.name for item in dataclasses.fields(StepOptions)}
     engine = {name: value for name, value in options.items() if name in known}

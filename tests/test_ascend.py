@@ -28,12 +28,29 @@ def _calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
     """A device that has the operator, which is a plain one with the same rules."""
     noted: list[Call] = []
 
-    def flash(query: Tensor, key: Tensor, value: Tensor, head_num: int, scalar_value: float = 1.0, input_layout: str = "BSH") -> Tensor:
+    def flash(
+        query: Tensor, key: Tensor, value: Tensor, head_num: int, scalar_value: float = 1.0, input_layout: str = "BSH"
+    ) -> Tensor:
         batch, tokens, channels = query.shape
         assert input_layout == "BSH" and key.shape == value.shape == (batch, key.shape[1], channels)
-        assert query.dtype == key.dtype == value.dtype and query.dtype in (ms.float16, ms.bfloat16) and channels // head_num % 16 == 0
-        noted.append({"query": query.shape, "key": key.shape, "head_num": head_num, "scalar_value": scalar_value, "dtype": query.dtype})
-        q, k, v = (x.astype(ms.float32).reshape(batch, -1, head_num, channels // head_num).transpose(0, 2, 1, 3) for x in (query, key, value))
+        assert (
+            query.dtype == key.dtype == value.dtype
+            and query.dtype in (ms.float16, ms.bfloat16)
+            and channels // head_num % 16 == 0
+        )
+        noted.append(
+            {
+                "query": query.shape,
+                "key": key.shape,
+                "head_num": head_num,
+                "scalar_value": scalar_value,
+                "dtype": query.dtype,
+            }
+        )
+        q, k, v = (
+            x.astype(ms.float32).reshape(batch, -1, head_num, channels // head_num).transpose(0, 2, 1, 3)
+            for x in (query, key, value)
+        )
         weights = ops.softmax(ops.matmul(q, k.transpose(0, 1, 3, 2)) * scalar_value, -1)
         return ops.matmul(weights, v).transpose(0, 2, 1, 3).reshape(batch, tokens, channels).astype(query.dtype)
 
@@ -60,7 +77,9 @@ def without(cell: nn.Cell, run: Callable[[], Tensor]) -> np.ndarray:
 
 def close(ours: Tensor, reference: np.ndarray) -> bool:
     values = ours.astype(ms.float32).asnumpy()
-    return values.shape == reference.shape and bool(np.abs(values - reference).max() < ROUNDING * np.abs(reference).max())
+    return values.shape == reference.shape and bool(
+        np.abs(values - reference).max() < ROUNDING * np.abs(reference).max()
+    )
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -84,14 +103,20 @@ def test_cvt_attends_to_fewer_keys_with_its_own_scale(calls: list[Call]) -> None
     set_precision(cell, "O2", ms.float16)
     x = Tensor(np.random.default_rng(2).standard_normal((2 * 17, 32)), ms.float32)
     found, token = cell(x, 2, (4, 4)), cell(x, 2, (4, 4), True)
-    common = {"key": (2, 5, 32), "head_num": 2, "scalar_value": 32 ** -0.5, "dtype": ms.float16}
+    common = {"key": (2, 5, 32), "head_num": 2, "scalar_value": 32**-0.5, "dtype": ms.float16}
     assert calls == [{"query": (2, 17, 32), **common}, {"query": (2, 1, 32), **common}]
     assert close(found, without(cell, lambda: cell(x, 2, (4, 4)))) and token.shape == (2, 32)
 
 
-@pytest.mark.parametrize("build", [lambda: SelfAttention(64, 4, 0.0, 0.0), lambda: cvt.Attention(64, 4, False, 0.0, 0.0)])
-def test_graphs_have_it_in_half_precision_alone(calls: list[Call], monkeypatch: pytest.MonkeyPatch, build: Callable[[], Any]) -> None:
-    def nothing(query: Tensor, key: Tensor, value: Tensor, head_num: int, scalar_value: float = 1.0, input_layout: str = "BSH") -> Tensor:
+@pytest.mark.parametrize(
+    "build", [lambda: SelfAttention(64, 4, 0.0, 0.0), lambda: cvt.Attention(64, 4, False, 0.0, 0.0)]
+)
+def test_graphs_have_it_in_half_precision_alone(
+    calls: list[Call], monkeypatch: pytest.MonkeyPatch, build: Callable[[], Any]
+) -> None:
+    def nothing(
+        query: Tensor, key: Tensor, value: Tensor, head_num: int, scalar_value: float = 1.0, input_layout: str = "BSH"
+    ) -> Tensor:
         return ops.zeros_like(query)
 
     monkeypatch.setattr(ops, "flash_attention_score", nothing)
@@ -132,8 +157,18 @@ def test_maps_of_attention_see_all_weights(calls: list[Call], family: str) -> No
     assert all(np.allclose(found.sum(-1), 1, atol=1e-5) for found in weights.values())
 
 
-CHIPS = [("Ascend910B3", True), ("Ascend910B2C", True), ("Ascend910B4-1", True), ("Ascend910_9391", True), ("Ascend910A", False), ("Ascend910B", False),
-         ("Ascend910ProB", False), ("Ascend910PremiumA", False), ("Ascend310P3", False), ("", False)]
+CHIPS = [
+    ("Ascend910B3", True),
+    ("Ascend910B2C", True),
+    ("Ascend910B4-1", True),
+    ("Ascend910_9391", True),
+    ("Ascend910A", False),
+    ("Ascend910B", False),
+    ("Ascend910ProB", False),
+    ("Ascend910PremiumA", False),
+    ("Ascend310P3", False),
+    ("", False),
+]
 
 
 @pytest.mark.parametrize("name, has_it", CHIPS)

@@ -25,7 +25,10 @@ from mindvit.models.network import Feature, Network
 from mindvit.runtime import platform
 
 FAMILIES = sorted({model_info(name).family for name in list_models()})
-SMALLEST = [min((info for info in map(model_info, list_models()) if info.family == family), key=lambda info: info.macs).name for family in FAMILIES]
+SMALLEST = [
+    min((info for info in map(model_info, list_models()) if info.family == family), key=lambda info: info.macs).name
+    for family in FAMILIES
+]
 
 
 def weight(*shape: int) -> Parameter:
@@ -55,8 +58,8 @@ class Tiny(nn.Cell):
         self.scores = ops.BatchMatMul(transpose_b=True)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.convolve_each(self.convolve(x, self.kernel), self.depthwise)       # 2 4 4 4
-        x = self.product_t(x.transpose(0, 2, 3, 1).reshape(32, 4), self.first)      # 32 6
+        x = self.convolve_each(self.convolve(x, self.kernel), self.depthwise)  # 2 4 4 4
+        x = self.product_t(x.transpose(0, 2, 3, 1).reshape(32, 4), self.first)  # 32 6
         x = self.dense(ops.relu(x), self.second).reshape(2, 16, 5)
         return self.scores(x, x)
 
@@ -101,10 +104,32 @@ class Branches(nn.Cell):
 
 def test_operators_and_multiply_adds_of_a_network_counted_by_hand() -> None:
     counted = graph(Tiny(), (2, 3, 8, 8))
-    assert found(counted) == {"Reshape": 2, "Transpose": 1, "Conv2D": 2, "BatchMatMul": 1, "Dense": 1, "MatMul": 1, "ReLU": 1}
-    assert list(counted.counts()) == ["Reshape", "Transpose", "StridedSlice", "Split", "Concat", "Conv2D", "BatchMatMul", "Dense", "MatMul", "ReLU"]
+    assert found(counted) == {
+        "Reshape": 2,
+        "Transpose": 1,
+        "Conv2D": 2,
+        "BatchMatMul": 1,
+        "Dense": 1,
+        "MatMul": 1,
+        "ReLU": 1,
+    }
+    assert list(counted.counts()) == [
+        "Reshape",
+        "Transpose",
+        "StridedSlice",
+        "Split",
+        "Concat",
+        "Conv2D",
+        "BatchMatMul",
+        "Dense",
+        "MatMul",
+        "ReLU",
+    ]
     assert counted.multiply_adds() == {
-        "convolution": (2 * 4 * 4 * 4) * (3 * 3 * 3) + (2 * 4 * 4 * 4) * (3 * 3), "linear": 32 * 4 * 6 + 32 * 6 * 5, "attention": 2 * 16 * 16 * 5}
+        "convolution": (2 * 4 * 4 * 4) * (3 * 3 * 3) + (2 * 4 * 4 * 4) * (3 * 3),
+        "linear": 32 * 4 * 6 + 32 * 6 * 5,
+        "attention": 2 * 16 * 16 * 5,
+    }
     assert counted.compile_seconds > 0
 
 
@@ -117,7 +142,9 @@ def test_a_constant_times_the_picture_does_not_count_but_times_a_weight_does() -
 def test_every_block_and_every_call_is_counted_once() -> None:
     one, many, called = (found(graph(Chain(*sizes), (4, 4))) for sizes in ((1,), (3,), (3, 2)))
     assert one["Transpose"] == one["ReLU"] == 1
-    assert many == {kind: 3 * count for kind, count in one.items()} and called == {kind: 6 * count for kind, count in one.items()}
+    assert many == {kind: 3 * count for kind, count in one.items()} and called == {
+        kind: 6 * count for kind, count in one.items()
+    }
 
 
 def test_a_graph_that_hides_operators_in_another_is_refused() -> None:
@@ -129,7 +156,9 @@ def test_cells_take_the_form_of_an_npu_only_inside() -> None:
     with pytest.raises(KeyError), platform.use(platform.PORTABLE):
         inside = Linear(8, 8)
         raise KeyError
-    assert "Custom" not in found(graph(inside, (4, 8))) and "Custom" in found(graph(Linear(8, 8), (4, 8)))  # a kernel of ours, for CPUs
+    assert "Custom" not in found(graph(inside, (4, 8))) and "Custom" in found(
+        graph(Linear(8, 8), (4, 8))
+    )  # a kernel of ours, for CPUs
 
 
 @pytest.mark.parametrize("name", sorted({*SMALLEST, "crossvit_9"}))
@@ -137,7 +166,9 @@ def test_multiply_adds_are_those_of_the_registry(name: str) -> None:
     counted = census(name)
     assert counted.published == model_info(name).macs
     assert abs(counted.deviation) < 0.1, counted
-    assert counted.macs["convolution"] == pytest.approx(VARIANTS[name]["measured"]["macs"]["conv"], rel=0.005)  # CvT leaves out 0.3 %
+    assert counted.macs["convolution"] == pytest.approx(
+        VARIANTS[name]["measured"]["macs"]["conv"], rel=0.005
+    )  # CvT leaves out 0.3 %
 
 
 class Small(Network):
@@ -162,7 +193,9 @@ SMALL_MACS = 3 * 4 * 4 * 8 + 8 * 1000
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> str:
     """A network that compiles in no time, in the registry for a while."""
-    info = dataclasses.replace(model_info("crossvit_9"), name="small", input_size=4, macs=SMALL_MACS + 100, aliases=("little",))
+    info = dataclasses.replace(
+        model_info("crossvit_9"), name="small", input_size=4, macs=SMALL_MACS + 100, aliases=("little",)
+    )
     monkeypatch.setitem(registry._entries, "small", registry.Entry(info, Small, {}))
     for name in ("small", "little"):
         monkeypatch.setitem(registry._aliases, name, "small")
@@ -175,7 +208,11 @@ def test_the_form_is_an_npus_unless_asked_otherwise(small: str) -> None:
 
 def test_what_the_published_form_needs_beyond_the_graph_is_added(small: str) -> None:
     counted = census(small)
-    assert sum(counted.macs.values()) == counted.macs["linear"] == SMALL_MACS and counted.saved == 100 and counted.deviation == 0
+    assert (
+        sum(counted.macs.values()) == counted.macs["linear"] == SMALL_MACS
+        and counted.saved == 100
+        and counted.deviation == 0
+    )
     larger = census(small, size=8)
     assert larger.saved == 200 and larger.published is None
 
@@ -187,14 +224,20 @@ def test_the_training_step_holds_its_gradient_and_its_optimiser(small: str) -> N
     assert counted.counts["LayerNormGrad"] == counted.counts["LayerNorm"] == 1
 
 
-def test_the_command_prints_both_tables_and_keeps_them(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_both_tables_and_keeps_them(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["sma*", "little", "--train", "--out", str(tmp_path / "kept" / "census.md")])
     text = capsys.readouterr().out
     assert (tmp_path / "kept" / "census.md").read_text("utf-8") == text
-    forward, train, macs = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| small"))
+    forward, train, macs = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| small")
+    )
     counts = census(small).counts
     assert forward[1] == "forward" and train[1] == "train step"
-    assert forward[3:9] == [str(count) for count in (sum(counts.values()), *list(counts.values())[:5])] and forward[9].endswith("LayerNorm 1")
+    assert forward[3:9] == [str(count) for count in (sum(counts.values()), *list(counts.values())[:5])] and forward[
+        9
+    ].endswith("LayerNorm 1")
     assert macs[1:] == ["4", "0.00", "0.01", "0.00", "0.01", "0.01", "0.01", "+0.000"]
     main(["small", "--size", "8"])
     row = capsys.readouterr().out.splitlines()[-3].split("|")
@@ -210,9 +253,18 @@ def test_a_size_that_is_none_is_refused() -> None:
         census("crossvit_9", size=0)
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["crosvit_9"], "unknown model 'crosvit_9'; did you mean"), ([], "the following arguments are required: MODEL")])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [(["crosvit_9"], "unknown model 'crosvit_9'; did you mean"), ([], "the following arguments are required: MODEL")],
+)
 def test_a_mistake_is_one_line(arguments: list[str], says: str) -> None:
-    run = subprocess.run([sys.executable, "-m", "mindvit.cli.census", *arguments], cwd=Path(__file__).parent.parent, env=dict(os.environ),
-                         capture_output=True, text=True, check=False, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-m", "mindvit.cli.census", *arguments],
+        cwd=Path(__file__).parent.parent,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert run.returncode == 2 and says in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr

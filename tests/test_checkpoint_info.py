@@ -289,7 +289,9 @@ def test_a_new_head_and_another_size_are_what_the_file_says_then(tmp_path: Path,
         convert.main, first, "--out", tmp_path / "b.ckpt", "--img_size", "large"
     )
     assert not (tmp_path / "b.ckpt").exists()
-    assert read_weights(converted(first, tmp_path / "c.ckpt", "--img_size", "36"))[0].keys() == weights.keys()  # means 36,32
+    assert (
+        read_weights(converted(first, tmp_path / "c.ckpt", "--img_size", "36"))[0].keys() == weights.keys()
+    )  # means 36,32
     found = mindvit.Predictor(
         converted(first, tmp_path / "d.ckpt", "--img_size", "24,16", "--resize"), device_target="CPU"
     )

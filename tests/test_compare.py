@@ -49,15 +49,50 @@ def _answering() -> list[str]:
 def test_ratios_are_of_medians_over_all_rounds() -> None:
     ours, theirs = figures((0.1, 0.2), (0.3, 9.0)), figures((0.5, 0.5), (0.5, 0.1))
     assert ours.ms == pytest.approx(250) and ratio(ours, theirs) == pytest.approx(2.0)
-    assert ratio(ours, None) is None and ratio(ours, figures((1.0,), error="gone")) is None and ratio(figures(), theirs) is None
+    assert (
+        ratio(ours, None) is None
+        and ratio(ours, figures((1.0,), error="gone")) is None
+        and ratio(figures(), theirs) is None
+    )
 
 
 def test_the_table_holds_rates_ratios_and_flops() -> None:
-    found = {"mindvit": figures((0.1,), compile=2.04), "torch eager": figures((0.15,)), "mindcv": figures((0.5,), compile=30.0)}
+    found = {
+        "mindvit": figures((0.1,), compile=2.04),
+        "torch eager": figures((0.15,)),
+        "mindcv": figures((0.5,), compile=30.0),
+    }
     row = rows("crossvit_9", "train", found, 8, 2_000_000_000)
-    assert list(row) == ["model", "mode", "multiply-adds (G)", "mindvit img/s", "GFLOP/s", "compile, s", "mindcv img/s", "torch eager img/s",
-                         "torch.compile img/s", "x mindcv", "x torch eager", "x torch.compile", "mindcv compile, s"]
-    assert list(row.values()) == ["crossvit_9", "train", 2.0, 80.0, 960, 2.0, 16.0, 53.3, None, "5.00x", "1.50x", None, 30.0]
+    assert list(row) == [
+        "model",
+        "mode",
+        "multiply-adds (G)",
+        "mindvit img/s",
+        "GFLOP/s",
+        "compile, s",
+        "mindcv img/s",
+        "torch eager img/s",
+        "torch.compile img/s",
+        "x mindcv",
+        "x torch eager",
+        "x torch.compile",
+        "mindcv compile, s",
+    ]
+    assert list(row.values()) == [
+        "crossvit_9",
+        "train",
+        2.0,
+        80.0,
+        960,
+        2.0,
+        16.0,
+        53.3,
+        None,
+        "5.00x",
+        "1.50x",
+        None,
+        30.0,
+    ]
     assert rows("crossvit_9", "forward", found, 8, 2_000_000_000)["GFLOP/s"] == 320
 
 
@@ -65,15 +100,35 @@ def test_a_side_is_left_out_where_it_has_no_such_network() -> None:
     def has(who: str, model: str) -> bool:
         return command(who, model, 8, 224, "python") is not None
 
-    assert has("mindcv", "crossvit_9") and not has("mindcv", "cvt_13_224") and has("torch eager", "cvt_13_224") and not has("torch eager", "crossformer_tiny")
+    assert (
+        has("mindcv", "crossvit_9")
+        and not has("mindcv", "cvt_13_224")
+        and has("torch eager", "cvt_13_224")
+        and not has("torch eager", "crossformer_tiny")
+    )
     assert command("torch.compile", "crossvit_9", 8, 240, None) is None
     script = str(ROOT / "benchmarks" / "side_torch.py")
-    assert command("torch.compile", "crossvit_9", 8, 240, "PYTHON") == ["PYTHON", script, "crossvit_9_240", "8", "240", "compile"]
+    assert command("torch.compile", "crossvit_9", 8, 240, "PYTHON") == [
+        "PYTHON",
+        script,
+        "crossvit_9_240",
+        "8",
+        "240",
+        "compile",
+    ]
 
 
 def test_names_in_timm_and_transformers() -> None:
-    assert [torch_name(name) for name in ("crossvit_15_dagger_384", "crossvit_tiny", "xcit_tiny_12_p16_384_distill", "cvt_21_224", "cvt_13_384")] == [
-        "crossvit_15_dagger_408", "crossvit_tiny_240", "xcit_tiny_12_p16_384", "cvt_21", None]
+    assert [
+        torch_name(name)
+        for name in (
+            "crossvit_15_dagger_384",
+            "crossvit_tiny",
+            "xcit_tiny_12_p16_384_distill",
+            "cvt_21_224",
+            "cvt_13_384",
+        )
+    ] == ["crossvit_15_dagger_408", "crossvit_tiny_240", "xcit_tiny_12_p16_384", "cvt_21", None]
     assert all(model_info(name) for name in compare.IN_MINDCV)
 
 
@@ -90,7 +145,9 @@ def test_a_side_answers_and_sleeps_in_between(answering: list[str]) -> None:
     one = Side(answering, os.environ)
     try:
         assert one.about == {"what": "test"} and sleeps(one)
-        assert list(one.ask(mode="train", steps=0)) == ["compile"] and len(one.ask(mode="train", steps=3)["seconds"]) == 3
+        assert (
+            list(one.ask(mode="train", steps=0)) == ["compile"] and len(one.ask(mode="train", steps=3)["seconds"]) == 3
+        )
         assert sleeps(one)
         with pytest.raises(SideFailed, match="ended with 1: no forward here"):
             one.ask(mode="forward", steps=1)
@@ -99,14 +156,22 @@ def test_a_side_answers_and_sleeps_in_between(answering: list[str]) -> None:
 
 
 def test_sides_take_turns_and_one_that_fails_is_left_out(answering: list[str]) -> None:
-    commands = {"mindvit": answering, "mindcv": [sys.executable, "-c", "raise SystemExit('no mindcv')"], "torch eager": ["/no/such/python"]}
+    commands = {
+        "mindvit": answering,
+        "mindcv": [sys.executable, "-c", "raise SystemExit('no mindcv')"],
+        "torch eager": ["/no/such/python"],
+    }
     found = {name: Figures() for name in commands}
     with started(commands, os.environ, found) as sides:
         assert list(sides) == ["mindvit"] and found["mindvit"].what == "test"
         in_turn(sides, "train", found, rounds=3, steps=2)
         in_turn(sides, "forward", {**found, "mindvit": (failing := Figures())}, rounds=3, steps=2)
     assert [len(part) for part in found["mindvit"].rounds] == [2, 2, 2] and found["mindvit"].error is None
-    assert found["mindcv"].error == "ended with 1: no mindcv" and "No such file" in str(found["torch eager"].error) and "no forward here" in str(failing.error)
+    assert (
+        found["mindcv"].error == "ended with 1: no mindcv"
+        and "No such file" in str(found["torch eager"].error)
+        and "no forward here" in str(failing.error)
+    )
 
 
 def test_the_first_step_of_a_turn_is_not_counted() -> None:
@@ -129,15 +194,25 @@ def test_a_request_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {key: compare.isa_environment("avx2")[key] for key in compare.AVX2} == {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    assert {key: compare.isa_environment("avx2")[key] for key in compare.AVX2} == {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+    }
     monkeypatch.setattr("mindvit.runtime.device.machine", lambda: "a laptop, 2 cores")
     with pytest.raises(UserError, match=r"--isa avx512, but this machine has none \(a laptop, 2 cores\)"):
         compare.isa_environment("avx512")
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["--rounds", "0"], "--rounds is 0, but must be at least 1"), (["--torch_python", "/no/python"], "/no/python is no program"),
-    (["--peers", "jax"], "invalid choice: 'jax'"), (["--models", "crosvit"], "unknown model 'crosvit'"), (["--data", "--folder", "/no"], "/no has no train/")])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--rounds", "0"], "--rounds is 0, but must be at least 1"),
+        (["--torch_python", "/no/python"], "/no/python is no program"),
+        (["--peers", "jax"], "invalid choice: 'jax'"),
+        (["--models", "crosvit"], "unknown model 'crosvit'"),
+        (["--data", "--folder", "/no"], "/no has no train/"),
+    ],
+)
 def test_a_mistake_is_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         compare.main([*arguments, "--out", str(tmp_path)])
@@ -145,20 +220,39 @@ def test_a_mistake_is_one_line(arguments: list[str], says: str, tmp_path: Path) 
 
 
 def test_the_whole_comparison_is_kept(
-        answering: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(compare, "command", lambda who, *_: answering if who != "torch.compile" else [sys.executable, "-c", "raise SystemExit('too old')"])
+    answering: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        compare,
+        "command",
+        lambda who, *_: answering if who != "torch.compile" else [sys.executable, "-c", "raise SystemExit('too old')"],
+    )
     with pytest.raises(UserError, match="some sides failed: crossvit_9 train torch.compile: ended with 1: too old"):
-        compare.main(["--models", "crossvit_9", "--modes", "train", "--rounds", "2", "--steps", "1", "--out", str(tmp_path)])
-    text, kept = (tmp_path / "compare_native.md").read_text(), json.loads((tmp_path / "compare_native.json").read_text())
+        compare.main(
+            ["--models", "crossvit_9", "--modes", "train", "--rounds", "2", "--steps", "1", "--out", str(tmp_path)]
+        )
+    text, kept = (
+        (tmp_path / "compare_native.md").read_text(),
+        json.loads((tmp_path / "compare_native.json").read_text()),
+    )
     assert text in capsys.readouterr().out and "Batch 8, float32, 2 rounds of 1 steps in turn" in text
     assert len(kept["rows"][0]["sides"]["mindvit"]["rounds"]) == 2 and kept["rows"][0]["x torch.compile"] is None
 
 
 def test_data_ratios() -> None:
-    found = {"mindvit": [{"img/s": rate, "CPU-ms": 3.0} for rate in (100, 300, 200)], "mindcv": [{"img/s": 160.0, "CPU-ms": 4.0}]}
-    assert compare_data.row("train", 2, found) == {"pipeline": "train", "workers": 2, "mindvit img/s": "200", "mindcv img/s": "160",
-                                                   "mindvit CPU-ms": "3.00", "mindcv CPU-ms": "4.00", "x mindcv": "1.25x"}
+    found = {
+        "mindvit": [{"img/s": rate, "CPU-ms": 3.0} for rate in (100, 300, 200)],
+        "mindcv": [{"img/s": 160.0, "CPU-ms": 4.0}],
+    }
+    assert compare_data.row("train", 2, found) == {
+        "pipeline": "train",
+        "workers": 2,
+        "mindvit img/s": "200",
+        "mindcv img/s": "160",
+        "mindvit CPU-ms": "3.00",
+        "mindcv CPU-ms": "4.00",
+        "x mindcv": "1.25x",
+    }
 
 
 def asked(arguments: Sequence[str], *modes: str) -> tuple[dict[str, Any], dict[str, Figures]]:
@@ -184,7 +278,9 @@ def test_mindvits_side_gives_a_row(small_networks: None) -> None:
 
 
 def test_mindcvs_side_gives_figures() -> None:
-    about, found = asked([sys.executable, str(ROOT / "benchmarks" / "side_mindcv.py"), "tiny", "2", "32"], "train", "forward")
+    about, found = asked(
+        [sys.executable, str(ROOT / "benchmarks" / "side_mindcv.py"), "tiny", "2", "32"], "train", "forward"
+    )
     assert about["name"] == "tiny" and about["size"] == 32 and about["what"].startswith("mindcv ")
     assert all(item.error is None and item.ms and item.compile > 0 for item in found.values())
 
@@ -195,8 +291,14 @@ def test_both_data_pipelines_give_a_row(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(compare_data, name, value)
     compare.main(["--data", "--folder", str(tmp_path), "--rounds", "1", "--out", str(tmp_path / "out")])
     kept = json.loads((tmp_path / "out" / "compare_data.json").read_text())
-    assert [(row["pipeline"], row["workers"]) for row in kept["rows"]] == [("train", 1)] and kept["told"].startswith(str(tmp_path))
-    assert all(part["img/s"] > 0 and part["CPU-ms"] > 0 for who in compare_data.SIDES for part in kept["rows"][0]["rounds"][who])
+    assert [(row["pipeline"], row["workers"]) for row in kept["rows"]] == [("train", 1)] and kept["told"].startswith(
+        str(tmp_path)
+    )
+    assert all(
+        part["img/s"] > 0 and part["CPU-ms"] > 0
+        for who in compare_data.SIDES
+        for part in kept["rows"][0]["rounds"][who]
+    )
 
 
 @pytest.mark.parametrize("who", compare_data.SIDES)

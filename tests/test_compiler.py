@@ -28,7 +28,9 @@ def _source(tmp_path: Path) -> Path:
     return file
 
 
-def test_it_is_built_once_for_a_source_its_flags_and_a_compiler(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_built_once_for_a_source_its_flags_and_a_compiler(
+    cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = compiler.build(source, ())
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", None)
@@ -49,13 +51,23 @@ def test_it_is_built_anew_when_an_included_file_changes(cache: Path, source: Pat
 
 
 def test_the_kernels_are_made_of_all_their_files() -> None:
-    assert {file.name for file in compiler.sources(build.SOURCE)} == {file.name for file in build.SOURCE.parent.iterdir()}
+    assert {file.name for file in compiler.sources(build.SOURCE)} == {
+        file.name for file in build.SOURCE.parent.iterdir()
+    }
 
 
-@pytest.mark.parametrize("trouble, says", [("none", "no C++ compiler (g++, clang++, c++) found"), ("broken", "few.cpp:1: error: what is this?"),
-                                           ("no folder", "File exists"), ("wrong", "No such file or directory: 'nothing'")])
-def test_without_a_library_one_line_says_so(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, trouble: str,
-                                            says: str) -> None:
+@pytest.mark.parametrize(
+    "trouble, says",
+    [
+        ("none", "no C++ compiler (g++, clang++, c++) found"),
+        ("broken", "few.cpp:1: error: what is this?"),
+        ("no folder", "File exists"),
+        ("wrong", "No such file or directory: 'nothing'"),
+    ],
+)
+def test_without_a_library_one_line_says_so(
+    cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, trouble: str, says: str
+) -> None:
     def refuse(command: list[str], **_: object) -> None:
         raise subprocess.CalledProcessError(1, command, stderr="few.cpp:1: error: what is this?\nand more\n")
 
@@ -74,7 +86,9 @@ def test_without_a_library_one_line_says_so(cache: Path, source: Path, monkeypat
     assert trouble == "no folder" or not cache.exists() or not list(cache.iterdir())
 
 
-def test_it_can_be_switched_off_quietly(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_it_can_be_switched_off_quietly(
+    cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setenv(SWITCH, "0")
     assert compiler.library(source, (), SWITCH, LOSS) is None and not capsys.readouterr().err and not cache.exists()
 

@@ -20,20 +20,33 @@ NARROW: dict[str, Any] = {"embed_dim": 16, "num_classes": 5}
 
 
 # 224x320 has a last map that is as high as a group, 256x416 maps that nothing divides and, with g7, several regions
-@pytest.mark.parametrize("revision, groups, height, width", [
-    ("iclr", "g7", 224, 320), ("iclr", "g14", 256, 416), ("head", "g7", 256, 416), ("head", "g14", 224, 320)])
+@pytest.mark.parametrize(
+    "revision, groups, height, width",
+    [("iclr", "g7", 224, 320), ("iclr", "g14", 256, 416), ("head", "g7", 256, 416), ("head", "g14", 224, 320)],
+)
 def test_backbone(revision: str, groups: str, height: int, width: int) -> None:
     golden = np.load(FOLDER / "crossformer_small_backbone.npz")
     net = filled("crossformer_small", num_classes=0, revision=revision, **GROUPS[groups])
     backbone = Backbone(net)
     assert [item.channels for item in backbone.feature_info] == VARIANTS["crossformer_small"]["dense"]["out_channels"]
     assert [item.stride for item in backbone.feature_info] == VARIANTS["crossformer_small"]["dense"]["strides"]
-    unused = [item for item in net.trainable_params() if item.name.startswith("norm.")]  # the authors' backbone leaves the last norm out
-    assert sum(item.size for item in net.trainable_params()) - sum(item.size for item in unused) == VARIANTS["crossformer_small"]["dense"]["backbone_params"]
+    unused = [
+        item for item in net.trainable_params() if item.name.startswith("norm.")
+    ]  # the authors' backbone leaves the last norm out
+    assert (
+        sum(item.size for item in net.trainable_params()) - sum(item.size for item in unused)
+        == VARIANTS["crossformer_small"]["dense"]["backbone_params"]
+    )
     maps = backbone(Tensor(fill.image(2, (height, width))))
     assert len(maps) == 4
     for index, found in enumerate(maps):
-        assert_like(found.asnumpy(), {part: golden[f"{revision}/{groups}/{height}x{width}/{index}/{part}"] for part in ("shape", "stat", "idx", "val")})
+        assert_like(
+            found.asnumpy(),
+            {
+                part: golden[f"{revision}/{groups}/{height}x{width}/{index}/{part}"]
+                for part in ("shape", "stat", "idx", "val")
+            },
+        )
 
 
 def assert_like(found: np.ndarray, reference: dict[str, np.ndarray]) -> None:
@@ -51,7 +64,10 @@ def extra() -> Any:
 
 
 def test_classifier_of_2021(extra: Any) -> None:
-    assert deviation(logits(filled("crossformer_tiny", revision="iclr_classifier"), 448), extra["iclr/448x448"]) < TOLERANCE
+    assert (
+        deviation(logits(filled("crossformer_tiny", revision="iclr_classifier"), 448), extra["iclr/448x448"])
+        < TOLERANCE
+    )
 
 
 def feature(extra: Any, name: str) -> dict[str, np.ndarray]:
@@ -85,14 +101,26 @@ def test_groups() -> None:
 
 
 def test_mask_hides_padding_only() -> None:
-    hidden = mask(3, 4, (2, 2, 1), (1, 2, 2)).asnumpy()  # 3 x 4 tokens padded to 4 x 4: every second column, two rows a group
+    hidden = mask(
+        3, 4, (2, 2, 1), (1, 2, 2)
+    ).asnumpy()  # 3 x 4 tokens padded to 4 x 4: every second column, two rows a group
     assert hidden.shape == (4, 1, 1, 4)
-    assert np.array_equal(hidden[:2], np.zeros((2, 1, 1, 4))) and np.array_equal(hidden[2:, 0, 0], [[0, 0, -1e6, -1e6]] * 2)
+    assert np.array_equal(hidden[:2], np.zeros((2, 1, 1, 4))) and np.array_equal(
+        hidden[2:, 0, 0], [[0, 0, -1e6, -1e6]] * 2
+    )
 
 
 @pytest.mark.parametrize("revision", ["iclr", "head"])
 def test_the_smallest_picture(revision: str) -> None:
-    net = create_model("crossformer_tiny", **NARROW, depths=(1, 2), num_heads=(1, 1), group_size=(7, 7), interval=(8, 4), revision=revision).set_train(False)
+    net = create_model(
+        "crossformer_tiny",
+        **NARROW,
+        depths=(1, 2),
+        num_heads=(1, 1),
+        group_size=(7, 7),
+        interval=(8, 4),
+        revision=revision,
+    ).set_train(False)
     assert net(Tensor(fill.image(2, (8, 16)))).shape == (2, 5)  # 1 x 2 tokens are left
 
 
@@ -102,7 +130,9 @@ def test_sizes() -> None:
         net.check_size(height, width)
     for call in (net, Backbone(net)):
         for wrong in ((225, 224), (32, 48), (16, 64)):
-            with pytest.raises(UserError, match=f"{wrong[0]} x {wrong[1]} px, but height and width must be multiples of 32"):
+            with pytest.raises(
+                UserError, match=f"{wrong[0]} x {wrong[1]} px, but height and width must be multiples of 32"
+            ):
                 call(Tensor(np.zeros((1, 3, *wrong), np.float32)))
     with pytest.raises(UserError, match="0 x 32 px"):
         net.check_size(0, 32)
@@ -122,7 +152,9 @@ def test_drop_path_and_distance_of_every_block(name: str) -> None:
     assert len(expected) == len(net.layers)
     for stage, layer in enumerate(net.layers):
         for path in ("residual1", "residual2"):
-            assert np.allclose([getattr(block, path).rate for block in layer.blocks], expected[f"stage{stage}"], atol=1e-6)
+            assert np.allclose(
+                [getattr(block, path).rate for block in layer.blocks], expected[f"stage{stage}"], atol=1e-6
+            )
         attentions = [block.attn for block in layer.blocks]
         assert all(isinstance(item, GroupAttention) for item in attentions)
         assert [item.rule[2] for item in attentions] == [index % 2 == 1 for index in range(len(attentions))]

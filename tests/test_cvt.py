@@ -104,7 +104,11 @@ def test_half_precision() -> None:
 
 def test_only_the_class_token_is_spared_weight_decay() -> None:
     net = tiny()
-    spared = [item.name for item in net.trainable_params() if item.ndim > 1 and not is_decayed(item.name, item.ndim, "norm_and_bias", net.no_weight_decay())]
+    spared = [
+        item.name
+        for item in net.trainable_params()
+        if item.ndim > 1 and not is_decayed(item.name, item.ndim, "norm_and_bias", net.no_weight_decay())
+    ]
     assert spared == ["stage2.cls_token"]
 
 

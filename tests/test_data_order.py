@@ -15,7 +15,10 @@ KEYS: dict[str, Any] = {"epoch": 3, "seed": 42, "shuffle": True, "repeats": 0}
 def steps(count: int, ranks: int, global_batch: int, **keys: Any) -> list[tuple[int, ...]]:
     """What all ranks together see, step by step, as sorted tuples (a multiset)."""
     batch = global_batch // ranks
-    shares = [train_order(count, ranks=ranks, rank=rank, batch_size=batch, **{**KEYS, **keys}).reshape(-1, batch) for rank in range(ranks)]
+    shares = [
+        train_order(count, ranks=ranks, rank=rank, batch_size=batch, **{**KEYS, **keys}).reshape(-1, batch)
+        for rank in range(ranks)
+    ]
     return [tuple(sorted(np.concatenate(step))) for step in zip(*shares)]
 
 
@@ -43,7 +46,16 @@ def test_shuffling_is_a_function_of_seed_and_epoch() -> None:
 
 
 def test_order_is_the_same_on_every_machine() -> None:
-    assert train_order(8, epoch=0, seed=42, shuffle=True, repeats=0, ranks=1, rank=0, batch_size=8).tolist() == [1, 6, 5, 4, 2, 0, 3, 7]
+    assert train_order(8, epoch=0, seed=42, shuffle=True, repeats=0, ranks=1, rank=0, batch_size=8).tolist() == [
+        1,
+        6,
+        5,
+        4,
+        2,
+        0,
+        3,
+        7,
+    ]
 
 
 def test_streams_differ_though_numpy_ignores_trailing_zeros() -> None:
@@ -64,8 +76,11 @@ def test_repeated_augmentation_is_the_reference_sampler() -> None:
     count, ranks, batch = 1100, 4, 64
     repeated = np.repeat(train_order(count, ranks=1, rank=0, batch_size=1, **KEYS), 3)
     for rank in range(ranks):
-        reference = repeated[rank::ranks][:count // 256 * 256 // ranks]
-        assert train_order(count, ranks=ranks, rank=rank, batch_size=batch, **{**KEYS, "repeats": 3}).tolist() == reference.tolist()
+        reference = repeated[rank::ranks][: count // 256 * 256 // ranks]
+        assert (
+            train_order(count, ranks=ranks, rank=rank, batch_size=batch, **{**KEYS, "repeats": 3}).tolist()
+            == reference.tolist()
+        )
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])

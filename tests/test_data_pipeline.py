@@ -27,20 +27,64 @@ DEFAULT = AugmentOptions()
 PLAIN = AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 
 
-def train(source: Source, *, batch_size: int = 4, size: int = 24, epoch: int = 0, seed: int = 1, ranks: int = 1, rank: int = 0,
-          workers: int = 2, augment: AugmentOptions = DEFAULT, **data: Any) -> tuple[np.ndarray, np.ndarray]:
+def train(
+    source: Source,
+    *,
+    batch_size: int = 4,
+    size: int = 24,
+    epoch: int = 0,
+    seed: int = 1,
+    ranks: int = 1,
+    rank: int = 0,
+    workers: int = 2,
+    augment: AugmentOptions = DEFAULT,
+    **data: Any,
+) -> tuple[np.ndarray, np.ndarray]:
     """All batches of one rank and epoch, as images and labels."""
     options = DataOptions(batch_size=batch_size, **data)
-    batches = list(train_batches(source, options, augment, size=size, interpolation="bicubic", mean=MEAN, epoch=epoch, seed=seed,
-                                 ranks=ranks, rank=rank, workers=workers))
+    batches = list(
+        train_batches(
+            source,
+            options,
+            augment,
+            size=size,
+            interpolation="bicubic",
+            mean=MEAN,
+            epoch=epoch,
+            seed=seed,
+            ranks=ranks,
+            rank=rank,
+            workers=workers,
+        )
+    )
     return np.stack([batch.images for batch in batches]), np.stack([batch.labels for batch in batches])
 
 
-def evaluate(source: Source, *, batch_size: int = 4, size: int = 24, crop_pct: float = 0.875, squeeze: bool = False, ranks: int = 1,
-             rank: int = 0, workers: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def evaluate(
+    source: Source,
+    *,
+    batch_size: int = 4,
+    size: int = 24,
+    crop_pct: float = 0.875,
+    squeeze: bool = False,
+    ranks: int = 1,
+    rank: int = 0,
+    workers: int = 2,
+) -> tuple[np.ndarray, np.ndarray]:
     """All batches of one rank's evaluation, as images and labels."""
-    batches = list(eval_batches(source, batch_size=batch_size, size=size, crop_pct=crop_pct, interpolation="bicubic", squeeze=squeeze,
-                                ranks=ranks, rank=rank, workers=workers))
+    batches = list(
+        eval_batches(
+            source,
+            batch_size=batch_size,
+            size=size,
+            crop_pct=crop_pct,
+            interpolation="bicubic",
+            squeeze=squeeze,
+            ranks=ranks,
+            rank=rank,
+            workers=workers,
+        )
+    )
     return np.concatenate([batch.images for batch in batches]), np.concatenate([batch.labels for batch in batches])
 
 
@@ -57,26 +101,46 @@ def damage(source: Source, index: int) -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_evaluation_sees_every_picture_once_in_batches_of_one_shape(
-        source: FolderSource, ranks: int, batch_size: int) -> None:
-    once = {EvalTransform(24, 0.875, "bicubic", False)(source.read(index)).tobytes(): int(source.labels[index]) for index in range(21)}
+    source: FolderSource, ranks: int, batch_size: int
+) -> None:
+    once = {
+        EvalTransform(24, 0.875, "bicubic", False)(source.read(index)).tobytes(): int(source.labels[index])
+        for index in range(21)
+    }
     seen = []
     for rank in range(ranks):
         images, labels = evaluate(source, batch_size=batch_size, ranks=ranks, rank=rank)
-        assert images.shape == (eval_steps(21, batch_size, ranks) * batch_size, 24, 24, 3) and images.dtype == np.uint8 and labels.dtype == np.int32
+        assert (
+            images.shape == (eval_steps(21, batch_size, ranks) * batch_size, 24, 24, 3)
+            and images.dtype == np.uint8
+            and labels.dtype == np.int32
+        )
         seen += [(image.tobytes(), label) for image, label in zip(images, labels) if label != -1]
     assert len(seen) == 21 and dict(seen) == once
 
 
 def test_a_rank_without_pictures_still_has_a_batch(source: FolderSource) -> None:
     source.labels = source.labels[:2]
-    assert [evaluate(source, ranks=3, rank=rank)[1].tolist() for rank in range(3)] == [[0, -1, -1, -1], [0, -1, -1, -1], [-1] * 4]
+    assert [evaluate(source, ranks=3, rank=rank)[1].tolist() for rank in range(3)] == [
+        [0, -1, -1, -1],
+        [0, -1, -1, -1],
+        [-1] * 4,
+    ]
 
 
-@pytest.mark.parametrize("size, crop_pct, resized, corner", [
-    ((50, 40), 0.875, (33, 27), (4, 2)), ((40, 53), 0.875, (27, 35), (2, 6)), ((27, 27), 0.875, (27, 27), (2, 2)), ((50, 40), 0.9, (32, 26), (4, 1)),
-    ((20, 10), 1.0, (48, 24), (12, 0))])
+@pytest.mark.parametrize(
+    "size, crop_pct, resized, corner",
+    [
+        ((50, 40), 0.875, (33, 27), (4, 2)),
+        ((40, 53), 0.875, (27, 35), (2, 6)),
+        ((27, 27), 0.875, (27, 27), (2, 2)),
+        ((50, 40), 0.9, (32, 26), (4, 1)),
+        ((20, 10), 1.0, (48, 24), (12, 0)),
+    ],
+)
 def test_evaluation_is_pillows_resize_and_centre_crop(
-        size: tuple[int, int], crop_pct: float, resized: tuple[int, int], corner: tuple[int, int]) -> None:
+    size: tuple[int, int], crop_pct: float, resized: tuple[int, int], corner: tuple[int, int]
+) -> None:
     """Short side to floor(24 / crop_pct), the long one rounded down, centre of 24 (halves to even): not one grey level of difference."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     left, top = corner
@@ -92,9 +156,12 @@ def test_squeeze_keeps_the_whole_picture() -> None:
     assert EvalTransform(24, 0.875, "bicubic", False)(image).max() == 0
 
 
-@pytest.mark.parametrize("augment", [AugmentOptions(color_jitter=0.4, vflip=0.5), AugmentOptions(auto_augment="randaug-m9-mstd0.5-inc1")])
+@pytest.mark.parametrize(
+    "augment", [AugmentOptions(color_jitter=0.4, vflip=0.5), AugmentOptions(auto_augment="randaug-m9-mstd0.5-inc1")]
+)
 def test_batches_are_a_function_of_seed_and_epoch_whatever_the_workers(
-        source: FolderSource, augment: AugmentOptions) -> None:
+    source: FolderSource, augment: AugmentOptions
+) -> None:
     images, labels = train(source, augment=augment, workers=1)
     assert images.shape == (5, 4, 24, 24, 3) and labels.shape == (5, 4)
     for workers in (1, 2, 5):
@@ -114,15 +181,26 @@ def test_a_picture_looks_different_in_every_epoch_and_copy(source: FolderSource)
 @pytest.mark.parametrize("repeats", [0, 3])
 def test_global_batch_does_not_depend_on_the_number_of_ranks(source: FolderSource, repeats: int) -> None:
     def step(ranks: int, number: int) -> list[tuple[bytes, int]]:
-        shares = [train(source, ranks=ranks, rank=rank, batch_size=6 // ranks, aug_repeats=repeats) for rank in range(ranks)]
-        return sorted((image.tobytes(), label) for images, labels in shares for image, label in zip(images[number], labels[number]))
+        shares = [
+            train(source, ranks=ranks, rank=rank, batch_size=6 // ranks, aug_repeats=repeats) for rank in range(ranks)
+        ]
+        return sorted(
+            (image.tobytes(), label)
+            for images, labels in shares
+            for image, label in zip(images[number], labels[number])
+        )
 
     for number in (0, 2):
         assert step(1, number) == step(2, number) == step(3, number)
 
 
 def test_labels_belong_to_their_pictures(source: FolderSource) -> None:
-    plain = {TrainTransform(24, "bicubic", MEAN, PLAIN)(source.read(index), np.random.default_rng()).tobytes(): source.labels[index] for index in range(21)}
+    plain = {
+        TrainTransform(24, "bicubic", MEAN, PLAIN)(
+            source.read(index), np.random.default_rng()
+        ).tobytes(): source.labels[index]
+        for index in range(21)
+    }
     images, labels = train(source, augment=PLAIN, batch_size=7)
     assert [plain[image.tobytes()] for image in images.reshape(21, 24, 24, 3)] == labels.ravel().tolist()
 
@@ -137,7 +215,12 @@ def test_without_crop_the_whole_picture_is_resized(source: FolderSource) -> None
 
 def test_flips_happen_with_their_probability(source: FolderSource) -> None:
     plain = train(source, augment=PLAIN, shuffle=False, batch_size=21)[0][0]
-    half = np.concatenate([train(source, augment=dataclasses.replace(PLAIN, hflip=0.5), shuffle=False, batch_size=21, epoch=epoch)[0] for epoch in range(10)])
+    half = np.concatenate(
+        [
+            train(source, augment=dataclasses.replace(PLAIN, hflip=0.5), shuffle=False, batch_size=21, epoch=epoch)[0]
+            for epoch in range(10)
+        ]
+    )
     share = (half != plain).any((2, 3, 4)).mean()
     assert 0.4 < share < 0.6
 
@@ -150,7 +233,9 @@ def test_random_boxes_have_the_asked_area_and_ratio() -> None:
     area, ratio = width * height / 120000, width / height
     assert 0.079 < area.min() < 0.09 and area.max() > 0.95 and 0.74 < ratio.min() < 0.76 and 1.3 < ratio.max() < 1.35
     assert boxes[:, 0].max() > 200 and boxes[:, 1].max() > 150
-    square = np.array([random_box((300, 300), (0.08, 0.7), (3 / 4, 4 / 3), rng) for _ in range(3000)])  # all boxes fit: none is preferred
+    square = np.array(
+        [random_box((300, 300), (0.08, 0.7), (3 / 4, 4 / 3), rng) for _ in range(3000)]
+    )  # all boxes fit: none is preferred
     assert abs(np.log((square[:, 2] - square[:, 0]) / (square[:, 3] - square[:, 1])).mean()) < 0.015
     assert abs(((square[:, 2] - square[:, 0]) * (square[:, 3] - square[:, 1]) / 90000).mean() - 0.39) < 0.015
     assert random_box((1000, 10), (0.9, 1.0), (3 / 4, 4 / 3), rng) == (493, 0, 506, 10)
@@ -159,13 +244,21 @@ def test_random_boxes_have_the_asked_area_and_ratio() -> None:
 
 def test_colour_jitter_changes_colours_within_its_strength(source: FolderSource) -> None:
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
-    values = [TrainTransform(8, "bicubic", MEAN, dataclasses.replace(PLAIN, color_jitter=0.4))(grey, np.random.default_rng(i))[0, 0, 0] for i in range(200)]
+    values = [
+        TrainTransform(8, "bicubic", MEAN, dataclasses.replace(PLAIN, color_jitter=0.4))(
+            grey, np.random.default_rng(i)
+        )[0, 0, 0]
+        for i in range(200)
+    ]
     assert 58 <= min(values) < 70 and 130 < max(values) <= 141
-    assert (train(source, augment=dataclasses.replace(PLAIN, color_jitter=0.4))[0] != train(source, augment=PLAIN)[0]).any()
+    assert (
+        train(source, augment=dataclasses.replace(PLAIN, color_jitter=0.4))[0] != train(source, augment=PLAIN)[0]
+    ).any()
 
 
 def test_policy_gets_the_mean_colour_the_resampling_and_the_pictures_generator(
-        source: FolderSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     augment = dataclasses.replace(PLAIN, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4)
     calls: list[Any] = []
     plain = TrainTransform(24, "bilinear", MEAN, PLAIN)(source.read(0), np.random.default_rng(3))
@@ -177,7 +270,11 @@ def test_policy_gets_the_mean_colour_the_resampling_and_the_pictures_generator(
     monkeypatch.setattr(policies, "parse", lambda name: policy)
     rng = np.random.default_rng(3)
     assert (TrainTransform(24, "bilinear", MEAN, augment)(source.read(0), rng) == plain).all()  # and no jitter besides
-    assert (calls[0][0] == plain).all() and calls[0][1] is rng and calls[0][2:] == ((124, 116, 104), Image.Resampling.BILINEAR)
+    assert (
+        (calls[0][0] == plain).all()
+        and calls[0][1] is rng
+        and calls[0][2:] == ((124, 116, 104), Image.Resampling.BILINEAR)
+    )
 
 
 def test_policies_change_some_of_the_pictures(source: FolderSource) -> None:
@@ -186,31 +283,57 @@ def test_policies_change_some_of_the_pictures(source: FolderSource) -> None:
     assert 5 < changed.sum() < 20  # of 20; a quarter keeps both operations off
 
 
-@pytest.mark.parametrize("policy, message", [
-    ("randaugment", "auto_augment is 'randaugment', but must begin with one of randaug, autoaug, .*; did you mean randaug"),
-    ("randaug-x3", "'x3' is no option of randaug; its options: m, n, p, w, mstd, mmax, inc, each followed by a number"),
-    ("autoaug-m", "'m' is no option of autoaug"),
-])
+@pytest.mark.parametrize(
+    "policy, message",
+    [
+        (
+            "randaugment",
+            "auto_augment is 'randaugment', but must begin with one of randaug, autoaug, .*; did you mean randaug",
+        ),
+        (
+            "randaug-x3",
+            "'x3' is no option of randaug; its options: m, n, p, w, mstd, mmax, inc, each followed by a number",
+        ),
+        ("autoaug-m", "'m' is no option of autoaug"),
+    ],
+)
 def test_unknown_policies_are_refused_before_the_first_batch(source: FolderSource, policy: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        train_batches(source, DataOptions(batch_size=4), AugmentOptions(auto_augment=policy), size=24, interpolation="bicubic", mean=MEAN,
-                      epoch=0, seed=0, ranks=1, rank=0, workers=1)
+        train_batches(
+            source,
+            DataOptions(batch_size=4),
+            AugmentOptions(auto_augment=policy),
+            size=24,
+            interpolation="bicubic",
+            mean=MEAN,
+            epoch=0,
+            seed=0,
+            ranks=1,
+            rank=0,
+            workers=1,
+        )
 
 
 def test_bad_training_picture_is_skipped_named_once_and_counted(
-        source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
+    source: FolderSource, capfd: pytest.CaptureFixture[str]
+) -> None:
     damage(source, 4)
     for _ in range(2):
         images, labels = train(source, augment=PLAIN, shuffle=False, batch_size=7)
     error = capfd.readouterr().err
-    assert error.count("\n") == 1 and error.startswith(f"warning: picture {source.name(4)} can't be decoded (") and "truncated" in error
+    assert (
+        error.count("\n") == 1
+        and error.startswith(f"warning: picture {source.name(4)} can't be decoded (")
+        and "truncated" in error
+    )
     assert error.endswith("); another one takes its place\n")
     assert list(source.bad) == [source.name(4)]
     assert (images[0, 4] == images[0, 5]).all() and labels[0].tolist() == [0] * 7
 
 
 def test_the_last_picture_is_replaced_by_the_first_with_its_label(
-        source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
+    source: FolderSource, capfd: pytest.CaptureFixture[str]
+) -> None:
     damage(source, 20)
     images, labels = train(source, augment=PLAIN, shuffle=False, batch_size=7)
     assert (images[2, 6] == images[0, 0]).all() and labels[2].tolist() == [2] * 6 + [0]
@@ -230,25 +353,34 @@ def test_bad_evaluation_picture_always_stops(source: FolderSource, capfd: pytest
     damage(source, 20)
     with pytest.raises(UserError) as caught:
         evaluate(source)
-    assert source.name(20) in str(caught.value) and str(caught.value).endswith("; repair or remove it: evaluation counts every picture")
+    assert source.name(20) in str(caught.value) and str(caught.value).endswith(
+        "; repair or remove it: evaluation counts every picture"
+    )
     assert capfd.readouterr().err == ""
 
 
 def test_only_bad_pictures_stop_the_training(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     for index in range(21):
         damage(source, index)
-    with pytest.raises(UserError, match="21 training pictures in a row can't be decoded, the last one being .*truncated"):
+    with pytest.raises(
+        UserError, match="21 training pictures in a row can't be decoded, the last one being .*truncated"
+    ):
         train(source)
     assert 1 <= capfd.readouterr().err.count("warning") <= 21
 
 
 def test_too_few_pictures_for_a_step(source: FolderSource) -> None:
     assert steps_per_epoch(source, DataOptions(batch_size=5), 2) == 2
-    with pytest.raises(UserError, match="batch_size 8 on 3 ranks needs 24 training pictures a step, but there are 21; the largest batch_size is 7"):
+    with pytest.raises(
+        UserError,
+        match="batch_size 8 on 3 ranks needs 24 training pictures a step, but there are 21; the largest batch_size is 7",
+    ):
         steps_per_epoch(source, DataOptions(batch_size=8), 3)
 
 
-def test_little_is_read_ahead_and_leaving_early_ends_the_threads(source: FolderSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_is_read_ahead_and_leaving_early_ends_the_threads(
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[int] = []
     original = source.read
 
@@ -258,8 +390,19 @@ def test_little_is_read_ahead_and_leaving_early_ends_the_threads(source: FolderS
         return original(index)
 
     monkeypatch.setattr(source, "read", slow)
-    batches = train_batches(source, DataOptions(batch_size=3), PLAIN, size=8, interpolation="bicubic", mean=MEAN, epoch=0, seed=0,
-                            ranks=1, rank=0, workers=2)
+    batches = train_batches(
+        source,
+        DataOptions(batch_size=3),
+        PLAIN,
+        size=8,
+        interpolation="bicubic",
+        mean=MEAN,
+        epoch=0,
+        seed=0,
+        ranks=1,
+        rank=0,
+        workers=2,
+    )
     next(batches)
     time.sleep(0.4)
     assert len(read) == 3 * (1 + loader.AHEAD)

@@ -38,8 +38,14 @@ def test_folder_is_sorted_nested_and_without_hidden_files(tmp_path: Path) -> Non
     source = FolderSource(tmp_path)
     assert source.class_names == ("class_0", "class_1", "class_2") and source.labels.dtype == np.int32
     assert [os.path.relpath(source.name(index), tmp_path) for index in range(len(source))] == [
-        "class_0/000_jpeg_rgb.JPEG", "class_0/001_jpeg_rgb.JPEG", "class_1/000_jpeg_rgb.JPEG", "class_1/001_jpeg_rgb.JPEG", "class_1/more/a.jpg",
-        "class_2/000_jpeg_rgb.JPEG", "class_2/001_jpeg_rgb.JPEG"]
+        "class_0/000_jpeg_rgb.JPEG",
+        "class_0/001_jpeg_rgb.JPEG",
+        "class_1/000_jpeg_rgb.JPEG",
+        "class_1/001_jpeg_rgb.JPEG",
+        "class_1/more/a.jpg",
+        "class_2/000_jpeg_rgb.JPEG",
+        "class_2/001_jpeg_rgb.JPEG",
+    ]
     assert source.labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
 
 
@@ -72,7 +78,9 @@ def test_exif_orientation_is_ignored_and_contents_beat_the_name(tmp_path: Path) 
 
 def test_list_files_equal_folders(tmp_path: Path) -> None:
     make_data_dir(tmp_path, classes=3, train=3, val=2)
-    os.rename(tmp_path / "train" / "class_1" / "000_jpeg_rgb.JPEG", tmp_path / "train" / "class_1" / "000 with spaces.JPEG")
+    os.rename(
+        tmp_path / "train" / "class_1" / "000_jpeg_rgb.JPEG", tmp_path / "train" / "class_1" / "000 with spaces.JPEG"
+    )
     data = DataOptions(data_dir=str(tmp_path))
     folders = [open_source(data, split) for split in ("train", "val")]
     make_list_files(tmp_path)
@@ -81,7 +89,9 @@ def test_list_files_equal_folders(tmp_path: Path) -> None:
     for folder, listed in zip(folders, [open_source(data, split) for split in ("train", "val")]):
         assert listed.class_names == ("0", "1", "2")
         assert listed.labels.tolist() == folder.labels.tolist()
-        assert [listed.name(index) for index in range(len(listed))] == [folder.name(index) for index in range(len(folder))]
+        assert [listed.name(index) for index in range(len(listed))] == [
+            folder.name(index) for index in range(len(folder))
+        ]
     assert (np.asarray(listed.read(1)) == np.asarray(folder.read(1))).all()
 
 
@@ -90,27 +100,46 @@ def test_list_file_mistakes_name_file_and_line(tmp_path: Path) -> None:
     file, good = tmp_path / "train_list.txt", "train/class_0/000_jpeg_rgb.JPEG"
     for bad in ("nolabel.jpg", f"{good} cat", f"{good} -1", "7"):
         file.write_text(f"{good} 0\n\n{bad}\n")
-        assert error_of(tmp_path) == f"{file}, line 3: {bad!r} is not 'relative/path label' with a label of 0, 1, 2, ..."
+        assert (
+            error_of(tmp_path) == f"{file}, line 3: {bad!r} is not 'relative/path label' with a label of 0, 1, 2, ..."
+        )
     file.write_text(f"{good} 0\ntrain/gone/x.jpg 0\n")
-    assert error_of(tmp_path) == f"{file}, line 2: {tmp_path}/train/gone/x.jpg does not exist; paths are relative to {tmp_path}"
+    assert (
+        error_of(tmp_path)
+        == f"{file}, line 2: {tmp_path}/train/gone/x.jpg does not exist; paths are relative to {tmp_path}"
+    )
     file.write_text(f"{good} 5\n")
-    assert error_of(tmp_path, class_names=("0", "1")) == f"{file}, line 1: label 5, but the 2 training classes have labels 0 to 1"
+    assert (
+        error_of(tmp_path, class_names=("0", "1"))
+        == f"{file}, line 1: label 5, but the 2 training classes have labels 0 to 1"
+    )
     file.write_text(f"{good} 4000000000\n")
-    assert error_of(tmp_path) == f"{file}, line 1: label 4000000000 is too large; labels are class numbers, 0 to 999999 at most"
+    assert (
+        error_of(tmp_path)
+        == f"{file}, line 1: label 4000000000 is too large; labels are class numbers, 0 to 999999 at most"
+    )
     file.write_text("\n")
     assert "names no picture" in error_of(tmp_path)
 
 
 def test_data_dir_mistakes(tmp_path: Path) -> None:
     accepted = "a folder with train/ and val/ class folders, or with train_list.txt and val_list.txt"
-    assert error_of(None) == f"data_dir is not given, but dataset: imagenet needs it: {accepted} (--dataset digits needs no folder)"
+    assert (
+        error_of(None)
+        == f"data_dir is not given, but dataset: imagenet needs it: {accepted} (--dataset digits needs no folder)"
+    )
     assert error_of(tmp_path / "no") == f"data_dir {tmp_path}/no does not exist; give {accepted}"
     (tmp_path / "file").write_text("")
     assert error_of(tmp_path / "file") == f"data_dir {tmp_path}/file is not a folder; give {accepted}"
-    assert error_of(tmp_path, "val") == (f"data_dir {tmp_path} has neither val/ nor val_list.txt; it has file: give {accepted}, "
-                                         "or name the split with val_split")
+    assert error_of(tmp_path, "val") == (
+        f"data_dir {tmp_path} has neither val/ nor val_list.txt; it has file: give {accepted}, "
+        "or name the split with val_split"
+    )
     (tmp_path / "train").mkdir()
-    assert error_of(tmp_path) == f"{tmp_path}/train has no class folder (nothing); it needs one folder of pictures for each class"
+    assert (
+        error_of(tmp_path)
+        == f"{tmp_path}/train has no class folder (nothing); it needs one folder of pictures for each class"
+    )
     (tmp_path / "train" / "a.jpg").write_text("")
     assert "(only a.jpg)" in error_of(tmp_path)
 
@@ -149,8 +178,15 @@ def test_validation_is_numbered_by_training_classes(tmp_path: Path) -> None:
         check_same_classes(train, open_source(data, "val"))
 
 
-@pytest.mark.parametrize("content, reason", [
-    (b"", "empty"), (b"GARBAGE" * 50, "not one of JPEG, PNG, BMP, WEBP, TIFF, GIF"), (CUT, "truncated"), (None, "No such")])
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "empty"),
+        (b"GARBAGE" * 50, "not one of JPEG, PNG, BMP, WEBP, TIFF, GIF"),
+        (CUT, "truncated"),
+        (None, "No such"),
+    ],
+)
 def test_bad_files_are_named_with_a_reason(tmp_path: Path, content: Optional[bytes], reason: str) -> None:
     make_folder(tmp_path, classes=1, per_class=1, size=(200, 150))
     source = FolderSource(tmp_path)
@@ -169,7 +205,10 @@ def test_digits_split() -> None:
     assert (len(train), len(val)) == (1437, 360) and train.class_names == val.class_names == tuple("0123456789")
     assert not {train.name(i).split("/")[-1] for i in range(1437)} & {val.name(i).split("/")[-1] for i in range(360)}
     for source in (train, val):
-        assert np.bincount(source.labels, minlength=10).min() / len(source) > 0.07 and np.bincount(source.labels).max() / len(source) < 0.13
+        assert (
+            np.bincount(source.labels, minlength=10).min() / len(source) > 0.07
+            and np.bincount(source.labels).max() / len(source) < 0.13
+        )
     pixels = np.stack([np.asarray(val.read(index)) for index in range(360)])
     assert pixels.shape == (360, 8, 8, 3) and pixels.dtype == np.uint8 and (pixels[..., 0] == pixels[..., 2]).all()
     assert set(np.unique(pixels)) == {round(value * 255 / 16) for value in range(17)}
@@ -178,6 +217,9 @@ def test_digits_split() -> None:
 def test_digits_can_be_told_apart() -> None:
     """Labels belong to their pictures: the nearest training digit is nearly always of the same class."""
     train, val = DigitsSource("train"), DigitsSource("val")
-    known, asked = (np.stack([np.asarray(s.read(i))[..., 0].ravel() for i in range(len(s))]).astype(np.float32) for s in (train, val))
+    known, asked = (
+        np.stack([np.asarray(s.read(i))[..., 0].ravel() for i in range(len(s))]).astype(np.float32)
+        for s in (train, val)
+    )
     near = ((asked**2).sum(1)[:, None] - 2 * asked @ known.T + (known**2).sum(1)).argmin(1)
     assert (train.labels[near] == val.labels).mean() > 0.96

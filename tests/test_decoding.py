@@ -48,8 +48,31 @@ def saved(image: Image.Image, **options: object) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "I;16L", "I;16B",
-                                  "I;16N", "F"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "1",
+        "L",
+        "LA",
+        "La",
+        "P",
+        "PA",
+        "RGB",
+        "RGBA",
+        "RGBa",
+        "RGBX",
+        "CMYK",
+        "YCbCr",
+        "LAB",
+        "HSV",
+        "I",
+        "I;16",
+        "I;16L",
+        "I;16B",
+        "I;16N",
+        "F",
+    ],
+)
 def test_every_mode_of_pillow_keeps_its_colours(mode: str) -> None:
     image = stripes(1, 3, 3)
     grey, expected = image.convert("L"), pixels(image)
@@ -58,7 +81,12 @@ def test_every_mode_of_pillow_keeps_its_colours(mode: str) -> None:
         made.putalpha(100)  # premultiplied: darker as it is stored
         made = made.convert(mode)
     elif mode == "LAB":
-        made = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB") or image
+        made = (
+            ImageCms.profileToProfile(
+                image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+            )
+            or image
+        )
     elif mode.startswith("I;16"):
         order = ">u2" if mode.endswith("B") else "<u2"
         made = Image.frombytes(mode, image.size, (np.asarray(grey).astype(order) * 257).tobytes())
@@ -73,7 +101,9 @@ def test_every_mode_of_pillow_keeps_its_colours(mode: str) -> None:
     if mode in ("1", "P", "PA"):  # dithered: right on average alone
         assert np.abs(pixels(found).mean((0, 1)) - expected.mean((0, 1))).max() < 3
     else:
-        assert np.abs(pixels(found) - expected).max() <= {"LAB": 12, "YCbCr": 4, "HSV": 6, "La": 2, "RGBa": 2}.get(mode, 0)
+        assert np.abs(pixels(found) - expected).max() <= {"LAB": 12, "YCbCr": 4, "HSV": 6, "La": 2, "RGBa": 2}.get(
+            mode, 0
+        )
 
 
 @pytest.mark.parametrize("kind", DEEP)
@@ -83,7 +113,10 @@ def test_deep_tiffs_are_scaled(tmp_path: Path, kind: str) -> None:
 
 
 def test_twelve_bits_are_not_black(tmp_path: Path) -> None:
-    assert np.abs(pixels(read(tmp_path / "a.tif", tiff_12_bits(stripes(0, 2, 3)))) - GREY.astype(int)[..., None]).max() <= 1
+    assert (
+        np.abs(pixels(read(tmp_path / "a.tif", tiff_12_bits(stripes(0, 2, 3)))) - GREY.astype(int)[..., None]).max()
+        <= 1
+    )
 
 
 def test_a_deep_tiff_whose_zero_is_white_is_turned_round(tmp_path: Path) -> None:
@@ -105,13 +138,20 @@ def test_of_several_frames_the_first_is_taken(tmp_path: Path, form: str) -> None
     assert np.abs(found - pixels(stripes(0, 3, 1))).mean() < 8 < np.abs(found - pixels(stripes(1, 3, 1))).mean()
 
 
-@pytest.mark.parametrize("values, why", [
-    (np.full((4, 4), np.nan, np.float32), "float numbers from nan to nan, whose scale isn't known"),
-    (np.array([[0, 1], [np.inf, 0]], np.float32), "float numbers from 0 to inf"),
-    (np.array([[0, 255.0]], np.float32), r"float numbers from 0 to 255, whose scale isn't known (0 to 1 is); save it with 8 or 16 bits"),
-    (np.array([[-0.5, 0.5]], np.float32), "float numbers from -0.5 to 0.5"),
-    (np.array([[0, 70000]], np.int32), "32-bit numbers from 0 to 70000, whose scale isn't known"),
-    (np.array([[-1, 200]], np.int32), "32-bit numbers from -1 to 200")])
+@pytest.mark.parametrize(
+    "values, why",
+    [
+        (np.full((4, 4), np.nan, np.float32), "float numbers from nan to nan, whose scale isn't known"),
+        (np.array([[0, 1], [np.inf, 0]], np.float32), "float numbers from 0 to inf"),
+        (
+            np.array([[0, 255.0]], np.float32),
+            r"float numbers from 0 to 255, whose scale isn't known (0 to 1 is); save it with 8 or 16 bits",
+        ),
+        (np.array([[-0.5, 0.5]], np.float32), "float numbers from -0.5 to 0.5"),
+        (np.array([[0, 70000]], np.int32), "32-bit numbers from 0 to 70000, whose scale isn't known"),
+        (np.array([[-1, 200]], np.int32), "32-bit numbers from -1 to 200"),
+    ],
+)
 def test_values_of_unknown_scale_are_refused_by_name(tmp_path: Path, values: np.ndarray, why: str) -> None:
     assert why in reason(tmp_path / "odd.tif", saved(Image.fromarray(values)))
 
@@ -160,8 +200,14 @@ for path in sys.argv[1:]:
         print(error)
 print(peak() - before)
 """
-    done = subprocess.run([sys.executable, "-c", script, *sorted(map(str, tmp_path.iterdir()))], capture_output=True, text=True, check=False,
-                          cwd=Path(__file__).parent.parent, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *sorted(map(str, tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     *refused, peak = done.stdout.splitlines()
     assert len(refused) == 6 and done.stderr.count("(224, 224, 3)") == 8
@@ -170,11 +216,29 @@ print(peak() - before)
 
 def test_the_limit_is_a_key_in_both_directions(tmp_path: Path) -> None:
     data = make_data_dir(tmp_path / "data", classes=1, train=2, val=2)
-    with pytest.raises(BadPicture, match=r"50 x 40 px are 2000 pixels, and max_pixels is 1999; raise max_pixels for images that you trust"):
+    with pytest.raises(
+        BadPicture,
+        match=r"50 x 40 px are 2000 pixels, and max_pixels is 1999; raise max_pixels for images that you trust",
+    ):
         open_source(DataOptions(data_dir=str(data), max_pixels=1999), "train").read(0)
     source = open_source(DataOptions(data_dir=str(data), max_pixels=1000), "val")
-    with pytest.raises(UserError, match=r"00\d_.*max_pixels is 1000; raise max_pixels for images that you trust\); repair or remove it: evaluation"):
-        list(eval_batches(source, batch_size=2, size=8, crop_pct=1.0, interpolation="bicubic", squeeze=False, ranks=1, rank=0, workers=1))
+    with pytest.raises(
+        UserError,
+        match=r"00\d_.*max_pixels is 1000; raise max_pixels for images that you trust\); repair or remove it: evaluation",
+    ):
+        list(
+            eval_batches(
+                source,
+                batch_size=2,
+                size=8,
+                crop_pct=1.0,
+                interpolation="bicubic",
+                squeeze=False,
+                ranks=1,
+                rank=0,
+                workers=1,
+            )
+        )
     assert open_source(DataOptions(data_dir=str(data), max_pixels=2000), "train").read(0).size == (50, 40)
 
 
@@ -196,7 +260,13 @@ def test_a_large_image_is_read_where_it_is_allowed(tmp_path: Path, monkeypatch: 
 
 
 def test_a_large_file_is_read_as_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = make_data_dir(tmp_path / "data", classes=1, train=12, val=1, modes=("jpeg_rgb", "png_palette", "bmp", "webp", "tiff", "png_grey16"))
+    data = make_data_dir(
+        tmp_path / "data",
+        classes=1,
+        train=12,
+        val=1,
+        modes=("jpeg_rgb", "png_palette", "bmp", "webp", "tiff", "png_grey16"),
+    )
     source = FolderSource(data / "train")
     plain = [pixels(source.read(index)) for index in range(12)]
     monkeypatch.setattr(decoding, "READ_AT_ONCE", 100)
@@ -221,7 +291,9 @@ def test_images_of_ordinary_shape_are_resized_as_a_whole(squeeze: bool) -> None:
 @pytest.mark.parametrize("size", [(1, 40), (2, 99), (90, 3), (7, 600), (5000, 11)])
 def test_the_centre_of_a_thin_image_is_that_of_the_whole(size: tuple[int, int]) -> None:
     x, y = np.meshgrid(np.linspace(0, 3, size[0]), np.linspace(0, 3, size[1]))
-    image = Image.fromarray(np.stack([128 + 60 * np.sin(9 * (x + y)), 128 + 60 * np.cos(x - y), 100 + 20 * x], -1).astype(np.uint8))
+    image = Image.fromarray(
+        np.stack([128 + 60 * np.sin(9 * (x + y)), 128 + 60 * np.cos(x - y), 100 + 20 * x], -1).astype(np.uint8)
+    )
     resized = (27 * size[0] // min(size), 27 * size[1] // min(size))
     left, top = round((resized[0] - 24) / 2), round((resized[1] - 24) / 2)
     for name, method in RESAMPLING.items():

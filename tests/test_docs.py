@@ -51,7 +51,11 @@ def bash(*hows: str) -> list[Any]:
 
 
 def pieces(language: str) -> list[Any]:
-    return [pytest.param(item.text, id=f"{item.page}:{item.text.splitlines()[0][:40]}") for item in ALL if item.language == language]
+    return [
+        pytest.param(item.text, id=f"{item.page}:{item.text.splitlines()[0][:40]}")
+        for item in ALL
+        if item.language == language
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,11 @@ def trained(path: Path, *words: str, classes: int = CLASSES) -> Path:
     net = create_model(values["model"], classes, img_size=values["img_size"])
     class_names = [str(kind) if classes == 10 else f"class_{kind}" for kind in range(classes)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return checkpoint.save(path, list(net.get_parameters()), {"model": values["model"], "num_classes": classes, "class_names": class_names, "recipe": values})
+    return checkpoint.save(
+        path,
+        list(net.get_parameters()),
+        {"model": values["model"], "num_classes": classes, "class_names": class_names, "recipe": values},
+    )
 
 
 def released(path: Path, name: str, classes: int = CLASSES) -> Path:
@@ -106,12 +114,27 @@ def place(zoo: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stripes(0, 2, number).save(here / name)
     make_folder(here / "folder", per_class=2)
     (here / "imagenet.txt").write_text("\n".join(f"name {kind}" for kind in range(CLASSES)), "utf-8")
-    digits, pictures = ("--config", str(ROOT / "configs/quickstart/crossvit_digits.yaml"), "--img_size", "24,16", "--image_resize", "24"), (
-        "--data_dir", "DIR", "--model", "crossvit_9")
+    digits, pictures = (
+        (
+            "--config",
+            str(ROOT / "configs/quickstart/crossvit_digits.yaml"),
+            "--img_size",
+            "24,16",
+            "--image_resize",
+            "24",
+        ),
+        ("--data_dir", "DIR", "--model", "crossvit_9"),
+    )
     trained(here / "runs/quickstart/crossvit_9-best.ckpt", *digits, classes=10)
     for run in ("crossvit_9", "mine"):
         trained(here / "runs" / run / "crossvit_9-best.ckpt", *pictures)
-    trained(here / "runs/crossformer_digits/crossformer_tiny-best.ckpt", "--model", "crossformer_tiny", "--dataset", "digits")
+    trained(
+        here / "runs/crossformer_digits/crossformer_tiny-best.ckpt",
+        "--model",
+        "crossformer_tiny",
+        "--dataset",
+        "digits",
+    )
     for run in ("quickstart", "a", "b", "RUN_DIR"):
         run_folder(here / "runs" / run, *digits)
     released(here / "weights.safetensors", "cvt_13_224")
@@ -122,7 +145,9 @@ def place(zoo: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Networks that run operator by operator: compiling them is what the other tests do."""
     original = device.set_up
-    monkeypatch.setattr(device, "set_up", lambda runtime, precision: original(dataclasses.replace(runtime, mode=1), precision))
+    monkeypatch.setattr(
+        device, "set_up", lambda runtime, precision: original(dataclasses.replace(runtime, mode=1), precision)
+    )
     yield
     ms.set_context(mode=ms.GRAPH_MODE)
 
@@ -133,7 +158,13 @@ def filled(words: list[str], place: Path) -> list[str]:
     classes = 1000 if words[1] in ("mindvit.cli.convert", "mindvit.cli.export") else CLASSES
     if model == "NAME":
         model = words[words.index("NAME")] = "crossvit_9"
-    fixed = {"PICTURE": "PICTURE.png", "FOLDER": "folder", "RUN_DIR": "runs/RUN_DIR", "DATA_DIR": "DIR", "OUT": "packed"}
+    fixed = {
+        "PICTURE": "PICTURE.png",
+        "FOLDER": "folder",
+        "RUN_DIR": "runs/RUN_DIR",
+        "DATA_DIR": "DIR",
+        "OUT": "packed",
+    }
     result = []
     for before, word in zip(["", *words], words):
         if word == "SOURCE":
@@ -143,7 +174,11 @@ def filled(words: list[str], place: Path) -> list[str]:
         elif word == "FILE" and before == "--resume":
             word = "none"
         elif word == "FILE":
-            word = str(released(place / f"{model}.safetensors", model, classes)) if model else "runs/quickstart/crossvit_9-best.ckpt"
+            word = (
+                str(released(place / f"{model}.safetensors", model, classes))
+                if model
+                else "runs/quickstart/crossvit_9-best.ckpt"
+            )
         elif word == "DIR" and before == "--out":
             word = "out"
         result.append(fixed.get(word, word))
@@ -157,7 +192,11 @@ def python_words(words: list[str]) -> list[str]:
         return words[1:]
     if words[1] not in COMMANDS:
         return ["-m", "mindvit.cli.main", *words[1:]]
-    return [f"{words[1]}.py", *words[2:]] if (ROOT / f"{words[1]}.py").exists() else ["-m", COMMANDS[words[1]].module, *words[2:]]
+    return (
+        [f"{words[1]}.py", *words[2:]]
+        if (ROOT / f"{words[1]}.py").exists()
+        else ["-m", COMMANDS[words[1]].module, *words[2:]]
+    )
 
 
 def call(words: list[str]) -> None:
@@ -170,11 +209,19 @@ def call(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", bash(RUN, BIG, "run"))
-def test_a_command_runs(text: str, place: Path, uncompiled: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_command_runs(
+    text: str, place: Path, uncompiled: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(place)
     words = filled(python_words(shlex.split(text)), place)
     if words[0] == "validate.py":
-        words += ["--image_resize", str(SIDE["xcit" if "xcit" in text else "crossvit"]), "--batch_size", "90" if "digits" in text else "10", *CPU]
+        words += [
+            "--image_resize",
+            str(SIDE["xcit" if "xcit" in text else "crossvit"]),
+            "--batch_size",
+            "90" if "digits" in text else "10",
+            *CPU,
+        ]
         words += ["--img_size", "24,16"] if "crossvit" in text else []
     elif words[1:2] and words[1].endswith((".predict", ".attention")):
         words += CPU
@@ -189,7 +236,9 @@ def test_a_command_runs(text: str, place: Path, uncompiled: None, monkeypatch: p
 
 
 @pytest.mark.parametrize("text", bash(OPTIONS, DRY))
-def test_options_files_and_values_of_a_command_are_taken(text: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_options_files_and_values_of_a_command_are_taken(
+    text: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(place)
     words = shlex.split(text)
     if words[0] == "msrun":
@@ -221,9 +270,13 @@ def test_options_of_the_comparison_are_taken(text: str, monkeypatch: pytest.Monk
 
 @pytest.mark.big
 @pytest.mark.parametrize("text", bash(DRY))
-def test_training_is_tried(text: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_training_is_tried(
+    text: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(place)
-    words = [word for word in filled(python_words(shlex.split(text)), place) if word not in ("--dry_run", "--print_config")]
+    words = [
+        word for word in filled(python_words(shlex.split(text)), place) if word not in ("--dry_run", "--print_config")
+    ]
     recipe = parse(words[1:], "")[0]
     family = model_info(recipe.model.model).family
     words += ["--image_resize", str(SIDE[family]), *TINY, *(("--img_size", "24,16") if family == "crossvit" else ())]
@@ -252,7 +305,7 @@ def test_a_piece_of_python_runs(text: str, place: Path, uncompiled: None, monkey
             exec(source, space)
             continue
         value = eval(source, space)
-        comment = text.splitlines()[(statement.end_lineno or 1) - 1][statement.end_col_offset:].strip().lstrip("# ")
+        comment = text.splitlines()[(statement.end_lineno or 1) - 1][statement.end_col_offset :].strip().lstrip("# ")
         said = literal(comment)
         assert said is None or value == said, source
 
@@ -272,7 +325,10 @@ def literal(comment: str) -> Any:
 def test_a_recipe_on_a_page_is_one(text: str, tmp_path: Path) -> None:
     content = yaml.safe_load(text)
     bases = content.get("base", [])
-    content["base"] = [str(ROOT / base) if str(base).startswith("configs") else base for base in ([bases] if isinstance(bases, str) else bases)]
+    content["base"] = [
+        str(ROOT / base) if str(base).startswith("configs") else base
+        for base in ([bases] if isinstance(bases, str) else bases)
+    ]
     if all(str(base).startswith("/") for base in content["base"]):
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content), "utf-8")
         parse(["--config", str(tmp_path / "recipe.yaml")], "")
@@ -309,7 +365,10 @@ def test_old_names_stand_beside_keys_that_exist() -> None:
 
 
 def test_nothing_goes_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert commands_of("python a.py \\\n    --b 1   # why\n\n# only a comment\n$ make it | head\n") == ["python a.py --b 1", "make it '|' head"]
+    assert commands_of("python a.py \\\n    --b 1   # why\n\n# only a comment\n$ make it | head\n") == [
+        "python a.py --b 1",
+        "make it '|' head",
+    ]
     with pytest.raises(ValueError, match="nothing checks 'rm -r /'"):
         assert Command("x.md", "bash", "rm -r /").how
     (tmp_path / "docs").mkdir()
@@ -322,5 +381,8 @@ def test_nothing_goes_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [(item.text, item.npu) for item in commands()] == [("make a", True), ("make b", False)]
     handled = {param.id for hows in ((RUN, BIG, "run"), (OPTIONS, DRY), (f"{PARSED};",)) for param in bash(*hows)}
     shell = [item for item in ALL if item.language == "bash"]
-    assert all(item.text in handled or item.text.split()[0] in ("make", "pip", "source") or item.how.startswith("tests/") for item in shell)
+    assert all(
+        item.text in handled or item.text.split()[0] in ("make", "pip", "source") or item.how.startswith("tests/")
+        for item in shell
+    )
     assert len(ALL) > 50 and np.mean([item.language == "bash" for item in ALL]) > 0.8

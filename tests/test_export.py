@@ -29,10 +29,17 @@ def network(request: pytest.FixtureRequest) -> tuple[str, nn.Cell]:
 def test_onnx_of_any_batch(network: tuple[str, nn.Cell], tmp_path: Path) -> None:
     (family, net), path = network, tmp_path / "a.onnx"
     found = export(net, 3, SIDE[family], "ONNX", path, None)
-    assert found.deviation < 1e-5 and found.batches == (1, 3, 4) and [item.name for item in tmp_path.iterdir()] == ["a.onnx"]
+    assert (
+        found.deviation < 1e-5
+        and found.batches == (1, 3, 4)
+        and [item.name for item in tmp_path.iterdir()] == ["a.onnx"]
+    )
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     images = pictures(family)
-    assert np.abs(session.run(None, {session.get_inputs()[0].name: images.asnumpy()})[0] - net(images).asnumpy()).max() < 1e-5
+    assert (
+        np.abs(session.run(None, {session.get_inputs()[0].name: images.asnumpy()})[0] - net(images).asnumpy()).max()
+        < 1e-5
+    )
 
 
 def test_mindir(network: tuple[str, nn.Cell], tmp_path: Path) -> None:
@@ -90,7 +97,10 @@ def refused(*arguments: object) -> str:
 
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnx, mindir = ("--format", "ONNX", "--out", tmp_path / "a.onnx"), ("--format", "MINDIR", "--out", tmp_path / "a.mindir")
+    onnx, mindir = (
+        ("--format", "ONNX", "--out", tmp_path / "a.onnx"),
+        ("--format", "MINDIR", "--out", tmp_path / "a.mindir"),
+    )
     assert "accepted are MINDIR, ONNX" in refused("--format", "TFLITE", "--out", "a.tflite")
     assert "must have a name in .mindir" in refused("--format", "MINDIR", "--out", tmp_path / "a.onnx")
     assert "can't be written" in refused("--format", "MINDIR", "--out", "/proc/none/a.mindir")
@@ -100,6 +110,11 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no file with weights" in refused(*mindir, "--model", "cvt_13_224", "--ckpt_path", tmp_path / "a.ckpt")
     assert "multiples of 32" in refused(*mindir, "--model", "crossformer_tiny", "--size", "100")
     real = __import__
-    monkeypatch.setattr("builtins.__import__", lambda name, *others, **more: real("no_such_module" if name == "onnxruntime" else name, *others, **more))
-    assert "needs the package onnxruntime, which is not installed: pip install -r requirements-onnx.txt" in refused(*onnx, "--model", "cvt_13_224")
+    monkeypatch.setattr(
+        "builtins.__import__",
+        lambda name, *others, **more: real("no_such_module" if name == "onnxruntime" else name, *others, **more),
+    )
+    assert "needs the package onnxruntime, which is not installed: pip install -r requirements-onnx.txt" in refused(
+        *onnx, "--model", "cvt_13_224"
+    )
     assert not list(tmp_path.iterdir()) and exporting.FORMATS.keys() == {"MINDIR", "ONNX"}

@@ -22,7 +22,20 @@ from mindvit.recipe.commandline import parse
 from mindvit.runtime import console, files
 from mindvit.weights import read_weights, write
 
-OPTIONS = ["--model", "nano", "--device_target", "CPU", "--epoch_size", "2", "--warmup_epochs", "0", "--batch_size", "8", "--log_interval", "1"]
+OPTIONS = [
+    "--model",
+    "nano",
+    "--device_target",
+    "CPU",
+    "--epoch_size",
+    "2",
+    "--warmup_epochs",
+    "0",
+    "--batch_size",
+    "8",
+    "--log_interval",
+    "1",
+]
 
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -35,15 +48,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, out: Path, *more: str) -> list[str]:
-    return ["--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv"), *OPTIONS, *more]
+    return [
+        "--data_dir",
+        str(folder),
+        "--ckpt_save_dir",
+        str(out),
+        "--results_csv",
+        str(out / "results.csv"),
+        *OPTIONS,
+        *more,
+    ]
 
 
 def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
     return fit(parse(options(folder, out, *more), "")[0])
 
 
-def test_steps_without_a_number_are_left_out_as_often_as_the_recipe_says(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                       capsys: pytest.CaptureFixture) -> None:
+def test_steps_without_a_number_are_left_out_as_often_as_the_recipe_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     plain = Run.take
     broken: list[int] = []
 
@@ -55,7 +78,12 @@ def test_steps_without_a_number_are_left_out_as_often_as_the_recipe_says(folder:
     broken[:] = [1, 2, 4]
     run(folder, tmp_path / "a", "--skip_nonfinite", "2")
     text = capsys.readouterr().out
-    assert "step 3: loss nan" in text and "number 2 of at most 2 in a row" in text and "step 5: loss nan" in text and "skipped 3" in text
+    assert (
+        "step 3: loss nan" in text
+        and "number 2 of at most 2 in a row" in text
+        and "step 5: loss nan" in text
+        and "skipped 3" in text
+    )
     rows = list(csv.DictReader((tmp_path / "a" / "log.csv").open()))
     assert [row["skipped"] for row in rows] == ["2", "3"] and all(np.isfinite(float(row["train_loss"])) for row in rows)
     broken[:] = [3, 4, 5]
@@ -70,16 +98,29 @@ def test_a_network_that_only_guesses_is_warned_of(folder: Path, tmp_path: Path, 
     assert len(lines) == 1 and "after 2 epochs" in lines[0] and "guessing one of 2 classes" in lines[0]
 
 
-@pytest.mark.parametrize("correct, count, classes, commonest, guessing", [
-    (50, 50000, 1000, 50, True), (90, 50000, 1000, 50, False), (4, 8, 2, 4, True), (8, 8, 2, 4, False),
-    (70, 100, 2, 70, True), (71, 100, 2, 70, False),
-    # one class; images of one of two classes
-    (8, 8, 1, 8, False), (0, 8, 1, 8, False), (8, 8, 2, 8, False), (3, 8, 2, 8, True)])
+@pytest.mark.parametrize(
+    "correct, count, classes, commonest, guessing",
+    [
+        (50, 50000, 1000, 50, True),
+        (90, 50000, 1000, 50, False),
+        (4, 8, 2, 4, True),
+        (8, 8, 2, 4, False),
+        (70, 100, 2, 70, True),
+        (71, 100, 2, 70, False),
+        # one class; images of one of two classes
+        (8, 8, 1, 8, False),
+        (0, 8, 1, 8, False),
+        (8, 8, 2, 8, False),
+        (3, 8, 2, 8, True),
+    ],
+)
 def test_guessing(correct: int, count: int, classes: int, commonest: int, guessing: bool) -> None:
     assert Score(correct, correct, count, 0.0).is_guessing(classes, commonest) is guessing
 
 
-def test_a_full_disk_costs_one_checkpoint_and_not_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_full_disk_costs_one_checkpoint_and_not_the_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     plain, full = write.ms.save_checkpoint, [3]  # epoch 1, the best one, epoch 2
 
     def save(parameters: list, name: str, **settings: Any) -> None:
@@ -92,18 +133,27 @@ def test_a_full_disk_costs_one_checkpoint_and_not_the_run(folder: Path, tmp_path
     monkeypatch.setattr(write.ms, "save_checkpoint", save)
     run(folder, tmp_path / "a", "--epoch_size", "3")
     text = capsys.readouterr().out
-    assert "WARNING" in text and "nano-2.ckpt can't be written: No space left on device; the run goes on" in text and "nano-1.ckpt" in text
-    assert sorted(path.name for path in (tmp_path / "a").glob("*.ckpt") if "best" not in path.name) == ["nano-1.ckpt", "nano-3.ckpt"]
+    assert (
+        "WARNING" in text
+        and "nano-2.ckpt can't be written: No space left on device; the run goes on" in text
+        and "nano-1.ckpt" in text
+    )
+    assert sorted(path.name for path in (tmp_path / "a").glob("*.ckpt") if "best" not in path.name) == [
+        "nano-1.ckpt",
+        "nano-3.ckpt",
+    ]
     full[0] = 3
-    with pytest.raises(checkpoint.NotSaved, match="No space left") as caught:  # without its last checkpoint a run has no result
+    with pytest.raises(
+        checkpoint.NotSaved, match="No space left"
+    ) as caught:  # without its last checkpoint a run has no result
         run(folder, tmp_path / "b")
     assert caught.value.exit_code == 1 and [path.suffix for path in (tmp_path / "b").glob("*unfinished*")] == []
     assert read_weights(tmp_path / "b" / "nano-1.ckpt")[1]["step"] == 3
 
 
-def test_results_that_cannot_be_written_at_the_end_stop_nothing(folder: Path, tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch,
-                                                                capsys: pytest.CaptureFixture) -> None:
+def test_results_that_cannot_be_written_at_the_end_stop_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def fails(path: Path, row: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -116,8 +166,9 @@ def test_results_that_cannot_be_written_at_the_end_stop_nothing(folder: Path, tm
     assert read_weights(row["checkpoint"])[1]["score"]
 
 
-def test_what_cannot_be_written_is_told_before_the_first_step(folder: Path, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_is_told_before_the_first_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*more: str) -> str:
         with pytest.raises(UserError) as caught:
             run(folder, tmp_path / "out", *more)
@@ -126,18 +177,21 @@ def test_what_cannot_be_written_is_told_before_the_first_step(folder: Path, tmp_
 
     monkeypatch.setattr(Run, "compile", lambda _: pytest.fail("compiled"))
     (tmp_path / "file").write_text("")
-    assert f"results_csv {tmp_path / 'file' / 'all.csv'} can't be written" in refused("--results_csv",
-                                                                                      str(tmp_path / "file" / "all.csv"))
+    assert f"results_csv {tmp_path / 'file' / 'all.csv'} can't be written" in refused(
+        "--results_csv", str(tmp_path / "file" / "all.csv")
+    )
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    assert "tensorboardX is missing: pip install tensorboardX" in refused("--summary", "tensorboard", "--data_dir",
-                                                                          str(tmp_path / "nowhere"))
+    assert "tensorboardX is missing: pip install tensorboardX" in refused(
+        "--summary", "tensorboard", "--data_dir", str(tmp_path / "nowhere")
+    )
     monkeypatch.setattr(files, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     assert f"ckpt_save_dir {tmp_path / 'out'} can't be written: No space left on device" in refused()
     assert not (tmp_path / "out" / "recipe.yaml").exists()
 
 
-def test_a_viewer_that_fails_costs_no_training(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                               capsys: pytest.CaptureFixture) -> None:
+def test_a_viewer_that_fails_costs_no_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     from tensorboardX import SummaryWriter
 
     def fails(*_: Any) -> None:
@@ -146,7 +200,10 @@ def test_a_viewer_that_fails_costs_no_training(folder: Path, tmp_path: Path, mon
     monkeypatch.setattr(SummaryWriter, "add_scalar", fails)
     monkeypatch.setattr(SummaryWriter, "close", fails)
     row = run(folder, tmp_path, "--epoch_size", "1", "--summary", "tensorboard")
-    assert capsys.readouterr().out.count("summary can't be written, no more is added to it: No space left") == 2 and Path(row["checkpoint"]).exists()
+    assert (
+        capsys.readouterr().out.count("summary can't be written, no more is added to it: No space left") == 2
+        and Path(row["checkpoint"]).exists()
+    )
 
 
 def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -158,7 +215,12 @@ def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path, capsys: pytest.C
 def test_a_run_leaves_its_recipe_with_versions(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path, "--epoch_size", "1")
     first, *lines = (tmp_path / "recipe.yaml").read_text().splitlines()
-    assert first.startswith("# mindvit ") and "mindspore 2." in first and "Python 3." in first and "batch_size: 8" in "\n".join(lines)
+    assert (
+        first.startswith("# mindvit ")
+        and "mindspore 2." in first
+        and "Python 3." in first
+        and "batch_size: 8" in "\n".join(lines)
+    )
 
 
 def test_the_heartbeat_beats_until_it_is_over(capsys: pytest.CaptureFixture) -> None:
@@ -178,8 +240,8 @@ def test_tensorboard_shows_what_the_csv_says(folder: Path, tmp_path: Path) -> No
     (file,) = (tmp_path / "summary").iterdir()
     data, place, found = file.read_bytes(), 0, []
     while place < len(data):  # length (8 bytes), its CRC (4), an event, its CRC (4)
-        length = int.from_bytes(data[place:place + 8], "little")
-        event = Event.FromString(data[place + 12:place + 12 + length])
+        length = int.from_bytes(data[place : place + 8], "little")
+        event = Event.FromString(data[place + 12 : place + 12 + length])
         found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
         place += length + 16
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))

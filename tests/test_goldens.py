@@ -48,7 +48,9 @@ def test_the_filling_is_the_oracles() -> None:
 
 
 def test_every_family_has_goldens() -> None:
-    counts = {family: sum(len(files) for name, files in GOLDENS.items() if name.startswith(f"{family}_")) for family in SMALL}
+    counts = {
+        family: sum(len(files) for name, files in GOLDENS.items() if name.startswith(f"{family}_")) for family in SMALL
+    }
     assert counts == {"crossvit": 7, "cvt": 3, "crossformer": 3, "xcit": 22}
     assert {VARIANTS[name]["family"] for name in EXTRA} == set(SMALL) and len(TRAJECTORIES) == 3
 
@@ -56,7 +58,9 @@ def test_every_family_has_goldens() -> None:
 @pytest.mark.parametrize("name", [big(name, is_big(name)) for name in GOLDENS])
 def test_logits(name: str) -> None:
     found = logits_deviations_apart(name) if is_big(name) else logits_deviations(name)
-    assert list(found) == [*GOLDENS[name], *[SMALL_ACTIVATIONS] * (name in EXTRA)] and max(found.values()) < TOLERANCE, found
+    assert (
+        list(found) == [*GOLDENS[name], *[SMALL_ACTIVATIONS] * (name in EXTRA)] and max(found.values()) < TOLERANCE
+    ), found
 
 
 @pytest.fixture(scope="module", params=[big(name, name == "xcit_nano_12_p8_224") for name in EXTRA])
@@ -93,7 +97,10 @@ def test_loss_statistics_and_every_gradient(extra: tuple) -> None:
     assert norm < 1e-3 and sample < 1e-3
 
 
-@pytest.mark.parametrize("name, kind", [big(name, name == "cvt_13_224" and kind == "clip_ema", kind) for name in TRAJECTORIES for kind in KINDS])
+@pytest.mark.parametrize(
+    "name, kind",
+    [big(name, name == "cvt_13_224" and kind == "clip_ema", kind) for name in TRAJECTORIES for kind in KINDS],
+)
 def test_twenty_steps(name: str, kind: str) -> None:
     options = KINDS[kind]
     golden = np.load(FOLDER / f"{name}.trajectory.npz")
@@ -120,7 +127,9 @@ def without_effect(network: str, name: str, size: int, index: np.ndarray) -> np.
     """
     if fnmatch.fnmatch(name, "stage[01].blocks.*.norm1.weight"):
         return np.full(index.shape, True)
-    if name.endswith("qkv.bias") and not (VARIANTS[network]["family"] == "xcit" and name.startswith("blocks.")):  # those keys are normalised, bias and all
+    if name.endswith("qkv.bias") and not (
+        VARIANTS[network]["family"] == "xcit" and name.startswith("blocks.")
+    ):  # those keys are normalised, bias and all
         return (index >= size // 3) & (index < 2 * size // 3)
     return np.full(index.shape, is_without_gradient(name))
 

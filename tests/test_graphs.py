@@ -25,8 +25,30 @@ from mindvit.runtime import device
 from mindvit.weights import read_weights
 
 TESTS = Path(__file__).parent
-OPTIONS = ["--model", "nano", "--device_target", "CPU", "--epoch_size", "2", "--warmup_epochs", "0", "--batch_size", "4", "--log_interval", "1",
-           "--mixup", "0.8", "--drop_path_rate", "0.2", "--ema", "True", "--skip_nonfinite", "1", "--gradient_accumulation_steps", "2"]
+OPTIONS = [
+    "--model",
+    "nano",
+    "--device_target",
+    "CPU",
+    "--epoch_size",
+    "2",
+    "--warmup_epochs",
+    "0",
+    "--batch_size",
+    "4",
+    "--log_interval",
+    "1",
+    "--mixup",
+    "0.8",
+    "--drop_path_rate",
+    "0.2",
+    "--ema",
+    "True",
+    "--skip_nonfinite",
+    "1",
+    "--gradient_accumulation_steps",
+    "2",
+]
 FROM_CACHE = "s (from the cache)"
 
 
@@ -45,8 +67,20 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, out: Path, cache: object, *more: str) -> str:
     """A run in a process of its own, as every start is; what it printed."""
-    command = [sys.executable, str(TESTS / "train_small.py"), "--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv", str(out / "r.csv"),
-               "--compile_cache", str(cache), *OPTIONS, *more]
+    command = [
+        sys.executable,
+        str(TESTS / "train_small.py"),
+        "--data_dir",
+        str(folder),
+        "--ckpt_save_dir",
+        str(out),
+        "--results_csv",
+        str(out / "r.csv"),
+        "--compile_cache",
+        str(cache),
+        *OPTIONS,
+        *more,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -106,7 +140,9 @@ class Step:
 
 
 def setting_of(wanted: str, rank: int = 0) -> Any:
-    return SimpleNamespace(recipe=SimpleNamespace(runtime=SimpleNamespace(compile_cache=wanted)), device=SimpleNamespace(rank=rank))
+    return SimpleNamespace(
+        recipe=SimpleNamespace(runtime=SimpleNamespace(compile_cache=wanted)), device=SimpleNamespace(rank=rank)
+    )
 
 
 @pytest.fixture(name="named")
@@ -119,7 +155,9 @@ def kept(step: Any, root: object, rank: int = 0) -> bool:
 
 
 @pytest.mark.usefixtures("named")
-def test_each_rank_has_a_folder_and_the_cache_is_on_for_its_graph_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rank_has_a_folder_and_the_cache_is_on_for_its_graph_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = Step(monkeypatch)
     assert [kept(step, tmp_path, rank) for rank in (0, 1, 0, 1)] == [False, False, True, True]
     assert sorted(path.name for path in (tmp_path / "key").iterdir() if path.is_dir()) == ["0", "1"] and not step.on
@@ -146,7 +184,9 @@ def test_what_was_not_written_whole_is_compiled_anew(tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("named")
 @pytest.mark.parametrize("name, content", [("rank_0/graph.mindir", "gra"), ("whole.json", "{"), ("whole.json", "")])
-def test_a_file_that_lost_its_end_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str) -> None:
+def test_a_file_that_lost_its_end_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str
+) -> None:
     step = Step(monkeypatch)
     kept(step, tmp_path)
     (tmp_path / "key" / "0" / name).write_text(content)
@@ -173,10 +213,15 @@ def test_the_second_of_two_processes_goes_without(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.usefixtures("named")
-def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     step, file = Step(monkeypatch), tmp_path / "file"
     file.touch()
-    with pytest.raises(UserError, match=r"^compile_cache is .*file, but that can't be written: Not a directory \(give another folder, or none\)$"):
+    with pytest.raises(
+        UserError,
+        match=r"^compile_cache is .*file, but that can't be written: Not a directory \(give another folder, or none\)$",
+    ):
         kept(step, file)
     monkeypatch.setattr(device, "graphs_folder", lambda wanted: file)
     assert not kept(step, "auto") and step.read == "off"
@@ -192,9 +237,19 @@ def test_an_error_of_compiling_is_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         kept(Step(monkeypatch, fail), tmp_path)
 
 
-@pytest.mark.parametrize("target, wanted, found", [
-    ("Ascend", "auto", "~/mindvit/graphs"), ("CPU", "auto", None), ("GPU", "auto", None), ("Ascend", "none", None), ("CPU", "some/where", "some/where")])
-def test_auto_keeps_graphs_on_ascend(monkeypatch: pytest.MonkeyPatch, target: str, wanted: str, found: Optional[str]) -> None:
+@pytest.mark.parametrize(
+    "target, wanted, found",
+    [
+        ("Ascend", "auto", "~/mindvit/graphs"),
+        ("CPU", "auto", None),
+        ("GPU", "auto", None),
+        ("Ascend", "none", None),
+        ("CPU", "some/where", "some/where"),
+    ],
+)
+def test_auto_keeps_graphs_on_ascend(
+    monkeypatch: pytest.MonkeyPatch, target: str, wanted: str, found: Optional[str]
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "~")
     monkeypatch.setattr(ms, "get_context", {"device_target": target}.get)
     assert device.graphs_folder(wanted) == (found and Path(found))
@@ -210,7 +265,9 @@ def key_of(setting: Setting) -> str:
     return compile_cache.key(train_step(build(setting), setting), setting, values)
 
 
-def test_a_graph_is_known_by_all_that_it_depends_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_is_known_by_all_that_it_depends_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = setting_for(folder)
     names = {key_of(plain)}
     where = ["--ckpt_save_dir", "elsewhere", "--compile_cache", "elsewhere", "--log_interval", "7", "--resume", "none"]
@@ -220,19 +277,39 @@ def test_a_graph_is_known_by_all_that_it_depends_on(folder: Path, tmp_path: Path
         assert name not in names
         names.add(name)
 
-    for option in (["--weight_decay", "0.5"], ["--seed", "1"], ["--batch_size", "8"], ["--ema_decay", "0.9"], ["--num_classes", "3"], ["--lr", "1"]):
+    for option in (
+        ["--weight_decay", "0.5"],
+        ["--seed", "1"],
+        ["--batch_size", "8"],
+        ["--ema_decay", "0.9"],
+        ["--num_classes", "3"],
+        ["--lr", "1"],
+    ):
         another(key_of(setting_for(folder, *option)))
-    for change in ({"ranks": 2}, {"target": "GPU"}, {"jit_level": "O1"}, {"amp_level": "O2"}, {"half": ms.float16}, {"half": ms.bfloat16}):
+    for change in (
+        {"ranks": 2},
+        {"target": "GPU"},
+        {"jit_level": "O1"},
+        {"amp_level": "O2"},
+        {"half": ms.float16},
+        {"half": ms.bfloat16},
+    ):
         chosen = dataclasses.replace(plain.device, **change)
         values = plain.recipe.flat()
         monkeypatch.setattr(compile_cache, "step_options", lambda setting: None)  # which some of these change too
-        another(compile_cache.key(SimpleNamespace(get_parameters=list), dataclasses.replace(plain, device=chosen), values))  # type: ignore[arg-type]
+        another(
+            compile_cache.key(SimpleNamespace(get_parameters=list), dataclasses.replace(plain, device=chosen), values)
+        )  # type: ignore[arg-type]
     monkeypatch.undo()
     for owner, name in ((device, "chip"), (device, "machine"), (device, "has_kernels")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda: None)
             step = train_step(build(plain), plain)
-            another(compile_cache.key(step, plain, {key: value for key, value in plain.recipe.flat().items() if key not in UNIMPORTANT}))
+            another(
+                compile_cache.key(
+                    step, plain, {key: value for key, value in plain.recipe.flat().items() if key not in UNIMPORTANT}
+                )
+            )
     with monkeypatch.context() as patch:
         patch.setattr(ms, "__version__", "9")
         another(key_of(plain))

@@ -39,6 +39,13 @@ def test_the_head_is_counted_in_the_file_s_own_layout(file: str) -> None:
 def test_without_a_head_there_is_no_number() -> None:
     for file in LISTS:
         if file not in CLASSIFIERS:
-            assert num_classes_of(source({name: shape for name, shape in LISTS[file].items() if not name.startswith("head.")})) is None
+            assert (
+                num_classes_of(
+                    source({name: shape for name, shape in LISTS[file].items() if not name.startswith("head.")})
+                )
+                is None
+            )
     assert num_classes_of(source({"weight": (3, 3)})) is None
-    assert num_classes_of(source({"head.weight": (9, 16), "first.weight": (4, 4)})) == 9  # a network that no table knows
+    assert (
+        num_classes_of(source({"head.weight": (9, 16), "first.weight": (4, 4)})) == 9
+    )  # a network that no table knows

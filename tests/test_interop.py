@@ -23,15 +23,27 @@ pytestmark = pytest.mark.interop
 
 FILES = Path(os.environ.get("MINDVIT_INTEROP", "interop"))
 NETWORKS = [name for pair in PAIRS.values() for name in pair]
-WRITTEN = {"crossvit": {"official", "timm", "paddlevit"}, "cvt": {"official", "hf", "paddlevit"}, "crossformer": {"official"},
-           "xcit": {"official", "timm", "paddlevit"}}
-BACK = {"crossvit": ("timm", "pytorch", "paddlevit"), "cvt": ("hf", "pytorch", "paddlevit"), "crossformer": ("pytorch",),
-        "xcit": ("timm", "pytorch", "paddlevit")}
+WRITTEN = {
+    "crossvit": {"official", "timm", "paddlevit"},
+    "cvt": {"official", "hf", "paddlevit"},
+    "crossformer": {"official"},
+    "xcit": {"official", "timm", "paddlevit"},
+}
+BACK = {
+    "crossvit": ("timm", "pytorch", "paddlevit"),
+    "cvt": ("hf", "pytorch", "paddlevit"),
+    "crossformer": ("pytorch",),
+    "xcit": ("timm", "pytorch", "paddlevit"),
+}
 TOLERANCE = 1e-4
 
 
 def is_the_filling(net: nn.Cell, but: tuple[str, ...] = ()) -> bool:
-    return all(np.array_equal(item.asnumpy(), fill.fill(item.name, item.shape)) for item in net.get_parameters() if not item.name.startswith(but or ("\0",)))
+    return all(
+        np.array_equal(item.asnumpy(), fill.fill(item.name, item.shape))
+        for item in net.get_parameters()
+        if not item.name.startswith(but or ("\0",))
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -45,14 +57,26 @@ def test_every_file_of_a_network(name: str, tmp_path: Path) -> None:
         for parameter in net.get_parameters():
             parameter.set_data(parameter * 0)
         report = load_weights(net, file)
-        assert is_the_filling(net) and not (report.missing or report.unexpected or report.differing or report.kept), file
+        assert is_the_filling(net) and not (report.missing or report.unexpected or report.differing or report.kept), (
+            file
+        )
         worst = deviation(logits(net, tuple(golden["input_size"])), golden["logits"])
         print(f"{file.name}: {worst:.1e}; {report}")
         assert worst < TOLERANCE, file
     convert.main([str(files[0]), "--model", name, "--out", str(tmp_path / "ours.ckpt")])
     assert is_the_filling(create_model(name, pretrained=tmp_path / "ours.ckpt"))
     for whose in BACK[family]:
-        convert.main([str(tmp_path / "ours.ckpt"), "--model", name, "--out", str(FILES / "back" / f"{whose}-{name}.safetensors"), "--to", whose])
+        convert.main(
+            [
+                str(tmp_path / "ours.ckpt"),
+                "--model",
+                name,
+                "--out",
+                str(FILES / "back" / f"{whose}-{name}.safetensors"),
+                "--to",
+                whose,
+            ]
+        )
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -66,5 +90,8 @@ def test_backbones_of_detectors(name: str) -> None:
 def test_the_average_of_the_weights() -> None:
     net = create_model("xcit_nano_12_p16_224")
     report = load_weights(net, FILES / "official-xcit_nano_12_p16_224-model.pth", take="model_ema")
-    assert all(np.array_equal(item.asnumpy(), fill.fill(item.name, item.shape).astype(np.float16)) for item in net.get_parameters())
+    assert all(
+        np.array_equal(item.asnumpy(), fill.fill(item.name, item.shape).astype(np.float16))
+        for item in net.get_parameters()
+    )
     assert "also there: model" in str(report) and len(report.converted) == len(report.loaded)

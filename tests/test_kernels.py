@@ -171,14 +171,23 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "layer norm beside a branch": (Beside, (5, 17, 24)),
     "attention": (lambda: With(SelfAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
     "biased attention": (Biased, (BATCH, 5, 72)),
-    "group attention": (lambda: With(GroupAttention(32, 2, (3, 2, True, "head"), 0.0, 0.0), BATCH, (7, 5)), (BATCH * 35, 32)),
+    "group attention": (
+        lambda: With(GroupAttention(32, 2, (3, 2, True, "head"), 0.0, 0.0), BATCH, (7, 5)),
+        (BATCH * 35, 32),
+    ),
     "convolutional attention": (lambda: With(Attention(16, 2, True, 0.0, 0.0), BATCH, (5, 4)), (BATCH * 21, 16)),
     "cross-covariance attention": (lambda: With(CrossCovarianceAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
     "block": (lambda: Whole(Block(24, SelfAttention(24, 3, 0.0, 0.0), 3, 1e-6, 0.0, 0.4)), (BATCH * 11, 24)),
-    "long block that keeps all": (lambda: With(Block(16, SelfAttention(16, 2, 0.0, 0.0), 4, 1e-5, 0.0, 0.0, QuickGELU()), BATCH), (BATCH * 300, 16)),
+    "long block that keeps all": (
+        lambda: With(Block(16, SelfAttention(16, 2, 0.0, 0.0), 4, 1e-5, 0.0, 0.0, QuickGELU()), BATCH),
+        (BATCH * 300, 16),
+    ),
     "two branches": (lambda: TwoBranches(False), (BATCH, 11, 24)),
     "class tokens of two branches": (lambda: TwoBranches(True), (BATCH, 11, 24)),
-    "cross-covariance block": (lambda: Whole(CrossCovarianceBlock(24, 3, 4, 0.5, 0.0, 0.0, 0.4), 4, 3), (BATCH * 12, 24)),
+    "cross-covariance block": (
+        lambda: Whole(CrossCovarianceBlock(24, 3, 4, 0.5, 0.0, 0.0, 0.4), 4, 3),
+        (BATCH * 12, 24),
+    ),
     "class token and patches": (FromPictures, (5, 3, 48, 32)),  # threads part within a sample
     "patches": (lambda: OnMaps(Conv2d(3, 10, 4, 4, 0)), (BATCH, 3, 13, 12)),
     "convolution": (lambda: OnMaps(Conv2d(3, 10, 3, 2, 1)), (BATCH, 3, 13, 12)),
@@ -209,15 +218,21 @@ def outcome(make: Callable[[], nn.Cell], shape: tuple[int, ...], own: bool, trai
     function = ops.value_and_grad(loss, 0, ms.ParameterTuple(weights) if weights else None)
     _, gradients = function(x)
     gradients, others = gradients if weights else (gradients, ())
-    return {"y": y.asnumpy(), "x": gradients.asnumpy(), **{item.name: value.asnumpy() for item, value in zip(weights, others)},
-            **{item.name: item.asnumpy() for item in cell.get_parameters() if not item.requires_grad}}
+    return {
+        "y": y.asnumpy(),
+        "x": gradients.asnumpy(),
+        **{item.name: value.asnumpy() for item, value in zip(weights, others)},
+        **{item.name: item.asnumpy() for item in cell.get_parameters() if not item.requires_grad},
+    }
 
 
 def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
     assert list(ours) == list(theirs)
     largest = max(np.abs(value).max() for value in theirs.values())  # some gradients are zero but for rounding
     for key, expected in theirs.items():
-        assert np.isfinite(expected).all() and np.abs(ours[key] - expected).max() < 5e-6 * (np.abs(expected).max() + largest), key
+        assert np.isfinite(expected).all() and np.abs(ours[key] - expected).max() < 5e-6 * (
+            np.abs(expected).max() + largest
+        ), key
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -255,8 +270,12 @@ def test_pictures_are_prepared(shape: tuple[int, ...], erase: bool, mix: bool) -
     random = np.random.default_rng(0)
     edges = np.sort(random.integers(0, (height + 1, width + 1), (batch, 2, 2)), 1)
     boxes = edges.transpose(0, 2, 1).reshape(batch, 4) * erase
-    arrays = (random.integers(0, 256, shape, np.uint8), random.random((height, width, 1), np.float32) if mix else np.ones((height, width, 1), np.float32),
-              boxes.astype(np.int32), random.standard_normal((height, width, channels), np.float32))
+    arrays = (
+        random.integers(0, 256, shape, np.uint8),
+        random.random((height, width, 1), np.float32) if mix else np.ones((height, width, 1), np.float32),
+        boxes.astype(np.int32),
+        random.standard_normal((height, width, channels), np.float32),
+    )
     mean, std = random.random((2, channels)) + 0.1
     results = []
     for own in (True, False):
@@ -272,7 +291,11 @@ def test_the_kernels_are_used() -> None:
         inside = [type(item).__module__ for _, item in cell.cells_and_names()]
         assert any(module.startswith(kernels.__name__) for module in inside), name
     with platform.use(PLAIN):
-        assert not any(type(item).__module__.startswith(kernels.__name__) for make, _ in CELLS.values() for _, item in make().cells_and_names())
+        assert not any(
+            type(item).__module__.startswith(kernels.__name__)
+            for make, _ in CELLS.values()
+            for _, item in make().cells_and_names()
+        )
 
 
 def test_the_library_outlives_the_graphs_that_use_it() -> None:
@@ -286,7 +309,9 @@ from mindvit.tasks.classification.augment import Prepare
 images, pixel, box, noise = np.zeros((2, 6, 6, 3), np.uint8), np.ones((6, 6, 1), np.float32), np.zeros((2, 4), np.int32), np.ones((6, 6, 3), np.float32)
 Prepare((0.5,) * 3, (0.2,) * 3, erase=True, mix=True)(*map(Tensor, (images, pixel, box, noise)))  # nobody has the cell, so its graph goes at once
 print(build.library() in open("/proc/self/maps").read())"""
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
     assert ended.returncode == 0 and ended.stdout.split()[-1] == "True", ended.stderr[-2000:]
 
 
@@ -299,7 +324,9 @@ def test_gelu_in_its_tails_and_beyond() -> None:
 
 
 def test_softmax_of_scores_far_apart_and_of_none() -> None:
-    y = kernels.Softmax()(Tensor(np.array([[1e4, 0, -1e4], [-1e30, -1e30, -1e30], [math.nan, 0, 0]], np.float32))).asnumpy()
+    y = kernels.Softmax()(
+        Tensor(np.array([[1e4, 0, -1e4], [-1e30, -1e30, -1e30], [math.nan, 0, 0]], np.float32))
+    ).asnumpy()
     assert y[0].tolist() == [1, 0, 0] and np.allclose(y[1], 1 / 3) and np.isnan(y[2]).all()
 
 

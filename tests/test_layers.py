@@ -38,7 +38,11 @@ def both(slow: Platform, build: Any, x: np.ndarray) -> None:
         with platform.use(chosen):
             cell = build()
         for parameter, scale in zip(cell.trainable_params(), (1.0, 0.5)):
-            parameter.set_data(Tensor(scale * np.random.default_rng(parameter.size).standard_normal(parameter.shape).astype(np.float32)))
+            parameter.set_data(
+                Tensor(
+                    scale * np.random.default_rng(parameter.size).standard_normal(parameter.shape).astype(np.float32)
+                )
+            )
         results.append(values_and_gradients(cell, x))
     assert len(results[0]) == 4
     for ours, reference in zip(*results):
@@ -70,8 +74,17 @@ class Tokens(nn.Cell):
 
 
 # the dagger stems' and CrossFormer's convolutions, and patches
-@pytest.mark.parametrize("kernel, stride, padding, around", [(7, 4, 3, OnPictures), (3, 3, 0, Tokens), (3, 2, 1, OnPictures), (3, 1, 1, OnPictures),
-                                                            (4, 2, 1, Tokens), (4, 4, 0, Tokens)])
+@pytest.mark.parametrize(
+    "kernel, stride, padding, around",
+    [
+        (7, 4, 3, OnPictures),
+        (3, 3, 0, Tokens),
+        (3, 2, 1, OnPictures),
+        (3, 1, 1, OnPictures),
+        (4, 2, 1, Tokens),
+        (4, 4, 0, Tokens),
+    ],
+)
 def test_convolution_as_a_product(kernel: int, stride: int, padding: int, around: Any) -> None:
     x = np.random.default_rng(0).standard_normal((2, 4, 12, 16)).astype(np.float32)
     both(Platform(slow_convolution=True), lambda: around(Conv2d(4, 6, kernel, stride, padding)), x)
@@ -95,9 +108,13 @@ def test_batch_norm_is_pytorchs(slow: bool) -> None:
     with platform.use(Platform(slow_convolution=slow)):
         cell = OnPictures(BatchNorm(4)).set_train(True)
     mean, var = x.mean((0, 2, 3), dtype=np.float64), x.var((0, 2, 3), dtype=np.float64)
-    assert np.abs(cell(Tensor(x)).asnumpy() - (x - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]).max() < 1e-5
+    assert (
+        np.abs(cell(Tensor(x)).asnumpy() - (x - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]).max() < 1e-5
+    )
     assert np.abs(cell.cell.running_mean.asnumpy() - 0.1 * mean).max() < 1e-6
-    assert np.abs(cell.cell.running_var.asnumpy() - (0.9 + 0.1 * var * 6 / 5)).max() < 1e-6  # unbiased: 6 values a channel
+    assert (
+        np.abs(cell.cell.running_var.asnumpy() - (0.9 + 0.1 * var * 6 / 5)).max() < 1e-6
+    )  # unbiased: 6 values a channel
     cell.set_train(False)
     mean, var = cell.cell.running_mean.asnumpy()[:, None, None], cell.cell.running_var.asnumpy()[:, None, None]
     assert np.abs(cell(Tensor(x)).asnumpy() - (x - mean) / np.sqrt(var + 1e-5)).max() < 1e-5

@@ -31,10 +31,12 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(fcntl, "flock", flock)
 
 
-@pytest.mark.parametrize("number, held",
-                         [(errno.EWOULDBLOCK, False), (errno.EACCES, False), *((number, None) for number in NONE)])
-def test_a_busy_lock_and_none_at_all_are_two_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int,
-                                                    held: bool) -> None:
+@pytest.mark.parametrize(
+    "number, held", [(errno.EWOULDBLOCK, False), (errno.EACCES, False), *((number, None) for number in NONE)]
+)
+def test_a_busy_lock_and_none_at_all_are_two_things(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, held: bool
+) -> None:
     with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("w") as second:
         assert files.try_lock(first) is True and files.try_lock(second) is False
         fail_with(monkeypatch, number)
@@ -51,15 +53,22 @@ def test_a_run_goes_without_locks_with_a_warning(tmp_path: Path, monkeypatch: py
 
 
 def test_a_busy_folder_is_refused(tmp_path: Path) -> None:
-    with checkpoint.own_folder(tmp_path, pytest.fail), pytest.raises(UserError, match=rf"in use by another run "
-                                                                                      rf"\(process {os.getpid()}\)"), \
-            checkpoint.own_folder(tmp_path, pytest.fail):
+    with (
+        checkpoint.own_folder(tmp_path, pytest.fail),
+        pytest.raises(
+            UserError,
+            match=rf"in use by another run "
+            rf"\(process {os.getpid()}\)",
+        ),
+        checkpoint.own_folder(tmp_path, pytest.fail),
+    ):
         pytest.fail("two runs in one folder")
 
 
 @pytest.mark.parametrize("number", NONE)
-def test_graphs_are_not_kept_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                           capsys: pytest.CaptureFixture, number: int) -> None:
+def test_graphs_are_not_kept_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, number: int
+) -> None:
     fail_with(monkeypatch, number)
     with compile_cache._held(tmp_path / "graph") as held:
         assert held is False
@@ -69,11 +78,17 @@ def test_graphs_are_not_kept_without_locks(tmp_path: Path, monkeypatch: pytest.M
 def test_a_real_system_call_that_is_not_there(tmp_path: Path) -> None:
     found = next(filter(None, map(shutil.which, ("cc", *compiler.COMPILERS))))
     library = tmp_path / "noflock.so"
-    subprocess.run([found, "-shared", "-fPIC", "-o", str(library), "-x", "c", str(ROOT / "tests" / "noflock.c")],
-                   check=True)
+    subprocess.run(
+        [found, "-shared", "-fPIC", "-o", str(library), "-x", "c", str(ROOT / "tests" / "noflock.c")], check=True
+    )
     code = "import sys; from mindvit import files; print(files.try_lock(open(sys.argv[1], 'w')))"
     for preloaded, answer in (("", "True"), (str(library), "None")):
-        said = subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], cwd=ROOT,
-                              env={**os.environ, "LD_PRELOAD": preloaded}, check=True,
-                              capture_output=True, text=True)
+        said = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "lock")],
+            cwd=ROOT,
+            env={**os.environ, "LD_PRELOAD": preloaded},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         assert said.stdout.strip() == answer

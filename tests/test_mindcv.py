@@ -26,7 +26,9 @@ assert {"crossvit_9", "crossvit_15", "crossvit_18"} <= set(ours) & theirs
 def python(code: str, *path: Path) -> str:
     """Standard output of a fresh process, which must succeed."""
     lines = [f"import sys; sys.path[:0] = {[str(ROOT), *map(str, path)]!r}", code]
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     return done.stdout
 
@@ -148,7 +150,10 @@ def test_their_networks_here() -> None:
     assert type(net).__module__ == "mindcv.models.resnet" and net.classifier.weight.shape == (5, 512)
     assert next(net.get_parameters()).shape[1] == 1
     assert not any(name.startswith(("mindcv/", "mindvit_")) for name in list_models())
-    for name, told in (("mindcv/resnet81", "did you mean resnet18"), ("mindcv/crossvit_tiny", "mindcv has no network 'crossvit_tiny'")):
+    for name, told in (
+        ("mindcv/resnet81", "did you mean resnet18"),
+        ("mindcv/crossvit_tiny", "mindcv has no network 'crossvit_tiny'"),
+    ):
         with pytest.raises(UserError, match=told):  # ours are not theirs, although they are registered there
             create_model(name)
     with pytest.raises(UserError, match="mindcv/resnet18: .* argument 'drop_path_rate'"):

@@ -34,14 +34,28 @@ def test_facts_are_the_measured_ones(name: str) -> None:
     info, variant = model_info(name), VARIANTS[name]
     seed = {**variant["seed"], **CORRECTED.get(info.name, {})}
     published = variant.get("timm_validation", seed)  # the same weights measured again, where somebody did
-    assert info.macs == variant["measured"]["macs"]["total"] and (info.acc1, info.acc5) == (published["acc1"], published.get("acc5"))
-    assert published.get("model", {"cvt": "BR-IDL/PaddleViT README"}.get(info.family, f"{variant['repo']} README")) in info.accuracy_source
+    assert info.macs == variant["measured"]["macs"]["total"] and (info.acc1, info.acc5) == (
+        published["acc1"],
+        published.get("acc5"),
+    )
+    assert (
+        published.get("model", {"cvt": "BR-IDL/PaddleViT README"}.get(info.family, f"{variant['repo']} README"))
+        in info.accuracy_source
+    )
     assert variant["repo"] in info.source and variant.get("checkpoint", variant["source"]) in info.source
     evaluation = variant["eval"]
-    assert [info.input_size] * 2 == evaluation["input"] and info.crop_pct == evaluation["crop_pct"] and info.interpolation == evaluation["interpolation"]
+    assert (
+        [info.input_size] * 2 == evaluation["input"]
+        and info.crop_pct == evaluation["crop_pct"]
+        and info.interpolation == evaluation["interpolation"]
+    )
     assert evaluation.get("resize_short_side") == (None if info.squeeze else int(info.input_size / info.crop_pct))
     rate = variant["train"]["drop_path_rate"]
-    assert list(info.mean) == evaluation["mean"] and list(info.std) == evaluation["std"] and info.drop_path_rate == np.max(rate)
+    assert (
+        list(info.mean) == evaluation["mean"]
+        and list(info.std) == evaluation["std"]
+        and info.drop_path_rate == np.max(rate)
+    )
 
 
 def test_variants_of_one_network_have_its_parameters() -> None:
@@ -55,7 +69,9 @@ def test_variants_of_one_network_have_its_parameters() -> None:
 def test_aliases_mean_the_same_network(name: str) -> None:
     for alias in (VARIANTS[name]["seed_name"], *VARIANTS[name].get("also_called", {}).values()):
         found = model_info(alias).name
-        assert found == name or VARIANTS[found]["golden"] == VARIANTS[name]["golden"], alias  # other weights of the same network have one name too
+        assert found == name or VARIANTS[found]["golden"] == VARIANTS[name]["golden"], (
+            alias
+        )  # other weights of the same network have one name too
 
 
 def test_timm_s_names_with_their_tags() -> None:
@@ -80,9 +96,15 @@ def test_all_variants_are_there() -> None:
 @pytest.mark.parametrize("name", list_models())
 def test_arguments_are_the_authors(name: str) -> None:
     arch, config = VARIANTS[name]["arch"], dict(model_config(name))
-    named = {"img_size": arch.get("img_size"), "revision": "head", "stem": "conv" if arch.get("multi_conv") else "patch"}
+    named = {
+        "img_size": arch.get("img_size"),
+        "revision": "head",
+        "stem": "conv" if arch.get("multi_conv") else "patch",
+    }
     if VARIANTS[name]["family"] == "crossvit":
-        named.update(depth=tuple(arch["depth"][0][:2]), mlp_ratio=tuple(arch["mlp_ratio"][:2]), img_size=arch["img_size"][0])
+        named.update(
+            depth=tuple(arch["depth"][0][:2]), mlp_ratio=tuple(arch["mlp_ratio"][:2]), img_size=arch["img_size"][0]
+        )
     for key, value in config.items():
         expected = named.get(key, arch.get(key))
         assert value == (tuple(expected) if isinstance(expected, list) else expected), key
@@ -109,10 +131,12 @@ def test_heads_come_and_go(family: str) -> None:
     net.reset_classifier(3)
     assert net.num_classes == 3
     fresh = small(family, in_channels=1, num_classes=3)
-    assert {item.name: item.shape for item in net.get_parameters()} == {item.name: item.shape for item in fresh.get_parameters()}
+    assert {item.name: item.shape for item in net.get_parameters()} == {
+        item.name: item.shape for item in fresh.get_parameters()
+    }
     net.reset_classifier(0)
     width = net(x).shape[1]
-    assert width == sum(item.channels for item in net.feature_info[-2 if family == "crossvit" else -1:])
+    assert width == sum(item.channels for item in net.feature_info[-2 if family == "crossvit" else -1 :])
     assert not [item.name for item in net.get_parameters() if item.name.startswith("head")]
     with pytest.raises(UserError, match="num_classes is -1"):
         net.reset_classifier(-1)
@@ -124,11 +148,15 @@ def test_feature_maps_are_what_feature_info_says(family: str) -> None:
     x = pictures(family, wider=0 if family == "crossvit" else 32)
     net = small(family, features_only=True, out_indices=(*every, -1)).set_train(False)
     maps = net(x)
-    assert len(maps) == len(net.feature_info) == len(every) + 1 and np.array_equal(maps[-1].asnumpy(), maps[-2].asnumpy())
+    assert len(maps) == len(net.feature_info) == len(every) + 1 and np.array_equal(
+        maps[-1].asnumpy(), maps[-2].asnumpy()
+    )
     for found, info in zip(maps, net.feature_info):
         assert found.shape == (2, info.channels, round(x.shape[2] / info.stride), round(x.shape[3] / info.stride)), info
     assert not [item.name for item in net.get_parameters() if item.name.startswith("head")]
-    assert {item.name for item in net.get_parameters()} == {item.name for item in small(family, num_classes=0).get_parameters()}
+    assert {item.name for item in net.get_parameters()} == {
+        item.name for item in small(family, num_classes=0).get_parameters()
+    }
 
 
 @pytest.mark.parametrize("family", SMALL)
@@ -173,7 +201,9 @@ def test_dropout_is_in_the_training_graph_only(family: str) -> None:
 def test_one_batch_is_learned_by_heart(family: str) -> None:
     net = small(family, drop_path_rate=0.1).set_train(True)
     names = [item.name for item in net.trainable_params()]
-    decayed = [is_decayed(item.name, item.ndim, "norm_and_bias", net.no_weight_decay()) for item in net.trainable_params()]
+    decayed = [
+        is_decayed(item.name, item.ndim, "norm_and_bias", net.no_weight_decay()) for item in net.trainable_params()
+    ]
     assert net.no_weight_decay() <= set(names)
     step = train_step(net, decayed, mean=(0.5,) * 3, std=(0.25,) * 3)
     side, count = SIDE[family], 8
@@ -184,12 +214,21 @@ def test_one_batch_is_learned_by_heart(family: str) -> None:
     losses = [float(step(images, labels, *unused, keep, Tensor(3e-3, ms.float32))[0].asnumpy()) for _ in range(60)]
     assert losses[0] > 1 and losses[-1] < 0.05, losses[::10]
     pairs = zip(small(family).trainable_params(), step.weights)
-    unmoved = [new.name for old, new in pairs if np.array_equal(old.asnumpy(), new.asnumpy()) and not is_without_gradient(new.name)]
-    assert not [name for name in unmoved if not name.startswith("stage2.blocks.1.attn.conv_proj_q.")]  # CvT's last queries of patches are seen by nobody
+    unmoved = [
+        new.name
+        for old, new in pairs
+        if np.array_equal(old.asnumpy(), new.asnumpy()) and not is_without_gradient(new.name)
+    ]
+    assert not [
+        name for name in unmoved if not name.startswith("stage2.blocks.1.attn.conv_proj_q.")
+    ]  # CvT's last queries of patches are seen by nobody
 
 
 def test_crossvit_resizes_pictures_of_other_sizes() -> None:
     net = small("crossvit").set_train(False)
-    assert net(Tensor(np.ones((2, 3, 30, 40), np.float32))).shape == (2, 5)  # neither branch's height: both are resized to squares
+    assert net(Tensor(np.ones((2, 3, 30, 40), np.float32))).shape == (
+        2,
+        5,
+    )  # neither branch's height: both are resized to squares
     with pytest.raises(UserError, match="24 x 32 px: .* must be square"):
         net(pictures("crossvit", wider=8))

@@ -44,7 +44,11 @@ def test_every_list_becomes_the_authors_and_comes_back(file: str) -> None:
     origin = names.recognise(there)
     assert origin is not None and origin.name == whose
     found = names.inwards(there, origin)
-    ours = {name: value for name, value in found.arrays.items() if origin.name != "mm" or name.startswith(("patch_embed.", "layers."))}
+    ours = {
+        name: value
+        for name, value in found.arrays.items()
+        if origin.name != "mm" or name.startswith(("patch_embed.", "layers."))
+    }
     assert shapes(ours) in OFFICIAL
     table = TABLES.get(whose, f"{whose}_{origin.family}")
     for name in there:  # the oracle's own rules agree, name by name
@@ -77,7 +81,11 @@ def test_two_tensors_of_one_name() -> None:
 
 
 def test_another_family() -> None:
-    with pytest.raises(UserError, match="weights of CvT .names of Hugging Face transformers., but the network is crossvit_9$"):
+    with pytest.raises(
+        UserError, match="weights of CvT .names of Hugging Face transformers., but the network is crossvit_9$"
+    ):
         load_weights(create_model("crossvit_9"), arrays("hf/cvt_13_224"))
     assert names.recognise(["weight"]) is None
-    assert names.destinations("xcit") == ["timm", "paddlevit", "pytorch"] and names.destinations("crossformer") == ["pytorch"]
+    assert names.destinations("xcit") == ["timm", "paddlevit", "pytorch"] and names.destinations("crossformer") == [
+        "pytorch"
+    ]

@@ -31,6 +31,10 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
 
 def test_what_is_stored_is_a_complete_run() -> None:
-    cells = [cell for cell in json.loads((ROOT / "docs" / "notebook.ipynb").read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    cells = [
+        cell
+        for cell in json.loads((ROOT / "docs" / "notebook.ipynb").read_text("utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert not any(output["output_type"] == "error" for output in outputs(ROOT / "docs" / "notebook.ipynb"))

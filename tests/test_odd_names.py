@@ -51,7 +51,9 @@ def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = {**parse(["--model", "small_xcit"], "")[0].flat(), "img_size": SMALL["xcit"][1].get("img_size")}
     meta = {"model": "small_xcit", "num_classes": 2, "class_names": list(CLASSES), "recipe": values}
-    return checkpoint.save(tmp_path_factory.mktemp(ODD) / "x.ckpt", list(small("xcit", num_classes=2).get_parameters()), meta)
+    return checkpoint.save(
+        tmp_path_factory.mktemp(ODD) / "x.ckpt", list(small("xcit", num_classes=2).get_parameters()), meta
+    )
 
 
 @pytest.fixture(scope="module", name="one")
@@ -63,7 +65,14 @@ def _one(weights: Path) -> predictor.Predictor:
 def _compiled_once(one: predictor.Predictor, monkeypatch: pytest.MonkeyPatch) -> predictor.Predictor:
     """The commands' predictor, which is compiled once for all tests."""
 
-    def made(path: str, model: Any = None, classes: Any = None, batch_size: int = 32, device_target: str = "auto", max_pixels: int = MAX_PIXELS) -> Any:
+    def made(
+        path: str,
+        model: Any = None,
+        classes: Any = None,
+        batch_size: int = 32,
+        device_target: str = "auto",
+        max_pixels: int = MAX_PIXELS,
+    ) -> Any:
         if not Path(path).exists():
             raise errors.UserError("no file with weights")
         one.batch_size, one.max_pixels = batch_size, max_pixels
@@ -83,47 +92,89 @@ def run(command: Any, *arguments: Any) -> None:
 
 
 def test_printable_is_what_utf8_can_write_and_tells_the_bytes() -> None:
-    assert files.printable("\u72d7 plain\n") == "\u72d7 plain\n" and files.printable(ODD + "\ud800") == SPELT + "\\ud800"
+    assert (
+        files.printable("\u72d7 plain\n") == "\u72d7 plain\n" and files.printable(ODD + "\ud800") == SPELT + "\\ud800"
+    )
     assert files.on_one_line(f"{LINES}\x1b[0m{ODD}") == f"two\\x0alines\\x1b[0m{SPELT}"
-    assert "\u72d7\xe9".encode("ascii", files.SPELT_OUT) == b"\\u72d7\\xe9" and ODD.encode("ascii", files.SPELT_OUT) == SPELT.encode()
+    assert (
+        "\u72d7\xe9".encode("ascii", files.SPELT_OUT) == b"\\u72d7\\xe9"
+        and ODD.encode("ascii", files.SPELT_OUT) == SPELT.encode()
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "gbk", "latin-1"])
 def test_any_screen_takes_any_name(encoding: str) -> None:
-    script = ("import os, sys; from mindvit import errors\n"
-              "def main(_):\n    print(os.fsdecode(b'out \\xb9\\xb7'), '\\u0416'); raise errors.UserError(os.fsdecode(b'told \\xb9\\xb7') + '\\u0416')\n"
-              "errors.run(main)")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding},
-                          cwd=Path(__file__).parent.parent)
+    script = (
+        "import os, sys; from mindvit import errors\n"
+        "def main(_):\n    print(os.fsdecode(b'out \\xb9\\xb7'), '\\u0416'); raise errors.UserError(os.fsdecode(b'told \\xb9\\xb7') + '\\u0416')\n"
+        "errors.run(main)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        cwd=Path(__file__).parent.parent,
+    )
     letter = "\u0416".encode(encoding, "backslashreplace")
-    assert done.returncode == 2 and done.stdout == b"out \\xb9\\xb7 " + letter + b"\n" and done.stderr == b"error: told \\xb9\\xb7" + letter + b"\n"
+    assert (
+        done.returncode == 2
+        and done.stdout == b"out \\xb9\\xb7 " + letter + b"\n"
+        and done.stderr == b"error: told \\xb9\\xb7" + letter + b"\n"
+    )
 
 
 def test_train_report_and_validate_with_predictions(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / ODD
     (data / "train" / "dog" / f"{ODD}-broken.jpg").write_bytes(b"nothing")
-    run(train, "--model", "nano", "--data_dir", data, "--ckpt_save_dir", out, "--results_csv", out / "results.csv", "--epoch_size", 1, "--warmup_epochs", 0,
-        "--batch_size", 12, "--shuffle", "False")
+    run(
+        train,
+        "--model",
+        "nano",
+        "--data_dir",
+        data,
+        "--ckpt_save_dir",
+        out,
+        "--results_csv",
+        out / "results.csv",
+        "--epoch_size",
+        1,
+        "--warmup_epochs",
+        0,
+        "--batch_size",
+        12,
+        "--shuffle",
+        "False",
+    )
     os.unlink(data / "train" / "dog" / f"{ODD}-broken.jpg")
     told = capsys.readouterr()
     line = next(line for line in told.out.splitlines() if line.startswith("data: "))
     assert SPELT in line and line.endswith("; passed over in train: symbolic link dog/up -> .. (a loop)")
     assert f"/dog/{SPELT}-broken.jpg can't be decoded" in told.err and "| nano" in told.out
     assert read_weights(out / "nano-1.ckpt")[1]["class_names"] == list(CLASSES)
-    assert parse(["--config", str(out / "recipe.yaml")], "")[0].data.data_dir == str(data) and SPELT in (out / "results.csv").read_text("utf-8")
-    assert run_report.write_report([out], tmp_path / "report") and SPELT in (tmp_path / "report" / "report.html").read_text("utf-8")
+    assert parse(["--config", str(out / "recipe.yaml")], "")[0].data.data_dir == str(data) and SPELT in (
+        out / "results.csv"
+    ).read_text("utf-8")
+    assert run_report.write_report([out], tmp_path / "report") and SPELT in (
+        tmp_path / "report" / "report.html"
+    ).read_text("utf-8")
     said = tmp_path / f"{ODD}.csv"
     run(validate, "--data_dir", data, "--ckpt_path", out / "nano-1.ckpt", "--batch_size", 4, "--predictions", said)
     told = capsys.readouterr().out
-    assert "(" in told and "/9)" in told and f"data: imagenet in {files.printable(str(data))}, 9 validation images\n" in told
+    assert (
+        "(" in told
+        and "/9)" in told
+        and f"data: imagenet in {files.printable(str(data))}, 9 validation images\n" in told
+    )
     with said.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert sorted(row["picture"] for row in rows) == wanted(data) and {row["label"] for row in rows} == {"dog", SPELT}
     assert [row["class1"] for row in rows].count("dog") + [row["class1"] for row in rows].count(SPELT) == 9
 
 
-def test_the_score_is_printed_although_the_predictions_cannot_be_written(data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                         capsys: pytest.CaptureFixture) -> None:
+def test_the_score_is_printed_although_the_predictions_cannot_be_written(
+    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     original = Predictions._write
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: evaluate.Score(5, 9, 9, 1.0))
 
@@ -134,7 +185,17 @@ def test_the_score_is_printed_although_the_predictions_cannot_be_written(data: P
 
     monkeypatch.setattr(Predictions, "_write", full)
     with pytest.raises(errors.UserError, match="No space left"):
-        run(validate, "--data_dir", data, "--ckpt_path", weights, "--batch_size", 4, "--predictions", tmp_path / "said.csv")
+        run(
+            validate,
+            "--data_dir",
+            data,
+            "--ckpt_path",
+            weights,
+            "--batch_size",
+            4,
+            "--predictions",
+            tmp_path / "said.csv",
+        )
     assert "/9)" in capsys.readouterr().out and not list(tmp_path.iterdir())
     with pytest.raises(errors.UserError, match="/dev/null: it is a folder or a device"):
         run(validate, "--data_dir", data, "--ckpt_path", weights, "--predictions", "/dev/null")
@@ -142,11 +203,21 @@ def test_the_score_is_printed_although_the_predictions_cannot_be_written(data: P
 
 @pytest.mark.parametrize("where", ["file", "stdout"])
 @pytest.mark.usefixtures("compiled_once")
-def test_predict_in_every_format(data: Path, weights: Path, tmp_path: Path, where: str, capsys: pytest.CaptureFixture) -> None:
+def test_predict_in_every_format(
+    data: Path, weights: Path, tmp_path: Path, where: str, capsys: pytest.CaptureFixture
+) -> None:
     texts = {}
     for kind in ("csv", "json", "table"):
         place = tmp_path / ODD / f"it.{kind}"
-        run(predict, data / "val", "--ckpt_path", weights, "--format", kind, *(("--out", place) if where == "file" else ()))
+        run(
+            predict,
+            data / "val",
+            "--ckpt_path",
+            weights,
+            "--format",
+            kind,
+            *(("--out", place) if where == "file" else ()),
+        )
         out = capsys.readouterr().out
         texts[kind] = place.read_text("utf-8") if where == "file" else out
         assert where == "stdout" or (out == "" and f"it.{kind}.partial" not in os.listdir(place.parent))
@@ -154,14 +225,30 @@ def test_predict_in_every_format(data: Path, weights: Path, tmp_path: Path, wher
     assert sorted({row["picture"] for row in rows}) == wanted(data) and {row["class"] for row in rows} == {"dog", SPELT}
     assert sorted(item["picture"] for item in json.loads(texts["json"])) == wanted(data)
     lines = texts["table"].splitlines()
-    assert len(lines) == 1 + 2 * 9 and len({line.index("%") for line in lines[1:]}) == 1 and sum("two\\x0alines.jpg" in line for line in lines) == 1
+    assert (
+        len(lines) == 1 + 2 * 9
+        and len({line.index("%") for line in lines[1:]}) == 1
+        and sum("two\\x0alines.jpg" in line for line in lines) == 1
+    )
 
 
 @pytest.mark.usefixtures("compiled_once")
 def test_attention_draws_them_all(data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run(attention, *(data / "val" / "dog" / f"{name}.jpg" for name in (ODD, LINES, LONG)), "--ckpt_path", weights, "--out", tmp_path)
+    run(
+        attention,
+        *(data / "val" / "dog" / f"{name}.jpg" for name in (ODD, LINES, LONG)),
+        "--ckpt_path",
+        weights,
+        "--out",
+        tmp_path,
+    )
     names = sorted(os.listdir(tmp_path))
-    assert len(names) == 3 and f"{ODD}-attention.png" in names and f"{LINES}-attention.png" in names and "n" * 220 + "-attention.png" in names
+    assert (
+        len(names) == 3
+        and f"{ODD}-attention.png" in names
+        and f"{LINES}-attention.png" in names
+        and "n" * 220 + "-attention.png" in names
+    )
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 3 and f"{tmp_path}/{SPELT}-attention.png" in told
 
@@ -175,11 +262,20 @@ def test_prepare_packs_them(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
         prepare.main([str(data), str(tmp_path / ODD)])
     for split in ("train", "val"):
         folder, packed = (open_source(DataOptions(data_dir=str(root)), split) for root in (data, tmp_path / "out"))
-        assert packed.class_names == folder.class_names == CLASSES and packed.fingerprint() == folder.fingerprint() and len(packed) == len(folder)
+        assert (
+            packed.class_names == folder.class_names == CLASSES
+            and packed.fingerprint() == folder.fingerprint()
+            and len(packed) == len(folder)
+        )
 
 
-def test_what_was_answered_is_kept_when_predict_ends_early(compiled_once: predictor.Predictor, weights: Path, tmp_path: Path,
-                                                           monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_what_was_answered_is_kept_when_predict_ends_early(
+    compiled_once: predictor.Predictor,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     for number in range(6):
         stripes(0, 2, number).save(tmp_path / f"{number}.png")
     out = tmp_path / "out" / "it.json"
@@ -197,14 +293,22 @@ def test_what_was_answered_is_kept_when_predict_ends_early(compiled_once: predic
     with pytest.raises(KeyboardInterrupt):
         run(predict, tmp_path, "--ckpt_path", weights, "--format", "json", "--batch_size", 2, "--out", out)
     assert out.read_text() == "old" and f"the answers so far are in {out}.partial" in capsys.readouterr().err
-    assert [Path(item["picture"]).name for item in json.loads(Path(f"{out}.partial").read_text("utf-8"))] == ["0.png", "1.png", "2.png", "3.png"]
+    assert [Path(item["picture"]).name for item in json.loads(Path(f"{out}.partial").read_text("utf-8"))] == [
+        "0.png",
+        "1.png",
+        "2.png",
+        "3.png",
+    ]
     with pytest.raises(errors.UserError, match="no file with weights"):
         run(predict, tmp_path, "--ckpt_path", tmp_path / "none.ckpt", "--out", tmp_path / "new" / "it.csv")
     assert not list((tmp_path / "new").iterdir())
 
 
 def test_an_out_that_is_a_device_or_a_link_stays_one(tmp_path: Path) -> None:
-    with pytest.raises(errors.UserError, match="--out /dev/full can't be written: No space left on device"), predict.writer(Path("/dev/full")) as write:
+    with (
+        pytest.raises(errors.UserError, match="--out /dev/full can't be written: No space left on device"),
+        predict.writer(Path("/dev/full")) as write,
+    ):
         write("a")
     with predict.writer(Path("/dev/null")) as write:
         write("a")
@@ -212,11 +316,16 @@ def test_an_out_that_is_a_device_or_a_link_stays_one(tmp_path: Path) -> None:
     link(tmp_path / "it.csv", "real.csv")
     with predict.writer(tmp_path / "it.csv") as write:
         write("new")
-    assert (tmp_path / "it.csv").is_symlink() and (tmp_path / "real.csv").read_text() == "new\n" and not Path("/dev/null").is_file()
+    assert (
+        (tmp_path / "it.csv").is_symlink()
+        and (tmp_path / "real.csv").read_text() == "new\n"
+        and not Path("/dev/null").is_file()
+    )
 
 
-def test_the_limit_of_pixels_reaches_predict_and_attention(compiled_once: predictor.Predictor, weights: Path, tmp_path: Path,
-                                                           capsys: pytest.CaptureFixture) -> None:
+def test_the_limit_of_pixels_reaches_predict_and_attention(
+    compiled_once: predictor.Predictor, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     stripes(0, 2, 0).save(tmp_path / "a.png")
     for tool, more in ((predict, ()), (attention, ("--out", tmp_path / "out"))):
         with pytest.raises(predictor.Unreadable):

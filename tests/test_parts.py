@@ -25,13 +25,18 @@ from mindvit.weights import read_weights, write
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name, version, words", [
-    ("numpy", "2.1.0", "needs numpy 1.25 to 1.26, this is 2.1.0: pip install 'numpy>=1.25,<2'"),
-    ("mindspore", "2.6.0", "needs mindspore 2.7 to 2.10, this is 2.6.0"),
-    ("mindspore", "2.11.0", "this is 2.11.0"),
-    ("mindspore", None, "needs mindspore, which is not installed"),
-])
-def test_a_wrong_library_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None, words: str) -> None:
+@pytest.mark.parametrize(
+    "name, version, words",
+    [
+        ("numpy", "2.1.0", "needs numpy 1.25 to 1.26, this is 2.1.0: pip install 'numpy>=1.25,<2'"),
+        ("mindspore", "2.6.0", "needs mindspore 2.7 to 2.10, this is 2.6.0"),
+        ("mindspore", "2.11.0", "this is 2.11.0"),
+        ("mindspore", None, "needs mindspore, which is not installed"),
+    ],
+)
+def test_a_wrong_library_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, version: str | None, words: str
+) -> None:
     real = metadata.version
 
     def pretended(asked: str) -> str:
@@ -85,7 +90,9 @@ def test_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixtur
     for _ in range(5):
         progress.update(0, {"loss": "1.5"})
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[1] for line in lines] == ["step 2/5", "step 4/5", "step 5/5"] and all("loss 1.5" in line and "ETA" in line for line in lines)
+    assert [line.split("  ")[1] for line in lines] == ["step 2/5", "step 4/5", "step 5/5"] and all(
+        "loss 1.5" in line and "ETA" in line for line in lines
+    )
 
 
 def parameters(value: float) -> list[ms.Parameter]:
@@ -159,8 +166,10 @@ def test_a_results_file_is_checked_without_a_trace(tmp_path: Path) -> None:
     console.check_csv(tmp_path / "new" / "runs.csv", "results_csv")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").write_text("")
-    for path, says in ((tmp_path / "file" / "runs.csv", "can't be written: "), (tmp_path, "can't be written: Is a "
-                                                                                          "directory")):
+    for path, says in (
+        (tmp_path / "file" / "runs.csv", "can't be written: "),
+        (tmp_path, "can't be written: Is a directory"),
+    ):
         with pytest.raises(UserError, match=says) as caught:
             console.check_csv(path, "results_csv")
         assert str(caught.value).startswith(f"results_csv {path} ") and caught.value.exit_code == 2
@@ -169,12 +178,18 @@ def test_a_results_file_is_checked_without_a_trace(tmp_path: Path) -> None:
 def test_validation_says_how_far_it_is(capsys: pytest.CaptureFixture) -> None:
     assert list(console.validating(range(5), 5, 8, interval=2)) == [0, 1, 2, 3, 4]
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["validating 2/5", "validating 4/5"] and all("img/s" in line for line in lines)
-    assert list(console.validating(range(5), 5, 8, interval=1, shown=False)) == [0, 1, 2, 3, 4] and capsys.readouterr().out == ""
+    assert [line.split("  ")[0] for line in lines] == ["validating 2/5", "validating 4/5"] and all(
+        "img/s" in line for line in lines
+    )
+    assert (
+        list(console.validating(range(5), 5, 8, interval=1, shown=False)) == [0, 1, 2, 3, 4]
+        and capsys.readouterr().out == ""
+    )
 
 
-def test_validation_has_a_bar_of_its_own_on_a_terminal(capsys: pytest.CaptureFixture,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_has_a_bar_of_its_own_on_a_terminal(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "90")
     with console.Progress(steps=4, epochs=2, interval=1) as progress:
@@ -238,7 +253,10 @@ def test_only_half_precision_on_ascend_may_saturate() -> None:
         return device.Device(target, "O2", "O2", "O2", half)  # type: ignore[arg-type]
 
     assert made("Ascend", ms.float16).saturates
-    assert not any(made(*case).saturates for case in (("Ascend", ms.bfloat16), ("Ascend", None), ("GPU", ms.float16), ("CPU", ms.float16)))
+    assert not any(
+        made(*case).saturates
+        for case in (("Ascend", ms.bfloat16), ("Ascend", None), ("GPU", ms.float16), ("CPU", ms.float16))
+    )
 
 
 def test_a_gpu_is_second_and_says_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,23 +270,31 @@ def test_a_gpu_that_cannot_be_used_is_passed_over_with_the_reason(monkeypatch: p
     calls = Calls(monkeypatch, ("/dev/nvidia",), ("CPU",))
     chosen, line = device.set_up(RuntimeOptions(), HALF)
     assert calls.devices == ["GPU", "CPU"] and (chosen.target, chosen.amp_level, chosen.half) == ("CPU", "O0", None)
-    assert "GPU can't be used: Unsupported device target GPU." in line and "AMP O0, float32" in line and "\n" not in line
+    assert (
+        "GPU can't be used: Unsupported device target GPU." in line and "AMP O0, float32" in line and "\n" not in line
+    )
     with pytest.raises(UserError, match="device_target is GPU, but GPU can't be used"):
         device.set_up(RuntimeOptions(device_target="GPU"), HALF)
 
 
 @pytest.mark.parametrize("levels", [("O1", None), ("O2", None), ("O3", None), ("O0", "O1"), ("O2", "O0")])
-def test_half_precision_that_a_cpu_has_no_operators_for_is_one_line(levels: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_that_a_cpu_has_no_operators_for_is_one_line(
+    levels: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = Calls(monkeypatch, (), ("CPU",))
     amp_level, val_amp_level = levels
     options = {"amp_level": amp_level, "val_amp_level": val_amp_level, "amp_on_cpu": True}
-    with pytest.raises(UserError, match="amp_type is bfloat16 with amp_on_cpu, but .*: amp_type: float16, or leave amp_on_cpu out") as caught:
+    with pytest.raises(
+        UserError, match="amp_type is bfloat16 with amp_on_cpu, but .*: amp_type: float16, or leave amp_on_cpu out"
+    ) as caught:
         device.set_up(RuntimeOptions(), PrecisionOptions(amp_type="bfloat16", **options))
     assert "\n" not in str(caught.value) and not calls.context
     assert device.set_up(RuntimeOptions(), PrecisionOptions(**options))[0].half == ms.float16
     left_off = PrecisionOptions(amp_type="bfloat16", **{**options, "amp_on_cpu": False})
     assert device.set_up(RuntimeOptions(), left_off)[0].half is None
-    assert device.set_up(RuntimeOptions(), PrecisionOptions(amp_type="bfloat16", amp_on_cpu=True))[0].half is None  # O0: there is none
+    assert (
+        device.set_up(RuntimeOptions(), PrecisionOptions(amp_type="bfloat16", amp_on_cpu=True))[0].half is None
+    )  # O0: there is none
 
 
 def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +307,9 @@ def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
 
 
-def test_generated_documentation_is_up_to_date(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generated_documentation_is_up_to_date(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     monkeypatch.setattr(sys, "argv", ["write_docs.py", "--check"])
     with pytest.raises(SystemExit) as end:

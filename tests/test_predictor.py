@@ -37,7 +37,11 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 
 def save(folder: Path, family: str, **recipe: Any) -> Path:
     """A checkpoint of the family's small network, with random weights; `recipe`: keys that it was trained with."""
-    values = {**parse(["--model", f"small_{family}"], "")[0].flat(), "img_size": SMALL[family][1].get("img_size"), **recipe}
+    values = {
+        **parse(["--model", f"small_{family}"], "")[0].flat(),
+        "img_size": SMALL[family][1].get("img_size"),
+        **recipe,
+    }
     meta = {"model": f"small_{family}", "num_classes": 5, "class_names": list(NAMES), "recipe": values}
     return checkpoint.save(folder / f"{family}.ckpt", list(small(family).get_parameters()), meta)
 
@@ -70,20 +74,37 @@ def test_predictions_are_those_of_validation(family: str, tmp_path: Path) -> Non
     found = mindvit.Predictor(save(tmp_path, family, **recipe), batch_size=16, device_target="CPU")
     source = FolderSource(data / "val")
     logits = found.logits(source.paths)
-    wanted, _ = parse(["--model", f"small_{family}", "--crop_pct", "0.7", "--interpolation", "bilinear", "--mean", "100,110,120", "--std", "50,51,52",
-                       "--batch_size", "10"], "")
+    wanted, _ = parse(
+        [
+            "--model",
+            f"small_{family}",
+            "--crop_pct",
+            "0.7",
+            "--interpolation",
+            "bilinear",
+            "--mean",
+            "100,110,120",
+            "--std",
+            "50,51,52",
+            "--batch_size",
+            "10",
+        ],
+        "",
+    )
     setting = Setting(wanted, model_info(f"small_{family}"), found.device, 5, 1)
     net = small(family)
     step = EvalStep(net, *setting.statistics)
     score = evaluate(net, step, source, setting)
     wide = logits.astype(np.float64)
-    losses = np.log(np.exp(wide).sum(1, keepdims=True)) - wide                            # pictures classes
+    losses = np.log(np.exp(wide).sum(1, keepdims=True)) - wide  # pictures classes
     assert score.count == 10 and score.loss == pytest.approx(losses[np.arange(10), source.labels].mean(), abs=1e-5)
     pixels = np.stack([found.prepared(path) for path in source.paths])
     np.testing.assert_array_equal(pixels[0], EvalTransform(SIDE[family], 0.7, "bilinear", False)(source.read(0)))
     images = Tensor(pixels)
     for label in range(5):
-        np.testing.assert_allclose(step(images, Tensor(np.full(10, label, np.int32)))[1].asnumpy(), losses[:, label], atol=1e-5)
+        np.testing.assert_allclose(
+            step(images, Tensor(np.full(10, label, np.int32)))[1].asnumpy(), losses[:, label], atol=1e-5
+        )
     assert losses.std(0).min() > 1e-4  # the pictures differ, ten times what is tolerated
 
 
@@ -92,19 +113,25 @@ def test_every_mode_is_taken_and_names_stand_beside_probabilities(predictor: min
         path = tmp_path / f"{mode}{extension}"
         change(stripes(1, 2, 3)).save(path)
         answer = predictor(path)
-        assert [name for name, _ in answer] == [name for name, _ in sorted(answer, key=lambda item: -item[1])] and set(dict(answer)) == set(NAMES)
+        assert [name for name, _ in answer] == [name for name, _ in sorted(answer, key=lambda item: -item[1])] and set(
+            dict(answer)
+        ) == set(NAMES)
         assert sum(value for _, value in answer) == pytest.approx(1, abs=1e-6)
         with Image.open(path) as image:
             assert predictor(image) == answer
 
 
-def test_a_picture_is_the_same_as_file_image_or_array_alone_or_among_others(predictor: mindvit.Predictor, tmp_path: Path) -> None:
+def test_a_picture_is_the_same_as_file_image_or_array_alone_or_among_others(
+    predictor: mindvit.Predictor, tmp_path: Path
+) -> None:
     image = stripes(0, 2, 1)
     image.save(tmp_path / "a.png")
     others = [stripes(1, 2, number, (30 + number, 70)) for number in range(6)]
     alone = predictor.logits([str(tmp_path / "a.png")])[0]
     see_through = np.dstack((np.asarray(image), np.full(image.size[::-1], 9, np.uint8)))
-    among = predictor.logits([others[0], tmp_path / "a.png", others[1], image, np.asarray(image), see_through, *others[2:]])
+    among = predictor.logits(
+        [others[0], tmp_path / "a.png", others[1], image, np.asarray(image), see_through, *others[2:]]
+    )
     for place in (1, 3, 4, 5):
         np.testing.assert_allclose(among[place], alone, atol=1e-6)
     assert np.abs(among[[0, 2, 6]] - alone).max(1).min() > 1e-4
@@ -122,7 +149,9 @@ def test_few_sizes_of_batches_are_compiled(weights: Path) -> None:
     assert sizes == [4, 4, 4, 6, 4, 4]
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8)])
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8)]
+)
 def test_an_array_that_is_no_picture(predictor: mindvit.Predictor, array: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"is no picture: give uint8"):
         predictor(array)
@@ -143,7 +172,19 @@ def test_the_command_s_formats_agree(weights: Path, tmp_path: Path, capsys: pyte
     texts = {}
     for kind in ("json", "csv", "table"):
         with pytest.raises(Unreadable, match=r"1 of 6 pictures can't be decoded") as caught:
-            run(tmp_path / "in", "--ckpt_path", weights, "--format", kind, "--topk", 2, "--batch_size", 4, "--out", tmp_path / "out" / f"it.{kind}")
+            run(
+                tmp_path / "in",
+                "--ckpt_path",
+                weights,
+                "--format",
+                kind,
+                "--topk",
+                2,
+                "--batch_size",
+                4,
+                "--out",
+                tmp_path / "out" / f"it.{kind}",
+            )
         assert caught.value.exit_code == 1
         told = capsys.readouterr()
         assert told.out == "" and told.err.count("2.png") == 1 and "can't be decoded" in told.err
@@ -152,17 +193,28 @@ def test_the_command_s_formats_agree(weights: Path, tmp_path: Path, capsys: pyte
     assert [item["picture"] for item in found] == [str(folder / f"{number}.jpg") for number in range(5)]
     rows = list(csv.DictReader(texts["csv"].splitlines()))
     assert [(row["picture"], int(row["rank"]), row["class"], float(row["probability"])) for row in rows] == [
-        (item["picture"], rank, kind["name"], kind["probability"]) for item in found for rank, kind in enumerate(item["classes"], 1)]
+        (item["picture"], rank, kind["name"], kind["probability"])
+        for item in found
+        for rank, kind in enumerate(item["classes"], 1)
+    ]
     lines = texts["table"].splitlines()
     assert lines[0].split() == ["picture", "class", "probability"] and len(lines) == 11
     assert len({line.index("%") for line in lines[1:]}) == 1
-    assert all(kind["name"] in line and f"{100 * kind['probability']:.1f}"[:-1] in line
-               for line, kind in zip(lines[1:], (kind for item in found for kind in item["classes"])))
+    assert all(
+        kind["name"] in line and f"{100 * kind['probability']:.1f}"[:-1] in line
+        for line, kind in zip(lines[1:], (kind for item in found for kind in item["classes"]))
+    )
 
 
 def test_a_csv_quotes_and_a_json_of_nothing_is_a_list() -> None:
-    assert list(predict.as_csv([('a,"b".png', [("x\ny", 0.5)])])) == ["picture,rank,class,probability", '"a,""b"".png",1,"x\ny",0.500000']
-    assert json.loads("".join(predict.as_json([]))) == [] and json.loads("".join(predict.as_json([("a", [("b", 1.0)])])))[0]["picture"] == "a"
+    assert list(predict.as_csv([('a,"b".png', [("x\ny", 0.5)])])) == [
+        "picture,rank,class,probability",
+        '"a,""b"".png",1,"x\ny",0.500000',
+    ]
+    assert (
+        json.loads("".join(predict.as_json([]))) == []
+        and json.loads("".join(predict.as_json([("a", [("b", 1.0)])])))[0]["picture"] == "a"
+    )
 
 
 def test_other_weights_need_a_model_and_may_have_names(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -170,15 +222,21 @@ def test_other_weights_need_a_model_and_may_have_names(tmp_path: Path, capsys: p
     stripes(0, 2, 0).save(tmp_path / "a.png")
     plain = ["--ckpt_path", tmp_path / "plain.npz"]
     assert "doesn't say which network it belongs to: --model NAME" in refused(tmp_path / "a.png", *plain)
-    assert "plain.npz has weights of XCiT (names of facebookresearch/xcit), but the network is" in refused(tmp_path / "a.png", *plain, "--model", "small_cvt")
-    assert "plain.npz doesn't fit xcit_nano_12_p16_224 with 5 classes" in refused(tmp_path / "a.png", *plain, "--model", "xcit_nano_12_p16_224")
+    assert "plain.npz has weights of XCiT (names of facebookresearch/xcit), but the network is" in refused(
+        tmp_path / "a.png", *plain, "--model", "small_cvt"
+    )
+    assert "plain.npz doesn't fit xcit_nano_12_p16_224 with 5 classes" in refused(
+        tmp_path / "a.png", *plain, "--model", "xcit_nano_12_p16_224"
+    )
     run(tmp_path / "a.png", *plain, "--model", "small_xcit", "--format", "json")
     assert {item["name"] for item in json.loads(capsys.readouterr().out)[0]["classes"]} == set("01234")
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n", "utf-8")
     run(tmp_path / "a.png", *plain, "--model", "small_xcit", "--format", "json", "--classes", tmp_path / "names.txt")
     assert {item["name"] for item in json.loads(capsys.readouterr().out)[0]["classes"]} == set(NAMES)
     (tmp_path / "names.txt").write_text("one\ntwo\n", "utf-8")
-    assert "has 2 lines, but the network has 5 classes" in refused(tmp_path / "a.png", *plain, "--model", "small_xcit", "--classes", tmp_path / "names.txt")
+    assert "has 2 lines, but the network has 5 classes" in refused(
+        tmp_path / "a.png", *plain, "--model", "small_xcit", "--classes", tmp_path / "names.txt"
+    )
 
 
 def test_a_file_may_tell_its_network_alone(tmp_path: Path) -> None:

@@ -158,7 +158,9 @@ def test_files_of_training_tools(family: str, tmp_path: Path) -> None:
 def test_a_student_and_another_teacher_are_asked_about(tmp_path: Path) -> None:
     weights, other = official("xcit")[1], official("xcit", depth=3)[1]
     path = save_torch(tmp_path / "a.pth", {"student": weights, "teacher": other})
-    with pytest.raises(UserError, match="several sets of weights, student, teacher: say which, take=.student. or .teacher."):
+    with pytest.raises(
+        UserError, match="several sets of weights, student, teacher: say which, take=.student. or .teacher."
+    ):
         read(path)
     assert set(read(path, "student").arrays) == set(weights)
 

@@ -23,9 +23,35 @@ from mindvit.weights import read_weights
 TESTS = Path(__file__).parent
 OPTIONS = ["--device_target", "CPU", "--warmup_epochs", "0", "--batch_size", "4", "--log_interval", "1"]
 # everything that a run remembers
-LIVELY = ["--model", "nano", "--epoch_size", "12", "--mixup", "0.8", "--cutmix", "1.0", "--re_prob", "0.5", "--drop_path_rate", "0.2", "--aug_repeats", "3",
-          "--ema", "--ema_decay", "0.9", "--gradient_accumulation_steps", "2", "--amp_on_cpu", "--amp_level", "O2", "--ckpt_save_steps", "1",
-          "--val_interval", "4", "--clip_grad"]
+LIVELY = [
+    "--model",
+    "nano",
+    "--epoch_size",
+    "12",
+    "--mixup",
+    "0.8",
+    "--cutmix",
+    "1.0",
+    "--re_prob",
+    "0.5",
+    "--drop_path_rate",
+    "0.2",
+    "--aug_repeats",
+    "3",
+    "--ema",
+    "--ema_decay",
+    "0.9",
+    "--gradient_accumulation_steps",
+    "2",
+    "--amp_on_cpu",
+    "--amp_level",
+    "O2",
+    "--ckpt_save_steps",
+    "1",
+    "--val_interval",
+    "4",
+    "--clip_grad",
+]
 KILLS = 10
 
 
@@ -39,9 +65,26 @@ def start(folder: Path, out: Path, *more: str, launcher: tuple[str, ...] = (), *
     """train.py with the small networks."""
     python = str(Path(sys.executable).parent)
     out.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen([*launcher, "python", str(TESTS / "train_small.py"), "--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv",
-                             str(out / "results.csv"), *OPTIONS, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                            env={**os.environ, "PATH": f"{python}{os.pathsep}{os.environ['PATH']}", **environment})
+    return subprocess.Popen(
+        [
+            *launcher,
+            "python",
+            str(TESTS / "train_small.py"),
+            "--data_dir",
+            str(folder),
+            "--ckpt_save_dir",
+            str(out),
+            "--results_csv",
+            str(out / "results.csv"),
+            *OPTIONS,
+            *more,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PATH": f"{python}{os.pathsep}{os.environ['PATH']}", **environment},
+    )
 
 
 def finish(process: subprocess.Popen, seconds: float = 300) -> str:
@@ -58,21 +101,55 @@ def workers(logs: Path) -> str:
 @pytest.mark.parametrize("family", SMALL)
 def test_every_family_trains_on_two_ranks(folder: Path, tmp_path: Path, family: str) -> None:
     logs = tmp_path / "logs"
-    process = start(folder, tmp_path / "out", "--model", f"small_{family}", "--epoch_size", "1", launcher=msrun(2, logs))
+    process = start(
+        folder, tmp_path / "out", "--model", f"small_{family}", "--epoch_size", "1", launcher=msrun(2, logs)
+    )
     text, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, workers(logs)[-3000:]  # the run itself makes sure that both ranks end with the same weights
+    assert process.returncode == 0, workers(logs)[
+        -3000:
+    ]  # the run itself makes sure that both ranks end with the same weights
     row = json.loads((tmp_path / "out" / "result.json").read_text())
     assert (row["ranks"], row["device"], row["image_size"]) == (2, "CPU", SIDE[family])
     arrays, meta = read_weights(tmp_path / "out" / f"small_{family}-1.ckpt")
-    assert meta["step"] == 6 and meta["score"]["count"] == 10 and all(np.isfinite(value).all() for value in arrays.values())
+    assert (
+        meta["step"] == 6
+        and meta["score"]["count"] == 10
+        and all(np.isfinite(value).all() for value in arrays.values())
+    )
 
 
 def test_two_nodes_on_one_machine(folder: Path, tmp_path: Path) -> None:
     """The first as msrun starts it, the second by what msrun would set there: on the scheduler's own machine it would start a second scheduler."""
     port, arguments = str(free_port()), (folder, tmp_path / "out", "--model", "nano", "--epoch_size", "1")
-    first = start(*arguments, launcher=("msrun", "--worker_num", "2", "--local_worker_num", "1", "--node_rank", "0", "--master_addr", "127.0.0.1",
-                                        "--master_port", port, "--join", "True", "--log_dir", str(tmp_path / "logs")))
-    second = start(*arguments, MS_ROLE="MS_WORKER", MS_WORKER_NUM="2", MS_SCHED_HOST="127.0.0.1", MS_SCHED_PORT=port, MS_NODE_ID="1", RANK_ID="1")
+    first = start(
+        *arguments,
+        launcher=(
+            "msrun",
+            "--worker_num",
+            "2",
+            "--local_worker_num",
+            "1",
+            "--node_rank",
+            "0",
+            "--master_addr",
+            "127.0.0.1",
+            "--master_port",
+            port,
+            "--join",
+            "True",
+            "--log_dir",
+            str(tmp_path / "logs"),
+        ),
+    )
+    second = start(
+        *arguments,
+        MS_ROLE="MS_WORKER",
+        MS_WORKER_NUM="2",
+        MS_SCHED_HOST="127.0.0.1",
+        MS_SCHED_PORT=port,
+        MS_NODE_ID="1",
+        RANK_ID="1",
+    )
     quiet = finish(second)
     first.communicate(timeout=200)
     logs = workers(tmp_path / "logs")
@@ -100,11 +177,24 @@ def processes(word: str) -> list[int]:
 
 def test_a_rank_that_dies_ends_the_others(folder: Path, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
-    process = start(folder, tmp_path / "out", "--model", "nano", "--epoch_size", "100000", launcher=msrun(2, logs), MS_NODE_TIMEOUT="5")
+    process = start(
+        folder,
+        tmp_path / "out",
+        "--model",
+        "nano",
+        "--epoch_size",
+        "100000",
+        launcher=msrun(2, logs),
+        MS_NODE_TIMEOUT="5",
+    )
     wait_for(logs / "worker_0.log", "step 10/")
     ranks = {}
     for number in processes(str(tmp_path / "out")):
-        facts = dict(item.split("=", 1) for item in Path(f"/proc/{number}/environ").read_text(errors="replace").split("\0") if "=" in item)
+        facts = dict(
+            item.split("=", 1)
+            for item in Path(f"/proc/{number}/environ").read_text(errors="replace").split("\0")
+            if "=" in item
+        )
         if facts.get("MS_ROLE") == "MS_WORKER":
             ranks[facts["MS_NODE_ID"]] = number
     os.kill(ranks["1"], signal.SIGKILL)
@@ -137,7 +227,9 @@ def killed_and_restarted(folder: Path, out: Path, count: int, logs: Path, ranks:
             before, end = written(out), time.monotonic() + 200
             while written(out) == before and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.02)
-            time.sleep(chance.uniform(0, 0.1))  # all 72 steps take 2 s on a fast machine: every one of the kills must meet a run that is not at its end
+            time.sleep(
+                chance.uniform(0, 0.1)
+            )  # all 72 steps take 2 s on a fast machine: every one of the kills must meet a run that is not at its end
             assert process.poll() is None, f"the run ended before kill {number + 1}: {process.communicate()[0][-1000:]}"
             os.killpg(process.pid, signal.SIGKILL)
             text = process.communicate()[0]
@@ -147,7 +239,10 @@ def killed_and_restarted(folder: Path, out: Path, count: int, logs: Path, ranks:
     return resumed
 
 
-@pytest.mark.parametrize("ranks, kills", [(1, 1), (2, 1), pytest.param(1, KILLS, marks=pytest.mark.big), pytest.param(2, KILLS, marks=pytest.mark.big)])
+@pytest.mark.parametrize(
+    "ranks, kills",
+    [(1, 1), (2, 1), pytest.param(1, KILLS, marks=pytest.mark.big), pytest.param(2, KILLS, marks=pytest.mark.big)],
+)
 def test_kill_9_at_random_moments_leaves_no_trace(folder: Path, tmp_path: Path, ranks: int, kills: int) -> None:
     finish(start(folder, tmp_path / "whole", *LIVELY, launcher=msrun(ranks, tmp_path / "logs") if ranks > 1 else ()))
     resumed = killed_and_restarted(folder, tmp_path / "killed", kills, tmp_path / "more", ranks, random.Random(ranks))

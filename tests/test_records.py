@@ -38,15 +38,24 @@ def _data(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_packed_pictures_are_those_of_the_folder_or_list(
-        data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: bool) -> None:
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: bool
+) -> None:
     if listed:
         make_list_files(data)
     main([str(data), str(tmp_path / "out")])
     told = capsys.readouterr().out
     for split, count in (("train", 15), ("val", 6)):
         folder, packed = opened(data, split), opened(tmp_path / "out", split)
-        assert isinstance(packed, MindRecordSource) and len(packed) == count and f"{split}: {count} pictures of 3 classes in 1 file," in told
-        assert packed.class_names == folder.class_names and packed.labels.tolist() == folder.labels.tolist() and packed.labels.dtype == np.int32
+        assert (
+            isinstance(packed, MindRecordSource)
+            and len(packed) == count
+            and f"{split}: {count} pictures of 3 classes in 1 file," in told
+        )
+        assert (
+            packed.class_names == folder.class_names
+            and packed.labels.tolist() == folder.labels.tolist()
+            and packed.labels.dtype == np.int32
+        )
         assert packed.fingerprint() == folder.fingerprint()
         for index in np.random.default_rng(0).permutation(count):
             assert packed.content(index) == Path(folder.name(index)).read_bytes()
@@ -59,7 +68,9 @@ def test_validation_is_numbered_by_the_training_classes(data: Path, tmp_path: Pa
     main([str(data), str(tmp_path / "out")])
     train = opened(tmp_path / "out")
     assert set(opened(tmp_path / "out", "val", train.class_names).labels) == {1, 2}
-    with pytest.raises(UserError, match=r"val.mindrecord.json has 2 classes, of which class_1 is not among the 2 training classes"):
+    with pytest.raises(
+        UserError, match=r"val.mindrecord.json has 2 classes, of which class_1 is not among the 2 training classes"
+    ):
         opened(tmp_path / "out", "val", ("class_0", "class_2"))
 
 
@@ -105,7 +116,10 @@ def test_a_packing_that_was_cut_off_goes_on(data: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(mindrecord, "write_shard", cut_off_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         pack(source, data, out, "train", third, int)
-    with pytest.raises(UserError, match=r"holds train_0000.mindrecord without train.mindrecord.json: it was not finished; run .*prepare again"):
+    with pytest.raises(
+        UserError,
+        match=r"holds train_0000.mindrecord without train.mindrecord.json: it was not finished; run .*prepare again",
+    ):
         opened(out)
     before = (out / "train_0000.mindrecord").stat().st_mtime_ns
     again: list[str] = []
@@ -125,7 +139,9 @@ def test_a_packing_that_was_cut_off_goes_on(data: Path, tmp_path: Path, monkeypa
 def test_files_of_another_data_set_are_not_kept(data: Path, tmp_path: Path) -> None:
     main([str(data), str(tmp_path / "out"), "--split", "train"])
     shutil.copy(data / "train" / "class_0" / "000_jpeg_rgb.JPEG", data / "train" / "class_2" / "more.JPEG")
-    assert "train_0000.mindrecord holds other pictures than those of" in error_of(data, tmp_path / "out", "--split", "train")
+    assert "train_0000.mindrecord holds other pictures than those of" in error_of(
+        data, tmp_path / "out", "--split", "train"
+    )
 
 
 def test_wrong_input_is_one_line(data: Path, tmp_path: Path) -> None:
@@ -145,10 +161,10 @@ def test_damaged_files_are_told(data: Path, tmp_path: Path) -> None:
     main([str(data), str(out), "--split", "train"])
     content, source = shard.read_bytes(), opened(out)
     place, size = int(source._place[7]), int(source._size[7])
-    shard.write_bytes(content[:place] + (size + 1).to_bytes(8, "little") + content[place + 8:])
+    shard.write_bytes(content[:place] + (size + 1).to_bytes(8, "little") + content[place + 8 :])
     with pytest.raises(BadPicture, match="disagree"):
         opened(out).read(7)
-    shard.write_bytes(content[:place + 8] + bytes(size) + content[place + 8 + size:])
+    shard.write_bytes(content[: place + 8] + bytes(size) + content[place + 8 + size :])
     with pytest.raises(BadPicture, match="can't be decoded"):
         opened(out).read(7)
     shard.write_bytes(content[:place])
@@ -180,4 +196,7 @@ def test_names_that_are_no_text_are_spelt_out(data: Path, tmp_path: Path) -> Non
     shutil.copy(data / "train" / "class_1" / "000_jpeg_rgb.JPEG", odd)
     main([str(data), str(tmp_path / "out"), "--split", "train"])
     packed = opened(tmp_path / "out")
-    assert "class_1/z\\xff 'quoted\".jpg" in packed.name(int(np.flatnonzero(packed.labels == 1)[-1])) and packed.fingerprint() == opened(data).fingerprint()
+    assert (
+        "class_1/z\\xff 'quoted\".jpg" in packed.name(int(np.flatnonzero(packed.labels == 1)[-1]))
+        and packed.fingerprint() == opened(data).fingerprint()
+    )

@@ -77,26 +77,58 @@ def curves(chart: str, *folders: Path) -> dict[str, tuple[list[float], list[floa
 
 def test_a_page_holds_the_curves_the_differences_and_the_results_of_all_runs(tmp_path: Path) -> None:
     first = make(tmp_path / "a" / "run", LOG, "--lr", "0.001", "--mixup", "0.8", model="crossvit_9", top1=80.0)
-    second = make(tmp_path / "b" / "run", OLD, "--lr", "0.002", "--mixup", "0.8", model="crossvit_9", top1=93.0, machine=None)
+    second = make(
+        tmp_path / "b" / "run", OLD, "--lr", "0.002", "--mixup", "0.8", model="crossvit_9", top1=93.0, machine=None
+    )
     written = write_report([first, str(second), first], tmp_path / "out")
     page = read(tmp_path / "out")
-    assert list(page.images) == ["Loss", "Top-1 accuracy", "Top-5 accuracy", "Learning rate", "Throughput", "Loss scale", "Gradient norm", "Skipped steps",
-                                 "Wait for data"]
-    assert {path.name for path in written} == {path.name for path in (tmp_path / "out").iterdir()} and len(written) == 10
+    assert list(page.images) == [
+        "Loss",
+        "Top-1 accuracy",
+        "Top-5 accuracy",
+        "Learning rate",
+        "Throughput",
+        "Loss scale",
+        "Gradient norm",
+        "Skipped steps",
+        "Wait for data",
+    ]
+    assert {path.name for path in written} == {path.name for path in (tmp_path / "out").iterdir()} and len(
+        written
+    ) == 10
     assert all(Image.open(io.BytesIO(image)).size[0] > 900 for image in page.images.values())
     assert page.images["Loss"] == (tmp_path / "out" / "loss.png").read_bytes()
-    assert ["key", "a/run", "b/run"] in page.rows and ["lr", "0.001", "0.002"] in page.rows and not [row for row in page.rows if row[0] == "mixup"]
+    assert (
+        ["key", "a/run", "b/run"] in page.rows
+        and ["lr", "0.001", "0.002"] in page.rows
+        and not [row for row in page.rows if row[0] == "mixup"]
+    )
     assert ["top1", "80.0", "93.0"] in page.rows
     assert not [row for row in page.rows if row[0] == "machine"]  # no run says it
-    assert [cell for row in page.rows if row[0] == "b/run" and len(row) > 9 for cell in row if cell][:6] == ["b/run", "8", "0.8", "0.25", "93", "100"]
+    assert [cell for row in page.rows if row[0] == "b/run" and len(row) > 9 for cell in row if cell][:6] == [
+        "b/run",
+        "8",
+        "0.8",
+        "0.25",
+        "93",
+        "100",
+    ]
 
 
 def test_curves_have_the_log_s_numbers_and_leave_empty_cells_out(tmp_path: Path) -> None:
     new, old = make(tmp_path / "new"), make(tmp_path / "old", OLD)
     assert curves("loss", new, old) == {
-        "new/train_loss": ([1, 2, 3], [2.1, 1.5, 1.1]), "new/val_loss": ([1, 3], [1.9, 0.9]), "new/ema_loss": ([1, 3], [2.2, 1.0]),
-        "old/train_loss": ([4, 8], [1.2, 0.8]), "old/val_loss": ([4, 8], [0.5, 0.25])}
-    assert curves("top1", new, old) == {"new/top1": ([1, 3], [40, 80]), "new/ema_top1": ([1, 3], [20, 85]), "old/top1": ([4, 8], [86, 93])}
+        "new/train_loss": ([1, 2, 3], [2.1, 1.5, 1.1]),
+        "new/val_loss": ([1, 3], [1.9, 0.9]),
+        "new/ema_loss": ([1, 3], [2.2, 1.0]),
+        "old/train_loss": ([4, 8], [1.2, 0.8]),
+        "old/val_loss": ([4, 8], [0.5, 0.25]),
+    }
+    assert curves("top1", new, old) == {
+        "new/top1": ([1, 3], [40, 80]),
+        "new/ema_top1": ([1, 3], [20, 85]),
+        "old/top1": ([4, 8], [86, 93]),
+    }
     assert curves("lr", new, old) == {"new/lr": ([1, 2, 3], [0.0003, 0.0006, 0.0001])} and curves("scale", old) == {}
 
 
@@ -117,21 +149,48 @@ def test_a_curve_that_falls_to_zero_is_drawn_without_logarithms(tmp_path: Path) 
 
 
 def test_a_single_run_without_ema_and_amp_gives_what_there_is_and_no_warning(tmp_path: Path) -> None:
-    log = ("epoch,step,lr,train_loss,val_loss,top1,ema_loss,ema_top1,norm,loss_scale,skipped,img_s,data_wait\n"
-           "1,44,0.0003,2.1,1.9,40,,,4.5,1,0,150.1,0.01\n2,88,0.0001,1.5,1.2,60,,,3.5,1,0,155.1,0.02\n")
+    log = (
+        "epoch,step,lr,train_loss,val_loss,top1,ema_loss,ema_top1,norm,loss_scale,skipped,img_s,data_wait\n"
+        "1,44,0.0003,2.1,1.9,40,,,4.5,1,0,150.1,0.01\n2,88,0.0001,1.5,1.2,60,,,3.5,1,0,155.1,0.02\n"
+    )
     run = make(tmp_path / "run", log, **{"acc@top1": 60.0, "ema": None})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_report([run], tmp_path / "out")
     page = read(tmp_path / "out")
-    assert list(page.images) == ["Loss", "Top-1 accuracy", "Learning rate", "Throughput", "Gradient norm", "Wait for data"]
-    assert ["run", "epoch", "step", "lr", "train_loss", "val_loss", "top1", "norm", "loss_scale", "skipped", "img_s", "data_wait"] in page.rows
+    assert list(page.images) == [
+        "Loss",
+        "Top-1 accuracy",
+        "Learning rate",
+        "Throughput",
+        "Gradient norm",
+        "Wait for data",
+    ]
+    assert [
+        "run",
+        "epoch",
+        "step",
+        "lr",
+        "train_loss",
+        "val_loss",
+        "top1",
+        "norm",
+        "loss_scale",
+        "skipped",
+        "img_s",
+        "data_wait",
+    ] in page.rows
     assert ["acc@top1", "60.0"] in page.rows and not [row for row in page.rows if row[0] == "ema"]
 
 
-@pytest.mark.parametrize("rows, drawn", [("1,1,1", ["skipped"]), ("1,65536,0", ["scale"]), ("1,1,0\n2,2,0", ["scale"]), ("1,1,0\n2,1,0", [])])
+@pytest.mark.parametrize(
+    "rows, drawn", [("1,1,1", ["skipped"]), ("1,65536,0", ["scale"]), ("1,1,0\n2,2,0", ["scale"]), ("1,1,0\n2,1,0", [])]
+)
 def test_a_loss_scale_or_a_skipped_step_that_is_news_is_drawn(tmp_path: Path, rows: str, drawn: list[str]) -> None:
-    runs = [read_run(make(tmp_path / name, f"epoch,loss_scale,skipped\n{text}\n"), name) for name, text in (("usual", "1,1,0"), ("other", rows))]
+    runs = [
+        read_run(make(tmp_path / name, f"epoch,loss_scale,skipped\n{text}\n"), name)
+        for name, text in (("usual", "1,1,0"), ("other", rows))
+    ]
     assert [chart.name for chart in CHARTS if draw(chart, runs, "epoch")] == drawn
 
 
@@ -166,16 +225,31 @@ def test_text_stays_text(tmp_path: Path) -> None:
 def test_tables_of_results_in_any_form(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("model,img/s\nx,3\n", "utf-8")
     (tmp_path / "b.json").write_text('[{"model": "y", "n": null}, {"model": "z", "more": [1]}]', "utf-8")
-    (tmp_path / "c.md").write_text("# Head\n\n| net | what |\n|---|:-:|\n| `v` | a - b |\n\ntext\n\n| second |\n|---|\n| - |\n", "utf-8")
+    (tmp_path / "c.md").write_text(
+        "# Head\n\n| net | what |\n|---|:-:|\n| `v` | a - b |\n\ntext\n\n| second |\n|---|\n| - |\n", "utf-8"
+    )
     (tmp_path / "d.json").write_text('{"model": "w"}', "utf-8")
     write_report([tmp_path / name for name in ("a.csv", "b.json", "c.md", "d.json")], tmp_path / "out")
-    assert read(tmp_path / "out").rows == [["model", "img/s"], ["x", "3"], ["model", "n", "more"], ["y", "", ""], ["z", "", "[1]"],
-                                           ["net", "what"], ["`v`", "a - b"], ["second"], ["-"], ["", ""], ["model", "w"]]
+    assert read(tmp_path / "out").rows == [
+        ["model", "img/s"],
+        ["x", "3"],
+        ["model", "n", "more"],
+        ["y", "", ""],
+        ["z", "", "[1]"],
+        ["net", "what"],
+        ["`v`", "a - b"],
+        ["second"],
+        ["-"],
+        ["", ""],
+        ["model", "w"],
+    ]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
 
 
 def test_a_row_of_dashes_in_a_table_is_kept() -> None:
-    assert [table.rows for table in markdown_tables("| a | b |\n|---|---|\n| - | -- |\n", "")] == [[["a", "b"], ["-", "--"]]]
+    assert [table.rows for table in markdown_tables("| a | b |\n|---|---|\n| - | -- |\n", "")] == [
+        [["a", "b"], ["-", "--"]]
+    ]
 
 
 def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +265,13 @@ def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "has no log.csv: give the folder of a run" in refused(run, tmp_path / "empty")
     (tmp_path / "empty" / "log.csv").write_text("epoch,top1\n", "utf-8")
     assert "has no row yet" in refused(tmp_path / "empty")
-    for name, content, says in (("a.txt", "", "neither a run's folder nor a table (.csv .json .md)"), ("a.csv", "", "holds no table"),
-                                ("a.md", "text", "holds no table"), ("a.json", "{", "not valid JSON"), ("b.json", "[1]", "must hold an object")):
+    for name, content, says in (
+        ("a.txt", "", "neither a run's folder nor a table (.csv .json .md)"),
+        ("a.csv", "", "holds no table"),
+        ("a.md", "text", "holds no table"),
+        ("a.json", "{", "not valid JSON"),
+        ("b.json", "[1]", "must hold an object"),
+    ):
         (tmp_path / name).write_text(content, "utf-8")
         assert says in refused(tmp_path / name)
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")

@@ -22,9 +22,13 @@ def lines(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["requirements.txt", *OPTIONAL])
 def test_a_file_that_is_installed_alone_bounds_numpy_as_mindvit_does(name: str) -> None:
-    found = {item.name: item.specifier for item in map(Requirement, lines(name))}  # no -r, no -c: setuptools reads none for extras
+    found = {
+        item.name: item.specifier for item in map(Requirement, lines(name))
+    }  # no -r, no -c: setuptools reads none for extras
     (lowest, _), (highest, minor) = environment.NUMPY[0], environment.NUMPY[1]
-    assert found["numpy"].contains(f"{highest}.{minor}.4") and found["numpy"].contains(f"{lowest}.{environment.NUMPY[0][1]}.0")
+    assert found["numpy"].contains(f"{highest}.{minor}.4") and found["numpy"].contains(
+        f"{lowest}.{environment.NUMPY[0][1]}.0"
+    )
     assert not found["numpy"].contains("2.0.0") and not found["numpy"].contains("1.24.4")
 
 
@@ -40,11 +44,16 @@ def test_the_extras_are_the_optional_files() -> None:
 
 
 def test_a_plan_with_numpy_2_is_refused() -> None:
-    with pytest.raises(SystemExit, match="requirements-onnx.txt alone would install numpy 2.4.6, and MindSpore needs one below 2"):
+    with pytest.raises(
+        SystemExit, match="requirements-onnx.txt alone would install numpy 2.4.6, and MindSpore needs one below 2"
+    ):
         refuse_numpy_2("requirements-onnx.txt alone", {"onnx": "1.23.2", "numpy": "2.4.6"})
     refuse_numpy_2("requirements-onnx.txt", {"onnx": "1.23.2", "numpy": "1.26.4"})
 
 
 def test_an_environment_in_which_a_command_fails_is_refused() -> None:
-    with pytest.raises(SystemExit, match="error: -c import no_such_module ended with 1: ModuleNotFoundError: No module named .no_such_module."):
+    with pytest.raises(
+        SystemExit,
+        match="error: -c import no_such_module ended with 1: ModuleNotFoundError: No module named .no_such_module.",
+    ):
         checked(sys.executable, "-c", "import no_such_module")

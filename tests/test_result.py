@@ -17,9 +17,23 @@ from mindvit.models import list_models
 from mindvit.recipe.schema import build
 from mindvit.runtime import device
 
-TEXTS = {"model", "device", "jit_level", "amp_level", "dtype", "config", "command", "checkpoint", "git", "mindvit",
-         "mindspore", "numpy", "python",
-         "machine", "time"}
+TEXTS = {
+    "model",
+    "device",
+    "jit_level",
+    "amp_level",
+    "dtype",
+    "config",
+    "command",
+    "checkpoint",
+    "git",
+    "mindvit",
+    "mindspore",
+    "numpy",
+    "python",
+    "machine",
+    "time",
+}
 
 
 def made(steps: int = 3, **more: Any) -> dict[str, Any]:
@@ -29,23 +43,48 @@ def made(steps: int = 3, **more: Any) -> dict[str, Any]:
     meter = Meter(64, compile_seconds=6.83)
     for _ in range(steps):
         meter.step(0.25)
-    facts = {"score": Score(355, 360, 360, 0.1), "average": None, "best": Best(356, 360, 12, "ab"),
-             "checkpoint": Path("a.ckpt"), "bad": 1, "params": 8_070_000,
-             "seconds": 20.0}
+    facts = {
+        "score": Score(355, 360, 360, 0.1),
+        "average": None,
+        "best": Best(356, 360, 12, "ab"),
+        "checkpoint": Path("a.ckpt"),
+        "bad": 1,
+        "params": 8_070_000,
+        "seconds": 20.0,
+    }
     setting = Setting(recipe, model_info("crossvit_9"), chosen, 10, 1)
     return result.row(setting, meter, result.Outcome(**{**facts, **more}), "configs/a.yaml")
 
 
 def test_numbers_are_numbers_and_keys_are_names() -> None:
     row = made()
-    assert all(key.isidentifier() and key == key.lower() for key in row) and json.loads(json.dumps(row,
-                                                                                                   allow_nan=False)) == row
+    assert (
+        all(key.isidentifier() and key == key.lower() for key in row)
+        and json.loads(json.dumps(row, allow_nan=False)) == row
+    )
     assert {key for key, value in row.items() if isinstance(value, str)} <= TEXTS
-    expected = {"ranks": 2, "batch_size": 32, "image_size": 240, "epochs": 16, "compile_s": 6.8, "ms_per_step": 250.0,
-                "img_per_s": 256.0, "top1": 98.61,
-                "top5": 100.0, "best_top1": 98.89, "best_epoch": 12, "ema_top1": None, "seed": 7, "train_s": 0.8,
-                "total_s": 20.0, "bad_images": 1,
-                "params_m": 8.07, "config": "configs/a.yaml", "checkpoint": "a.ckpt", "val_loss": 0.1}
+    expected = {
+        "ranks": 2,
+        "batch_size": 32,
+        "image_size": 240,
+        "epochs": 16,
+        "compile_s": 6.8,
+        "ms_per_step": 250.0,
+        "img_per_s": 256.0,
+        "top1": 98.61,
+        "top5": 100.0,
+        "best_top1": 98.89,
+        "best_epoch": 12,
+        "ema_top1": None,
+        "seed": 7,
+        "train_s": 0.8,
+        "total_s": 20.0,
+        "bad_images": 1,
+        "params_m": 8.07,
+        "config": "configs/a.yaml",
+        "checkpoint": "a.ckpt",
+        "val_loss": 0.1,
+    }
     assert {key: row[key] for key in expected} == expected
     assert made(average=Score(36, 90, 360, 2.0))["ema_top1"] == 10.0
     untrained = made(steps=0, best=None, score=Score(1, 2, 4, float("nan")))
@@ -56,11 +95,25 @@ def test_numbers_are_numbers_and_keys_are_names() -> None:
 
 def test_tables_fit_a_hundred_columns_for_every_network() -> None:
     for name in list_models():
-        big = {"params_m": 1234.56, "ranks": 128, "device": "Ascend", "batch_size": 4096, "image_size": 1024,
-               "amp_level": "O2", "dtype": "bfloat16"}
-        slow = {"compile_s": 12345.6, "ms_per_step": 123456.78, "img_per_s": 123456.78, "top1": 100.0, "top5": 100.0,
-                "ema_top1": 100.0, "best_top1": 100.0,
-                "best_epoch": 1000}
+        big = {
+            "params_m": 1234.56,
+            "ranks": 128,
+            "device": "Ascend",
+            "batch_size": 4096,
+            "image_size": 1024,
+            "amp_level": "O2",
+            "dtype": "bfloat16",
+        }
+        slow = {
+            "compile_s": 12345.6,
+            "ms_per_step": 123456.78,
+            "img_per_s": 123456.78,
+            "top1": 100.0,
+            "top5": 100.0,
+            "ema_top1": 100.0,
+            "best_top1": 100.0,
+            "best_epoch": 1000,
+        }
         assert max(map(len, result.tables({**made(), "model": name, **big, **slow}).splitlines())) <= 100, name
     assert "| 98.61 % | 100.00 % | 98.89 %    | 12 " in result.tables(made()) and "EMA" not in result.tables(made())
 
@@ -77,8 +130,9 @@ def test_a_row_is_read_back_and_an_earlier_version_s_is_not(tmp_path: Path) -> N
 def test_the_revision_is_that_of_our_own_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*words: str) -> str:
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        return subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True,
-                              text=True).stdout.strip()
+        return subprocess.run(
+            ["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     inside = tmp_path / "inside"
     inside.mkdir()

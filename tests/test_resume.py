@@ -27,11 +27,52 @@ from mindvit.weights import read_weights
 
 # everything that a run remembers: batch normalisation's statistics, moments, average; and all that is drawn
 MODEL = "nano"
-OPTIONS = ["--model", MODEL, "--device_target", "CPU", "--epoch_size", "3", "--warmup_epochs", "1", "--batch_size", "4",
-           "--gradient_accumulation_steps", "2", "--amp_on_cpu", "True", "--amp_level", "O2", "--skip_nonfinite", "2", "--layer_decay", "0.8",
-           "--log_interval", "1", "--label_smoothing", "0.1", "--clip_grad", "True", "--mixup", "0.8", "--cutmix", "1.0", "--re_prob", "0.5",
-           "--drop_path_rate", "0.2", "--auto_augment", "randaug-m9-mstd0.5-inc1", "--aug_repeats", "3", "--ema", "True", "--ema_decay", "0.9",
-           "--val_interval", "2"]
+OPTIONS = [
+    "--model",
+    MODEL,
+    "--device_target",
+    "CPU",
+    "--epoch_size",
+    "3",
+    "--warmup_epochs",
+    "1",
+    "--batch_size",
+    "4",
+    "--gradient_accumulation_steps",
+    "2",
+    "--amp_on_cpu",
+    "True",
+    "--amp_level",
+    "O2",
+    "--skip_nonfinite",
+    "2",
+    "--layer_decay",
+    "0.8",
+    "--log_interval",
+    "1",
+    "--label_smoothing",
+    "0.1",
+    "--clip_grad",
+    "True",
+    "--mixup",
+    "0.8",
+    "--cutmix",
+    "1.0",
+    "--re_prob",
+    "0.5",
+    "--drop_path_rate",
+    "0.2",
+    "--auto_augment",
+    "randaug-m9-mstd0.5-inc1",
+    "--aug_repeats",
+    "3",
+    "--ema",
+    "True",
+    "--ema_decay",
+    "0.9",
+    "--val_interval",
+    "2",
+]
 STEPS = 3  # an epoch
 
 
@@ -42,7 +83,9 @@ class PowerCut(BaseException):
 @pytest.fixture(scope="module", autouse=True)
 def network(small_networks: None) -> None:
     """A second name for the network."""
-    registry.register(dataclasses.replace(registry._entry(MODEL), info=dataclasses.replace(model_info(MODEL), name=f"{MODEL}_too")))
+    registry.register(
+        dataclasses.replace(registry._entry(MODEL), info=dataclasses.replace(model_info(MODEL), name=f"{MODEL}_too"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +95,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
-    return fit(parse(["--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv"), *OPTIONS, *more], "")[0])
+    return fit(
+        parse(
+            [
+                "--data_dir",
+                str(folder),
+                "--ckpt_save_dir",
+                str(out),
+                "--results_csv",
+                str(out / "results.csv"),
+                *OPTIONS,
+                *more,
+            ],
+            "",
+        )[0]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +143,15 @@ def same(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_ends_and_the_same_command_goes_on(folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_signal_saves_and_ends_and_the_same_command_goes_on(
+    folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     at_step(monkeypatch, STEPS + 1, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(Interrupted, match=r"^stopped by (SIGTERM|Ctrl-C) after step 4; saved in .*within.ckpt: the "
-                                          r"same command resumes$") as caught:
+    with pytest.raises(
+        Interrupted,
+        match=r"^stopped by (SIGTERM|Ctrl-C) after step 4; saved in .*within.ckpt: the "
+        r"same command resumes$",
+    ) as caught:
         run(folder, tmp_path)
     # MindSpore makes SIGTERM of a Ctrl-C while it is at work; a command (test_stop) knows better
     assert caught.value.exit_code in (128 + number, 128 + signal.SIGTERM)
@@ -99,8 +161,9 @@ def test_a_signal_saves_and_ends_and_the_same_command_goes_on(folder: Path, whol
     assert not (tmp_path / f"{MODEL}-within.ckpt").exists()
 
 
-def test_a_power_cut_costs_what_came_after_the_last_checkpoint(folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                capsys: pytest.CaptureFixture) -> None:
+def test_a_power_cut_costs_what_came_after_the_last_checkpoint(
+    folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def cut() -> None:
         raise PowerCut
 
@@ -131,16 +194,23 @@ def test_what_does_not_belong_together_is_refused(folder: Path, whole: Path, tmp
     other = make_data_dir(tmp_path / "other", classes=2, train=13, val=2, modes=("jpeg_rgb",))
     assert "not those" in refused(other, whole)
     file = str(whole / f"{MODEL}-1.ckpt")
-    assert f"recipe's model is {MODEL}_too" in refused(folder, tmp_path / "a", "--resume", file, "--model", f"{MODEL}_too")
-    assert "tensors are missing or differ" in refused(folder, tmp_path / "b", "--resume", file, "--ema", "False", "--num_classes", "3")
+    assert f"recipe's model is {MODEL}_too" in refused(
+        folder, tmp_path / "a", "--resume", file, "--model", f"{MODEL}_too"
+    )
+    assert "tensors are missing or differ" in refused(
+        folder, tmp_path / "b", "--resume", file, "--ema", "False", "--num_classes", "3"
+    )
     assert "no file with weights" in refused(folder, tmp_path / "c", "--resume", str(tmp_path / "nothing.ckpt"))
 
 
-def test_another_batch_goes_on_from_an_epochs_end_only(folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                       capsys: pytest.CaptureFixture) -> None:
+def test_another_batch_goes_on_from_an_epochs_end_only(
+    folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     row = run(folder, tmp_path / "a", "--resume", str(whole / f"{MODEL}-1.ckpt"), "--gradient_accumulation_steps", "1")
     text = capsys.readouterr().out
-    assert "epoch 1, step 0 of 6; other values than there: gradient_accumulation_steps" in text and row["checkpoint"].endswith("-3.ckpt")
+    assert "epoch 1, step 0 of 6; other values than there: gradient_accumulation_steps" in text and row[
+        "checkpoint"
+    ].endswith("-3.ckpt")
     assert read_weights(tmp_path / "a" / f"{MODEL}-3.ckpt")[1]["step"] == 18
 
     def cut() -> None:
@@ -149,11 +219,12 @@ def test_another_batch_goes_on_from_an_epochs_end_only(folder: Path, whole: Path
     at_step(monkeypatch, STEPS + 2, cut)
     with pytest.raises(PowerCut):
         run(folder, tmp_path / "b", "--ckpt_save_steps", "4")
-    assert "within an epoch with 8 pictures a step, and there are 4 now" in refused(folder, tmp_path / "b",
-                                                                                    "--gradient_accumulation_steps",
-                                                                                    "1")
-    assert "was saved within epoch 2, but epoch_size is 1: give a larger one" in refused(folder, tmp_path / "b",
-                                                                                         "--epoch_size", "1")
+    assert "within an epoch with 8 pictures a step, and there are 4 now" in refused(
+        folder, tmp_path / "b", "--gradient_accumulation_steps", "1"
+    )
+    assert "was saved within epoch 2, but epoch_size is 1: give a larger one" in refused(
+        folder, tmp_path / "b", "--epoch_size", "1"
+    )
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -162,9 +233,9 @@ def content(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("more", [(), ("--lr", "0.5"), ("--epoch_size", "2", "--warmup_epochs", "0")])
-def test_a_finished_run_is_shown_and_left_as_it_is(folder: Path, whole: Path, capsys: pytest.CaptureFixture,
-                                                   monkeypatch: pytest.MonkeyPatch,
-                                                   more: tuple[str, ...]) -> None:
+def test_a_finished_run_is_shown_and_left_as_it_is(
+    folder: Path, whole: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
     monkeypatch.setattr(Run, "compile", lambda _: pytest.fail("compiled"))
     before = content(whole)
     row = run(folder, whole, *more)
@@ -176,8 +247,9 @@ def test_a_finished_run_is_shown_and_left_as_it_is(folder: Path, whole: Path, ca
     assert ("epoch_size (3 there)" in text) is ("--epoch_size" in more)
 
 
-def test_a_finished_run_without_its_row_says_what_the_checkpoint_knows(folder: Path, whole: Path, tmp_path: Path,
-                                                                       capsys: pytest.CaptureFixture) -> None:
+def test_a_finished_run_without_its_row_says_what_the_checkpoint_knows(
+    folder: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     shutil.copytree(whole, tmp_path / "copy")
     (tmp_path / "copy" / "result.json").write_text('{"acc@top1": 5.0}')  # of an earlier version
     row = run(folder, tmp_path / "copy")
@@ -186,9 +258,9 @@ def test_a_finished_run_without_its_row_says_what_the_checkpoint_knows(folder: P
     assert f"({score['correct1']}/{score['count']})" in capsys.readouterr().out
 
 
-def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Path, tmp_path: Path,
-                                                         monkeypatch: pytest.MonkeyPatch,
-                                                         capsys: pytest.CaptureFixture) -> None:
+def test_whatever_a_validation_meets_no_training_is_lost(
+    folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     data, out = shutil.copytree(folder, tmp_path / "data"), tmp_path / "out"
     picture = next((data / "val").rglob("*.JPEG"))
     good = picture.read_bytes()
@@ -213,8 +285,9 @@ def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Pa
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     with pytest.raises(MemoryError):
         run(data, out)
-    with pytest.raises(Interrupted, match="while validating after epoch 2; saved in .*nano-2.ckpt: the same command "
-                                          "resumes"):
+    with pytest.raises(
+        Interrupted, match="while validating after epoch 2; saved in .*nano-2.ckpt: the same command resumes"
+    ):
         run(data, out)
     with pytest.raises(PowerCut):
         run(data, out)
@@ -226,15 +299,17 @@ def test_whatever_a_validation_meets_no_training_is_lost(folder: Path, whole: Pa
     assert row["ms_per_step"] is None and row["top1"] is not None and "epoch 3/3" in capsys.readouterr().out
 
 
-def test_checkpoints_of_earlier_versions_and_other_validation_images(folder: Path, whole: Path, tmp_path: Path,
-                                                                     capsys: pytest.CaptureFixture) -> None:
+def test_checkpoints_of_earlier_versions_and_other_validation_images(
+    folder: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     arrays, meta = read_weights(whole / f"{MODEL}-2.ckpt")
     best = meta["best"]
     assert best == {"correct": best["correct"], "count": 4, "epoch": 2, "data": meta["val_data"]}
     old = {key: value for key, value in meta.items() if key not in ("val_data", "ema_score", "epoch_end")}
     old["best"] = best["correct"]
-    checkpoint.save(tmp_path / "old.ckpt", [ms.Parameter(ms.Tensor(value), name=key) for key, value in arrays.items()],
-                    old)
+    checkpoint.save(
+        tmp_path / "old.ckpt", [ms.Parameter(ms.Tensor(value), name=key) for key, value in arrays.items()], old
+    )
     run(folder, tmp_path / "a", "--resume", str(tmp_path / "old.ckpt"))
     assert "starts anew" not in capsys.readouterr().out
     (ours, new), (theirs, _) = (read_weights(out / f"{MODEL}-3.ckpt") for out in (tmp_path / "a", whole))
@@ -259,9 +334,16 @@ def test_the_best_is_a_share() -> None:
     assert not best.is_beaten_by(Score(45, 50, 50, 0.0)) and not best.is_beaten_by(Score(899, 999, 1000, 0.0))
 
 
-@pytest.mark.parametrize("best, score, expected", [
-    (40, {"count": 60}, Best(40, 60, 0, "")), (40, None, Best(40, 50, 0, "")), (-1, None, None), (51, None, None),
-    (None, None, None)])
+@pytest.mark.parametrize(
+    "best, score, expected",
+    [
+        (40, {"count": 60}, Best(40, 60, 0, "")),
+        (40, None, Best(40, 50, 0, "")),
+        (-1, None, None),
+        (51, None, None),
+        (None, None, None),
+    ],
+)
 def test_the_best_of_earlier_versions_is_a_count(best: Any, score: Any, expected: Any) -> None:
     assert best_of({"best": best, "score": score}, 50) == expected
 

@@ -53,7 +53,9 @@ def imports(path: Path, known: dict[str, Path], inside_functions: bool) -> Itera
                 full = f"{home}.{alias.name}".strip(".")
                 yield full if full in known else home
         elif isinstance(node, ast.Import):
-            yield from (".".join(alias.name.split(".")[1:]) for alias in node.names if alias.name.startswith("mindvit."))
+            yield from (
+                ".".join(alias.name.split(".")[1:]) for alias in node.names if alias.name.startswith("mindvit.")
+            )
 
 
 def floor(module: str) -> int:

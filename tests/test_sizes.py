@@ -29,9 +29,13 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 NOWHERE = ["--data_dir", "/nowhere/at/all", "--device_target", "CPU"]
-WRONG = [("crossformer_tiny", 40, "multiples of 32, such as 32 or 64"), ("crossformer_tiny", 16, "multiples of 32, such as 32 (resize"),
-         ("cvt_13_224", 2, "at least 3 px"), ("crossvit_9", 224, "multiples of 12, such as 216 or 228; this network was published for 240"),
-         ("crossvit_9", 8, "multiples of 12, such as 12;")]
+WRONG = [
+    ("crossformer_tiny", 40, "multiples of 32, such as 32 or 64"),
+    ("crossformer_tiny", 16, "multiples of 32, such as 32 (resize"),
+    ("cvt_13_224", 2, "at least 3 px"),
+    ("crossvit_9", 224, "multiples of 12, such as 216 or 228; this network was published for 240"),
+    ("crossvit_9", 8, "multiples of 12, such as 12;"),
+]
 
 
 def recipe(*words: str) -> Recipe:
@@ -42,25 +46,46 @@ def sizes(found: Recipe) -> tuple[Optional[int], Any]:
     return found.augment.image_resize, found.model.img_size
 
 
-@pytest.mark.parametrize("name, given, expected", [
-    ("crossvit_9", {}, (240, (240, 224))), ("crossvit_15_dagger_384", {}, (408, (408, 384))), ("crossvit_9", {"image_resize": 96}, (96, (96, 96))),
-    ("crossvit_9", {"image_resize": 384}, (384, (384, 352))), ("crossvit_9", {"image_resize": 48}, (48, (48, 48))),
-    ("crossvit_9", {"image_resize": 12}, (12, (12, 16))), ("crossvit_9", {"image_resize": 408}, (408, (408, 384))),
-    ("crossvit_9", {"img_size": 96}, (96, (96, 96))), ("crossvit_9", {"img_size": [48, 32]}, (48, (48, 32))),
-    ("crossvit_9", {"image_resize": 48, "img_size": (48, 32)}, (48, (48, 32))), ("xcit_nano_12_p16_224", {"image_resize": 100}, (100, None)),
-    ("crossformer_tiny", {}, (224, None)), ("crossformer_tiny", {"image_resize": 448}, (448, None)), ("cvt_13_384", {}, (384, None))])
+@pytest.mark.parametrize(
+    "name, given, expected",
+    [
+        ("crossvit_9", {}, (240, (240, 224))),
+        ("crossvit_15_dagger_384", {}, (408, (408, 384))),
+        ("crossvit_9", {"image_resize": 96}, (96, (96, 96))),
+        ("crossvit_9", {"image_resize": 384}, (384, (384, 352))),
+        ("crossvit_9", {"image_resize": 48}, (48, (48, 48))),
+        ("crossvit_9", {"image_resize": 12}, (12, (12, 16))),
+        ("crossvit_9", {"image_resize": 408}, (408, (408, 384))),
+        ("crossvit_9", {"img_size": 96}, (96, (96, 96))),
+        ("crossvit_9", {"img_size": [48, 32]}, (48, (48, 32))),
+        ("crossvit_9", {"image_resize": 48, "img_size": (48, 32)}, (48, (48, 32))),
+        ("xcit_nano_12_p16_224", {"image_resize": 100}, (100, None)),
+        ("crossformer_tiny", {}, (224, None)),
+        ("crossformer_tiny", {"image_resize": 448}, (448, None)),
+        ("cvt_13_384", {}, (384, None)),
+    ],
+)
 def test_one_size_gives_the_other(name: str, given: dict[str, Any], expected: tuple[int, Any]) -> None:
     assert input_sizes(name, **given) == expected
 
 
 @pytest.mark.parametrize("name, side, says", WRONG)
-def test_a_size_that_a_network_cannot_take_is_refused_before_anything_is_listed_or_built(name: str, side: int, says: str, tmp_path: Path) -> None:
+def test_a_size_that_a_network_cannot_take_is_refused_before_anything_is_listed_or_built(
+    name: str, side: int, says: str, tmp_path: Path
+) -> None:
     np.savez(tmp_path / "weights.npz", weight=np.zeros(1, np.float32))
     given = recipe("--model", name, "--image_resize", str(side), *NOWHERE)
-    weights = recipe("--model", name, "--image_resize", str(side), "--ckpt_path", str(tmp_path / "weights.npz"), *NOWHERE)
-    for call in (lambda: trainer.fit(given), lambda: trainer.dry_run(given), lambda: evaluate.validate(weights),
-                 lambda: measure_data(given, warmup=1, steps=1), lambda: measure(Task(given.flat(), "train", given.origins)),
-                 lambda: census.network(name, side)):
+    weights = recipe(
+        "--model", name, "--image_resize", str(side), "--ckpt_path", str(tmp_path / "weights.npz"), *NOWHERE
+    )
+    for call in (
+        lambda: trainer.fit(given),
+        lambda: trainer.dry_run(given),
+        lambda: evaluate.validate(weights),
+        lambda: measure_data(given, warmup=1, steps=1),
+        lambda: measure(Task(given.flat(), "train", given.origins)),
+        lambda: census.network(name, side),
+    ):
         with pytest.raises(UserError) as caught:
             call()
         assert says in str(caught.value) and "\n" not in str(caught.value)
@@ -82,10 +107,19 @@ def test_sizes_that_contradict_each_other_are_refused() -> None:
 def test_the_command_line_counts_more_than_a_file_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     digits = ("-c", str(CONFIGS / "quickstart" / "crossvit_digits.yaml"))
     for words, expected, line in (
-            ((), (48, (48, 32)), ""),
-            (("--image_resize", "48"), (48, (48, 32)), ""),
-            (("--image_resize", "96"), (96, (96, 96)), "crossvit_9: img_size is (96, 96) px, as image_resize is 96 (command line)"),
-            (("--img_size", "24,16"), (24, (24, 16)), "crossvit_9: image_resize is 24, img_size (24, 16) px, as img_size is (24, 16) (command line)")):
+        ((), (48, (48, 32)), ""),
+        (("--image_resize", "48"), (48, (48, 32)), ""),
+        (
+            ("--image_resize", "96"),
+            (96, (96, 96)),
+            "crossvit_9: img_size is (96, 96) px, as image_resize is 96 (command line)",
+        ),
+        (
+            ("--img_size", "24,16"),
+            (24, (24, 16)),
+            "crossvit_9: image_resize is 24, img_size (24, 16) px, as img_size is (24, 16) (command line)",
+        ),
+    ):
         found = sized(recipe(*digits, *words))
         printed = capsys.readouterr().out
         assert sizes(found) == expected and line in printed and sizes(sized(found)) == expected
@@ -108,7 +142,12 @@ def saved(folder: Path, family: str, **stored: Any) -> Path:
     """A checkpoint of a small network whose recipe says `stored`."""
     values = {**recipe("--model", f"small_{family}").flat(), **stored}
     net = create_model(f"small_{family}", 3, img_size=stored.get("img_size"))
-    meta = {"model": f"small_{family}", "num_classes": 3, "class_names": ["class_0", "class_1", "class_2"], "recipe": values}
+    meta = {
+        "model": f"small_{family}",
+        "num_classes": 3,
+        "class_names": ["class_0", "class_1", "class_2"],
+        "recipe": values,
+    }
     return checkpoint.save(folder / f"{family}.ckpt", list(net.get_parameters()), meta)
 
 
@@ -118,8 +157,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_builds_what_it_says_and_its_checkpoint_knows_it(data: Path, tmp_path: Path) -> None:
-    words = ["--model", "small_crossvit", "--data_dir", str(data), "--batch_size", "4", "--device_target", "CPU", "--ckpt_save_dir", str(tmp_path)]
-    for more, expected in ((["--image_resize", "48"], (48, 48)), (["--img_size", "36,32"], (36, 32)), ([], SMALL["crossvit"][1]["img_size"])):
+    words = [
+        "--model",
+        "small_crossvit",
+        "--data_dir",
+        str(data),
+        "--batch_size",
+        "4",
+        "--device_target",
+        "CPU",
+        "--ckpt_save_dir",
+        str(tmp_path),
+    ]
+    for more, expected in (
+        (["--image_resize", "48"], (48, 48)),
+        (["--img_size", "36,32"], (36, 32)),
+        ([], SMALL["crossvit"][1]["img_size"]),
+    ):
         run = trainer.Run(recipe(*words, *more), None)
         assert tuple(run.net.sizes) == expected and run.setting.size == expected[0]
         kept = run.meta(None)["recipe"]
@@ -128,22 +182,48 @@ def test_a_run_builds_what_it_says_and_its_checkpoint_knows_it(data: Path, tmp_p
 
 def test_checkpoints_of_sizes_that_are_refused_now_are_told_apart(data: Path, tmp_path: Path) -> None:
     path = saved(tmp_path, "crossformer", image_resize=40)
-    with pytest.raises(UserError, match="crossformer.ckpt was trained with images of a size that the network can't take: .*multiples of 32, such as 32 or 64"):
+    with pytest.raises(
+        UserError,
+        match="crossformer.ckpt was trained with images of a size that the network can't take: .*multiples of 32, such as 32 or 64",
+    ):
         Predictor(path, device_target="CPU")
-    for call in (lambda: evaluate.validate(recipe("--data_dir", "/nowhere", "--ckpt_path", str(path), "--device_target", "CPU")),
-                 lambda: export.network(argparse.Namespace(ckpt_path=str(path), take=None, model=None, num_classes=None, size=None))):
-        with pytest.raises(UserError, match="crossformer.ckpt: CrossFormer: an image of 40 x 40 px, .*multiples of 32, such as 32 or 64"):
+    for call in (
+        lambda: evaluate.validate(recipe("--data_dir", "/nowhere", "--ckpt_path", str(path), "--device_target", "CPU")),
+        lambda: export.network(
+            argparse.Namespace(ckpt_path=str(path), take=None, model=None, num_classes=None, size=None)
+        ),
+    ):
+        with pytest.raises(
+            UserError,
+            match="crossformer.ckpt: CrossFormer: an image of 40 x 40 px, .*multiples of 32, such as 32 or 64",
+        ):
             call()
 
 
-def test_a_size_that_validation_is_given_is_computed_and_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_size_that_validation_is_given_is_computed_and_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     path = saved(tmp_path, "crossvit", image_resize=24, img_size=(24, 16))
-    words = ["--data_dir", str(data), "--ckpt_path", str(path), "--device_target", "CPU", "--mode", "1", "--batch_size", "6"]
+    words = [
+        "--data_dir",
+        str(data),
+        "--ckpt_path",
+        str(path),
+        "--device_target",
+        "CPU",
+        "--mode",
+        "1",
+        "--batch_size",
+        "6",
+    ]
     assert evaluate.validate(recipe(*words)).count == 6
     assert "resized" not in capsys.readouterr().out
     evaluate.validate(recipe(*words, "--image_resize", "48"))
     printed = capsys.readouterr().out
-    assert "img_size is (48, 48) px, as image_resize is 48 (command line)" in printed and "2 resized: pos_embed.0, pos_embed.1" in printed
+    assert (
+        "img_size is (48, 48) px, as image_resize is 48 (command line)" in printed
+        and "2 resized: pos_embed.0, pos_embed.1" in printed
+    )
     (tmp_path / "c.yaml").write_text("model: small_crossvit\nimage_resize: 48\nnum_classes: 3", "utf-8")
     with pytest.raises(UserError, match=r"doesn't fit the network: .*img_size=\(24,16\) takes the file's size"):
         evaluate.validate(recipe(*words, "-c", str(tmp_path / "c.yaml")))

@@ -44,7 +44,9 @@ class Plain(nn.Cell):
 
 def batch(size: int = 24, count: int = 4) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
-    return random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), random.integers(0, 7, count).astype(np.int32)
+    return random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), random.integers(0, 7, count).astype(
+        np.int32
+    )
 
 
 def inputs(lr: float, count: int = 4, paths: int = 0) -> tuple[Tensor, ...]:
@@ -57,7 +59,9 @@ def test_loss_and_gradient_are_pytorchs(key: str, smoothing: float) -> None:
     golden = np.load(FOLDER / "losses.npz")
     criterion = SoftTargetCrossEntropy(smoothing, mix=False)
     function = ops.value_and_grad(criterion, 0)
-    loss, gradient = function(Tensor(golden["logits"]), Tensor(golden["labels"].astype(np.int32)), Tensor(1.0, ms.float32))
+    loss, gradient = function(
+        Tensor(golden["logits"]), Tensor(golden["labels"].astype(np.int32)), Tensor(1.0, ms.float32)
+    )
     assert abs(float(loss.asnumpy()) / float(golden[key]) - 1) < 1e-5
     assert np.abs(gradient.asnumpy() - golden[f"{key}/grad"]).max() < 1e-5
 
@@ -83,7 +87,9 @@ def test_binary_cross_entropy_with_mixed_and_smoothed_labels() -> None:
     loss, gradient = function(Tensor(golden["logits"]), Tensor(labels), Tensor(share, ms.float32))
     assert abs(float(loss.asnumpy()) / -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean() - 1) < 1e-5
     assert np.abs(gradient.asnumpy() - (p - target) / logits.size).max() < 1e-5 / len(logits)
-    extreme = BinaryCrossEntropy(0.0, mix=False)(Tensor(np.array([[200.0, -200.0]], np.float32)), Tensor([1], ms.int32), Tensor(1.0, ms.float32))
+    extreme = BinaryCrossEntropy(0.0, mix=False)(
+        Tensor(np.array([[200.0, -200.0]], np.float32)), Tensor([1], ms.int32), Tensor(1.0, ms.float32)
+    )
     assert float(extreme.asnumpy()) == 200  # neither overflows nor is cut off
 
 
@@ -91,7 +97,12 @@ def test_prepare_normalises_erases_and_mixes_in_this_order() -> None:
     images, _ = batch(size=6)
     random = np.random.default_rng(1)
     boxes = np.array([[1, 4, 2, 6], [0, 0, 0, 0], [0, 6, 0, 1], [5, 6, 5, 6]], np.int32)
-    aug = BatchAug(np.array(0.5, np.float32), random.random((6, 6, 1), np.float32), boxes, random.standard_normal((6, 6, 3), np.float32))
+    aug = BatchAug(
+        np.array(0.5, np.float32),
+        random.random((6, 6, 1), np.float32),
+        boxes,
+        random.standard_normal((6, 6, 3), np.float32),
+    )
     x = (images / 255 - MEAN) / STD
     for picture, (top, bottom, left, right) in zip(x, aug.erase_boxes):
         picture[top:bottom, left:right] = aug.erase_noise[top:bottom, left:right]
@@ -106,7 +117,12 @@ def test_draws_depend_on_seed_step_and_rank_alone() -> None:
     step = train_step(net)
 
     def sampled(seed: int, number: int, rank: int) -> tuple[np.ndarray, ...]:
-        recipe = SimpleNamespace(augment=augment, runtime=SimpleNamespace(seed=seed), data=SimpleNamespace(batch_size=8), model=SimpleNamespace(in_channels=3))
+        recipe = SimpleNamespace(
+            augment=augment,
+            runtime=SimpleNamespace(seed=seed),
+            data=SimpleNamespace(batch_size=8),
+            model=SimpleNamespace(in_channels=3),
+        )
         ctx: Any = SimpleNamespace(recipe=recipe, device=SimpleNamespace(rank=rank), size=32)
         return random_draws(ClassificationTask(), ctx, step, number)
 
@@ -124,7 +140,9 @@ def test_draws_have_the_published_frequencies() -> None:
     draws = [sample_batch_aug(augment, rng, batch=16, size=40, channels=1) for _ in range(400)]
     cut = [item for item in draws if set(np.unique(item.mix_mask)) <= {0, 1}]
     assert 0.4 < len(cut) / len(draws) < 0.6  # switch probability 0.5
-    assert all(abs(float(item.lam) - item.mix_mask.mean()) < 1e-6 for item in draws)  # labels follow the pixels' true share
+    assert all(
+        abs(float(item.lam) - item.mix_mask.mean()) < 1e-6 for item in draws
+    )  # labels follow the pixels' true share
     boxes = np.concatenate([item.erase_boxes for item in draws])
     heights, widths = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
     area = heights * widths / 1600
@@ -149,15 +167,22 @@ def test_half_precision_stays_close(level: str) -> None:
 def test_overflow_leaves_the_weights_alone_and_halves_the_scale() -> None:
     net = tiny().set_train(True)
     set_precision(net, "O2", ms.float16)
-    step = train_step(net, [False] * len(net.trainable_params()), loss_scale=2.0 ** 40, dynamic_scale=True)
+    step = train_step(net, [False] * len(net.trainable_params()), loss_scale=2.0**40, dynamic_scale=True)
     before = [item.asnumpy().copy() for item in step.weights]
     loss, norm, scale = step(*inputs(1e-3, paths=step.drop_paths))
-    assert np.isfinite(loss.asnumpy()) and not np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2.0 ** 39
-    assert all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights)) and float(step.update.optimizer.count.asnumpy()) == 0
+    assert np.isfinite(loss.asnumpy()) and not np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2.0**39
+    assert (
+        all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights))
+        and float(step.update.optimizer.count.asnumpy()) == 0
+    )
     step.scaler.scale.set_data(Tensor(1024.0, ms.float32))
     step.scaler.finite_steps.set_data(Tensor(GROWTH_STEPS - 1.0, ms.float32))
     loss, norm, scale = step(*inputs(1e-3, paths=step.drop_paths))
-    assert np.isfinite(norm.asnumpy()) and float(scale.asnumpy()) == 2048 and float(step.update.optimizer.count.asnumpy()) == 1
+    assert (
+        np.isfinite(norm.asnumpy())
+        and float(scale.asnumpy()) == 2048
+        and float(step.update.optimizer.count.asnumpy()) == 1
+    )
     assert not all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, step.weights))
 
 
@@ -172,7 +197,9 @@ def test_average_and_its_exchange() -> None:
     assert np.array_equal(step.update.ema[0].asnumpy(), moved) and not np.array_equal(step.weights[0].asnumpy(), moved)
 
 
-@pytest.mark.parametrize("options", [{}, {"skip_nonfinite": True}, {"accum_steps": 2, "loss_scale": 1024.0, "dynamic_scale": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"skip_nonfinite": True}, {"accum_steps": 2, "loss_scale": 1024.0, "dynamic_scale": True}]
+)
 def test_the_average_follows_after_an_exchange_too(options: dict) -> None:
     net = Plain().set_train(True)
     step = train_step(net, ema_decay=0.5, **options)
@@ -188,7 +215,9 @@ def test_the_average_follows_after_an_exchange_too(options: dict) -> None:
         step.update.swap_ema()
         losses.append(float(evaluation(images, labels)[1].asnumpy().mean()))
         step.update.swap_ema()
-        assert np.array_equal(step.update.ema[0].asnumpy(), average) and np.array_equal(step.weights[0].asnumpy(), weight)
+        assert np.array_equal(step.update.ema[0].asnumpy(), average) and np.array_equal(
+            step.weights[0].asnumpy(), weight
+        )
     assert len(set(losses)) == 3  # the evaluation saw three averages
 
 
@@ -205,7 +234,12 @@ def test_two_halves_make_the_step_of_the_whole(options: dict) -> None:
             chances = [item[half] if item.shape[:1] == (4,) else item for item in rest]
             chances[4] = rest[4][:, half]
             outputs = step(images[half], labels[half], *chances)
-        results.append(([float(item.asnumpy()) for item in outputs], [item.asnumpy() for item in (*step.weights, *step.update.ema, *step.update.optimizer.moment1)]))
+        results.append(
+            (
+                [float(item.asnumpy()) for item in outputs],
+                [item.asnumpy() for item in (*step.weights, *step.update.ema, *step.update.optimizer.moment1)],
+            )
+        )
     (whole, expected), (parted, ours) = results
     assert np.allclose(whole, parted, rtol=1e-5)
     assert max(np.abs(a - b).max() for a, b in zip(expected, ours)) < 2e-5
@@ -226,11 +260,15 @@ def test_a_step_that_is_no_number_leaves_nothing_behind() -> None:
     step(*good)
     before = state()
     moved = [name for name in before if not np.array_equal(start[name], before[name])]
-    assert any(name.endswith("running_mean") for name in moved) and any(name.startswith("mindvit.ema") for name in moved)
+    assert any(name.endswith("running_mean") for name in moved) and any(
+        name.startswith("mindvit.ema") for name in moved
+    )
     assert not np.isfinite(step(*bad)[0].asnumpy())
     after = state()
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    assert all(np.isfinite(float(item.asnumpy())) for item in step(*good)) and not np.array_equal(state()["cls_token"], before["cls_token"])
+    assert all(np.isfinite(float(item.asnumpy())) for item in step(*good)) and not np.array_equal(
+        state()["cls_token"], before["cls_token"]
+    )
 
 
 def flag_is_up(_: Any) -> Tensor:
@@ -240,7 +278,9 @@ def flag_is_up(_: Any) -> Tensor:
 def test_an_overflow_that_only_the_device_knows_of_leaves_the_step_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for moved in (True, False):
         if not moved:
-            monkeypatch.setattr(ms.amp, "all_finite", flag_is_up)  # what it says of finite gradients on an NPU that saturated
+            monkeypatch.setattr(
+                ms.amp, "all_finite", flag_is_up
+            )  # what it says of finite gradients on an NPU that saturated
         net = Plain().set_train(True)
         step = train_step(net, loss_scale=1024.0, dynamic_scale=True, fp16_saturates=True)
         before = step.weights[0].asnumpy().copy()

@@ -20,9 +20,22 @@ from pictures import make_data_dir
 from mindvit.weights import read_weights
 
 TESTS = Path(__file__).parent
-OPTIONS = ["--model", "nano", "--device_target", "CPU", "--warmup_epochs", "0", "--batch_size", "4", "--epoch_size",
-           "100000", "--val_interval", "100000",
-           "--ckpt_save_interval", "100000"]
+OPTIONS = [
+    "--model",
+    "nano",
+    "--device_target",
+    "CPU",
+    "--warmup_epochs",
+    "0",
+    "--batch_size",
+    "4",
+    "--epoch_size",
+    "100000",
+    "--val_interval",
+    "100000",
+    "--ckpt_save_interval",
+    "100000",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +45,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, str(TESTS / "train_small.py"), "--data_dir", str(folder), "--ckpt_save_dir", str(out),
-            "--results_csv", str(out / "results.csv"),
-            *OPTIONS, *more]
+    return [
+        sys.executable,
+        str(TESTS / "train_small.py"),
+        "--data_dir",
+        str(folder),
+        "--ckpt_save_dir",
+        str(out),
+        "--results_csv",
+        str(out / "results.csv"),
+        *OPTIONS,
+        *more,
+    ]
 
 
 def saved_step(out: Path) -> int:
@@ -42,10 +64,12 @@ def saved_step(out: Path) -> int:
 
 
 @pytest.mark.parametrize("number, name", [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-def test_a_signal_during_steps_is_called_by_its_name(folder: Path, tmp_path: Path, number: signal.Signals,
-                                                     name: str) -> None:
-    process = subprocess.Popen(command(folder, tmp_path, "--log_interval", "20"), stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+def test_a_signal_during_steps_is_called_by_its_name(
+    folder: Path, tmp_path: Path, number: signal.Signals, name: str
+) -> None:
+    process = subprocess.Popen(
+        command(folder, tmp_path, "--log_interval", "20"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     while "step 40/" not in (line := process.stdout.readline()):
         assert line, "the run has ended"
@@ -54,8 +78,10 @@ def test_a_signal_during_steps_is_called_by_its_name(folder: Path, tmp_path: Pat
     assert process.returncode == 128 + number and "error" not in errors
     last = text.splitlines()[-1]
     path = tmp_path / "nano-within.ckpt"
-    assert last in (f"stopped by {name} after {moment}; saved in {path}: the same command resumes"
-                    for moment in (f"step {saved_step(tmp_path)}", f"epoch {saved_step(tmp_path) // 6}"))
+    assert last in (
+        f"stopped by {name} after {moment}; saved in {path}: the same command resumes"
+        for moment in (f"step {saved_step(tmp_path)}", f"epoch {saved_step(tmp_path) // 6}")
+    )
 
 
 def in_terminal(arguments: list[str]) -> tuple[int, int]:
@@ -85,8 +111,9 @@ def exit_code(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def test_ctrl_c_in_a_terminal_begins_a_line_of_its_own_and_ends_a_compilation_at_once(folder: Path,
-                                                                                      tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal_begins_a_line_of_its_own_and_ends_a_compilation_at_once(
+    folder: Path, tmp_path: Path
+) -> None:
     process, terminal = in_terminal(command(folder, tmp_path, "--resume", "none"))
     said = read_until(terminal, b"epoch 3/")
     os.write(terminal, b"\x03")

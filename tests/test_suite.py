@@ -32,13 +32,25 @@ def test_every_golden_is_in_one_group() -> None:
     groups = dict(re.findall(r"^(test-goldens-[\w-]+): NETWORKS = (.+)$", MAKEFILE, re.MULTILINE))
     listed = re.search(r"^GOLDENS = (.+)$", MAKEFILE, re.MULTILINE)
     assert listed and sorted(listed[1].split()) == sorted(groups)
-    for test in ("test_the_filling_is_the_oracles", "test_bicubic_matrices", *(f"test_logits[{name}]" for name in list_models())):
+    for test in (
+        "test_the_filling_is_the_oracles",
+        "test_bicubic_matrices",
+        *(f"test_logits[{name}]" for name in list_models()),
+    ):
         assert [bool(eval(expression, {}, Words(test))) for expression in groups.values()].count(True) == 1, test
 
 
 def test_ci_runs_every_part() -> None:
     script = (ROOT / ".ci" / "run").read_text("utf-8")
-    run = {word for line in script.splitlines() if line.startswith("make ") for word in line.split()[1:] if not word.startswith("--")}
+    run = {
+        word
+        for line in script.splitlines()
+        if line.startswith("make ")
+        for word in line.split()[1:]
+        if not word.startswith("--")
+    }
     prerequisites = dict(re.findall(r"^(test|lint): (.+)$", MAKEFILE, re.MULTILINE))
-    parts = {name for name in re.findall(r"^(test-[\w-]+):", MAKEFILE, re.MULTILINE) if not name.startswith("test-goldens-")}
+    parts = {
+        name for name in re.findall(r"^(test-[\w-]+):", MAKEFILE, re.MULTILINE) if not name.startswith("test-goldens-")
+    }
     assert parts - {"test-fast"} <= run | set(prerequisites["test"].split())

@@ -27,8 +27,31 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data set of 3 classes with 15 pictures to validate, and the folder of a run over it that kept an average."""
     data = make_data_dir(tmp_path_factory.mktemp("pictures"), classes=3, train=8, val=5, modes=("jpeg_rgb",))
     out = tmp_path_factory.mktemp("out")
-    train.main(["--model", "nano", "--data_dir", str(data), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv"), "--device_target", "CPU",
-                "--epoch_size", "2", "--warmup_epochs", "0", "--batch_size", "8", "--lr", "0.01", "--ema", "--ema_decay", "0.5"])
+    train.main(
+        [
+            "--model",
+            "nano",
+            "--data_dir",
+            str(data),
+            "--ckpt_save_dir",
+            str(out),
+            "--results_csv",
+            str(out / "results.csv"),
+            "--device_target",
+            "CPU",
+            "--epoch_size",
+            "2",
+            "--warmup_epochs",
+            "0",
+            "--batch_size",
+            "8",
+            "--lr",
+            "0.01",
+            "--ema",
+            "--ema_decay",
+            "0.5",
+        ]
+    )
     return data, out
 
 
@@ -37,39 +60,63 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_every_picture_once_with_what_was_said(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_every_picture_once_with_what_was_said(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     data, out = trained
-    validate.main(["--data_dir", str(data), "--ckpt_path", str(out / "nano-2.ckpt"), "--batch_size", "4", "--predictions", str(tmp_path / "new" / "said.csv")])
+    validate.main(
+        [
+            "--data_dir",
+            str(data),
+            "--ckpt_path",
+            str(out / "nano-2.ckpt"),
+            "--batch_size",
+            "4",
+            "--predictions",
+            str(tmp_path / "new" / "said.csv"),
+        ]
+    )
     said = rows(tmp_path / "new" / "said.csv")
     assert [row["picture"] for row in said] == sorted(str(path) for path in (data / "val").rglob("*.*"))
-    assert all(row["label"] == Path(row["picture"]).parent.name for row in said) and list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "said.csv"]
+    assert all(row["label"] == Path(row["picture"]).parent.name for row in said) and list(
+        (tmp_path / "new").iterdir()
+    ) == [tmp_path / "new" / "said.csv"]
     right = sum(row["label"] == row["class1"] for row in said)
     assert f"({right}/15)" in capsys.readouterr().out
     for row in said:
         classes = {row[f"class{place}"]: float(row[f"probability{place}"]) for place in (1, 2, 3)}
-        assert abs(sum(classes.values()) - 1) < 1e-5 and list(classes.values()) == sorted(classes.values(), reverse=True)
+        assert abs(sum(classes.values()) - 1) < 1e-5 and list(classes.values()) == sorted(
+            classes.values(), reverse=True
+        )
         assert abs(-np.log(classes[row["label"]]) - float(row["loss"])) < 1e-3
     final = rows(out / "log.csv")[-1]
     better = "ema_loss" if float(final["ema_top1"]) > float(final["top1"]) else "val_loss"
     assert abs(np.mean([float(row["loss"]) for row in said]) - float(final[better])) < 1e-5
 
 
-def test_the_average_is_measured_where_asked_for(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_average_is_measured_where_asked_for(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     data, out = trained
     asked = ["--data_dir", str(data), "--ckpt_path", str(out / "nano-2.ckpt")]
     validate.main([*asked, "--ema"])
     text = capsys.readouterr().out
     final = rows(out / "log.csv")[-1]
     found = re.search(r"nano \(moving average\) .* loss ([\d.]+) ", text)
-    assert found and abs(float(found[1]) - float(final["ema_loss"])) < 2e-4 < abs(float(final["ema_loss"]) - float(final["val_loss"]))
+    assert found and abs(float(found[1]) - float(final["ema_loss"])) < 2e-4 < abs(
+        float(final["ema_loss"]) - float(final["val_loss"])
+    )
     arrays, _ = read_weights(out / "nano-2.ckpt")
     np.savez(tmp_path / "raw.npz", **{name: value for name, value in arrays.items() if not name.startswith("mindvit.")})
     with pytest.raises(UserError, match="no moving average"):
-        validate.main([*asked[:2], "--model", "nano", "--num_classes", "3", "--ckpt_path", str(tmp_path / "raw.npz"), "--ema"])
+        validate.main(
+            [*asked[:2], "--model", "nano", "--num_classes", "3", "--ckpt_path", str(tmp_path / "raw.npz"), "--ema"]
+        )
 
 
 def test_the_better_weights_are_measured_and_a_converted_file_scores_the_same(
-        trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     data, out = trained
     arrays, meta = read_weights(out / "nano-2.ckpt")
     final = rows(out / "log.csv")[-1]
@@ -96,9 +143,20 @@ def test_the_better_weights_are_measured_and_a_converted_file_scores_the_same(
     assert measured(tmp_path / "c.ckpt") == right
 
 
-def test_predictions_that_cannot_be_written_are_told_before_the_work(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_predictions_that_cannot_be_written_are_told_before_the_work(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
     data, out = trained
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="predictions can't be written"):
-        validate.main(["--data_dir", str(data), "--ckpt_path", str(out / "nano-2.ckpt"), "--predictions", str(tmp_path / "file" / "said.csv")])
+        validate.main(
+            [
+                "--data_dir",
+                str(data),
+                "--ckpt_path",
+                str(out / "nano-2.ckpt"),
+                "--predictions",
+                str(tmp_path / "file" / "said.csv"),
+            ]
+        )
     assert parse(["--ema"], "")[0].optim.ema

@@ -58,7 +58,9 @@ def test_files_of_every_format(weights: dict[str, np.ndarray], tmp_path: Path, s
     load_weights(net, path)
     assert holds(net, weights)
     renamed = path.rename(tmp_path / "weights.bin")  # the content tells the format
-    assert set(read_weights(renamed)[0]) == set(weights) and [item.name for item in tmp_path.iterdir()] == ["weights.bin"]
+    assert set(read_weights(renamed)[0]) == set(weights) and [item.name for item in tmp_path.iterdir()] == [
+        "weights.bin"
+    ]
 
 
 def test_anything_that_differs_is_refused_and_changes_nothing(weights: dict[str, np.ndarray]) -> None:
@@ -79,7 +81,11 @@ def test_what_may_differ_is_named_by_the_caller(weights: dict[str, np.ndarray]) 
     net = network(num_classes=7)
     head = net.head[0].weight.asnumpy().copy()
     report = load_weights(net, {**weights, "extra.weight": np.zeros(3, np.float32)}, may_differ=["head.*", "extra.*"])
-    assert np.array_equal(net.head[0].weight.asnumpy(), head) and len(report.differing) == 4 and report.unexpected == ["extra.weight"]
+    assert (
+        np.array_equal(net.head[0].weight.asnumpy(), head)
+        and len(report.differing) == 4
+        and report.unexpected == ["extra.weight"]
+    )
     assert np.array_equal(net.norm[0].weight.asnumpy(), weights["norm.0.weight"])
 
 
@@ -114,7 +120,10 @@ ORIGINS = [(item.name, item.family) for item in names.ORIGINS if not item.refuse
 def test_every_origin(origin: str, family: str, tmp_path: Path) -> None:
     net, weights = official(family)
     theirs = names.outwards(weights, names.origin(origin, family))
-    report = load_weights(net, save_torch(tmp_path / "a.pth", {"model": {f"module.{name}": value for name, value in theirs.arrays.items()}}))
+    report = load_weights(
+        net,
+        save_torch(tmp_path / "a.pth", {"model": {f"module.{name}": value for name, value in theirs.arrays.items()}}),
+    )
     assert holds(net, weights) and report.origin == origin and len(report.loaded) == len(weights)
     assert bool(report.renamed) == (origin != "pytorch") and bool(report.transposed) == (origin == "paddlevit")
     assert "taken: model" in str(report) and ("names of" in str(report)) == (origin != "pytorch")
@@ -128,13 +137,20 @@ def test_number_types_are_told(tmp_path: Path) -> None:
         brain[name] = View(np.ascontiguousarray((theirs[name].view(np.uint32) >> 16).astype(np.uint16)))
     brain["head.weight"] = brain["head.weight"].astype(np.float64)
     del brain["cls_attn_blocks.1.attn.q.weight"]
-    with pytest.raises(WeightsError, match="1 missing: cls_attn_blocks.1.attn.qkv.weight; 2 unexpected: cls_attn_blocks.1.attn.k.weight"):
+    with pytest.raises(
+        WeightsError,
+        match="1 missing: cls_attn_blocks.1.attn.qkv.weight; 2 unexpected: cls_attn_blocks.1.attn.k.weight",
+    ):
         load_weights(net, save_torch(tmp_path / "a.pth", brain))
     brain["cls_attn_blocks.1.attn.q.weight"] = theirs["cls_attn_blocks.1.attn.q.weight"].astype(np.float16)
     report = load_weights(net, save_torch(tmp_path / "b.pth", brain))
     assert {item.split(" ")[0]: item.split(" ")[1] for item in report.converted} == {
-        "cls_token": "bfloat16", "head.weight": "float64", "cls_attn_blocks.0.attn.qkv.weight": "bfloat16", "cls_attn_blocks.0.attn.qkv.bias": "bfloat16",
-        "cls_attn_blocks.1.attn.qkv.bias": "bfloat16"}
+        "cls_token": "bfloat16",
+        "head.weight": "float64",
+        "cls_attn_blocks.0.attn.qkv.weight": "bfloat16",
+        "cls_attn_blocks.0.attn.qkv.bias": "bfloat16",
+        "cls_attn_blocks.1.attn.qkv.bias": "bfloat16",
+    }
     assert "of another number type: " in str(report) and (net.cls_token.asnumpy() == np.float32(0)).sum() == 0
 
 
@@ -142,7 +158,10 @@ def test_a_new_head_is_asked_for() -> None:
     net, weights = official("cvt", num_classes=7)
     before = net.head.weight.asnumpy().copy()
     weights["head.weight"], weights["head.bias"] = np.zeros((21841, 48), np.float32), np.zeros(21841, np.float32)
-    with pytest.raises(WeightsError, match="the file's head has 21841 classes, those of ImageNet-22k: new_head=True .*num_classes=21841 takes it"):
+    with pytest.raises(
+        WeightsError,
+        match="the file's head has 21841 classes, those of ImageNet-22k: new_head=True .*num_classes=21841 takes it",
+    ):
         load_weights(net, weights)
     report = load_weights(net, weights, new_head=True)
     assert report.kept == ["head.weight", "head.bias"] and np.array_equal(net.head.weight.asnumpy(), before)
@@ -151,7 +170,9 @@ def test_a_new_head_is_asked_for() -> None:
     net, weights = official("crossformer", num_classes=0)
     headed = {**weights, "head.weight": np.zeros((5, 256), np.float32)}
     assert load_weights(net, headed).unused == ["head.weight"]  # a network without classifier
-    assert load_weights(create_model("crossformer_tiny", embed_dim=32, depths=(1, 1, 2, 1), features_only=True), headed).unused == ["head.weight"]
+    assert load_weights(
+        create_model("crossformer_tiny", embed_dim=32, depths=(1, 1, 2, 1), features_only=True), headed
+    ).unused == ["head.weight"]
 
 
 def test_other_input_channels_are_asked_for() -> None:
@@ -171,7 +192,12 @@ def test_other_input_channels_are_asked_for() -> None:
 def test_backbones_of_detectors(tmp_path: Path) -> None:
     net, weights = official("crossformer")
     detector = {f"backbone.{name}": value for name, value in weights.items() if not name.startswith(("norm.", "head."))}
-    detector.update({"bbox_head.retina_cls.weight": np.zeros((2, 2), np.float32), "backbone.layers.0.blocks.0.attn.biases": np.zeros((169, 2), np.float32)})
+    detector.update(
+        {
+            "bbox_head.retina_cls.weight": np.zeros((2, 2), np.float32),
+            "backbone.layers.0.blocks.0.attn.biases": np.zeros((169, 2), np.float32),
+        }
+    )
     path = save_torch(tmp_path / "a.pth", {"meta": {"epoch": 12}, "state_dict": detector})
     with pytest.raises(WeightsError, match="4 missing: norm.weight, norm.bias, head.weight and 1 more.*new_head"):
         load_weights(net, path)
@@ -196,18 +222,36 @@ COMMANDS = {  # what each command can be hinted at
     "validate": (options(validate.EXTRA, TRAINING_ONLY), {"--num_classes 4"}),
     "predict": (["--ckpt_path", "--model", "--classes"], set()),
     "convert": (convert.parser().options(), {"--new_head", "--num_classes 4"}),
-    "export": (export.parser().options(), {"--num_classes 4"})}
-HINTS = {"--new_head", "--num_classes 4", "--resize", "--features_only", "--adapt_channels", "new_head=", "num_classes=", "may_differ", "resize="}
+    "export": (export.parser().options(), {"--num_classes 4"}),
+}
+HINTS = {
+    "--new_head",
+    "--num_classes 4",
+    "--resize",
+    "--features_only",
+    "--adapt_channels",
+    "new_head=",
+    "num_classes=",
+    "may_differ",
+    "resize=",
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_hint_names_what_its_command_has(command: str) -> None:
     known, shown = COMMANDS[command]
-    arrays = {**small_arrays(num_classes=3), **{f"head.{branch}.weight": np.zeros((4, 48 * (branch + 1)), np.float32) for branch in (0, 1)}}
+    arrays = {
+        **small_arrays(num_classes=3),
+        **{f"head.{branch}.weight": np.zeros((4, 48 * (branch + 1)), np.float32) for branch in (0, 1)},
+    }
     with pytest.raises(WeightsError) as caught, hints_for(known):
         load_weights(small("crossvit", num_classes=3), arrays)
     text = str(caught.value)
-    assert {hint for hint in HINTS if hint in text} == shown and "the file's head has 4 classes" in text and "\n" not in text
+    assert (
+        {hint for hint in HINTS if hint in text} == shown
+        and "the file's head has 4 classes" in text
+        and "\n" not in text
+    )
 
 
 def small_arrays(**arguments: Any) -> dict[str, np.ndarray]:
@@ -216,9 +260,14 @@ def small_arrays(**arguments: Any) -> dict[str, np.ndarray]:
 
 def test_weights_of_another_size_are_told_with_that_size() -> None:
     arrays = small_arrays(img_size=(48, 32))
-    for known, says in ((None, "img_size=(48,32) takes the file's size; resize=True interpolates position embeddings"),
-                        (options(validate.EXTRA, TRAINING_ONLY), "--img_size 48,32 takes the file's size"),
-                        (convert.parser().options(), "--img_size 48,32 takes the file's size; --resize interpolates position embeddings")):
+    for known, says in (
+        (None, "img_size=(48,32) takes the file's size; resize=True interpolates position embeddings"),
+        (options(validate.EXTRA, TRAINING_ONLY), "--img_size 48,32 takes the file's size"),
+        (
+            convert.parser().options(),
+            "--img_size 48,32 takes the file's size; --resize interpolates position embeddings",
+        ),
+    ):
         with pytest.raises(WeightsError) as caught, contextlib.nullcontext() if known is None else hints_for(known):
             load_weights(small("crossvit"), arrays)
         assert says in str(caught.value) and ("--resize" in str(caught.value)) == ("--resize" in (known or ()))
@@ -226,7 +275,10 @@ def test_weights_of_another_size_are_told_with_that_size() -> None:
 
 def test_the_set_to_take_is_asked_for_where_it_can_be_said(tmp_path: Path) -> None:
     path = save_torch(tmp_path / "a.pth", {"one": {"w": np.ones(2, np.float32)}, "two": {"w": np.ones(2, np.float32)}})
-    for known, says in ((["--take"], ": say which, --take one or two"), (["--model"], ": holds several sets of weights, one, two")):
+    for known, says in (
+        (["--take"], ": say which, --take one or two"),
+        (["--model"], ": holds several sets of weights, one, two"),
+    ):
         with pytest.raises(UserError) as caught, hints_for(known):
             load_weights(small("crossvit"), path)
         assert str(caught.value).endswith(says)

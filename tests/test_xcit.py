@@ -38,17 +38,28 @@ def test_position_table_is_the_authors(name: str) -> None:
 
 def test_positions_of_a_picture_that_is_not_square() -> None:
     table = fourier_table(3, 5).reshape(3, 5, 64)
-    assert np.ptp(table[:, :, :32], 1).max() == 0 and np.ptp(table[:, :, 32:], 0).max() == 0  # y first: the same along a row
+    assert (
+        np.ptp(table[:, :, :32], 1).max() == 0 and np.ptp(table[:, :, 32:], 0).max() == 0
+    )  # y first: the same along a row
     end = 2 * np.pi / (1 + 1e-6 / 5)
     assert np.allclose(table[0, -1, 32:34], [np.sin(end), np.cos(end)], atol=1e-6)
-    assert np.allclose(table[0, 1, 34:36], [np.sin(end * 2 / 5 / 10000 ** (1 / 16)), np.cos(end * 2 / 5 / 10000 ** (1 / 16))], atol=1e-6)
+    assert np.allclose(
+        table[0, 1, 34:36],
+        [np.sin(end * 2 / 5 / 10000 ** (1 / 16)), np.cos(end * 2 / 5 / 10000 ** (1 / 16))],
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (33, 16)])
 def test_any_size_fits(height: int, width: int) -> None:
     net = create_model(NANO, **TINY).set_train(False)
     assert np.isfinite(net(noise("x", 1, 3, height, width)).asnumpy()).all()
-    assert Backbone(net).set_train(False)(noise("x", 1, 3, height, width))[-1].shape == (1, 16, -(-height // 16), -(-width // 16))
+    assert Backbone(net).set_train(False)(noise("x", 1, 3, height, width))[-1].shape == (
+        1,
+        16,
+        -(-height // 16),
+        -(-width // 16),
+    )
 
 
 def test_what_cannot_be_is_refused() -> None:
@@ -65,7 +76,12 @@ def test_both_layouts_of_maps_give_the_same() -> None:
     for slow in (True, False):
         with platform.use(platform.Platform(slow_convolution=slow)):
             net = filled(NANO, **TINY)
-        found.append((net(noise("x", 2, 3, 40, 72)).asnumpy(), Backbone(net).set_train(False)(noise("x", 2, 3, 40, 72))[0].asnumpy()))
+        found.append(
+            (
+                net(noise("x", 2, 3, 40, 72)).asnumpy(),
+                Backbone(net).set_train(False)(noise("x", 2, 3, 40, 72))[0].asnumpy(),
+            )
+        )
     assert np.abs(found[0][0] - found[1][0]).max() < 1e-5
     assert np.abs(found[0][1] - found[1][1]).max() < 1e-5
 
@@ -75,7 +91,9 @@ def test_arguments_and_drop_paths_are_the_authors(name: str) -> None:
     arch, rate = VARIANTS[name]["arch"], VARIANTS[name]["train"]["drop_path_rate"]
     net = create_model(name, num_classes=1, embed_dim=16)  # thin: the full widths are in the parameter counts
     assert len(net.blocks) == arch["depth"] and len(net.cls_attn_blocks) == arch["cls_attn_layers"]
-    assert [block.attn.heads for block in (*net.blocks, *net.cls_attn_blocks)] == [arch["num_heads"]] * (arch["depth"] + 2)
+    assert [block.attn.heads for block in (*net.blocks, *net.cls_attn_blocks)] == [arch["num_heads"]] * (
+        arch["depth"] + 2
+    )
     gammas = [item.asnumpy() for item in net.get_parameters() if ".gamma" in item.name]
     assert len(gammas) == 3 * arch["depth"] + 4 and all((gamma == np.float32(arch["eta"])).all() for gamma in gammas)
     assert all(block.tokens_norm is arch["tokens_norm"] for block in net.cls_attn_blocks)
@@ -86,11 +104,15 @@ def test_arguments_and_drop_paths_are_the_authors(name: str) -> None:
 
 
 def test_every_variant_is_there_under_its_names() -> None:
-    assert sorted(name for name, variant in VARIANTS.items() if variant["family"] == "xcit") == NAMES and len(NAMES) == 42
+    assert (
+        sorted(name for name, variant in VARIANTS.items() if variant["family"] == "xcit") == NAMES and len(NAMES) == 42
+    )
     for name in NAMES:
         variant = VARIANTS[name]
         assert model_info(variant["seed_name"]).name == model_info(variant["timm_validation"]["model"]).name == name
-        for shared in variant["also_called"].values():  # plain and distilled weights are called alike: the plain ones keep the name
+        for shared in variant[
+            "also_called"
+        ].values():  # plain and distilled weights are called alike: the plain ones keep the name
             assert model_info(shared).name == (shared if shared in VARIANTS else name)
 
 
@@ -101,7 +123,10 @@ def test_detectors_take_four_blocks() -> None:
 
 def test_only_the_class_token_is_spared_weight_decay() -> None:
     net = create_model(NANO, **TINY)
-    decayed = {item.name: is_decayed(item.name, item.ndim, "norm_and_bias", net.no_weight_decay()) for item in net.trainable_params()}
+    decayed = {
+        item.name: is_decayed(item.name, item.ndim, "norm_and_bias", net.no_weight_decay())
+        for item in net.trainable_params()
+    }
     assert not decayed["cls_token"] and not decayed["blocks.0.gamma1"]
     assert decayed["blocks.0.attn.temperature"] and decayed["pos_embeder.token_projection.weight"]
 
@@ -145,9 +170,11 @@ def test_class_attention_is_what_keys_and_values_would_give(dropped: bool) -> No
     cls, rows = fill.noise("cls", (batch, channels)), fill.noise("rows", (batch * patches, channels))
     tokens = np.concatenate((cls[:, None], rows.reshape(batch, patches, channels)), 1)
     qkv = (tokens @ weights["qkv.weight"].T + weights["qkv.bias"]).reshape(batch, -1, 3, heads, channels // heads)
-    q, k, v = qkv.transpose(2, 0, 3, 1, 4)                                                    # B h N d
-    scores = (q[:, :, :1] * k).sum(-1) * (channels // heads) ** -0.5                          # B h N
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # B h N d
+    scores = (q[:, :, :1] * k).sum(-1) * (channels // heads) ** -0.5  # B h N
     chosen = np.exp(scores - scores.max(-1, keepdims=True))
     chosen = chosen / chosen.sum(-1, keepdims=True) * (mask if dropped else 1)
-    expected = (chosen[:, :, :, None] * v).sum(2).reshape(batch, channels) @ weights["proj.weight"].T + weights["proj.bias"]
+    expected = (chosen[:, :, :, None] * v).sum(2).reshape(batch, channels) @ weights["proj.weight"].T + weights[
+        "proj.bias"
+    ]
     assert np.abs(attention(Tensor(cls), Tensor(rows)).asnumpy() - expected).max() < 1e-5

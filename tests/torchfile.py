@@ -12,8 +12,15 @@ import numpy as np
 
 from mindvit.weights.pickles import LEGACY_MAGIC, LEGACY_PROTOCOL
 
-STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "uint16": "BFloat16Storage", "int64": "LongStorage",
-            "bool": "BoolStorage", "complex64": "ComplexFloatStorage"}
+STORAGES = {
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "float16": "HalfStorage",
+    "uint16": "BFloat16Storage",
+    "int64": "LongStorage",
+    "bool": "BoolStorage",
+    "complex64": "ComplexFloatStorage",
+}
 
 
 class Call:
@@ -39,7 +46,13 @@ class Name:
 class View:
     """A tensor: an array's memory seen with an offset, a shape and strides (in elements); uint16 stands for bfloat16."""
 
-    def __init__(self, storage: np.ndarray, offset: int = 0, shape: Optional[tuple[int, ...]] = None, strides: Optional[tuple[int, ...]] = None):
+    def __init__(
+        self,
+        storage: np.ndarray,
+        offset: int = 0,
+        shape: Optional[tuple[int, ...]] = None,
+        strides: Optional[tuple[int, ...]] = None,
+    ):
         storage = storage if storage.flags.c_contiguous else np.ascontiguousarray(storage)
         self.storage = storage
         self.offset = offset
@@ -47,7 +60,14 @@ class View:
         self.strides = tuple(step // storage.itemsize for step in storage.strides) if strides is None else strides
 
     def __reduce__(self) -> tuple:
-        return Name("torch._utils._rebuild_tensor_v2"), (Stored(self.storage), self.offset, self.shape, self.strides, False, Call("collections.OrderedDict"))
+        return Name("torch._utils._rebuild_tensor_v2"), (
+            Stored(self.storage),
+            self.offset,
+            self.shape,
+            self.strides,
+            False,
+            Call("collections.OrderedDict"),
+        )
 
 
 class Stored:
@@ -81,15 +101,25 @@ class _Pickler(_InPython):
             return None
         key = next((key for key, array in self.arrays.items() if array is item.array), str(len(self.arrays)))
         self.arrays[key] = item.array
-        return ("storage", Name(f"torch.{STORAGES[str(item.array.dtype)]}"), key, "cpu", item.array.size) + ((None,) if self.is_legacy else ())
+        return ("storage", Name(f"torch.{STORAGES[str(item.array.dtype)]}"), key, "cpu", item.array.size) + (
+            (None,) if self.is_legacy else ()
+        )
 
 
 def tensors(tree: Any) -> Any:
     """Arrays as tensors, within dictionaries."""
-    return {key: tensors(value) for key, value in tree.items()} if isinstance(tree, dict) else View(tree) if isinstance(tree, np.ndarray) else tree
+    return (
+        {key: tensors(value) for key, value in tree.items()}
+        if isinstance(tree, dict)
+        else View(tree)
+        if isinstance(tree, np.ndarray)
+        else tree
+    )
 
 
-def save_torch(path: Path, tree: Any, is_legacy: bool = False, byteorder: str = "little", compression: int = zipfile.ZIP_STORED) -> Path:
+def save_torch(
+    path: Path, tree: Any, is_legacy: bool = False, byteorder: str = "little", compression: int = zipfile.ZIP_STORED
+) -> Path:
     """What torch.save writes for nested dictionaries of arrays, Views and plain values."""
     stream = io.BytesIO()
     pickler = _Pickler(stream, is_legacy)
@@ -101,7 +131,11 @@ def save_torch(path: Path, tree: Any, is_legacy: bool = False, byteorder: str = 
             for key, array in pickler.arrays.items():
                 archive.writestr(f"archive/data/{key}", array.tobytes())
         return path
-    system = {"protocol_version": LEGACY_PROTOCOL, "little_endian": byteorder == "little", "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    system = {
+        "protocol_version": LEGACY_PROTOCOL,
+        "little_endian": byteorder == "little",
+        "type_sizes": {"short": 2, "int": 4, "long": 4},
+    }
     with path.open("wb") as file:
         for item in (LEGACY_MAGIC, LEGACY_PROTOCOL, system):
             pickle.dump(item, file, protocol=2)

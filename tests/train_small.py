@@ -35,8 +35,13 @@ class Nano(Network):
 
     def __init__(self, num_classes: int, in_channels: int, drop_path_rate: float, **_: Any):
         super().__init__(num_classes, (Feature("act", WIDTH, 16),))
-        self.first, self.middle = Linear(in_channels * NANO_SIDE ** 2, WIDTH), Linear(WIDTH, WIDTH)
-        self.bn, self.act, self.norm, self.residual = BatchNorm(WIDTH), GELU(), LayerNorm(WIDTH, 1e-6), Residual(drop_path_rate)
+        self.first, self.middle = Linear(in_channels * NANO_SIDE**2, WIDTH), Linear(WIDTH, WIDTH)
+        self.bn, self.act, self.norm, self.residual = (
+            BatchNorm(WIDTH),
+            GELU(),
+            LayerNorm(WIDTH, 1e-6),
+            Residual(drop_path_rate),
+        )
         self.layout = FeatureLayout()
         self.head = self.new_head(num_classes)
 
@@ -50,8 +55,14 @@ class Nano(Network):
 def register() -> list[str]:
     """Make the networks known to recipes; their names."""
     networks: dict[str, tuple[str, int, Any, dict[str, Any]]] = {
-        f"small_{family}": (original, SIDE[family], registry._entry(original).build, {**registry.model_config(original), **cut})
-        for family, (original, cut) in SMALL.items()}
+        f"small_{family}": (
+            original,
+            SIDE[family],
+            registry._entry(original).build,
+            {**registry.model_config(original), **cut},
+        )
+        for family, (original, cut) in SMALL.items()
+    }
     networks["nano"] = ("xcit_nano_12_p16_224", NANO_SIDE, Nano, {})
     for name, (original, side, build, config) in networks.items():
         info = dataclasses.replace(model_info(original), name=name, aliases=(), input_size=side)

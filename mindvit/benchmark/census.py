@@ -12,11 +12,27 @@ from typing import TYPE_CHECKING, Any, Optional, Sequence
 if TYPE_CHECKING:
     from mindspore import Tensor, nn
 
-TRAINING_BATCH = 2  # with a single picture some sums and reshapes of the training step vanish; of the forward graph nothing does
+TRAINING_BATCH = (
+    2  # with a single picture some sums and reshapes of the training step vanish; of the forward graph nothing does
+)
 CHANNELS = 3
 STRUCTURAL = ("Reshape", "Transpose", "StridedSlice", "Split", "Concat")
-BOOKKEEPING = {"Load", "UpdateState", "Depend", "MakeTuple", "TupleGetItem"}  # order and grouping of values: no device computes them
-VIEWS = {"Cast", "Reshape", "Transpose", "ExpandDims", "Split", "TupleGetItem", "StridedSlice"}  # a weight seen through these is a weight
+BOOKKEEPING = {
+    "Load",
+    "UpdateState",
+    "Depend",
+    "MakeTuple",
+    "TupleGetItem",
+}  # order and grouping of values: no device computes them
+VIEWS = {
+    "Cast",
+    "Reshape",
+    "Transpose",
+    "ExpandDims",
+    "Split",
+    "TupleGetItem",
+    "StridedSlice",
+}  # a weight seen through these is a weight
 PRODUCTS = {"MatMul", "MatMulExt", "BatchMatMul", "BatchMatMulExt", "Dense", "Conv2D"}
 KINDS = ("convolution", "linear", "attention")
 
@@ -47,13 +63,24 @@ class Census:
     def row(self) -> str:
         """Operators, as a row of a table."""
         others = ", ".join(f"{kind} {count}" for kind, count in self.counts.items() if kind not in STRUCTURAL)
-        cells = [self.name, self.graph, f"{self.compile_seconds:.1f}", sum(self.counts.values()), *(self.counts[kind] for kind in STRUCTURAL), others]
+        cells = [
+            self.name,
+            self.graph,
+            f"{self.compile_seconds:.1f}",
+            sum(self.counts.values()),
+            *(self.counts[kind] for kind in STRUCTURAL),
+            others,
+        ]
         return f"| {' | '.join(map(str, cells))} |"
 
     def macs_row(self) -> str:
         """Multiply-adds in millions, as a row of a table."""
         total = sum(self.macs.values())
-        cells = [self.name, self.size, *(f"{count / 1e6:.2f}" for count in (*(self.macs[kind] for kind in KINDS), total, total + self.saved))]
+        cells = [
+            self.name,
+            self.size,
+            *(f"{count / 1e6:.2f}" for count in (*(self.macs[kind] for kind in KINDS), total, total + self.saved)),
+        ]
         cells += ["", ""] if self.published is None else [f"{self.published / 1e6:.2f}", f"{self.deviation:+.3f}"]
         return f"| {' | '.join(map(str, cells))} |"
 
@@ -64,7 +91,15 @@ def head(*columns: str) -> str:
 
 
 OPERATORS_HEAD = head("network", "graph", "compile, s", "operators", *STRUCTURAL, "others")
-MACS_HEAD = head("network", "input, px", *(f"{kind}, M" for kind in KINDS), "in this graph, M", "as published, M", "registry, M", "deviation, %")
+MACS_HEAD = head(
+    "network",
+    "input, px",
+    *(f"{kind}, M" for kind in KINDS),
+    "in this graph, M",
+    "as published, M",
+    "registry, M",
+    "deviation, %",
+)
 
 
 class Graph:
@@ -82,7 +117,9 @@ class Graph:
         self.constants = {constant.key: constant.value for constant in found.graph.const_vals}
         self.types = {parameter.name: parameter.type for parameter in found.graph.parameters}
         if any(not node.op_type for node in self.nodes.values()):
-            raise RuntimeError(f"the graph of {type(cell).__name__} calls other graphs, whose operators can't be seen: no `if` or `while` on values of tensors")
+            raise RuntimeError(
+                f"the graph of {type(cell).__name__} calls other graphs, whose operators can't be seen: no `if` or `while` on values of tensors"
+            )
 
     def counts(self) -> dict[str, int]:
         """Operators by kind, the structural ones first, then the most frequent."""
@@ -159,7 +196,10 @@ def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
     from mindvit.tasks.classification.task import batch_spec
 
     info, net = model_info(name), network(name, size).set_train(True)
-    decayed = [is_decayed(weight.name, weight.ndim, "norm_and_bias", net.no_weight_decay()) for weight in net.trainable_params()]
+    decayed = [
+        is_decayed(weight.name, weight.ndim, "norm_and_bias", net.no_weight_decay())
+        for weight in net.trainable_params()
+    ]
     step = TrainStep(ClassificationObjective(net, ObjectiveOptions(info.mean, info.std)), net, decayed, StepOptions())
     return step, tuple(map(Tensor, step.spec(batch_spec(TRAINING_BATCH, size, CHANNELS)).inputs()))
 
@@ -183,7 +223,9 @@ def census(name: str, train: bool = False, size: Optional[int] = None, as_run: b
         return Census(info.name, "train step", side, graph.compile_seconds, graph.counts(), {})
     saved = cell.saved_multiply_adds(side) if hasattr(cell, "saved_multiply_adds") else 0
     published = info.macs if side == info.input_size else None
-    return Census(info.name, "forward", side, graph.compile_seconds, graph.counts(), graph.multiply_adds(), saved, published)
+    return Census(
+        info.name, "forward", side, graph.compile_seconds, graph.counts(), graph.multiply_adds(), saved, published
+    )
 
 
 def names(patterns: Sequence[str]) -> list[str]:

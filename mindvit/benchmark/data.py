@@ -40,10 +40,14 @@ def made_up(number: int) -> Image.Image:
     for cells, weight in ((4, 1.0), (12, 0.6), (40, 0.4), (120, 0.25)):
         coarse = random.standard_normal((cells, max(2, width * cells // height), 3)).astype(np.float32)
         for channel in range(3):
-            pixels[..., channel] += weight * np.asarray(Image.fromarray(coarse[..., channel]).resize(SIZE, Image.Resampling.BICUBIC))
+            pixels[..., channel] += weight * np.asarray(
+                Image.fromarray(coarse[..., channel]).resize(SIZE, Image.Resampling.BICUBIC)
+            )
     y, x = np.mgrid[:height, :width]
     for _ in range(BLOBS):
-        inside = ((x - random.uniform(0, width)) / random.uniform(20, 120)) ** 2 + ((y - random.uniform(0, height)) / random.uniform(20, 120)) ** 2 < 1
+        inside = ((x - random.uniform(0, width)) / random.uniform(20, 120)) ** 2 + (
+            (y - random.uniform(0, height)) / random.uniform(20, 120)
+        ) ** 2 < 1
         pixels[inside] = pixels[inside] * 0.5 + random.standard_normal(3)
     pixels += 0.13 * random.standard_normal((height, width, 1))
     return Image.fromarray(np.clip(128 + 48 * pixels, 0, 255).astype(np.uint8))
@@ -67,7 +71,11 @@ def made_up_folder(count: int = PICTURES) -> Path:
 def kilobytes(source: Source) -> Optional[float]:
     """Mean size of a picture's file, kB; None where the source has no files."""
     paths = getattr(source, "paths", None)
-    return None if paths is None else round(sum(os.path.getsize(path) for path in paths[:PICTURES]) / 1000 / len(paths[:PICTURES]), 1)
+    return (
+        None
+        if paths is None
+        else round(sum(os.path.getsize(path) for path in paths[:PICTURES]) / 1000 / len(paths[:PICTURES]), 1)
+    )
 
 
 def cpu_seconds() -> float:
@@ -76,8 +84,13 @@ def cpu_seconds() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-def timed(batches: Iterator[Batch], warmup: int, steps: int, clock: Callable[[], float] = time.perf_counter,
-          cpu: Callable[[], float] = cpu_seconds) -> tuple[float, float]:
+def timed(
+    batches: Iterator[Batch],
+    warmup: int,
+    steps: int,
+    clock: Callable[[], float] = time.perf_counter,
+    cpu: Callable[[], float] = cpu_seconds,
+) -> tuple[float, float]:
     """(pictures a second, CPU milliseconds a picture) over `steps` batches after `warmup` ones.
 
     Batches are made ahead, as many when the clock starts as when it stops.
@@ -94,10 +107,36 @@ def pipelines(recipe: Recipe, info: ModelInfo, train: Source, val: Source, worke
     """Endless batches of training and of evaluation, as train.py makes them."""
     augment, wanted = recipe.augment, Preprocessing(info, recipe.augment)
     data = dataclasses.replace(recipe.data, batch_size=min(recipe.data.batch_size, BATCH, len(train)))
-    epochs = (train_batches(train, data, augment, size=wanted.size, interpolation=wanted.interpolation, mean=wanted.statistics[0], epoch=epoch,
-                            seed=recipe.runtime.seed, ranks=1, rank=0, workers=workers) for epoch in itertools.count())
-    passes = (eval_batches(val, batch_size=min(data.batch_size, len(val)), size=wanted.size, crop_pct=wanted.crop_pct,
-                           interpolation=wanted.interpolation, squeeze=info.squeeze, ranks=1, rank=0, workers=workers) for _ in itertools.count())
+    epochs = (
+        train_batches(
+            train,
+            data,
+            augment,
+            size=wanted.size,
+            interpolation=wanted.interpolation,
+            mean=wanted.statistics[0],
+            epoch=epoch,
+            seed=recipe.runtime.seed,
+            ranks=1,
+            rank=0,
+            workers=workers,
+        )
+        for epoch in itertools.count()
+    )
+    passes = (
+        eval_batches(
+            val,
+            batch_size=min(data.batch_size, len(val)),
+            size=wanted.size,
+            crop_pct=wanted.crop_pct,
+            interpolation=wanted.interpolation,
+            squeeze=info.squeeze,
+            ranks=1,
+            rank=0,
+            workers=workers,
+        )
+        for _ in itertools.count()
+    )
     return {"train": itertools.chain.from_iterable(epochs), "eval": itertools.chain.from_iterable(passes)}
 
 
@@ -129,10 +168,24 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
         for name, batches in pipelines(recipe, info, train, val, workers).items():
             rate, spent = timed(batches, warmup, steps)
             size = Preprocessing(info, recipe.augment).size
-            rows.append({"pipeline": name, "pictures": recipe.data.data_dir or ("digits" if recipe.data.dataset == "digits" else "made up"),
-                         "kB": kilobytes(train if name == "train" else val), "resolution": f"{size}x{size}",
-                         "augmentation": described(recipe) if name == "train" else "none", "batch size": min(recipe.data.batch_size, BATCH, len(train)),
-                         "workers": workers, "img/s": round(rate, 1), "CPU-ms an image": round(spent, 2), "warm-up": warmup, "steps": steps, "pillow": pillow,
-                         "mindvit": __version__, "machine": device.machine(), "date": datetime.date.today().isoformat()})
+            rows.append(
+                {
+                    "pipeline": name,
+                    "pictures": recipe.data.data_dir or ("digits" if recipe.data.dataset == "digits" else "made up"),
+                    "kB": kilobytes(train if name == "train" else val),
+                    "resolution": f"{size}x{size}",
+                    "augmentation": described(recipe) if name == "train" else "none",
+                    "batch size": min(recipe.data.batch_size, BATCH, len(train)),
+                    "workers": workers,
+                    "img/s": round(rate, 1),
+                    "CPU-ms an image": round(spent, 2),
+                    "warm-up": warmup,
+                    "steps": steps,
+                    "pillow": pillow,
+                    "mindvit": __version__,
+                    "machine": device.machine(),
+                    "date": datetime.date.today().isoformat(),
+                }
+            )
             console.say(f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image")
     return rows

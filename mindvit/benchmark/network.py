@@ -38,15 +38,47 @@ from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.version import __version__
 
 CLASSES = 1000  # ImageNet-1K's, as in every published figure
-PEAK_SIDE, PEAK_PRODUCTS, PEAK_ROUNDS = 2048, 4, 20  # the fastest round counts: where a machine is shared, a few are all slow
+PEAK_SIDE, PEAK_PRODUCTS, PEAK_ROUNDS = (
+    2048,
+    4,
+    20,
+)  # the fastest round counts: where a machine is shared, a few are all slow
 PROFILED_STEPS = 5
-COLUMNS = ("model", "mode", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "with cache", "ms/step", "p90 ms", "img/s",
-           "img/s per card", "sustained img/s", "multiply-adds (G)", "GFLOP/s per card", "peak GFLOP/s", "share of peak", "peak memory", "precision",
-           "warm-up", "steps", "mindspore", "mindvit", "machine", "date", "error")
+COLUMNS = (
+    "model",
+    "mode",
+    "params (M)",
+    "cards",
+    "batch size",
+    "resolution",
+    "jit level",
+    "graph compile",
+    "with cache",
+    "ms/step",
+    "p90 ms",
+    "img/s",
+    "img/s per card",
+    "sustained img/s",
+    "multiply-adds (G)",
+    "GFLOP/s per card",
+    "peak GFLOP/s",
+    "share of peak",
+    "peak memory",
+    "precision",
+    "warm-up",
+    "steps",
+    "mindspore",
+    "mindvit",
+    "machine",
+    "date",
+    "error",
+)
 # Where a profile lies, by device: files, and the columns of an operator's kind, its calls and its time (with the factor that makes milliseconds).
-PROFILES = {"CPU": ("cpu_op_detail_info_*.csv", "op_type", "op_occurrences", "op_total_time(ms)", 1.0),
-            "GPU": ("gpu_op_type_info_*.csv", "op_type", "type_occurrences", "total_time(us)", 1e-3),
-            "Ascend": ("op_statistic*.csv", "OP Type", "Count", "Total Time(us)", 1e-3)}
+PROFILES = {
+    "CPU": ("cpu_op_detail_info_*.csv", "op_type", "op_occurrences", "op_total_time(ms)", 1.0),
+    "GPU": ("gpu_op_type_info_*.csv", "op_type", "type_occurrences", "total_time(us)", 1e-3),
+    "Ascend": ("op_statistic*.csv", "OP Type", "Count", "Total Time(us)", 1e-3),
+}
 
 
 @dataclass(frozen=True)
@@ -112,8 +144,12 @@ def training(setting: Setting) -> Subject:
             loss = step(*inputs)[0]
         return loss
 
-    return Subject(lambda: step.compile(*empty), whole_step, options.data.batch_size * accum_steps,
-                   sum(item.size for item in net.trainable_params()))
+    return Subject(
+        lambda: step.compile(*empty),
+        whole_step,
+        options.data.batch_size * accum_steps,
+        sum(item.size for item in net.trainable_params()),
+    )
 
 
 def forward(setting: Setting) -> Subject:
@@ -126,7 +162,9 @@ def forward(setting: Setting) -> Subject:
     shape = (batch, options.model.in_channels, setting.size, setting.size)
     images = Tensor(np.random.default_rng(chosen.rank).standard_normal(shape, np.float32))
     net.check_size(setting.size, setting.size)
-    return Subject(lambda: net.compile(images), lambda: net(images), batch, sum(item.size for item in net.trainable_params()))
+    return Subject(
+        lambda: net.compile(images), lambda: net(images), batch, sum(item.size for item in net.trainable_params())
+    )
 
 
 SUBJECTS: dict[str, Callable[[Setting], Subject]] = {"forward": forward, "train": training}
@@ -153,7 +191,7 @@ def peak_flops(half: Optional[Any]) -> float:
             output = product(a, b)
         output.asnumpy()
 
-    return 2.0 * PEAK_SIDE ** 3 * PEAK_PRODUCTS / fastest(several, rounds=PEAK_ROUNDS)
+    return 2.0 * PEAK_SIDE**3 * PEAK_PRODUCTS / fastest(several, rounds=PEAK_ROUNDS)
 
 
 def multiply_adds(setting: Setting) -> Optional[float]:
@@ -175,13 +213,26 @@ def measure(task: Task) -> dict[str, Any]:
     setting = prepare(given, NoPictures(given.model.num_classes or CLASSES))
     subject = SUBJECTS[task.mode](setting)
     seconds = compiled(subject, setting, task.compile_cache)
-    row = {**dict.fromkeys(COLUMNS), **circumstances(setting, task), "params (M)": round(subject.params / 1e6, 2), "graph compile": round(seconds, 2)}
+    row = {
+        **dict.fromkeys(COLUMNS),
+        **circumstances(setting, task),
+        "params (M)": round(subject.params / 1e6, 2),
+        "graph compile": round(seconds, 2),
+    }
     if task.compile_only:
         return row
-    timing = time_steps(subject.step, lambda output: output.asnumpy(), pictures=subject.pictures, warmup=task.warmup, steps=task.steps,
-                        queued=setting.device.target != "CPU")
+    timing = time_steps(
+        subject.step,
+        lambda output: output.asnumpy(),
+        pictures=subject.pictures,
+        warmup=task.warmup,
+        steps=task.steps,
+        queued=setting.device.target != "CPU",
+    )
     if not np.isfinite(subject.step().asnumpy()).all():
-        raise UserError(f"{setting.info.name}: the outputs are no numbers any more after {task.steps} steps: figures of such a run mean nothing")
+        raise UserError(
+            f"{setting.info.name}: the outputs are no numbers any more after {task.steps} steps: figures of such a run mean nothing"
+        )
     memory = device.memory(setting.device.target).split(" of ")[0]
     if task.profile and setting.device.is_main:
         console.say(profile_table(profile(subject.step, setting.device.target)))
@@ -195,22 +246,44 @@ def speed(timing: Timing, rates: np.ndarray, setting: Setting, mode: str) -> dic
     half = chosen.half if (chosen.amp_level if mode == "train" else chosen.val_amp_level) != "O0" else None
     peak, macs = peak_flops(half), multiply_adds(setting)
     total = float(rates[0])
-    row = {"ms/step": round(timing.ms, 2), "p90 ms": round(timing.p90, 2), "img/s": round(total, 2), "img/s per card": round(total / chosen.ranks, 2),
-            "sustained img/s": round(float(rates[1]), 2), "peak GFLOP/s": round(peak / 1e9, 1)}
+    row = {
+        "ms/step": round(timing.ms, 2),
+        "p90 ms": round(timing.p90, 2),
+        "img/s": round(total, 2),
+        "img/s per card": round(total / chosen.ranks, 2),
+        "sustained img/s": round(float(rates[1]), 2),
+        "peak GFLOP/s": round(peak / 1e9, 1),
+    }
     if macs is None:
         return row
     reached = flops(macs, total / chosen.ranks, mode)
-    return {**row, "multiply-adds (G)": round(macs / 1e9, 3), "GFLOP/s per card": round(reached / 1e9, 1), "share of peak": round(reached / peak, 4)}
+    return {
+        **row,
+        "multiply-adds (G)": round(macs / 1e9, 3),
+        "GFLOP/s per card": round(reached / 1e9, 1),
+        "share of peak": round(reached / peak, 4),
+    }
 
 
 def circumstances(setting: Setting, task: Task) -> dict[str, Any]:
     """What was measured, on what and how."""
     chosen, given = setting.device, setting.recipe
     level = chosen.amp_level if task.mode == "train" else chosen.val_amp_level
-    return {"model": setting.info.name, "mode": task.mode, "cards": f"{chosen.ranks} x {chosen.target}", "batch size": given.data.batch_size,
-            "resolution": f"{setting.size}x{setting.size}", "jit level": chosen.jit_level,
-            "precision": f"{level} {given.precision.amp_type if level != 'O0' else 'float32'}", "warm-up": task.warmup, "steps": task.steps,
-            "mindspore": ms.__version__, "mindvit": __version__, "machine": device.machine(), "date": datetime.date.today().isoformat()}
+    return {
+        "model": setting.info.name,
+        "mode": task.mode,
+        "cards": f"{chosen.ranks} x {chosen.target}",
+        "batch size": given.data.batch_size,
+        "resolution": f"{setting.size}x{setting.size}",
+        "jit level": chosen.jit_level,
+        "precision": f"{level} {given.precision.amp_type if level != 'O0' else 'float32'}",
+        "warm-up": task.warmup,
+        "steps": task.steps,
+        "mindspore": ms.__version__,
+        "mindvit": __version__,
+        "machine": device.machine(),
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def profile(step: Callable[[], Tensor], target: str) -> list[tuple[str, float, float]]:
@@ -237,7 +310,9 @@ def read_profile(folder: Path, target: str, steps: int) -> list[tuple[str, float
                 found[name] = count + float(line[calls]), total + float(line[spent]) * factor
     if not found:
         raise UserError(f"MindSpore's profiler wrote no {pattern}: --profile has no figures on this {target}")
-    return sorted(((name, count / steps, total / steps) for name, (count, total) in found.items()), key=lambda item: -item[2])
+    return sorted(
+        ((name, count / steps, total / steps) for name, (count, total) in found.items()), key=lambda item: -item[2]
+    )
 
 
 def own_kernel(name: str) -> str:
@@ -249,9 +324,19 @@ def own_kernel(name: str) -> str:
 def profile_table(operators: Sequence[tuple[str, float, float]], most: int = 10) -> str:
     """The most expensive operators, with their shares of all operators' time."""
     whole = sum(spent for _, _, spent in operators)
-    rows = [{"operator": name, "calls a step": f"{count:g}", "ms a step": f"{spent:.2f}", "share": f"{100 * spent / whole:.1f} %"}
-            for name, count, spent in operators[:most]]
-    return console.table(*rows) + f"\n{whole:.1f} ms a step in {sum(count for _, count, _ in operators):g} operators of {len(operators)} kinds"
+    rows = [
+        {
+            "operator": name,
+            "calls a step": f"{count:g}",
+            "ms a step": f"{spent:.2f}",
+            "share": f"{100 * spent / whole:.1f} %",
+        }
+        for name, count, spent in operators[:most]
+    ]
+    return (
+        console.table(*rows)
+        + f"\n{whole:.1f} ms a step in {sum(count for _, count, _ in operators):g} operators of {len(operators)} kinds"
+    )
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,7 +9,10 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 
-WORK = {"forward": 2, "train": 6}  # FLOP for each multiply-add of the forward graph: the gradient costs twice the forward
+WORK = {
+    "forward": 2,
+    "train": 6,
+}  # FLOP for each multiply-add of the forward graph: the gradient costs twice the forward
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,16 @@ def flops(multiply_adds: float, pictures_per_second: float, mode: str) -> float:
     return WORK[mode] * multiply_adds * pictures_per_second
 
 
-def time_steps(step: Callable[[], Any], wait: Callable[[Any], Any], *, pictures: int, warmup: int, steps: int, queued: bool,
-               clock: Callable[[], float] = time.perf_counter) -> Timing:
+def time_steps(
+    step: Callable[[], Any],
+    wait: Callable[[Any], Any],
+    *,
+    pictures: int,
+    warmup: int,
+    steps: int,
+    queued: bool,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timing:
     """Time `steps` calls of step() after `warmup` ones; wait(output) blocks until the device has computed it.
 
     queued: calls return before the device is done, so that waiting for each would make it idle. Then the whole is taken with one

@@ -23,7 +23,9 @@ def point(text: str) -> tuple[float, float]:
     except ValueError:
         x = y = -1.0
     if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise argparse.ArgumentTypeError(f"{text!r} is not x,y, two shares of the picture's sides from 0,0 (top left) to 1,1")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not x,y, two shares of the picture's sides from 0,0 (top left) to 1,1"
+        )
     return y, x
 
 
@@ -45,12 +47,24 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.recipe.commandline import Parser, max_pixels_argument, weights_arguments
 
     parser = Parser(prog="mindvit attention", description="Draw what a network's attention looks at, a PNG a picture.")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them"
+    )
     weights_arguments(parser)
     max_pixels_argument(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the PNGs, PICTURE-attention.png")
-    parser.add_argument("--at", type=point, default=(0.5, 0.5), metavar="x,y", help="CrossFormer: whose attention, shares of the sides (default: the centre)")
-    parser.add_argument("--font", type=Path, metavar="FILE", help="TrueType font for class names that aren't in Latin letters")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for the PNGs, PICTURE-attention.png"
+    )
+    parser.add_argument(
+        "--at",
+        type=point,
+        default=(0.5, 0.5),
+        metavar="x,y",
+        help="CrossFormer: whose attention, shares of the sides (default: the centre)",
+    )
+    parser.add_argument(
+        "--font", type=Path, metavar="FILE", help="TrueType font for class names that aren't in Latin letters"
+    )
     given = parser.parse_args(arguments)
     from mindvit.data.sources import BadPicture, find_pictures
 
@@ -65,8 +79,14 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.visualization.attention import attention_maps
 
     with errors.hints_for(parser.options()):
-        predictor = Predictor(given.ckpt_path, given.model, given.classes, device_target=given.device_target, take=given.take,
-                              max_pixels=given.max_pixels)
+        predictor = Predictor(
+            given.ckpt_path,
+            given.model,
+            given.classes,
+            device_target=given.device_target,
+            take=given.take,
+            max_pixels=given.max_pixels,
+        )
     font = attention_sheet.fonts(given.font)
     try:
         given.out.mkdir(parents=True, exist_ok=True)
@@ -74,7 +94,9 @@ def main(arguments: Sequence[str]) -> None:
         raise errors.UserError(f"--out {given.out} can't be written: {error.strerror}") from None
     print(predictor, file=sys.stderr)
     bad = 0
-    for path, target in zip(tqdm(paths, unit="picture", dynamic_ncols=True, leave=False, disable=None), targets(paths, given.out)):
+    for path, target in zip(
+        tqdm(paths, unit="picture", dynamic_ncols=True, leave=False, disable=None), targets(paths, given.out)
+    ):
         try:
             pixels = predictor.prepared(path)
         except BadPicture as error:
@@ -83,7 +105,9 @@ def main(arguments: Sequence[str]) -> None:
             continue
         logits, rows = attention_maps(predictor.net, predictor.normalised(pixels[None]), given.at)
         foot = f"{predictor.info.name}, {Path(given.ckpt_path).name}, {predictor.preprocessing.size} px"
-        sheet = attention_sheet.sheet(Image.fromarray(pixels), Path(path).name, predictor.best(logits), rows, foot, font)
+        sheet = attention_sheet.sheet(
+            Image.fromarray(pixels), Path(path).name, predictor.best(logits), rows, foot, font
+        )
         try:
             sheet.save(target)
         except OSError as error:

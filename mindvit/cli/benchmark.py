@@ -26,19 +26,76 @@ if TYPE_CHECKING:
 
 BATCH = 8  # unless a recipe or the command line says another: what a laptop can do
 MODES = ("forward", "train", "data")
-SHOWN = ("model", "params (M)", "cards", "batch size", "resolution", "jit level", "graph compile", "with cache", "ms/step", "p90 ms", "img/s",
-         "GFLOP/s per card", "share of peak", "peak memory")
-SHOWN_DATA = ("pipeline", "pictures", "kB", "resolution", "augmentation", "batch size", "workers", "img/s", "CPU-ms an image")
+SHOWN = (
+    "model",
+    "params (M)",
+    "cards",
+    "batch size",
+    "resolution",
+    "jit level",
+    "graph compile",
+    "with cache",
+    "ms/step",
+    "p90 ms",
+    "img/s",
+    "GFLOP/s per card",
+    "share of peak",
+    "peak memory",
+)
+SHOWN_DATA = (
+    "pipeline",
+    "pictures",
+    "kB",
+    "resolution",
+    "augmentation",
+    "batch size",
+    "workers",
+    "img/s",
+    "CPU-ms an image",
+)
 EXTRA = (
-    (("models",), {"nargs": "*", "metavar": "MODEL", "help": "name, alias or shell pattern, e.g. 'crossvit_*' (none: the recipe's)"}),
-    (("--mode",), {"dest": "what", "choices": MODES, "default": "train", "help": "what is timed: evaluation's graph, the training step, or the data pipeline "
-                                                                  "(on made-up pictures, all three; default: train)"}),
-    (("--warmup",), {"type": int, "default": 10, "metavar": "N", "help": "steps before the clock starts (default: 10)"}),
+    (
+        ("models",),
+        {
+            "nargs": "*",
+            "metavar": "MODEL",
+            "help": "name, alias or shell pattern, e.g. 'crossvit_*' (none: the recipe's)",
+        },
+    ),
+    (
+        ("--mode",),
+        {
+            "dest": "what",
+            "choices": MODES,
+            "default": "train",
+            "help": "what is timed: evaluation's graph, the training step, or the data pipeline "
+            "(on made-up pictures, all three; default: train)",
+        },
+    ),
+    (
+        ("--warmup",),
+        {"type": int, "default": 10, "metavar": "N", "help": "steps before the clock starts (default: 10)"},
+    ),
     (("--steps",), {"type": int, "default": 40, "metavar": "N", "help": "timed steps (default: 40)"}),
     (("--profile",), {"action": "store_true", "default": False, "help": "print the ten most expensive operators too"}),
-    (("--compile_cache",), {"dest": "caches", "default": None, "metavar": "DIR",
-                           "help": "compile twice, into an empty folder within DIR and from it, and tell both times"}),
-    (("--out",), {"type": Path, "default": None, "metavar": "DIR", "help": "folder for CSV and JSON (default: the table is printed, and no file written)"}),
+    (
+        ("--compile_cache",),
+        {
+            "dest": "caches",
+            "default": None,
+            "metavar": "DIR",
+            "help": "compile twice, into an empty folder within DIR and from it, and tell both times",
+        },
+    ),
+    (
+        ("--out",),
+        {
+            "type": Path,
+            "default": None,
+            "metavar": "DIR",
+            "help": "folder for CSV and JSON (default: the table is printed, and no file written)",
+        },
+    ),
 )
 
 
@@ -55,7 +112,12 @@ def main(arguments: Sequence[str]) -> None:
     if given["what"] == "data":
         from mindvit.benchmark.data import measure_data
 
-        keep(measure_data(recipe, warmup=given["warmup"], steps=given["steps"]), given["out"], "benchmark_data", SHOWN_DATA)
+        keep(
+            measure_data(recipe, warmup=given["warmup"], steps=given["steps"]),
+            given["out"],
+            "benchmark_data",
+            SHOWN_DATA,
+        )
         return
     rows = networks(recipe, given)
     if not rows:
@@ -82,13 +144,17 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     chosen = names(given["models"]) if given.get("models") else [recipe.model.model]
     rank, ranks = launched_ranks()
     if ranks > 1 and len(chosen) > 1:
-        raise UserError(f"{len(chosen)} networks ({', '.join(chosen[:3])}, ...) under a launcher: its ranks meet only once, so give one at a time")
+        raise UserError(
+            f"{len(chosen)} networks ({', '.join(chosen[:3])}, ...) under a launcher: its ranks meet only once, so give one at a time"
+        )
     if ranks > 1 and given["caches"]:
         raise UserError("--compile_cache compares two starts of one process: leave it out under a launcher")
     tasks = []
     for name in chosen:
         one = recipe.replace("command line", model=name) if name != recipe.model.model else recipe
-        tasks.append(Task(one.flat(), given["what"], dict(one.origins), given["warmup"], given["steps"], given["profile"]))
+        tasks.append(
+            Task(one.flat(), given["what"], dict(one.origins), given["warmup"], given["steps"], given["profile"])
+        )
     if ranks > 1:
         with errors.hints_for(options(EXTRA)):
             rows = [measure(tasks[0])]
@@ -109,7 +175,9 @@ def in_child(task: Task, cache: str | None = None) -> dict[str, Any]:
     if cold["error"]:
         return cold
     warm = child(dataclasses.replace(task, compile_cache=folder))
-    return warm if warm["error"] else {**warm, "graph compile": cold["graph compile"], "with cache": warm["graph compile"]}
+    return (
+        warm if warm["error"] else {**warm, "graph compile": cold["graph compile"], "with cache": warm["graph compile"]}
+    )
 
 
 def child(task: Task) -> dict[str, Any]:
@@ -119,12 +187,23 @@ def child(task: Task) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
         path.write_text(as_json(task), encoding="utf-8")
-        print(f"{task.values['model']}: {task.mode}, {task.warmup} + {task.steps} steps of {task.values['batch_size']} pictures ...", flush=True)
+        print(
+            f"{task.values['model']}: {task.mode}, {task.warmup} + {task.steps} steps of {task.values['batch_size']} pictures ...",
+            flush=True,
+        )
         code = subprocess.run([sys.executable, "-m", "mindvit.benchmark.network", str(path)], check=False).returncode
         told = json.loads(path.read_text(encoding="utf-8"))
-    reason = told.get("error") or (f"the process ended with {code}" + " (killed: too little memory?)" * (code == -9) if code else None)
+    reason = told.get("error") or (
+        f"the process ended with {code}" + " (killed: too little memory?)" * (code == -9) if code else None
+    )
     if reason:
-        return {**dict.fromkeys(COLUMNS), "model": task.values["model"], "mode": task.mode, "batch size": task.values["batch_size"], "error": reason}
+        return {
+            **dict.fromkeys(COLUMNS),
+            "model": task.values["model"],
+            "mode": task.mode,
+            "batch size": task.values["batch_size"],
+            "error": reason,
+        }
     return dict(told)
 
 

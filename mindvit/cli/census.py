@@ -15,11 +15,18 @@ def main(arguments: Sequence[str]) -> None:
     """Print and keep the tables; UserError for anything that the user can mend."""
     from mindvit.recipe.commandline import Parser
 
-    parser = Parser(prog="mindvit census", description="Count the operators and the multiply-adds of networks in their compiled graphs.")
+    parser = Parser(
+        prog="mindvit census",
+        description="Count the operators and the multiply-adds of networks in their compiled graphs.",
+    )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name, alias or shell pattern, e.g. 'crossvit_*'")
     parser.add_argument("--train", action="store_true", help="count the training step's graph too")
     parser.add_argument("--size", type=int, metavar="N", help="side of the pictures in px (default: the registry's)")
-    parser.add_argument("--as-run", action="store_true", help="with the operators that this machine takes (default: those of NPUs and GPUs)")
+    parser.add_argument(
+        "--as-run",
+        action="store_true",
+        help="with the operators that this machine takes (default: those of NPUs and GPUs)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the tables in a Markdown file")
     given = parser.parse_args(arguments)
     from mindspore import __version__  # takes seconds: not for --help
@@ -37,8 +44,14 @@ def main(arguments: Sequence[str]) -> None:
             found.append(census(name, train, given.size, given.as_run))
             lines.append(found[-1].row())
             print(lines[-1], flush=True)
-    lines += ["", MACS_HEAD, *(item.macs_row() for item in found if item.macs), "", f"MindSpore {__version__}, {device.machine()}."]
-    print("\n".join(lines[1 + len(found):]))
+    lines += [
+        "",
+        MACS_HEAD,
+        *(item.macs_row() for item in found if item.macs),
+        "",
+        f"MindSpore {__version__}, {device.machine()}.",
+    ]
+    print("\n".join(lines[1 + len(found) :]))
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

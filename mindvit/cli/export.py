@@ -25,16 +25,29 @@ def parser() -> Parser:
     """The command line."""
     from mindvit.recipe.commandline import Parser
 
-    result = Parser(prog="mindvit export", description="Write a network as MindIR or ONNX, load the file again and compare.")
+    result = Parser(
+        prog="mindvit export", description="Write a network as MindIR or ONNX, load the file again and compare."
+    )
     result.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
     result.add_argument("--ckpt_path", metavar="FILE", help="its weights, of any origin (default: initial values)")
-    result.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both "
-                        "(default: the better in validation)")
-    result.add_argument("--format", required=True, metavar="MINDIR|ONNX", help="ONNX needs the packages onnx and onnxruntime")
+    result.add_argument(
+        "--take",
+        metavar="KEY",
+        help="which set of weights, model or ema, of a file that holds both (default: the better in validation)",
+    )
+    result.add_argument(
+        "--format", required=True, metavar="MINDIR|ONNX", help="ONNX needs the packages onnx and onnxruntime"
+    )
     result.add_argument("--out", required=True, type=Path, metavar="FILE", help="a name in .mindir or .onnx")
-    result.add_argument("--batch_size", default=DYNAMIC, metavar="N|dynamic", help="pictures at once; dynamic: any number (default)")
-    result.add_argument("--size", type=int, metavar="PX", help="side of the pictures (default: that of training, else the network's)")
-    result.add_argument("--num_classes", type=int, metavar="N", help="classes of the head (default: the checkpoint's, else 1000)")
+    result.add_argument(
+        "--batch_size", default=DYNAMIC, metavar="N|dynamic", help="pictures at once; dynamic: any number (default)"
+    )
+    result.add_argument(
+        "--size", type=int, metavar="PX", help="side of the pictures (default: that of training, else the network's)"
+    )
+    result.add_argument(
+        "--num_classes", type=int, metavar="N", help="classes of the head (default: the checkpoint's, else 1000)"
+    )
     return result
 
 
@@ -61,7 +74,9 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     content = read(given.ckpt_path, given.take) if given.ckpt_path else None
     told = CheckpointInfo.of(content) if content else CheckpointInfo("")
     if not (given.model or content):
-        raise UserError("which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here")
+        raise UserError(
+            "which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here"
+        )
     asked = {"model": given.model, "image_resize": given.size, "num_classes": given.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}
     recipe = sized(told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE))), told.where)

@@ -37,14 +37,20 @@ def as_json(answers: Iterable[Named]) -> Iterator[str]:
     """A list with an object for each picture, one a line."""
     before = "["
     for path, answer in answers:
-        yield before + json.dumps({"picture": path, "classes": [{"name": name, "probability": round(value, 6)} for name, value in answer]}, ensure_ascii=False)
+        yield before + json.dumps(
+            {"picture": path, "classes": [{"name": name, "probability": round(value, 6)} for name, value in answer]},
+            ensure_ascii=False,
+        )
         before = ","
     yield "]" if before == "," else "[]"
 
 
 def as_table(answers: Iterable[Named], paths: Sequence[str], names: Sequence[str]) -> Iterator[str]:
     """Aligned columns; a picture's path stands beside its first class."""
-    first, second = (max(len(on_one_line(item)) for item in (*column, title)) for column, title in ((paths, "picture"), (names, "class")))
+    first, second = (
+        max(len(on_one_line(item)) for item in (*column, title))
+        for column, title in ((paths, "picture"), (names, "class"))
+    )
     yield f"{'picture':{first}}  {'class':{second}}  probability"
     for path, answer in answers:
         for name, probability in answer:
@@ -68,7 +74,10 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
                 bad.append(path)
                 tqdm.write(f"warning: {logits}", file=sys.stderr)
             else:
-                yield printable(path), [(printable(name), probability) for name, probability in predictor.best(logits, topk)]
+                yield (
+                    printable(path),
+                    [(printable(name), probability) for name, probability in predictor.best(logits, topk)],
+                )
 
 
 class Answers:
@@ -80,7 +89,9 @@ class Answers:
     def __init__(self, out: Path, closing: str) -> None:
         self.out, self.closing, self.lines = out, closing, 0
         self.place = Path(os.path.realpath(out))
-        self.device = self.place.exists() and not self.place.is_file()  # a pipe, or /dev/stdout: nothing can take its place
+        self.device = (
+            self.place.exists() and not self.place.is_file()
+        )  # a pipe, or /dev/stdout: nothing can take its place
         self.partial = self.place if self.device else self.place.with_name(f"{self.place.name}.partial")
         with self.told():
             self.partial.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +121,9 @@ class Answers:
 
     def abandon(self) -> None:
         """There will be no more: lines beyond a heading stay beside the place of the whole."""
-        with contextlib.suppress(OSError):  # what ended the work is what the user is to hear of, and a full disk may be that
+        with contextlib.suppress(
+            OSError
+        ):  # what ended the work is what the user is to hear of, and a full disk may be that
             if self.closing and self.lines and not self.stream.closed:
                 self.stream.write(self.closing + "\n")
             self.stream.close()
@@ -143,27 +156,45 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.recipe.commandline import Parser, max_pixels_argument, positive, weights_arguments
 
     parser = Parser(prog="mindvit predict", description="Name what is in pictures.")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them")
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them"
+    )
     weights_arguments(parser)
     max_pixels_argument(parser)
     parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes a picture (default: 5)")
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="of what is written (default: table)")
+    parser.add_argument(
+        "--format", choices=("table", "json", "csv"), default="table", help="of what is written (default: table)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there (default: stdout)")
-    parser.add_argument("--batch_size", type=positive, default=32, metavar="N", help="most pictures computed at once (default: 32)")
+    parser.add_argument(
+        "--batch_size", type=positive, default=32, metavar="N", help="most pictures computed at once (default: 32)"
+    )
     given = parser.parse_args(arguments)
     from mindvit.data.sources import find_pictures
 
     paths = find_pictures(given.pictures)
-    from mindvit.inference.predictor import Predictor, Unreadable  # MindSpore takes seconds to import: not for --help or a mistyped path
+    from mindvit.inference.predictor import (
+        Predictor,
+        Unreadable,
+    )  # MindSpore takes seconds to import: not for --help or a mistyped path
 
     bad: list[str] = []
     with writer(given.out, "]" if given.format == "json" else "") as write:
         with errors.hints_for(parser.options()):
-            predictor = Predictor(given.ckpt_path, given.model, given.classes, given.batch_size, given.device_target, given.take,
-                                  given.max_pixels)
+            predictor = Predictor(
+                given.ckpt_path,
+                given.model,
+                given.classes,
+                given.batch_size,
+                given.device_target,
+                given.take,
+                given.max_pixels,
+            )
         print(predictor, file=sys.stderr)
         answers = predictions(predictor, paths, given.topk, bad)
-        for line in {"csv": as_csv, "json": as_json}.get(given.format, lambda found: as_table(found, paths, predictor.class_names))(answers):
+        for line in {"csv": as_csv, "json": as_json}.get(
+            given.format, lambda found: as_table(found, paths, predictor.class_names)
+        )(answers):
             write(line)
     if bad:
         raise Unreadable(len(bad), len(paths))

@@ -22,18 +22,35 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.recipe.options import DataOptions
 
     parser = Parser(prog="mindvit prepare", description="Pack a folder or list data set into MindRecord files.")
-    parser.add_argument("data_dir", metavar="DATA_DIR", help="folder with train/ and val/ class folders, or with train_list.txt and val_list.txt")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the files, the data_dir of recipes from then on")
+    parser.add_argument(
+        "data_dir",
+        metavar="DATA_DIR",
+        help="folder with train/ and val/ class folders, or with train_list.txt and val_list.txt",
+    )
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="folder for the files, the data_dir of recipes from then on"
+    )
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="default: both")
-    parser.add_argument("--train_split", default=DataOptions.train_split, metavar="NAME", help="name of the training split (default: train)")
-    parser.add_argument("--val_split", default=DataOptions.val_split, metavar="NAME", help="name of the validation split (default: val)")
-    parser.add_argument("--shard_size", type=int, default=1024, metavar="MIB", help="pictures in one file, MiB (default: 1024)")
+    parser.add_argument(
+        "--train_split",
+        default=DataOptions.train_split,
+        metavar="NAME",
+        help="name of the training split (default: train)",
+    )
+    parser.add_argument(
+        "--val_split", default=DataOptions.val_split, metavar="NAME", help="name of the validation split (default: val)"
+    )
+    parser.add_argument(
+        "--shard_size", type=int, default=1024, metavar="MIB", help="pictures in one file, MiB (default: 1024)"
+    )
     given = parser.parse_args(arguments)
     if given.shard_size < 1:
         raise UserError(f"{COMMAND_LINE}: --shard_size is {given.shard_size}, but must be at least 1 (MiB)")
     if files.printable(str(given.out)) != str(given.out):
-        raise UserError(f"OUT {given.out} has a name that is no UTF-8, which MindSpore's writer can't open; "
-                        f"give another folder (DATA_DIR may have any name)")
+        raise UserError(
+            f"OUT {given.out} has a name that is no UTF-8, which MindSpore's writer can't open; "
+            f"give another folder (DATA_DIR may have any name)"
+        )
     from tqdm import tqdm
 
     from mindvit.data.datasets.mindrecord import pack
@@ -54,9 +71,18 @@ def main(arguments: Sequence[str]) -> None:
         for split, source in sources.items():
             assert isinstance(source, FileSource)
             with tqdm(total=len(source), desc=split, unit=" pictures", disable=not sys.stderr.isatty()) as bar:
-                paths = pack(source, Path(given.data_dir), given.out, getattr(given, f"{split}_split"), given.shard_size << 20, bar.update)
-            console.say(f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} file{'s' * (len(paths) > 1)}, counted and checked"
-                    + passed_over((split, source)))
+                paths = pack(
+                    source,
+                    Path(given.data_dir),
+                    given.out,
+                    getattr(given, f"{split}_split"),
+                    given.shard_size << 20,
+                    bar.update,
+                )
+            console.say(
+                f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} file{'s' * (len(paths) > 1)}, counted and checked"
+                + passed_over((split, source))
+            )
             for line in remarks(source) if split == "train" else ():
                 console.say(f"WARNING: {line}")
     except OSError as error:

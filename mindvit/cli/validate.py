@@ -22,11 +22,17 @@ EXTRA = (
 
 def main(arguments: Sequence[str], prog: str = "mindvit validate") -> None:
     """Validate; UserError for anything that the user can mend. prog: the command's name in its help."""
-    from mindvit.recipe.commandline import COMMAND_LINE, options, parse  # after errors.run has looked at the environment
+    from mindvit.recipe.commandline import (
+        COMMAND_LINE,
+        options,
+        parse,
+    )  # after errors.run has looked at the environment
     from mindvit.recipe.schema import TRAINING_ONLY
 
-    about = ("Measure the accuracy of a checkpoint on the validation images. Of a recipe's keys these count; others are "
-             "taken, and change nothing.")
+    about = (
+        "Measure the accuracy of a checkpoint on the validation images. Of a recipe's keys these count; others are "
+        "taken, and change nothing."
+    )
     recipe, given = parse(arguments, about, EXTRA, TRAINING_ONLY, prog)
     from mindvit.engine.evaluate import validate
     from mindvit.runtime.device import launched_ranks  # MindSpore takes seconds to import: not for --help

@@ -48,13 +48,16 @@ class ClassList:
         names = min(self.columns, key=lambda column: len(folders.difference(column)))
         unknown = sorted(folders.difference(names))
         if unknown:
-            raise UserError(f"{self.where} has {len(self)} classes, but not {_some(unknown)}, which {_is(unknown)} a "
-                            f"class folder: every folder must be "
-                            f"a line of it, or a line's first word")
+            raise UserError(
+                f"{self.where} has {len(self)} classes, but not {_some(unknown)}, which {_is(unknown)} a "
+                f"class folder: every folder must be "
+                f"a line of it, or a line's first word"
+            )
         twice = sorted(name for name in set(names) if names.count(name) > 1) if len(set(names)) < len(names) else []
         if twice:
-            raise UserError(f"{self.where} names class {_some(twice)} more than once: give every class a name of its "
-                            f"own")
+            raise UserError(
+                f"{self.where} names class {_some(twice)} more than once: give every class a name of its own"
+            )
         return names
 
 
@@ -106,6 +109,7 @@ def imagenet() -> ClassList:
 def is_ambiguous(names: Sequence[str]) -> bool:
     """Whether tools disagree on the order of these folders: by characters (1 10 2), or by the numbers in them and
     regardless of case (1 2 10)."""
+
     def natural(name: str) -> list[tuple[int, int, str]]:
         parts = [part for part in re.split(r"(\d+)", name.lower()) if part]
         return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
@@ -123,8 +127,9 @@ class Head:
     class_names: tuple[str, ...] = ()
 
 
-def open_ordered(data: DataOptions, split: str, head: Optional[Head], say: Callable[[str], None],
-                 num_classes: Optional[int] = None) -> Source:
+def open_ordered(
+    data: DataOptions, split: str, head: Optional[Head], say: Callable[[str], None], num_classes: Optional[int] = None
+) -> Source:
     """The images of a split ('train' or 'val'), numbered as the head has its classes.
 
     head: of the weights to be measured, or of those that training starts from and keeps; None without any.
@@ -163,8 +168,9 @@ class Folders:
         return f"say it with --classes FILE ({ACCEPTED}){keep}"
 
 
-def _order(source: Source, folders: Folders, head: Optional[Head], given: Optional[ClassList],
-           num_classes: Optional[int]) -> tuple[Optional[tuple[str, ...]], str]:
+def _order(
+    source: Source, folders: Folders, head: Optional[Head], given: Optional[ClassList], num_classes: Optional[int]
+) -> tuple[Optional[tuple[str, ...]], str]:
     """The classes in the order of the logits, None for the folders' own, and whose order it is."""
     found = source.class_names
     if given is not None:
@@ -178,17 +184,22 @@ def _order(source: Source, folders: Folders, head: Optional[Head], given: Option
         return imagenet().columns[0], imagenet().where
     if len(found) > head.count:
         new = "; --new_head starts a classifier for them" if folders.split == "train" else ""
-        raise UserError(f"{head.where} tells {head.count} classes apart, but {folders} has {len(found)} class "
-                        f"folders{new}")
+        raise UserError(
+            f"{head.where} tells {head.count} classes apart, but {folders} has {len(found)} class folders{new}"
+        )
     if len(found) < head.count:
-        raise UserError(f"{head.where} has a head of {head.count} classes and doesn't name them, and {folders} has "
-                        f"{len(found)} class folders: which of the "
-                        f"classes they are is unknown; {folders.ask}")
+        raise UserError(
+            f"{head.where} has a head of {head.count} classes and doesn't name them, and {folders} has "
+            f"{len(found)} class folders: which of the "
+            f"classes they are is unknown; {folders.ask}"
+        )
     if is_ambiguous(found):
-        raise UserError(f"{head.where} doesn't name its {head.count} classes, and tools sort the folders of {folders} "
-                        f"differently, {_some(sorted(found))} here: "
-                        f"{folders.ask}; ls -v {folders} > FILE sorts by number, LC_ALL=C ls {folders} > FILE by "
-                        f"character")
+        raise UserError(
+            f"{head.where} doesn't name its {head.count} classes, and tools sort the folders of {folders} "
+            f"differently, {_some(sorted(found))} here: "
+            f"{folders.ask}; ls -v {folders} > FILE sorts by number, LC_ALL=C ls {folders} > FILE by "
+            f"character"
+        )
     return None, ""
 
 
@@ -196,14 +207,19 @@ def _given(given: ClassList, found: Sequence[str], head: Optional[Head], num_cla
     """The order of a list that the user gives."""
     names = given.names_of(found)
     if num_classes is not None and num_classes != len(names):
-        raise UserError(f"{given.where} has {len(names)} classes, but num_classes is {num_classes} (leave num_classes "
-                        f"out)")
+        raise UserError(
+            f"{given.where} has {len(names)} classes, but num_classes is {num_classes} (leave num_classes out)"
+        )
     if head is not None and head.count is not None and len(names) != head.count:
-        raise UserError(f"{given.where} has {len(names)} classes, but {head.where} has a head of {head.count}: one "
-                        f"class a line, in the order of the logits")
+        raise UserError(
+            f"{given.where} has {len(names)} classes, but {head.where} has a head of {head.count}: one "
+            f"class a line, in the order of the logits"
+        )
     if head is not None and sorted(head.class_names) == sorted(names) and head.class_names != names:
-        raise UserError(f"{given.where} has another order of the classes than {head.where}, which names them itself "
-                        f"(leave --classes out)")
+        raise UserError(
+            f"{given.where} has another order of the classes than {head.where}, which names them itself "
+            f"(leave --classes out)"
+        )
     return names
 
 
@@ -227,11 +243,15 @@ def _label(source: Source, data: DataOptions, head: Optional[Head], given: Optio
         return
     highest = int(np.max(source.labels))
     if highest >= len(names):
-        raise UserError(f"{where} has {len(names)} classes, 0 to {len(names) - 1}, but "
-                        f"{source.name(int(np.argmax(source.labels)))} has label {highest}")
+        raise UserError(
+            f"{where} has {len(names)} classes, 0 to {len(names) - 1}, but "
+            f"{source.name(int(np.argmax(source.labels)))} has label {highest}"
+        )
     if given is not None and head is not None and head.count is not None and len(names) != head.count:
-        raise UserError(f"{where} has {len(names)} classes, but {head.where} has a head of {head.count}: one class a "
-                        f"line, in the order of the logits")
+        raise UserError(
+            f"{where} has {len(names)} classes, but {head.where} has a head of {head.count}: one class a "
+            f"line, in the order of the logits"
+        )
     source.class_names = names
 
 

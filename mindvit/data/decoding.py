@@ -26,12 +26,36 @@ from mindvit.runtime.files import on_one_line
 
 # What a file may hold, whatever its name says (ImageNet has a PNG named .JPEG). Naming the plug-ins also registers them
 # before threads start.
-FORMATS = tuple(plugin.format for plugin in (
-    JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, BmpImagePlugin.BmpImageFile,
-    WebPImagePlugin.WebPImageFile, TiffImagePlugin.TiffImageFile, GifImagePlugin.GifImageFile))
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        BmpImagePlugin.BmpImageFile,
+        WebPImagePlugin.WebPImageFile,
+        TiffImagePlugin.TiffImageFile,
+        GifImagePlugin.GifImageFile,
+    )
+)
 MULTI_PICTURE = MpoImagePlugin.MpoImageFile  # what JPEG's reader makes of a phone's two images in one file
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp",
-              ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif")
+EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".jif",
+    ".jfi",
+    ".pjpeg",
+    ".pjp",
+    ".png",
+    ".apng",
+    ".bmp",
+    ".dib",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+)
 
 MAX_PIXELS: int = DataOptions.max_pixels
 TOO_LARGE = "raise max_pixels for images that you trust"
@@ -181,8 +205,9 @@ def _shares(values: np.ndarray) -> np.ndarray:
     """0..1 -> 0..255, to the nearest."""
     low, high = float(values.min()), float(values.max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN makes both NaN
-        raise Refused(f"float numbers from {low:g} to {high:g}, whose scale isn't known (0 to 1 is); "
-                      "save it with 8 or 16 bits")
+        raise Refused(
+            f"float numbers from {low:g} to {high:g}, whose scale isn't known (0 to 1 is); save it with 8 or 16 bits"
+        )
     return np.rint(np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
 
 

@@ -51,8 +51,10 @@ def steps_per_epoch(source: Source, data: DataOptions, ranks: int, parts: int = 
     steps = len(source) // (data.batch_size * batches)
     if steps == 0:
         accumulated = f" and {parts} batches a step" if parts > 1 else ""
-        raise UserError(f"batch_size {data.batch_size} on {ranks} rank{'s' * (ranks > 1)}{accumulated} needs {data.batch_size * batches} training pictures "
-                        f"a step, but there are {len(source)}; the largest batch_size is {len(source) // batches}")
+        raise UserError(
+            f"batch_size {data.batch_size} on {ranks} rank{'s' * (ranks > 1)}{accumulated} needs {data.batch_size * batches} training pictures "
+            f"a step, but there are {len(source)}; the largest batch_size is {len(source) // batches}"
+        )
     return steps
 
 
@@ -61,8 +63,21 @@ def eval_steps(count: int, batch_size: int, ranks: int) -> int:
     return -(-count // (batch_size * ranks))
 
 
-def train_batches(source: Source, data: DataOptions, augment: AugmentOptions, *, size: int, interpolation: str, mean: Triple,
-                  epoch: int, seed: int, ranks: int, rank: int, workers: int, first: int = 0) -> Iterator[Batch]:
+def train_batches(
+    source: Source,
+    data: DataOptions,
+    augment: AugmentOptions,
+    *,
+    size: int,
+    interpolation: str,
+    mean: Triple,
+    epoch: int,
+    seed: int,
+    ranks: int,
+    rank: int,
+    workers: int,
+    first: int = 0,
+) -> Iterator[Batch]:
     """One rank's batches of one epoch from the `first` on, pictures size x size px; `mean` (0..1) is the colour that policies fill with.
 
     UserError for a picture that can't be decoded where data.bad_image is 'stop'.
@@ -72,19 +87,43 @@ def train_batches(source: Source, data: DataOptions, augment: AugmentOptions, *,
     _ = transform.policy  # an unknown one is refused here, not in a thread
     native.loaded()  # built here, and not by every thread
     positions = rank_positions(len(source), ranks=ranks, rank=rank, batch_size=data.batch_size)
-    order = train_order(len(source), epoch=epoch, seed=seed, shuffle=data.shuffle, repeats=data.aug_repeats, ranks=ranks, rank=rank,
-                        batch_size=data.batch_size)
+    order = train_order(
+        len(source),
+        epoch=epoch,
+        seed=seed,
+        shuffle=data.shuffle,
+        repeats=data.aug_repeats,
+        ranks=ranks,
+        rank=rank,
+        batch_size=data.batch_size,
+    )
 
     def picture(place: int) -> Picture:
         index = int(order[place])
-        image, index = _decodable(source, index) if data.bad_image == "skip" else (_decoded(source, index, ", or set bad_image: skip"), index)
-        return transform(image, generator(PICTURE_STREAM, seed, epoch, int(positions[place]))), int(source.labels[index])
+        image, index = (
+            _decodable(source, index)
+            if data.bad_image == "skip"
+            else (_decoded(source, index, ", or set bad_image: skip"), index)
+        )
+        return transform(image, generator(PICTURE_STREAM, seed, epoch, int(positions[place]))), int(
+            source.labels[index]
+        )
 
     return _batches(picture, len(order), data.batch_size, size, workers, first * data.batch_size)
 
 
-def eval_batches(source: Source, *, batch_size: int, size: int, crop_pct: float, interpolation: str, squeeze: bool,
-                 ranks: int, rank: int, workers: int) -> Iterator[Batch]:
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    size: int,
+    crop_pct: float,
+    interpolation: str,
+    squeeze: bool,
+    ranks: int,
+    rank: int,
+    workers: int,
+) -> Iterator[Batch]:
     """One rank's batches of an evaluation: over all ranks every picture once; the rest of the last batch repeats a picture, labelled -1.
 
     UserError for a picture that can't be decoded.
@@ -117,10 +156,14 @@ def _decodable(source: Source, index: int) -> tuple[Image.Image, int]:
         except BadPicture as error:
             source.skip(error)
             last = error
-    raise UserError(f"{tries} training pictures in a row can't be decoded, the last one being {last.name} ({last.reason}); check the data set") from None
+    raise UserError(
+        f"{tries} training pictures in a row can't be decoded, the last one being {last.name} ({last.reason}); check the data set"
+    ) from None
 
 
-def _batches(picture: Callable[[int], Picture], count: int, batch_size: int, size: int, workers: int, start: int = 0) -> Iterator[Batch]:
+def _batches(
+    picture: Callable[[int], Picture], count: int, batch_size: int, size: int, workers: int, start: int = 0
+) -> Iterator[Batch]:
     """Batches of picture(start), ..., picture(count - 1), made by threads; `start` and `count` are multiples of `batch_size`."""
 
     def fill(batch: Batch, slot: int, place: int) -> None:

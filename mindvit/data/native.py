@@ -58,14 +58,18 @@ def shortened(image: Image.Image) -> Image.Image:
     return image.reduce((-(-image.width // LONG), -(-image.height // LONG)))
 
 
-def transform(image: Image.Image, matrix: Sequence[float], method: Resampling, fill: tuple[int, int, int]) -> Image.Image:
+def transform(
+    image: Image.Image, matrix: Sequence[float], method: Resampling, fill: tuple[int, int, int]
+) -> Image.Image:
     """`image`, RGB, whose place (x, y) takes the colour at (ax + by + c, dx + ey + f), or `fill` where there is none; matrix: a to f."""
     library = loaded()
     if library is None or method != Resampling.BICUBIC or image.mode != "RGB":
         return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=method, fillcolor=fill)
     pixels, numbers = _array(image), np.array(matrix, np.float64)
     result = np.empty_like(pixels)
-    library.affine_rgb(_address(pixels), *image.size, _address(result), _address(numbers), _address(np.array(fill, np.uint8)))
+    library.affine_rgb(
+        _address(pixels), *image.size, _address(result), _address(numbers), _address(np.array(fill, np.uint8))
+    )
     return Image.fromarray(result)
 
 
@@ -95,6 +99,9 @@ def loaded() -> Optional[ctypes.CDLL]:
         return None
     library = ctypes.CDLL(str(path))
     pointer, number = ctypes.c_void_p, ctypes.c_int
-    library.resize_rgb.argtypes, library.resize_rgb.restype = (pointer, number, number, pointer, number, number, number), None
+    library.resize_rgb.argtypes, library.resize_rgb.restype = (
+        (pointer, number, number, pointer, number, number, number),
+        None,
+    )
     library.affine_rgb.argtypes, library.affine_rgb.restype = (pointer, number, number, pointer, pointer, pointer), None
     return library

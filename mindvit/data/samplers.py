@@ -26,7 +26,7 @@ def global_order(count: int, *, epoch: int, seed: int, shuffle: bool, repeats: i
     """
     order = generator(ORDER_STREAM, seed, epoch).permutation(count) if shuffle else np.arange(count)
     if repeats > 1:
-        order = np.repeat(order[:-(-count // repeats)], repeats)[:count]
+        order = np.repeat(order[: -(-count // repeats)], repeats)[:count]
     return order
 
 
@@ -36,10 +36,13 @@ def rank_positions(count: int, *, ranks: int, rank: int, batch_size: int) -> np.
     return np.arange(steps * batch_size * ranks).reshape(steps, batch_size, ranks)[:, :, rank].reshape(-1)
 
 
-def train_order(count: int, *, epoch: int, seed: int, shuffle: bool, repeats: int, ranks: int, rank: int, batch_size: int) -> np.ndarray:
+def train_order(
+    count: int, *, epoch: int, seed: int, shuffle: bool, repeats: int, ranks: int, rank: int, batch_size: int
+) -> np.ndarray:
     """Indices of the pictures that one rank sees in one epoch, (steps * batch_size,)."""
     return global_order(count, epoch=epoch, seed=seed, shuffle=shuffle, repeats=repeats)[
-        rank_positions(count, ranks=ranks, rank=rank, batch_size=batch_size)]
+        rank_positions(count, ranks=ranks, rank=rank, batch_size=batch_size)
+    ]
 
 
 def val_order(count: int, ranks: int, rank: int) -> np.ndarray:

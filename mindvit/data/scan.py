@@ -13,11 +13,27 @@ from mindvit.runtime.files import on_one_line
 
 # What systems and NAS boxes leave beside one's own files (lower case): no class, and no image in it. Names that begin
 # with a dot are passed over anyway.
-SIDE_FOLDERS = frozenset((
-    # Synology, QNAP
-    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "@__thumb", "#recycle", "#snapshot",
-    "__macosx", "network trash folder", "temporary items", "lost+found", "__pycache__", "~snapshot",
-    "$recycle.bin", "system volume information"))
+SIDE_FOLDERS = frozenset(
+    (
+        # Synology, QNAP
+        "@eadir",
+        "@tmp",
+        "@recycle",
+        "@recently-snapshot",
+        "@sharebin",
+        "@__thumb",
+        "#recycle",
+        "#snapshot",
+        "__macosx",
+        "network trash folder",
+        "temporary items",
+        "lost+found",
+        "__pycache__",
+        "~snapshot",
+        "$recycle.bin",
+        "system volume information",
+    )
+)
 MOST_NAMED = 3  # of each kind
 MOST_ENDINGS = 6
 
@@ -37,8 +53,10 @@ class PassedOver:
     def __str__(self) -> str:
         common = sorted(self.endings.items(), key=lambda item: (-item[1], item[0]))[:MOST_ENDINGS]
         others = sum(self.endings.values()) - sum(count for _, count in common)
-        parts = [f"{count} {ending}" if ending else f"{_several(count, 'file')} without extension"
-                 for ending, count in common]
+        parts = [
+            f"{count} {ending}" if ending else f"{_several(count, 'file')} without extension"
+            for ending, count in common
+        ]
         parts += [f"{others} of other kinds"] * (others > 0)
         parts += [_several(self.outside, "image") + " outside of class folders"] * (self.outside > 0)
         parts += [f"{self.hidden} hidden"] * (self.hidden > 0)

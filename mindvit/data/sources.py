@@ -111,8 +111,10 @@ class FolderSource(FileSource):
             labels += [numbers[name]] * len(inside)
             without += [] if inside else [name]
         if without:
-            raise UserError(f"class folder {_some(without)} of {folder} has no picture ({' '.join(EXTENSIONS)}); add pictures or remove the folder"
-                            + (f" (passed over: {self.passed_over})" if self.passed_over else ""))
+            raise UserError(
+                f"class folder {_some(without)} of {folder} has no picture ({' '.join(EXTENSIONS)}); add pictures or remove the folder"
+                + (f" (passed over: {self.passed_over})" if self.passed_over else "")
+            )
         super().__init__(paths, labels, tuple(numbers))
 
 
@@ -129,7 +131,9 @@ class ListSource(FileSource):
         names = tuple(class_names) if class_names is not None else tuple(str(label) for label in range(highest + 1))
         for number, _, label in entries:
             if label >= len(names):
-                raise UserError(f"{file}, line {number}: label {label}, but the {len(names)} training classes have labels 0 to {len(names) - 1}")
+                raise UserError(
+                    f"{file}, line {number}: label {label}, but the {len(names)} training classes have labels 0 to {len(names) - 1}"
+                )
         super().__init__(_located(file, entries), [label for _, _, label in entries], names)
         self.remarks += _repeated(file, entries)
 
@@ -172,7 +176,9 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> S
         return DigitsSource(split)
     accepted = f"a folder with {data.train_split}/ and {data.val_split}/ class folders, or with {data.train_split}_list.txt and {data.val_split}_list.txt"
     if data.data_dir is None:
-        raise UserError(f"data_dir is not given, but dataset: {data.dataset} needs it: {accepted} (--dataset digits needs no folder)")
+        raise UserError(
+            f"data_dir is not given, but dataset: {data.dataset} needs it: {accepted} (--dataset digits needs no folder)"
+        )
     root, name = Path(data.data_dir), data.train_split if split == "train" else data.val_split
     if not root.exists():
         raise UserError(f"data_dir {root} does not exist; give {accepted}")
@@ -188,10 +194,14 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> S
     if not folder.is_dir():
         entries = _entries(root)
         if f"{name}_0000.mindrecord" in entries:
-            raise UserError(f"data_dir {root} holds {name}_0000.mindrecord without {name}.mindrecord.json: it was not finished; run "
-                            f"mindvit prepare again with the same arguments")
-        raise UserError(f"data_dir {root} has neither {name}/ nor {name}_list.txt; it has {_some(entries, 8) if entries else 'nothing'}: give {accepted}, "
-                        f"or name the split with {split}_split")
+            raise UserError(
+                f"data_dir {root} holds {name}_0000.mindrecord without {name}.mindrecord.json: it was not finished; run "
+                f"mindvit prepare again with the same arguments"
+            )
+        raise UserError(
+            f"data_dir {root} has neither {name}/ nor {name}_list.txt; it has {_some(entries, 8) if entries else 'nothing'}: give {accepted}, "
+            f"or name the split with {split}_split"
+        )
     return FolderSource(folder, class_names)
 
 
@@ -200,7 +210,9 @@ def check_same_classes(train: Source, val: Source) -> None:
     refuse_unknown(val.class_names, train.class_names, "the validation split")
     if val.class_names != train.class_names:
         missing = [name for name in train.class_names if name not in set(val.class_names)]
-        raise UserError(f"the validation split lacks class {_some(missing)} and numbers the others differently; open it with the training split's class_names")
+        raise UserError(
+            f"the validation split lacks class {_some(missing)} and numbers the others differently; open it with the training split's class_names"
+        )
 
 
 def empty_classes(train: Source) -> list[str]:
@@ -208,13 +220,17 @@ def empty_classes(train: Source) -> list[str]:
     missing = np.flatnonzero(np.bincount(train.labels, minlength=len(train.class_names)) == 0)
     if not len(missing):
         return []
-    runs = [f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}"
-            for run in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)]
+    runs = [
+        f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}"
+        for run in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)
+    ]
     numbered = all(name.isdigit() for name in train.class_names)
     names = "" if numbered else f" ({_some([train.class_names[number] for number in missing])})"
     which = f"class {runs[0]}{names} has" if len(missing) == 1 else f"classes {_some(runs, 5)}{names} have"
-    return [f"of {len(train.class_names)} classes, {which} no image to train on"
-            + ("; labels are counted from 0" if numbered else "")]
+    return [
+        f"of {len(train.class_names)} classes, {which} no image to train on"
+        + ("; labels are counted from 0" if numbered else "")
+    ]
 
 
 def remarks(train: Source) -> list[str]:
@@ -232,8 +248,10 @@ def _class_folders(folder: Path) -> Scan:
     if not scan.images:
         entries = _entries(folder)
         inside = f"only {_some(entries)}" if entries else "nothing"
-        raise UserError(f"{folder} has no class folder ({inside}); it needs one folder of pictures for each class"
-                        + (f" (passed over: {scan.passed_over})" if str(scan.passed_over) and entries else ""))
+        raise UserError(
+            f"{folder} has no class folder ({inside}); it needs one folder of pictures for each class"
+            + (f" (passed over: {scan.passed_over})" if str(scan.passed_over) and entries else "")
+        )
     return scan
 
 
@@ -261,8 +279,9 @@ def find_pictures(places: Sequence[str]) -> list[str]:
         scan = Scan(place)
         told = str(scan.passed_over)
         if not scan.images[""]:
-            raise UserError(f"folder {place} holds no picture ({' '.join(EXTENSIONS)})"
-                            + (f"; passed over: {told}" if told else ""))
+            raise UserError(
+                f"folder {place} holds no picture ({' '.join(EXTENSIONS)})" + (f"; passed over: {told}" if told else "")
+            )
         if told:
             print(f"passed over in {on_one_line(place)}: {told}", file=sys.stderr, flush=True)
         found += scan.images[""]
@@ -283,10 +302,14 @@ def _list_entries(file: Path) -> Iterator[tuple[int, str, int]]:
             continue
         match = LINE.fullmatch(line)
         if not match:
-            raise UserError(f"{file}, line {number}: {line!r} is not 'relative/path label' with a label of 0, 1, 2, ...")
+            raise UserError(
+                f"{file}, line {number}: {line!r} is not 'relative/path label' with a label of 0, 1, 2, ..."
+            )
         if len(match[2]) > 9 or int(match[2]) >= MOST_LABELS:
-            raise UserError(f"{file}, line {number}: label {match[2]} is too large; labels are class numbers, "
-                            f"0 to {MOST_LABELS - 1} at most")
+            raise UserError(
+                f"{file}, line {number}: label {match[2]} is too large; labels are class numbers, "
+                f"0 to {MOST_LABELS - 1} at most"
+            )
         yield number, match[1], int(match[2])
 
 
@@ -310,8 +333,10 @@ def _located(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
         if not is_there(path):
             path = os.path.join(file.parent, given.replace("\\", "/"))
             if "\\" not in given or not is_there(path):
-                raise UserError(f"{file}, line {number}: {os.path.join(file.parent, given)} does not exist; "
-                                f"paths are relative to {file.parent}")
+                raise UserError(
+                    f"{file}, line {number}: {os.path.join(file.parent, given)} does not exist; "
+                    f"paths are relative to {file.parent}"
+                )
         paths.append(path)
     return paths
 
@@ -325,8 +350,12 @@ def _repeated(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
         line, before = first.setdefault(path, (number, label))
         if line != number:
             (again if before == label else torn).append(f"{path} in lines {line} and {number}")
-    told = [f"{len(places)} {'lines' if len(places) > 1 else 'line'} of {file} {'name' if len(places) > 1 else 'names'} "
-            f"an image again {how} ({_some(places, 1)})" for places, how in ((again, "that is named already"), (torn, "with another label")) if places]
+    told = [
+        f"{len(places)} {'lines' if len(places) > 1 else 'line'} of {file} {'name' if len(places) > 1 else 'names'} "
+        f"an image again {how} ({_some(places, 1)})"
+        for places, how in ((again, "that is named already"), (torn, "with another label"))
+        if places
+    ]
     return ["; ".join(told)] if told else []
 
 
@@ -334,8 +363,10 @@ def refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> No
     """UserError, naming the place, for class names that the training split doesn't have."""
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise UserError(f"{where} has {len(names)} classes, of which {_some(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the "
-                        f"{len(known)} training classes; both splits need the same class names")
+        raise UserError(
+            f"{where} has {len(names)} classes, of which {_some(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the "
+            f"{len(known)} training classes; both splits need the same class names"
+        )
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -38,11 +38,13 @@ def own_folder(folder: Path, complain: Callable[[str], None]) -> Iterator[None]:
         if held is False:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
-            raise UserError(f"ckpt_save_dir {folder} is in use by another run (process {owner}): wait for it, or "
-                            f"choose another one")
+            raise UserError(
+                f"ckpt_save_dir {folder} is in use by another run (process {owner}): wait for it, or choose another one"
+            )
         if held is None:
-            complain(f"WARNING: the file system of ckpt_save_dir {folder} has no locks: nothing keeps a second run "
-                     f"out of it")
+            complain(
+                f"WARNING: the file system of ckpt_save_dir {folder} has no locks: nothing keeps a second run out of it"
+            )
         try:
             lock.truncate(0)
             lock.write(str(os.getpid()))
@@ -56,8 +58,9 @@ def own_folder(folder: Path, complain: Callable[[str], None]) -> Iterator[None]:
 
 def cannot_write(folder: Path, error: OSError) -> UserError:
     """That a run's folder can't be written, before there is anything to lose."""
-    return UserError(f"ckpt_save_dir {folder} can't be written: {error.strerror} (make room or rights there, or "
-                     f"choose another one)")
+    return UserError(
+        f"ckpt_save_dir {folder} can't be written: {error.strerror} (make room or rights there, or choose another one)"
+    )
 
 
 def newest(folder: Path, model: str, complain: Callable[[str], None]) -> Optional[Found]:
@@ -71,25 +74,34 @@ def newest(folder: Path, model: str, complain: Callable[[str], None]) -> Optiona
             continue
         if "step" in meta:
             found.append((path, arrays, meta))
-    return max(found, key=lambda item: (item[2]["step"], item[2].get("score") is not None,
-                                        not item[0].stem.endswith("-best")), default=None)
+    return max(
+        found,
+        key=lambda item: (item[2]["step"], item[2].get("score") is not None, not item[0].stem.endswith("-best")),
+        default=None,
+    )
 
 
 def of_file(path: str) -> Found:
     """The checkpoint in a file. UserError if it is no checkpoint of a run."""
     arrays, meta = read_weights(path)
     if "step" not in meta:
-        raise UserError(f"{path} holds weights, but not the state of a run: --resume takes what train.py saved (--ckpt_path FILE starts from weights)")
+        raise UserError(
+            f"{path} holds weights, but not the state of a run: --resume takes what train.py saved (--ckpt_path FILE starts from weights)"
+        )
     return Path(path), arrays, meta
 
 
 def restore(parameters: Sequence[Parameter], found: Found) -> None:
     """Give a run its whole state back. UserError, with nothing changed, if the checkpoint lacks a part of it or has other shapes."""
     path, arrays, _ = found
-    wrong = [item.name for item in parameters if item.name not in arrays or arrays[item.name].shape != tuple(item.shape)]
+    wrong = [
+        item.name for item in parameters if item.name not in arrays or arrays[item.name].shape != tuple(item.shape)
+    ]
     if wrong:
-        raise UserError(f"{path} is the checkpoint of another run: {len(wrong)} tensors are missing or differ, {wrong[0]} first "
-                        f"(--resume none starts anew; --ckpt_path FILE takes weights alone)")
+        raise UserError(
+            f"{path} is the checkpoint of another run: {len(wrong)} tensors are missing or differ, {wrong[0]} first "
+            f"(--resume none starts anew; --ckpt_path FILE takes weights alone)"
+        )
     for item in parameters:
         item.set_data(Tensor(arrays[item.name], item.dtype))
 

@@ -43,8 +43,12 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, valu
             before = _taken(folder) if held and folder else {}
         except OSError as error:
             if wanted != "auto":
-                raise UserError(f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, or none)") from None
-            console.say(f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none keeps this quiet)")
+                raise UserError(
+                    f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, or none)"
+                ) from None
+            console.say(
+                f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none keeps this quiet)"
+            )
             held = False
         if not held or folder is None:
             step.compile(*inputs)
@@ -56,10 +60,24 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, valu
 
 def key(step: nn.Cell, setting: Setting, values: Mapping[str, Any]) -> str:
     """A name for the graph of a training step: of `values`, all else it is made of, and what makes it."""
-    parts = (sorted(values.items()), setting.info, setting.num_classes, step_options(setting), setting.device.ranks, setting.device.target,
-             setting.device.jit_level, setting.device.amp_level, str(setting.device.half), device.machine(), device.chip(),
-             device.has_kernels() and build.library(), sys.version, ms.__version__, _version("mindcv"),
-             [(item.name, item.shape, str(item.dtype), item.requires_grad) for item in step.get_parameters()])
+    parts = (
+        sorted(values.items()),
+        setting.info,
+        setting.num_classes,
+        step_options(setting),
+        setting.device.ranks,
+        setting.device.target,
+        setting.device.jit_level,
+        setting.device.amp_level,
+        str(setting.device.half),
+        device.machine(),
+        device.chip(),
+        device.has_kernels() and build.library(),
+        sys.version,
+        ms.__version__,
+        _version("mindcv"),
+        [(item.name, item.shape, str(item.dtype), item.requires_grad) for item in step.get_parameters()],
+    )
     digest = hashlib.sha256(repr(parts).encode())
     for path in sorted(SOURCES.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -82,7 +100,9 @@ def _held(folder: Path) -> Iterator[bool]:
     with folder.with_suffix(".lock").open("w") as lock:
         held = files.try_lock(lock)
         if held is None:
-            console.say(f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, or a folder elsewhere)")
+            console.say(
+                f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, or a folder elsewhere)"
+            )
         yield bool(held)
 
 
@@ -107,7 +127,9 @@ def _taken(folder: Path) -> Files:
 def caching(folder: Union[Path, str, None]) -> Iterator[None]:
     """MindSpore's own cache, in `folder` or off, for what is compiled inside: safe where nothing else ever compiles into that."""
     place = {} if folder is None else {"compile_cache_path": str(folder)}
-    with quiet():  # MindSpore says of this context that the environment has it too, but there the first folder is every graph's
+    with (
+        quiet()
+    ):  # MindSpore says of this context that the environment has it too, but there the first folder is every graph's
         ms.set_context(enable_compile_cache=folder is not None, **place)
     try:
         yield
@@ -125,5 +147,9 @@ def _completed(folder: Path, before: Files) -> bool:
 
 
 def _files(folder: Path) -> Files:
-    found = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != WHOLE}
+    found = {
+        str(path.relative_to(folder)): path.stat()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != WHOLE
+    }
     return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}

@@ -95,9 +95,15 @@ def best_of(meta: Mapping[str, Any], count: int) -> Optional[Best]:
     return Best(best, known, 0, "") if best is not None and 0 <= best <= known else None
 
 
-def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, predictions: Optional[Predictions] = None,
-             what: str = "validating",
-             between: Optional[Callable[[], None]] = None) -> Score:
+def evaluate(
+    net: nn.Cell,
+    step: EvalStep,
+    source: Source,
+    setting: Setting,
+    predictions: Optional[Predictions] = None,
+    what: str = "validating",
+    between: Optional[Callable[[], None]] = None,
+) -> Score:
     """Every picture of `source` once, whatever the batch and the number of ranks; each is added to `predictions`, where
     given.
 
@@ -107,10 +113,21 @@ def evaluate(net: nn.Cell, step: EvalStep, source: Source, setting: Setting, pre
     net.set_train(False)
     correct1 = correct5 = count = 0
     loss = 0.0
-    batches = eval_batches(source, batch_size=recipe.data.batch_size, size=setting.size, crop_pct=setting.preprocessing.crop_pct,
-                           interpolation=setting.interpolation, squeeze=setting.info.squeeze, ranks=chosen.ranks, rank=chosen.rank, workers=setting.workers)
+    batches = eval_batches(
+        source,
+        batch_size=recipe.data.batch_size,
+        size=setting.size,
+        crop_pct=setting.preprocessing.crop_pct,
+        interpolation=setting.interpolation,
+        squeeze=setting.info.squeeze,
+        ranks=chosen.ranks,
+        rank=chosen.rank,
+        workers=setting.workers,
+    )
     total = eval_steps(len(source), recipe.data.batch_size, chosen.ranks)
-    shown = console.validating(batches, total, recipe.data.batch_size * chosen.ranks, what, recipe.log.log_interval, chosen.is_main)
+    shown = console.validating(
+        batches, total, recipe.data.batch_size * chosen.ranks, what, recipe.log.log_interval, chosen.is_main
+    )
     for images, labels in shown:
         outputs = step(Tensor(images), Tensor(labels))
         ranks, losses = (output.asnumpy() for output in outputs[:2])
@@ -137,8 +154,9 @@ def asked_for(recipe: Recipe) -> Optional[str]:
     if recipe.origins["ema"] == COMMAND_LINE:
         short = EMA if recipe.optim.ema else MODEL
     if take and short and (short == EMA) != (take in AVERAGES):
-        raise UserError(f"{COMMAND_LINE}: --ema {recipe.optim.ema} means --take {short}, but --take is {take}: "
-                        "give one of them")
+        raise UserError(
+            f"{COMMAND_LINE}: --ema {recipe.optim.ema} means --take {short}, but --take is {take}: give one of them"
+        )
     return take or short
 
 
@@ -160,10 +178,15 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     setting = prepare(recipe, source)
     if setting.device.is_main:
         place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
-        console.say(f"data: {recipe.data.dataset}{place}, {len(source)} validation images{passed_over((recipe.data.val_split, source))}")
+        console.say(
+            f"data: {recipe.data.dataset}{place}, {len(source)} validation images{passed_over((recipe.data.val_split, source))}"
+        )
         for line in remarks:
             console.say(line)
-    by_hand = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])  # another size than the file's may be meant
+    by_hand = COMMAND_LINE in (
+        recipe.origins["image_resize"],
+        recipe.origins["img_size"],
+    )  # another size than the file's may be meant
     net = build(setting, resize=by_hand, weights=content)
     set_precision(net, setting.device.val_amp_level, setting.device.half)
     lines = Predictions(predictions, source, setting.device.ranks, setting.device.rank) if predictions else None

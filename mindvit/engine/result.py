@@ -23,8 +23,21 @@ from mindvit.runtime import console, device
 from mindvit.version import __version__
 
 ROOT = Path(__file__).parent.parent
-TABLES = ("model", "params_m", "ranks", "device", "batch_size", "image_size", "amp_level", "dtype", "compile_s",
-          "ms_per_step", "img_per_s", "top1", "top5")
+TABLES = (
+    "model",
+    "params_m",
+    "ranks",
+    "device",
+    "batch_size",
+    "image_size",
+    "amp_level",
+    "dtype",
+    "compile_s",
+    "ms_per_step",
+    "img_per_s",
+    "top1",
+    "top5",
+)
 
 
 @dataclass(frozen=True)
@@ -53,28 +66,43 @@ def row(setting: Setting, meter: Meter, outcome: Outcome, config: Optional[str])
     recipe, half, chosen = setting.recipe, setting.device.half, setting.device
     stepped = bool(meter.steps)
     return {
-        "model": setting.info.name, "params_m": round(outcome.params / 1e6, 2), "device": chosen.target,
+        "model": setting.info.name,
+        "params_m": round(outcome.params / 1e6, 2),
+        "device": chosen.target,
         "ranks": chosen.ranks,
-        "batch_size": recipe.data.batch_size, "image_size": setting.size, "jit_level": chosen.jit_level,
+        "batch_size": recipe.data.batch_size,
+        "image_size": setting.size,
+        "jit_level": chosen.jit_level,
         "amp_level": chosen.amp_level,
-        "dtype": recipe.precision.amp_type if half else "float32", "epochs": recipe.schedule.epoch_size,
+        "dtype": recipe.precision.amp_type if half else "float32",
+        "epochs": recipe.schedule.epoch_size,
         "compile_s": round(meter.compile_seconds, 1),
         "ms_per_step": round(meter.ms_per_step, 2) if stepped else None,
         "img_per_s": round(meter.pictures_per_second, 2) if stepped else None,
-        "top1": number(outcome.score.top1, 2), "top5": number(outcome.score.top5, 2),
+        "top1": number(outcome.score.top1, 2),
+        "top5": number(outcome.score.top5, 2),
         "val_loss": number(outcome.score.loss, 4),
         "ema_top1": outcome.average and number(outcome.average.top1, 2),
         "ema_top5": outcome.average and number(outcome.average.top5, 2),
         "ema_val_loss": outcome.average and number(outcome.average.loss, 4),
         "best_top1": outcome.best and number(outcome.best.top1, 2),
         "best_epoch": outcome.best and outcome.best.epoch or None,
-        "train_s": round(meter.total, 1), "total_s": round(outcome.seconds, 1),
-        "data_wait": round(meter.wait_share, 4) if stepped else None, "bad_images": outcome.bad,
-        "seed": recipe.runtime.seed, "config": config, "command": shlex.join(sys.argv),
-        "checkpoint": str(outcome.checkpoint), "git": git_revision(),
-        "mindvit": __version__, "mindspore": ms.__version__, "numpy": np.__version__,
-        "python": platform.python_version(), "machine": device.machine(),
-        "time": now()}
+        "train_s": round(meter.total, 1),
+        "total_s": round(outcome.seconds, 1),
+        "data_wait": round(meter.wait_share, 4) if stepped else None,
+        "bad_images": outcome.bad,
+        "seed": recipe.runtime.seed,
+        "config": config,
+        "command": shlex.join(sys.argv),
+        "checkpoint": str(outcome.checkpoint),
+        "git": git_revision(),
+        "mindvit": __version__,
+        "mindspore": ms.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": device.machine(),
+        "time": now(),
+    }
 
 
 def number(value: float, digits: int) -> Optional[float]:
@@ -92,9 +120,14 @@ def git_revision() -> Optional[str]:
     if not (ROOT / ".git").exists():
         return None
     try:
-        asked = subprocess.run(["git", "describe", "--always", "--exclude", "*", "--abbrev=12", "--dirty"], cwd=ROOT,
-                               check=False, capture_output=True,
-                               text=True, timeout=10)
+        asked = subprocess.run(
+            ["git", "describe", "--always", "--exclude", "*", "--abbrev=12", "--dirty"],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return asked.stdout.strip() or None
@@ -111,17 +144,30 @@ def read(file: Path) -> Optional[dict[str, Any]]:
 
 def tables(row: Mapping[str, Any]) -> str:
     """A row as people read it: two tables in Markdown that fit 100 columns."""
+
     def percent(key: str) -> Optional[str]:
         return None if row.get(key) is None else f"{row[key]:.2f} %"
 
-    what = {"model": row["model"], "params (M)": row["params_m"], "devices": f"{row['ranks']} x {row['device']}",
-            "batch size": row["batch_size"],
-            "image size": row["image_size"], "precision": f"{row['amp_level']} {row['dtype']}"}
+    what = {
+        "model": row["model"],
+        "params (M)": row["params_m"],
+        "devices": f"{row['ranks']} x {row['device']}",
+        "batch size": row["batch_size"],
+        "image size": row["image_size"],
+        "precision": f"{row['amp_level']} {row['dtype']}",
+    }
     if len(console.table(what).splitlines()[0]) > 100:  # the longest names
         del what["precision"]
-    how = {"compile (s)": row["compile_s"], "ms/step": row["ms_per_step"], "img/s": row["img_per_s"],
-           "top-1": percent("top1"), "top-5": percent("top5"),
-           "EMA top-1": percent("ema_top1"), "best top-1": percent("best_top1"), "best epoch": row.get("best_epoch")}
+    how = {
+        "compile (s)": row["compile_s"],
+        "ms/step": row["ms_per_step"],
+        "img/s": row["img_per_s"],
+        "top-1": percent("top1"),
+        "top-5": percent("top5"),
+        "EMA top-1": percent("ema_top1"),
+        "best top-1": percent("best_top1"),
+        "best epoch": row.get("best_epoch"),
+    }
     shown = {name: value for name, value in how.items() if value is not None or not name.startswith(("EMA", "best"))}
     return f"{console.table(what)}\n\n{console.table(shown)}"
 

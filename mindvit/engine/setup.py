@@ -142,12 +142,16 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
     classes = len(source.class_names)
     wanted = recipe.model.num_classes
     if wanted is not None and wanted < classes:
-        raise UserError(f"num_classes is {wanted}, but the data set has {classes} classes (leave num_classes out to take them all)")
+        raise UserError(
+            f"num_classes is {wanted}, but the data set has {classes} classes (leave num_classes out to take them all)"
+        )
     if recipe.model.in_channels != CHANNELS:
-        raise UserError(f"in_channels is {recipe.model.in_channels}, but pictures are read as RGB, {CHANNELS} channels (other inputs: mindvit.create_model)")
+        raise UserError(
+            f"in_channels is {recipe.model.in_channels}, but pictures are read as RGB, {CHANNELS} channels (other inputs: mindvit.create_model)"
+        )
     chosen, line = device.set_up(recipe.runtime, recipe.precision)
     # ranks drop different elements; rank 0's weights are sent to all
-    ms.set_seed((recipe.runtime.seed + chosen.rank) % 2 ** 32)
+    ms.set_seed((recipe.runtime.seed + chosen.rank) % 2**32)
     if chosen.is_main:
         console.say(line)
         if without_effect(recipe):
@@ -160,8 +164,15 @@ def build(setting: Setting, resize: bool = False, weights: Optional[Weights] = N
     """The recipe's network, with the weights it starts from, or those that were read already; `resize` fits position embeddings of another size."""
     options = setting.recipe.model
     weights = weights or starting_weights(setting.recipe)
-    net = create_model(options.model, setting.num_classes, options.in_channels, options.drop_path_rate, options.img_size,
-                       drop_rate=options.drop_rate, attn_drop_rate=options.attn_drop_rate)
+    net = create_model(
+        options.model,
+        setting.num_classes,
+        options.in_channels,
+        options.drop_path_rate,
+        options.img_size,
+        drop_rate=options.drop_rate,
+        attn_drop_rate=options.attn_drop_rate,
+    )
     net.check_size(setting.size, setting.size)
     if weights:
         report = load_weights(net, weights, resize=resize, new_head=options.new_head)
@@ -174,7 +185,9 @@ def starting_weights(recipe: Recipe) -> Optional[Weights]:
     """What the file holds that a recipe starts from; None for initial values. UserError if it wants weights and names no file."""
     options = recipe.model
     if isinstance(options.pretrained, bool) and options.pretrained:
-        raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE")
+        raise UserError(
+            "pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE"
+        )
     start = options.ckpt_path or options.pretrained
     return read(str(start), take_of(recipe)) if start else None
 
@@ -206,7 +219,9 @@ def check_teacher(options: DistillOptions) -> None:
     else:
         model_info(name)
     if not options.teacher_ckpt_path:
-        raise UserError(f"distill_type is {options.distill_type}, but the teacher {name} has no weights (none are downloaded): --teacher_ckpt_path FILE")
+        raise UserError(
+            f"distill_type is {options.distill_type}, but the teacher {name} has no weights (none are downloaded): --teacher_ckpt_path FILE"
+        )
 
 
 def build_teacher(setting: Setting) -> Optional[nn.Cell]:
@@ -228,9 +243,13 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     try:
         report = _load_foreign(net, content) if foreign else load_weights(net, content)
     except WeightsError as error:
-        raise UserError(f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}") from None
+        raise UserError(
+            f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}"
+        ) from None
     if chosen.is_main:
-        console.say(f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights from {path}: {report}")
+        console.say(
+            f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights from {path}: {report}"
+        )
     if not foreign:
         try:
             net.check_size(setting.size, setting.size)
@@ -247,15 +266,20 @@ def _check_order(path: str, theirs: tuple[str, ...], setting: Setting) -> None:
     ours, ask = setting.class_names, "say the teacher's order with --classes FILE, a class folder a line"
     if theirs and ours and theirs != ours:
         pairs = enumerate(zip(theirs, ours))
-        which = next((f"class {number} is {there} there and {here} here" for number, (there, here) in pairs if there != here), "")
+        which = next(
+            (f"class {number} is {there} there and {here} here" for number, (there, here) in pairs if there != here), ""
+        )
         differ = which or f"{len(theirs)} there and {len(ours)} here"
-        raise UserError(f"teacher_ckpt_path {path} has other classes than the student, or another order of them ({differ}): "
-                        f"{ask}")
+        raise UserError(
+            f"teacher_ckpt_path {path} has other classes than the student, or another order of them ({differ}): {ask}"
+        )
     if theirs or not ours or setting.recipe.data.classes or ours == imagenet().columns[0]:
         return
     if len(ours) < setting.num_classes or is_ambiguous(ours):
-        raise UserError(f"teacher_ckpt_path {path} doesn't name its {setting.num_classes} classes, and the {len(ours)} class folders "
-                        f"don't say their order: {ask}")
+        raise UserError(
+            f"teacher_ckpt_path {path} doesn't name its {setting.num_classes} classes, and the {len(ours)} class folders "
+            f"don't say their order: {ask}"
+        )
 
 
 def _load_foreign(net: nn.Cell, content: Weights) -> Report:
@@ -273,11 +297,21 @@ def step_options(setting: Setting) -> StepOptions:
     optim, precision = recipe.optim, recipe.precision
     scaled = precision.loss_scale_type != "auto" or (half == ms.float16 and setting.device.amp_level != "O0")
     return StepOptions(
-        opt=optim.opt, betas=optim.betas, eps=optim.eps, momentum=optim.momentum, nesterov=optim.use_nesterov, weight_decay=optim.weight_decay,
-        clip_norm=optim.clip_value if optim.clip_grad else 0.0, ema_decay=optim.ema_decay if optim.ema else 0.0,
-        loss_scale=precision.loss_scale if scaled else 0.0, dynamic_scale=scaled and precision.loss_scale_type != "fixed",
-        accum_steps=optim.gradient_accumulation_steps, skip_nonfinite=precision.skip_nonfinite > 0, ranks=setting.device.ranks,
-        fp16_saturates=setting.device.saturates)
+        opt=optim.opt,
+        betas=optim.betas,
+        eps=optim.eps,
+        momentum=optim.momentum,
+        nesterov=optim.use_nesterov,
+        weight_decay=optim.weight_decay,
+        clip_norm=optim.clip_value if optim.clip_grad else 0.0,
+        ema_decay=optim.ema_decay if optim.ema else 0.0,
+        loss_scale=precision.loss_scale if scaled else 0.0,
+        dynamic_scale=scaled and precision.loss_scale_type != "fixed",
+        accum_steps=optim.gradient_accumulation_steps,
+        skip_nonfinite=precision.skip_nonfinite > 0,
+        ranks=setting.device.ranks,
+        fp16_saturates=setting.device.saturates,
+    )
 
 
 def train_step(net: nn.Cell, setting: Setting) -> TrainStep:

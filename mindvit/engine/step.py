@@ -35,7 +35,9 @@ class StepOptions:
     loss_scale: float = 0.0
     dynamic_scale: bool = False
     accum_steps: int = 1  # batches whose mean gradient makes one step
-    skip_nonfinite: bool = False  # a step whose loss or gradient is not finite changes nothing (always so with a loss scale)
+    skip_nonfinite: bool = (
+        False  # a step whose loss or gradient is not finite changes nothing (always so with a loss scale)
+    )
     ranks: int = 1
     fp16_saturates: bool = False  # the device's half precision overflows to its largest number: only the device knows
 
@@ -83,7 +85,9 @@ def state_number(name: str, value: float = 0.0) -> Parameter:
     return Parameter(Tensor(value, ms.float32), name=f"{STATE}{name}", requires_grad=False)
 
 
-def create_optimizer(weights: ParameterTuple, decay: Sequence[float], lr_scales: Sequence[float], options: StepOptions) -> Union[AdamW, Lamb, SGD]:
+def create_optimizer(
+    weights: ParameterTuple, decay: Sequence[float], lr_scales: Sequence[float], options: StepOptions
+) -> Union[AdamW, Lamb, SGD]:
     """The cell that `options.opt` names."""
     if options.opt == "sgd":
         return SGD(weights, decay, lr_scales, options.momentum, options.nesterov)
@@ -129,23 +133,36 @@ class LossScaler(nn.Cell):
         steps = ops.where(finite, self.finite_steps + 1, ops.zeros_like(self.finite_steps))
         grown = ops.where(steps >= GROWTH_STEPS, scale * 2, scale)
         done = ops.assign(self.scale, ops.where(finite, grown, ops.maximum(scale / 2, Tensor(1.0, ms.float32))))
-        return ops.depend(done, ops.assign(self.finite_steps, ops.where(steps >= GROWTH_STEPS, ops.zeros_like(steps), steps)))
+        return ops.depend(
+            done, ops.assign(self.finite_steps, ops.where(steps >= GROWTH_STEPS, ops.zeros_like(steps), steps))
+        )
 
 
 class WeightUpdate(nn.Cell):
     """The optimizer, the moving average, and the running statistics' way back when a step is skipped."""
 
-    def __init__(self, net: nn.Cell, decay: Sequence[float], lr_scales: Sequence[float], options: StepOptions, skips_nonfinite: bool):
+    def __init__(
+        self,
+        net: nn.Cell,
+        decay: Sequence[float],
+        lr_scales: Sequence[float],
+        options: StepOptions,
+        skips_nonfinite: bool,
+    ):
         super().__init__(auto_prefix=False)
         self.weights = ParameterTuple(net.trainable_params())
-        self.running = ParameterTuple([item for item in net.get_parameters() if not item.requires_grad])  # of batch normalization
+        self.running = ParameterTuple(
+            [item for item in net.get_parameters() if not item.requires_grad]
+        )  # of batch normalization
         self.optimizer = create_optimizer(self.weights, decay, lr_scales, options)
         self.ema_decay = options.ema_decay
         self.averaged = ParameterTuple([*self.weights, *self.running])
         self.ema: Sequence[Parameter] = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
         self.assign_averaged, self.assign_ema = AssignParameters(self.averaged), AssignParameters(self.ema)
         keeps = skips_nonfinite and self.running
-        self.last_finite_stats = self.running.clone(f"{STATE}settled", "same") if keeps else ()  # `running` after the last finite step
+        self.last_finite_stats = (
+            self.running.clone(f"{STATE}settled", "same") if keeps else ()
+        )  # `running` after the last finite step
         self.map = ops.HyperMap()
 
     def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
@@ -198,7 +215,7 @@ class RankSync(nn.Cell):
         done = ops.assign(self.stopping, shared[1])
         start = 3
         for item in self.running:
-            done = ops.depend(ops.assign(item, shared[start:start + item.size].reshape(item.shape)), done)
+            done = ops.depend(ops.assign(item, shared[start : start + item.size].reshape(item.shape)), done)
             start += item.size
         return ops.depend(shared[0], done), shared[2]
 
@@ -221,8 +238,14 @@ class TrainStep(Compiled):
     the step, from the mean gradient, and gives the mean loss; what the calls between give is of no use.
     """
 
-    def __init__(self, objective: nn.Cell, net: nn.Cell, weight_decay_mask: Sequence[bool], options: StepOptions,
-                 lr_scales: Optional[Sequence[float]] = None):
+    def __init__(
+        self,
+        objective: nn.Cell,
+        net: nn.Cell,
+        weight_decay_mask: Sequence[bool],
+        options: StepOptions,
+        lr_scales: Optional[Sequence[float]] = None,
+    ):
         super().__init__(auto_prefix=False)
         self.skips_nonfinite = options.loss_scale > 0 or options.skip_nonfinite
         decay = [options.weight_decay * flag for flag in weight_decay_mask]
@@ -251,11 +274,15 @@ class TrainStep(Compiled):
         norm, scale = ops.zeros_like(loss), ops.ones_like(loss)
         if micro_step > self.accum_steps - 0.5:
             loss, norm, scale = self.finish(loss + 0, sums, lr, asked)
-            done = self.map(ops.partial(clear, ops.depend(scale, norm)), (*self.gradient_sums, self.loss_sum, self.micro_step))
+            done = self.map(
+                ops.partial(clear, ops.depend(scale, norm)), (*self.gradient_sums, self.loss_sum, self.micro_step)
+            )
             scale = ops.depend(scale, done)
         return loss, norm, scale
 
-    def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def finish(
+        self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor, asked: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """From the gradient, still scaled, to the moved weights."""
         scale = self.scaler.scale.value()
         overflow = self.overflow(gradients)
@@ -291,7 +318,10 @@ class TrainStep(Compiled):
 
     def spec(self, task_spec: BatchSpec) -> BatchSpec:
         """The step's inputs: a task's, the numbers of stochastic depth and the learning rate."""
-        return BatchSpec(task_spec.batch, (*task_spec.draws, drop_path_spec(self.drop_paths, task_spec.batch_size), ArraySpec("lr", (), "float32")))
+        return BatchSpec(
+            task_spec.batch,
+            (*task_spec.draws, drop_path_spec(self.drop_paths, task_spec.batch_size), ArraySpec("lr", (), "float32")),
+        )
 
     def state(self) -> list[Parameter]:
         """What a checkpoint holds beside the network's own parameters."""

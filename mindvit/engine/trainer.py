@@ -37,10 +37,33 @@ from mindvit.version import __version__
 from mindvit.weights.sets import EMA, MODEL
 
 # keys that may change from one start of a run to the next without changing what it computes
-UNIMPORTANT = ("data_dir", "classes", "num_parallel_workers", "pretrained", "ckpt_path", "new_head", "take", "teacher_ckpt_path",
-               "teacher_take", "device_target", "mode", "jit_level", "compile_cache", "distribute", "ckpt_save_dir",
-               "ckpt_save_interval", "ckpt_save_steps", "keep_checkpoint_max", "resume", "val_while_train",
-               "val_interval", "log_interval", "chance_epochs", "summary", "results_csv")
+UNIMPORTANT = (
+    "data_dir",
+    "classes",
+    "num_parallel_workers",
+    "pretrained",
+    "ckpt_path",
+    "new_head",
+    "take",
+    "teacher_ckpt_path",
+    "teacher_take",
+    "device_target",
+    "mode",
+    "jit_level",
+    "compile_cache",
+    "distribute",
+    "ckpt_save_dir",
+    "ckpt_save_interval",
+    "ckpt_save_steps",
+    "keep_checkpoint_max",
+    "resume",
+    "val_while_train",
+    "val_interval",
+    "log_interval",
+    "chance_epochs",
+    "summary",
+    "results_csv",
+)
 DRY_STEPS = 5
 FIGURES = ("loss", "lr", "norm", "scale", "img/s", "data wait")  # of a step, as a log shows them
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", 0: "another rank"}
@@ -74,7 +97,9 @@ class Run:
         check_teacher(recipe.distill)
         weights = starting_weights(recipe)
         self.remarks: list[str] = []  # on the order of the classes
-        self.train = open_ordered(recipe.data, "train", kept_head(recipe, weights), self.remarks.append, recipe.model.num_classes)
+        self.train = open_ordered(
+            recipe.data, "train", kept_head(recipe, weights), self.remarks.append, recipe.model.num_classes
+        )
         self.val = open_source(recipe.data, "val", self.train.class_names)
         check_same_classes(self.train, self.val)
         self.setting = prepare(recipe, self.train)
@@ -128,15 +153,23 @@ class Run:
         wanted = self.recipe.checkpoint.resume
         if wanted == "none":
             return None
-        found = checkpoint.newest(self.folder, self.recipe.model.model, self.say) if wanted == "auto" else checkpoint.of_file(wanted)
+        found = (
+            checkpoint.newest(self.folder, self.recipe.model.model, self.say)
+            if wanted == "auto"
+            else checkpoint.of_file(wanted)
+        )
         if found is None:
             return None
         path, _, meta = found
         if meta["model"] != self.setting.info.name:
-            raise UserError(f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {self.setting.info.name} (--resume none starts anew)")
+            raise UserError(
+                f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {self.setting.info.name} (--resume none starts anew)"
+            )
         if meta["data"] != self.fingerprint:
-            raise UserError(f"the training pictures are not those that {path} was trained with: another number, other names or other classes "
-                            f"(--resume none starts anew; --ckpt_path {path} takes its weights alone)")
+            raise UserError(
+                f"the training pictures are not those that {path} was trained with: another number, other names or other classes "
+                f"(--resume none starts anew; --ckpt_path {path} takes its weights alone)"
+            )
         return found
 
     def resume(self, found: checkpoint.Found) -> None:
@@ -146,23 +179,31 @@ class Run:
         self.step.update.trust_statistics()
         self.at, self.tally, self.path = meta["step"], Tally(**meta["tally"]), path
         self.best_weights = meta.get("best_weights", MODEL)
-        if meta["pictures"] != self.meter.pictures:  # another batch over all cards: its steps can't be counted in the old ones
+        if (
+            meta["pictures"] != self.meter.pictures
+        ):  # another batch over all cards: its steps can't be counted in the old ones
             if meta["step"] % meta["steps"]:
-                raise UserError(f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are {self.meter.pictures} now: go on "
-                                f"with as many, or from an epoch's checkpoint, --resume FILE")
+                raise UserError(
+                    f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are {self.meter.pictures} now: go on "
+                    f"with as many, or from an epoch's checkpoint, --resume FILE"
+                )
             self.at = meta["step"] // meta["steps"] * self.steps
         self.saved_at, self.best = self.at, self.known_best(meta)
         epoch, inside = divmod(self.at, self.steps)
         self.ended = meta.get("epoch_end") or {}
         if inside and epoch >= self.recipe.schedule.epoch_size:
-            raise UserError(f"{path} was saved within epoch {epoch + 1}, but epoch_size is "
-                            f"{self.recipe.schedule.epoch_size}: "
-                            f"give a larger one, or resume from an epoch's checkpoint, --resume FILE")
+            raise UserError(
+                f"{path} was saved within epoch {epoch + 1}, but epoch_size is "
+                f"{self.recipe.schedule.epoch_size}: "
+                f"give a larger one, or resume from an epoch's checkpoint, --resume FILE"
+            )
         self.owed = meta.get("score") is None and not inside and self.is_due(epoch)
         self.keeper.adopt(epoch)
         changed = ", ".join(self.changed(meta))
-        self.say(f"going on from {path}: epoch {epoch}, step {inside} of {self.steps}"
-                 + (f"; other values than there: {changed}" if changed else ""))
+        self.say(
+            f"going on from {path}: epoch {epoch}, step {inside} of {self.steps}"
+            + (f"; other values than there: {changed}" if changed else "")
+        )
 
     def changed(self, meta: Mapping[str, Any]) -> dict[str, Any]:
         """The keys that matter and have another value than a checkpoint's recipe, with the value there."""
@@ -170,16 +211,21 @@ class Run:
         # an earlier mindvit left sizes open; that the tensors fit says that they are the same
         sizes = ("image_resize", "img_size") if there.get("image_resize") in (None, self.setting.size) else ()
         unimportant = (*UNIMPORTANT, *sizes)
-        return {key: there.get(key) for key, value in self.recipe.flat().items()
-                if key not in unimportant and list_or_value(value) != there.get(key)}
+        return {
+            key: there.get(key)
+            for key, value in self.recipe.flat().items()
+            if key not in unimportant and list_or_value(value) != there.get(key)
+        }
 
     def known_best(self, meta: Mapping[str, Any]) -> Optional[Best]:
         """The best score of a checkpoint; none, with a line, if it was measured on other images than today's."""
         best = best_of(meta, len(self.val))
         if best is None or (best.count == len(self.val) and best.data in ("", self.val_fingerprint)):
             return best
-        self.say(f"the best score so far, {best.top1:.2f} % of {best.count} validation images, was measured on others "
-                 f"than the {len(self.val)} of now: the best starts anew")
+        self.say(
+            f"the best score so far, {best.top1:.2f} % of {best.count} validation images, was measured on others "
+            f"than the {len(self.val)} of now: the best starts anew"
+        )
         return None
 
     def is_due(self, epoch: int) -> bool:
@@ -240,20 +286,28 @@ class Run:
         """
         path, _, meta = found
         score, file = Score(**meta["score"]), path.with_name("result.json")
-        self.say(f"the run is finished: {path} has {meta['step'] // meta['steps']} epochs of "
-                 f"{self.recipe.schedule.epoch_size}; nothing is trained or written "
-                 f"(a larger epoch_size continues it, --resume none or another ckpt_save_dir starts anew)")
+        self.say(
+            f"the run is finished: {path} has {meta['step'] // meta['steps']} epochs of "
+            f"{self.recipe.schedule.epoch_size}; nothing is trained or written "
+            f"(a larger epoch_size continues it, --resume none or another ckpt_save_dir starts anew)"
+        )
         changed = [f"{key} ({there} there)" for key, there in self.changed(meta).items()]
         if changed:
             self.say(f"WARNING: other values than the finished run's, without effect on it: {', '.join(changed)}")
         if meta.get("val_data", self.val_fingerprint) != self.val_fingerprint:
-            self.say(f"WARNING: the validation images are others than the finished run's: validate.py --ckpt_path "
-                     f"{path} measures on them")
+            self.say(
+                f"WARNING: the validation images are others than the finished run's: validate.py --ckpt_path "
+                f"{path} measures on them"
+            )
         row = result.read(file)
         if row is None or row["top1"] != round(score.top1, 2):  # of another run in this folder
             self.say(f"{path}  {score}")
-            return {"model": meta["model"], "top1": round(score.top1, 2), "top5": round(score.top5, 2),
-                    "checkpoint": str(path)}
+            return {
+                "model": meta["model"],
+                "top1": round(score.top1, 2),
+                "top5": round(score.top5, 2),
+                "checkpoint": str(path),
+            }
         self.say(f"\n{result.tables(row)}\n\ncheckpoint: {row['checkpoint']}")
         return row
 
@@ -263,8 +317,10 @@ class Run:
         self.compile()
         list(itertools.islice(self.stepped(0), DRY_STEPS))
         whole = self.steps * self.recipe.schedule.epoch_size * self.meter.ms_per_step / 1000
-        self.say(f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.pictures_per_second:.1f} img/s over all cards, "
-                 f"{device.memory(self.device.target)}; the whole run's steps would take {console.duration(whole)}")
+        self.say(
+            f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.pictures_per_second:.1f} img/s over all cards, "
+            f"{device.memory(self.device.target)}; the whole run's steps would take {console.duration(whole)}"
+        )
 
     def epochs(self) -> Scores:
         """The epochs that are left; the last scores.
@@ -272,14 +328,21 @@ class Run:
         Each is saved before it is validated: whatever a validation meets, no training is lost.
         """
         whole = self.recipe.schedule.epoch_size
-        with console.Progress(self.steps * whole, whole, self.recipe.log.log_interval, self.device.is_main, self.at) as progress:
+        with console.Progress(
+            self.steps * whole, whole, self.recipe.log.log_interval, self.device.is_main, self.at
+        ) as progress:
             if self.owed:
                 scores = self.validated(self.at // self.steps, progress)
             for epoch in range(self.at // self.steps, whole):
-                self.ended = {"loss": self.train_epoch(epoch, progress), **{f"last {key}": value for key, value in self.last.items()}}
+                self.ended = {
+                    "loss": self.train_epoch(epoch, progress),
+                    **{f"last {key}": value for key, value in self.last.items()},
+                }
                 if not distributed.agree(self.net, self.device.ranks):
-                    raise TrainingFailed(f"after epoch {epoch + 1} rank {self.device.rank} holds other weights than the others: the run stops before it "
-                                         f"saves them (one network and one seed on all ranks? a fault of a card?)")
+                    raise TrainingFailed(
+                        f"after epoch {epoch + 1} rank {self.device.rank} holds other weights than the others: the run stops before it "
+                        f"saves them (one network and one seed on all ranks? a fault of a card?)"
+                    )
                 self.save_epoch(epoch + 1)
                 if self.is_due(epoch + 1):
                     scores = self.validated(epoch + 1, progress)
@@ -321,15 +384,28 @@ class Run:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """This rank's batches of the epoch's steps that are not yet done; every wait for one is noted."""
         recipe, setting, done = self.recipe, self.setting, self.at % self.steps
-        batches = train_batches(self.train, recipe.data, recipe.augment, size=setting.size, interpolation=setting.interpolation,
-                                mean=setting.statistics[0], epoch=epoch, seed=recipe.runtime.seed, ranks=self.device.ranks, rank=self.device.rank,
-                                workers=setting.workers, first=done * self.parts)
+        batches = train_batches(
+            self.train,
+            recipe.data,
+            recipe.augment,
+            size=setting.size,
+            interpolation=setting.interpolation,
+            mean=setting.statistics[0],
+            epoch=epoch,
+            seed=recipe.runtime.seed,
+            ranks=self.device.ranks,
+            rank=self.device.rank,
+            workers=setting.workers,
+            first=done * self.parts,
+        )
         return self.meter.waiting(itertools.islice(batches, (self.steps - done) * self.parts))
 
     def take(self, batch: Batch, part: int) -> tuple[float, tuple[Tensor, ...]]:
         """The `part`-th batch of the next step through the compiled graph; the learning rate and what the graph gives."""
         recipe = self.recipe
-        lr = learning_rate(self.at, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures)
+        lr = learning_rate(
+            self.at, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures
+        )
         draws = random_draws(self.task, self.setting, self.step, self.at * self.parts + part)
         return lr, self.step(*map(Tensor, (*batch, *draws)), Tensor(lr, ms.float32))
 
@@ -347,8 +423,14 @@ class Run:
             now = time.perf_counter()
             self.meter.step(now - began)
             began = now
-            yield {"loss": self.tally.recent, "lr": lr, "norm": norm, "scale": scale, "img/s": self.meter.recent_pictures_per_second,
-                   "data wait": self.meter.wait_share}
+            yield {
+                "loss": self.tally.recent,
+                "lr": lr,
+                "norm": norm,
+                "scale": scale,
+                "img/s": self.meter.recent_pictures_per_second,
+                "data wait": self.meter.wait_share,
+            }
 
     def train_epoch(self, epoch: int, progress: console.Progress) -> float:
         """The steps of an epoch that are not yet done; the mean loss of all."""
@@ -391,8 +473,13 @@ class Run:
 
     def line(self, values: dict[str, float]) -> dict[str, str]:
         """What a progress line shows."""
-        shown = {"loss": f"{values['loss']:.4f}", "lr": f"{values['lr']:.2e}", "norm": f"{values['norm']:.2f}", "img/s": f"{values['img/s']:.0f}",
-                 "data wait": f"{100 * values['data wait']:.0f} %"}
+        shown = {
+            "loss": f"{values['loss']:.4f}",
+            "lr": f"{values['lr']:.2e}",
+            "norm": f"{values['norm']:.2f}",
+            "img/s": f"{values['img/s']:.0f}",
+            "data wait": f"{100 * values['data wait']:.0f} %",
+        }
         if self.step.scaler.enabled:
             shown["scale"] = f"{values['scale']:.0f}"
         if self.step.skips_nonfinite:
@@ -403,13 +490,17 @@ class Run:
         """Count a step; stop at a loss or a gradient that is no number, unless the step was left out and may be."""
         finite = math.isfinite(loss) and math.isfinite(norm)
         self.tally.add(loss, finite)
-        if finite or (self.step.scaler.dynamic and math.isfinite(loss) and scale > 1):  # a gradient that overflows is what the dynamic scale is for
+        if finite or (
+            self.step.scaler.dynamic and math.isfinite(loss) and scale > 1
+        ):  # a gradient that overflows is what the dynamic scale is for
             return
         self.tally.bad_in_a_row += 1
         allowed, what = self.recipe.precision.skip_nonfinite, f"step {self.at + 1}: loss {loss}, gradient norm {norm}"
         if self.tally.bad_in_a_row > allowed:
-            raise TrainingFailed(f"{what}: the run has diverged and stops; the last checkpoint in {self.folder} is untouched "
-                                 f"(a lower lr, a longer warm-up or clip_grad: True may help)")
+            raise TrainingFailed(
+                f"{what}: the run has diverged and stops; the last checkpoint in {self.folder} is untouched "
+                f"(a lower lr, a longer warm-up or clip_grad: True may help)"
+            )
         self.say(f"WARNING: {what}: step left out, number {self.tally.bad_in_a_row} of at most {allowed} in a row")
 
     def validate(self) -> Scores:
@@ -419,7 +510,9 @@ class Run:
         if not self.recipe.optim.ema:
             return score, None
         self.step.update.swap_ema()
-        average = evaluate(self.net, self.eval_step, self.val, self.setting, what="validating the moving average", between=between)
+        average = evaluate(
+            self.net, self.eval_step, self.val, self.setting, what="validating the moving average", between=between
+        )
         self.step.update.swap_ema()
         self.best_weights = EMA if average.correct1 > score.correct1 else MODEL
         return score, average
@@ -428,52 +521,90 @@ class Run:
         """One line on the screen and one in the run's CSV."""
         loss, last = self.ended.get("loss", math.nan), {key: self.ended.get(f"last {key}", math.nan) for key in FIGURES}
         whole = self.recipe.schedule.epoch_size
-        self.say(f"epoch {epoch}/{whole}  train loss {loss:.4f}  {score}" + (f"  ema {average}" if average else "")
-                 + (f"  {len(self.train.bad)} bad pictures" if self.train.bad else ""))
+        self.say(
+            f"epoch {epoch}/{whole}  train loss {loss:.4f}  {score}"
+            + (f"  ema {average}" if average else "")
+            + (f"  {len(self.train.bad)} bad pictures" if self.train.bad else "")
+        )
         if epoch >= self.recipe.log.chance_epochs and score.is_guessing(self.setting.num_classes, self.commonest):
-            self.say(f"WARNING: after {epoch} epochs top-1 is {score.top1:.2f} %, no better than guessing one of "
-                     f"{self.setting.num_classes} classes: "
-                     f"the network doesn't learn (labels, lr, normalisation, or pretrained weights may be wrong)")
+            self.say(
+                f"WARNING: after {epoch} epochs top-1 is {score.top1:.2f} %, no better than guessing one of "
+                f"{self.setting.num_classes} classes: "
+                f"the network doesn't learn (labels, lr, normalisation, or pretrained weights may be wrong)"
+            )
         if not self.device.is_main:
             return
         empty = dict.fromkeys(("loss", "top1", "top5"), "")
-        row: dict[str, Any] = {"epoch": epoch, "step": self.at, "lr": f"{last['lr']:.6g}", "train_loss": f"{loss:.6f}",
-                               "val_loss": f"{score.loss:.6f}",
-               "top1": f"{score.top1:.4f}", "top5": f"{score.top5:.4f}",
-               **{f"ema_{key}": f"{getattr(average, key):.6f}" if average else value for key, value in empty.items()},
-               "norm": f"{last['norm']:.4f}", "loss_scale": f"{last['scale']:.0f}", "skipped": self.tally.skipped,
-               "img_s": f"{last['img/s']:.1f}", "data_wait": f"{last['data wait']:.4f}",
-               "elapsed_s": f"{time.time() - self.started:.1f}", "time": result.now()}
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": self.at,
+            "lr": f"{last['lr']:.6g}",
+            "train_loss": f"{loss:.6f}",
+            "val_loss": f"{score.loss:.6f}",
+            "top1": f"{score.top1:.4f}",
+            "top5": f"{score.top5:.4f}",
+            **{f"ema_{key}": f"{getattr(average, key):.6f}" if average else value for key, value in empty.items()},
+            "norm": f"{last['norm']:.4f}",
+            "loss_scale": f"{last['scale']:.0f}",
+            "skipped": self.tally.skipped,
+            "img_s": f"{last['img/s']:.1f}",
+            "data_wait": f"{last['data wait']:.4f}",
+            "elapsed_s": f"{time.time() - self.started:.1f}",
+            "time": result.now(),
+        }
         try:
             console.append_csv(self.folder / "log.csv", row)
         except OSError as error:
             self.say(f"WARNING: {self.folder / 'log.csv'} can't be written: {error.strerror}")
-        self.viewer(self.at, {key: float(value) for key, value in row.items() if key in ("val_loss", "top1", "top5", "ema_top1") and value != ""})
+        self.viewer(
+            self.at,
+            {
+                key: float(value)
+                for key, value in row.items()
+                if key in ("val_loss", "top1", "top5", "ema_top1") and value != ""
+            },
+        )
 
     def meta(self, scores: Optional[Scores] = None) -> dict[str, Any]:
         """What a checkpoint says beside its tensors: the network, and where the run is; `scores` once its weights are
         validated.
         """
         score, average = scores or (None, None)
-        return {"model": self.setting.info.name, "num_classes": self.setting.num_classes, "class_names": list(self.train.class_names),
-                "epoch": self.at // self.steps, "step": self.at, "steps": self.steps, "pictures": self.meter.pictures,
-                "best": dataclasses.asdict(self.best) if self.best else None, "tally": dataclasses.asdict(self.tally),
-                "data": self.fingerprint,
-                "val_data": self.val_fingerprint, "score": dataclasses.asdict(score) if score else None,
-                "ema_score": dataclasses.asdict(average) if average else None, "best_weights": self.best_weights,
-                "epoch_end": None if self.at % self.steps else self.ended,
-                "recipe": self.recipe.flat(), "mindvit": __version__, "mindspore": ms.__version__}
+        return {
+            "model": self.setting.info.name,
+            "num_classes": self.setting.num_classes,
+            "class_names": list(self.train.class_names),
+            "epoch": self.at // self.steps,
+            "step": self.at,
+            "steps": self.steps,
+            "pictures": self.meter.pictures,
+            "best": dataclasses.asdict(self.best) if self.best else None,
+            "tally": dataclasses.asdict(self.tally),
+            "data": self.fingerprint,
+            "val_data": self.val_fingerprint,
+            "score": dataclasses.asdict(score) if score else None,
+            "ema_score": dataclasses.asdict(average) if average else None,
+            "best_weights": self.best_weights,
+            "epoch_end": None if self.at % self.steps else self.ended,
+            "recipe": self.recipe.flat(),
+            "mindvit": __version__,
+            "mindspore": ms.__version__,
+        }
 
     def describe(self) -> None:
         """The run in a few lines, before it starts."""
         data = self.recipe.data
-        self.say(f"model: {self.setting.info.name}, {self.params / 1e6:.2f} M parameters, {self.setting.size} px, {self.setting.num_classes} classes")
+        self.say(
+            f"model: {self.setting.info.name}, {self.params / 1e6:.2f} M parameters, {self.setting.size} px, {self.setting.num_classes} classes"
+        )
         parts = f" x {self.parts} batches" if self.parts > 1 else ""
         for line in self.remarks:
             self.say(line)
-        self.say(f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
-                 f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, {self.recipe.schedule.epoch_size} epochs"
-                 + passed_over((data.train_split, self.train), (data.val_split, self.val)))
+        self.say(
+            f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
+            f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, {self.recipe.schedule.epoch_size} epochs"
+            + passed_over((data.train_split, self.train), (data.val_split, self.val))
+        )
         for line in remarks(self.train):
             self.say(f"WARNING: {line}")
         for line in schedule_lines(self.recipe.schedule, self.meter.pictures):
@@ -481,12 +612,20 @@ class Run:
 
     def finish(self, score: Score, average: Optional[Score]) -> dict[str, Any]:
         """The result's row: shown, as JSON beside the checkpoints, and appended to the results."""
-        outcome = result.Outcome(score, average, self.best, self.path, len(self.train.bad), self.params,
-                                 time.time() - self.started)
+        outcome = result.Outcome(
+            score, average, self.best, self.path, len(self.train.bad), self.params, time.time() - self.started
+        )
         row = result.row(self.setting, self.meter, outcome, self.config)
         if self.device.is_main:
-            console.say(f"\n{result.tables(row)}\n" + (f"\nmoving average: {average}" if average else "") + f"\ncheckpoint: {self.path}\n")
-            for path, write in ((self.folder / "result.json", console.write_json), (Path(self.recipe.log.results_csv), console.append_csv)):
+            console.say(
+                f"\n{result.tables(row)}\n"
+                + (f"\nmoving average: {average}" if average else "")
+                + f"\ncheckpoint: {self.path}\n"
+            )
+            for path, write in (
+                (self.folder / "result.json", console.write_json),
+                (Path(self.recipe.log.results_csv), console.append_csv),
+            ):
                 try:
                     write(path, row)
                 except (OSError, csv.Error) as error:  # the weights are trained and saved

@@ -53,7 +53,9 @@ def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch:
         run = load(written)
         deviation = _deviation(net, run, batches, (channels, size, size), batch or 2)
         if not deviation < TOLERANCE:
-            raise ExportError(f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance {TOLERANCE:.0e})")
+            raise ExportError(
+                f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance {TOLERANCE:.0e})"
+            )
         written.replace(path)
     return Exported(path, batches, deviation)
 
@@ -62,10 +64,14 @@ def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path
     mindir = path.with_suffix(".mindir")
     try:
         with quiet():
-            ms.export(net, Tensor(shape=shape, dtype=ms.float32), file_name=str(mindir.with_suffix("")), file_format="MINDIR")
+            ms.export(
+                net, Tensor(shape=shape, dtype=ms.float32), file_name=str(mindir.with_suffix("")), file_format="MINDIR"
+            )
     except (RuntimeError, ValueError, TypeError) as error:
         raise ExportError(f"{path.name}: MindSpore can't export this network: {str(error).splitlines()[0]}") from None
-    whole = mindir if mindir.exists() else mindir.with_name(f"{mindir.stem}_graph.mindir")  # above 1 GB the weights go to files of their own
+    whole = (
+        mindir if mindir.exists() else mindir.with_name(f"{mindir.stem}_graph.mindir")
+    )  # above 1 GB the weights go to files of their own
     if form == "ONNX":
         import onnx
 
@@ -73,7 +79,9 @@ def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path
 
         onnx.save(to_onnx(whole, {item.name: item.asnumpy() for item in net.get_parameters()}), str(path))
     elif whole != mindir:
-        raise ExportError(f"{path.name}: above 1 GB MindSpore writes several files, which this command doesn't (--format ONNX writes one)")
+        raise ExportError(
+            f"{path.name}: above 1 GB MindSpore writes several files, which this command doesn't (--format ONNX writes one)"
+        )
 
 
 def _graph_cell(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -100,7 +108,9 @@ def _errors_of_onnx(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # onnxruntime's have no common class but this
-        raise ExportError(f"{path.name}: not written: onnxruntime can't run it: {(str(error).splitlines() or [''])[0]}") from None
+        raise ExportError(
+            f"{path.name}: not written: onnxruntime can't run it: {(str(error).splitlines() or [''])[0]}"
+        ) from None
 
 
 def check(form: str, path: Path) -> None:
@@ -121,10 +131,14 @@ def check(form: str, path: Path) -> None:
             raise UserError(f"--format ONNX needs the package {name}, which is not installed: {NEEDED}") from None
 
 
-def _deviation(net: nn.Cell, run: Callable[[np.ndarray], Any], batches: Sequence[int], picture: tuple[int, ...], step: int) -> float:
+def _deviation(
+    net: nn.Cell, run: Callable[[np.ndarray], Any], batches: Sequence[int], picture: tuple[int, ...], step: int
+) -> float:
     """Worst of what the file gives for the first pictures, in each of `batches`, from the network's, `step` pictures at once: it is compiled for one batch."""
     images = np.random.default_rng(0).standard_normal((max(batches), *picture)).astype(np.float32)
-    expected = np.concatenate([net(Tensor(images[first:first + step])).asnumpy() for first in range(0, len(images), step)])
+    expected = np.concatenate(
+        [net(Tensor(images[first : first + step])).asnumpy() for first in range(0, len(images), step)]
+    )
     worst = 0.0
     for count in batches:
         found = run(images[:count])

@@ -20,16 +20,45 @@ FLOAT = 1  # ONNX's number for float32
 BATCH = "batch"  # name of the unknown side of the input and the output
 INPUT, OUTPUT = "image", "output"
 END = np.iinfo(np.int64).max
-TYPES: dict[int, Any] = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64}  # of tensors in MindIR
+TYPES: dict[int, Any] = {
+    1: np.float32,
+    6: np.int32,
+    7: np.int64,
+    9: np.bool_,
+    10: np.float16,
+    11: np.float64,
+}  # of tensors in MindIR
 BOOL = 9  # of those types
 CASTS = {30: 9, 34: 6, 35: 7, 42: 10, 43: 1, 44: 11}  # types as MindIR's operators are told them: as ONNX has them
-DIRECT = {"Add": "Add", "Sub": "Sub", "Mul": "Mul", "Div": "Div", "Adds": "Add", "Subs": "Sub", "Muls": "Mul", "Divs": "Div", "Maximum": "Max", "Erf": "Erf",
-          "Sigmoid": "Sigmoid", "ReLU": "Relu", "LogicalNot": "Not", "Select": "Where", "MatMulExt": "MatMul", "BatchMatMulExt": "MatMul", "Exp": "Exp",
-          "Sqrt": "Sqrt", "Tanh": "Tanh", "Neg": "Neg"}
+DIRECT = {
+    "Add": "Add",
+    "Sub": "Sub",
+    "Mul": "Mul",
+    "Div": "Div",
+    "Adds": "Add",
+    "Subs": "Sub",
+    "Muls": "Mul",
+    "Divs": "Div",
+    "Maximum": "Max",
+    "Erf": "Erf",
+    "Sigmoid": "Sigmoid",
+    "ReLU": "Relu",
+    "LogicalNot": "Not",
+    "Select": "Where",
+    "MatMulExt": "MatMul",
+    "BatchMatMulExt": "MatMul",
+    "Exp": "Exp",
+    "Sqrt": "Sqrt",
+    "Tanh": "Tanh",
+    "Neg": "Neg",
+}
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Max")
 SCALARS: dict[str, tuple[str, Callable[[int, int], int]]] = {
-    "ScalarMul": ("Mul", lambda a, b: a * b), "ScalarFloorDiv": ("Div", lambda a, b: a // b), "ScalarAdd": ("Add", lambda a, b: a + b),
-    "ScalarSub": ("Sub", lambda a, b: a - b)}
+    "ScalarMul": ("Mul", lambda a, b: a * b),
+    "ScalarFloorDiv": ("Div", lambda a, b: a // b),
+    "ScalarAdd": ("Add", lambda a, b: a + b),
+    "ScalarSub": ("Sub", lambda a, b: a - b),
+}
 
 
 class Name(str):
@@ -81,16 +110,28 @@ class Writer:
 
     def kind(self, node: Any) -> str:
         """An operator's name."""
-        return str(self.primitives[node.op_type[len("REF::"):]].op_type) if node.op_type.startswith("REF::") else str(node.op_type)
+        return (
+            str(self.primitives[node.op_type[len("REF::") :]].op_type)
+            if node.op_type.startswith("REF::")
+            else str(node.op_type)
+        )
 
     def unknown(self) -> list[str]:
         """Operators of the graph that can't be written."""
-        return sorted({kind for kind in map(self.kind, self.graph.node) if kind not in DIRECT and kind not in SCALARS and not hasattr(self, f"op_{kind}")})
+        return sorted(
+            {
+                kind
+                for kind in map(self.kind, self.graph.node)
+                if kind not in DIRECT and kind not in SCALARS and not hasattr(self, f"op_{kind}")
+            }
+        )
 
     def model(self) -> Any:
         """The ONNX model. UserError if it has operators that can't be written."""
         if self.unknown():
-            raise UserError(f"operators that can't be exported to ONNX: {', '.join(self.unknown())} (--format MINDIR takes them)")
+            raise UserError(
+                f"operators that can't be exported to ONNX: {', '.join(self.unknown())} (--format MINDIR takes them)"
+            )
         picture = self.graph.input[0]
         self.values[picture.name] = Name(INPUT)
         self.shapes[INPUT] = tuple(picture.tensor[0].dims)
@@ -102,7 +143,9 @@ class Writer:
         self.emit("Identity", [self.values[result.name]], output=OUTPUT)
         sides = [self.side(INPUT, self.shapes[INPUT]), self.side(OUTPUT, tuple(result.tensor[0].dims))]
         graph = self.helper.make_graph(self.nodes, "mindvit", sides[:1], sides[1:], list(self.initializers.values()))
-        return self.helper.make_model(graph, opset_imports=[self.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="mindvit")
+        return self.helper.make_model(
+            graph, opset_imports=[self.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="mindvit"
+        )
 
     def side(self, name: str, shape: Sequence[int]) -> Any:
         """An input or output of the model."""
@@ -118,7 +161,9 @@ class Writer:
         """A known value as one of the graph's."""
         array = value if isinstance(value, np.ndarray) else np.array(value, kind)
         name = Name(f"constant_{len(self.initializers)}")
-        self.initializers[name] = self.numpy_helper.from_array(np.ascontiguousarray(array) if array.ndim else array, name)
+        self.initializers[name] = self.numpy_helper.from_array(
+            np.ascontiguousarray(array) if array.ndim else array, name
+        )
         self.shapes[name] = array.shape
         return name
 
@@ -137,8 +182,12 @@ class Writer:
 
     def emit(self, kind: str, inputs: Sequence[Any], output: str = "", count: int = 1, **attributes: Any) -> Any:
         """Add a node; its output's name, or those of its `count` outputs."""
-        names = [Name(output or f"{kind}_{len(self.nodes)}{f'_{index}' if count > 1 else ''}") for index in range(count)]
-        self.nodes.append(self.helper.make_node(kind, [str(item) for item in inputs], [str(name) for name in names], **attributes))
+        names = [
+            Name(output or f"{kind}_{len(self.nodes)}{f'_{index}' if count > 1 else ''}") for index in range(count)
+        ]
+        self.nodes.append(
+            self.helper.make_node(kind, [str(item) for item in inputs], [str(name) for name in names], **attributes)
+        )
         return names[0] if count == 1 else tuple(names)
 
     def write(self, node: Any) -> None:
@@ -150,13 +199,17 @@ class Writer:
             return
         inputs = [self.values[name] for name in node.input]
         if kind in DIRECT:
-            result = self.emit(DIRECT[kind], [self.number(item) if DIRECT[kind] in ARITHMETIC else item for item in inputs])
+            result = self.emit(
+                DIRECT[kind], [self.number(item) if DIRECT[kind] in ARITHMETIC else item for item in inputs]
+            )
         elif kind in SCALARS:
             result = self.scalar(kind, *inputs)
         else:
             result = getattr(self, f"op_{kind}")(node, *inputs)
         self.values[node.output[0]] = result
-        for name, (shape, type_) in zip([result] if isinstance(result, Name) else result if isinstance(result, tuple) else [], _shapes(node)):
+        for name, (shape, type_) in zip(
+            [result] if isinstance(result, Name) else result if isinstance(result, tuple) else [], _shapes(node)
+        ):
             if isinstance(name, Name):
                 self.shapes[name] = shape
                 self.truths |= {name} if type_ == BOOL else set()
@@ -166,11 +219,15 @@ class Writer:
         name, compute = SCALARS[kind]
         if not isinstance(first, Name) and not isinstance(second, Name):
             return compute(first, second)
-        return Name(self.emit(name, [item if isinstance(item, Name) else self.constant([item], np.int64) for item in (first, second)]))
+        return Name(
+            self.emit(
+                name, [item if isinstance(item, Name) else self.constant([item], np.int64) for item in (first, second)]
+            )
+        )
 
     def attributes(self, node: Any) -> dict[str, Any]:
         """An operator's own settings."""
-        return {item.name: _value(item) for item in self.primitives[node.op_type[len("REF::"):]].attribute}
+        return {item.name: _value(item) for item in self.primitives[node.op_type[len("REF::") :]].attribute}
 
     def swapped(self, x: Name, is_swapped: bool) -> Name:
         """x with its last two axes in the other order, if so."""
@@ -207,7 +264,9 @@ class Writer:
     def op_Cast(self, node: Any, x: Any, kind: int) -> Name:
         """Another number type."""
         if kind not in CASTS:
-            raise UserError(f"a conversion to MindSpore's type {kind} can't be exported to ONNX (--format MINDIR takes it)")
+            raise UserError(
+                f"a conversion to MindSpore's type {kind} can't be exported to ONNX (--format MINDIR takes it)"
+            )
         return self.emit("Cast", [x], to=CASTS[kind])
 
     def op_Reshape(self, node: Any, x: Name, shape: Sequence[Known]) -> Name:
@@ -239,14 +298,32 @@ class Writer:
         """Convolution; MindIR pads top, bottom, left, right."""
         told = self.attributes(node)
         top, bottom, left, right = told["pad_list"]
-        return self.emit("Conv", [x, weight], kernel_shape=list(self.shapes[weight][2:]), strides=list(told["stride"][-2:]), pads=[top, left, bottom, right],
-                         dilations=list(told["dilation"][-2:]), group=told["group"])
+        return self.emit(
+            "Conv",
+            [x, weight],
+            kernel_shape=list(self.shapes[weight][2:]),
+            strides=list(told["stride"][-2:]),
+            pads=[top, left, bottom, right],
+            dilations=list(told["dilation"][-2:]),
+            group=told["group"],
+        )
 
     def op_LayerNorm(self, node: Any, x: Name, weight: Name, bias: Name, axis: int, _: int, eps: float) -> tuple[Name]:
         """Normalisation of the last axis; mean and variance are used nowhere."""
         return (self.emit("LayerNormalization", [x, weight, bias], axis=axis, epsilon=eps),)
 
-    def op_BatchNorm(self, node: Any, x: Name, weight: Name, bias: Name, mean: Name, variance: Name, _: bool, eps: float, *others: Any) -> tuple[Name]:
+    def op_BatchNorm(
+        self,
+        node: Any,
+        x: Name,
+        weight: Name,
+        bias: Name,
+        mean: Name,
+        variance: Name,
+        _: bool,
+        eps: float,
+        *others: Any,
+    ) -> tuple[Name]:
         """Normalisation by running statistics."""
         return (self.emit("BatchNormalization", [x, weight, bias, mean, variance], epsilon=eps),)
 
@@ -295,7 +372,9 @@ class Writer:
         ends = [END if isinstance(count, Name) else first + count for first, count in zip(begin, size)]
         return self.emit("Slice", [x, self.vector(begin), self.vector(ends)])
 
-    def op_StridedSlice(self, node: Any, x: Any, begin: Sequence[int], end: Sequence[int], step: Sequence[int], *masks: int) -> Name:
+    def op_StridedSlice(
+        self, node: Any, x: Any, begin: Sequence[int], end: Sequence[int], step: Sequence[int], *masks: int
+    ) -> Name:
         """Python's slices; a bit of a mask is an axis: open at its begin, open at its end, (two unused ones), taken away."""
         open_begin, open_end, ellipsis, new_axis, gone = masks
         if ellipsis or new_axis:

@@ -69,8 +69,16 @@ class Predictor:
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
     """
 
-    def __init__(self, ckpt_path: Union[str, os.PathLike], model: Optional[str] = None, classes: Union[str, os.PathLike, None] = None,
-                 batch_size: int = 32, device_target: str = "auto", take: Optional[str] = None, max_pixels: int = decoding.MAX_PIXELS):
+    def __init__(
+        self,
+        ckpt_path: Union[str, os.PathLike],
+        model: Optional[str] = None,
+        classes: Union[str, os.PathLike, None] = None,
+        batch_size: int = 32,
+        device_target: str = "auto",
+        take: Optional[str] = None,
+        max_pixels: int = decoding.MAX_PIXELS,
+    ):
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         decoding.allow(max_pixels)
@@ -80,14 +88,18 @@ class Predictor:
         told = CheckpointInfo.of(content)
         recipe = sized(told.fill(build({"model": model}, {"model": COMMAND_LINE}) if model else build({}, {})), path)
         if not told.num_classes:
-            raise UserError(f"{path} has no classifier, only what comes before it: train one on its weights "
-                            f"(train.py --ckpt_path {path} --new_head)")
+            raise UserError(
+                f"{path} has no classifier, only what comes before it: train one on its weights "
+                f"(train.py --ckpt_path {path} --new_head)"
+            )
         count = told.num_classes
         self.info = model_info(recipe.model.model)
         self.class_names = _class_names(count, told.class_names, classes)
         self.preprocessing = Preprocessing(self.info, recipe.augment)
         self.batch_size = batch_size
-        self.device, self._told = device.set_up(RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions())
+        self.device, self._told = device.set_up(
+            RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions()
+        )
         self.net = create_model(self.info.name, count, img_size=recipe.model.img_size, drop_path_rate=0.0)
         try:
             load_weights(self.net, content)
@@ -114,7 +126,9 @@ class Predictor:
 
         A picture is a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or (H, W, 4). UserError for one that can't be decoded.
         """
-        single = isinstance(pictures, (str, os.PathLike, Image.Image)) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
+        single = isinstance(pictures, (str, os.PathLike, Image.Image)) or (
+            isinstance(pictures, np.ndarray) and pictures.ndim < 4
+        )
         logits = self.logits([pictures] if single else pictures)  # type: ignore[list-item, arg-type]
         answers = [self.best(row, topk) for row in logits]
         return answers[0] if single else answers
@@ -134,7 +148,12 @@ class Predictor:
         pending: deque[list[Future[Union[np.ndarray, BadPicture]]]] = deque()
         try:
             for start in range(0, len(pictures), self.batch_size):
-                pending.append([pool.submit(self._prepared_or_bad, picture) for picture in pictures[start:start + self.batch_size]])
+                pending.append(
+                    [
+                        pool.submit(self._prepared_or_bad, picture)
+                        for picture in pictures[start : start + self.batch_size]
+                    ]
+                )
                 if len(pending) > AHEAD:
                     yield from self._computed(pending.popleft())
             while pending:
@@ -160,7 +179,9 @@ class Predictor:
         except BadPicture as error:
             return error
 
-    def _computed(self, futures: Sequence[Future[Union[np.ndarray, BadPicture]]]) -> Iterator[Union[np.ndarray, BadPicture]]:
+    def _computed(
+        self, futures: Sequence[Future[Union[np.ndarray, BadPicture]]]
+    ) -> Iterator[Union[np.ndarray, BadPicture]]:
         found = [future.result() for future in futures]
         images = [item for item in found if not isinstance(item, BadPicture)]
         rows = iter(self._run(np.stack(images)) if images else ())
@@ -169,11 +190,16 @@ class Predictor:
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         count = len(images)
-        size = min((known for known in self.compiled if known >= count), default=min(self.batch_size, 1 << (count - 1).bit_length()))
+        size = min(
+            (known for known in self.compiled if known >= count),
+            default=min(self.batch_size, 1 << (count - 1).bit_length()),
+        )
         self.compiled.add(size)
         logits = self.step(Tensor(np.concatenate((images, np.repeat(images[-1:], size - count, 0))))).asnumpy()[:count]
         if not np.isfinite(logits).all():
-            raise UserError(f"{self.info.name} gives logits that are no numbers: its weights are damaged, or its training diverged")
+            raise UserError(
+                f"{self.info.name} gives logits that are no numbers: its weights are damaged, or its training diverged"
+            )
         return logits
 
 
@@ -185,8 +211,14 @@ def opened(picture: Picture, max_pixels: int = decoding.MAX_PIXELS) -> Image.Ima
             return as_rgb(picture)
     if not isinstance(picture, np.ndarray):
         return read_picture(os.fspath(picture), max_pixels)
-    if picture.dtype != np.uint8 or 0 in picture.shape or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
-        raise UserError(f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, W), (H, W, 3) or (H, W, 4)")
+    if (
+        picture.dtype != np.uint8
+        or 0 in picture.shape
+        or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4)))
+    ):
+        raise UserError(
+            f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, W), (H, W, 3) or (H, W, 4)"
+        )
     return as_rgb(Image.fromarray(picture))
 
 
@@ -201,5 +233,7 @@ def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike,
         return (*known, *map(str, range(len(known), count)))
     names = read_classes(file).titles
     if len(names) != count:
-        raise UserError(f"classes {file} has {len(names)} lines, but the network has {count} classes: one name a line, in the order of the logits")
+        raise UserError(
+            f"classes {file} has {len(names)} lines, but the network has {count} classes: one name a line, in the order of the logits"
+        )
     return names

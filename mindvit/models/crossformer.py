@@ -261,8 +261,10 @@ class CrossFormer(Network):
         step = STRIDE * 2 ** (len(config["depths"]) - 1)
         if height % step or width % step:
             near = " or ".join(map(str, multiples_beside(height if height % step else width, step)))
-            raise UserError(f"CrossFormer: an image of {height} x {width} px, but height and width must be multiples of {step}, such as {near} "
-                            f"(resize or pad it)")
+            raise UserError(
+                f"CrossFormer: an image of {height} x {width} px, but height and width must be multiples of {step}, such as {near} "
+                f"(resize or pad it)"
+            )
 
     def check_size(self, height: int, width: int) -> None:
         """See check_input."""

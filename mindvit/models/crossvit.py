@@ -131,9 +131,13 @@ def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
     else:
         small, large = img_size
     if small <= 0 or large <= 0 or small % PATCH[0] or large % PATCH[1]:
-        near = f", such as {' or '.join(map(str, multiples_beside(small, PATCH[0])))}" if isinstance(img_size, int) else ""
-        raise UserError(f"CrossViT: img_size is {img_size}, but the first side must be a multiple of 12{near}, and the second of 16 "
-                        f"(images of any size fit the standard network, which resizes them: leave img_size out)")
+        near = (
+            f", such as {' or '.join(map(str, multiples_beside(small, PATCH[0])))}" if isinstance(img_size, int) else ""
+        )
+        raise UserError(
+            f"CrossViT: img_size is {img_size}, but the first side must be a multiple of 12{near}, and the second of 16 "
+            f"(images of any size fit the standard network, which resizes them: leave img_size out)"
+        )
     return small, large
 
 
@@ -202,8 +206,10 @@ class CrossViT(Network):
         super().check_input(config, height, width)
         small, large = branch_sizes(config["img_size"])
         if height in (small, large) and width != height:
-            raise UserError(f"CrossViT: an image of {height} x {width} px: one of a branch's height ({small} or {large} px) must be square "
-                            f"(others are resized, to squares)")
+            raise UserError(
+                f"CrossViT: an image of {height} x {width} px: one of a branch's height ({small} or {large} px) must be square "
+                f"(others are resized, to squares)"
+            )
 
     @classmethod
     def sizes_for(cls, config: Mapping[str, Any], side: int) -> Optional[tuple[int, int]]:
@@ -213,8 +219,10 @@ class CrossViT(Network):
             return small, large
         if side < 1 or side % PATCH[0]:
             near = " or ".join(map(str, multiples_beside(side, PATCH[0])))
-            raise UserError(f"CrossViT: images of {side} px, but its small-patch branch takes multiples of {PATCH[0]}, such as {near}; "
-                            f"this network was published for {small}")
+            raise UserError(
+                f"CrossViT: images of {side} px, but its small-patch branch takes multiples of {PATCH[0]}, such as {near}; "
+                f"this network was published for {small}"
+            )
         return branch_sizes(side)
 
     def check_size(self, height: int, width: int) -> None:
@@ -324,8 +332,12 @@ def _register_all() -> None:
     for name, (embed_dim, depth, heads, mlp_ratio, stem, size, params, macs, acc1, acc5) in VARIANTS.items():
         short = name.replace("_384", "")
         nominal = 384 if size == 408 else 224  # the large branch's size, by which the authors and PaddleViT name them
-        aliases = {f"{short}_{size}", f"{short}_{size}.in1k", f"{short}_{nominal}",
-                   f"{short}_{nominal}".replace("crossvit", "cross_vit")} - {name}
+        aliases = {
+            f"{short}_{size}",
+            f"{short}_{size}.in1k",
+            f"{short}_{nominal}",
+            f"{short}_{nominal}".replace("crossvit", "cross_vit"),
+        } - {name}
         info = ModelInfo(
             name=name,
             family="crossvit",

@@ -36,7 +36,9 @@ def register_with_mindcv() -> None:
 def _entry_point(known_as: str, name: str) -> Callable[..., Any]:
     def build(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **others: Any) -> Any:
         if pretrained:
-            raise UserError(f"{known_as}: pretrained is True, but no weights are downloaded: give the file, checkpoint_path=FILE")
+            raise UserError(
+                f"{known_as}: pretrained is True, but no weights are downloaded: give the file, checkpoint_path=FILE"
+            )
         from mindvit.models import create_model
 
         return create_model(name, num_classes, in_channels, **others)
@@ -53,11 +55,15 @@ def check_name(name: str) -> str:
     except ModuleNotFoundError as error:
         if error.name not in ("mindcv", "mindcv.models"):  # something that mindcv needs
             raise
-        raise UserError(f"{name} is a network of mindcv, which is not installed: pip install mindcv (our own networks: mindvit.list_models())") from None
+        raise UserError(
+            f"{name} is a network of mindcv, which is not installed: pip install mindcv (our own networks: mindvit.list_models())"
+        ) from None
     theirs = [item for item in registry.list_models() if registry.model_entrypoint(item).__module__ != __name__]
-    wanted = name[len(THEIRS):]
+    wanted = name[len(THEIRS) :]
     if wanted not in theirs:
-        raise UserError(f"{name}: mindcv has no network {wanted!r}{nearest(wanted, theirs)} (its networks: mindcv.list_models())")
+        raise UserError(
+            f"{name}: mindcv has no network {wanted!r}{nearest(wanted, theirs)} (its networks: mindcv.list_models())"
+        )
     return wanted
 
 

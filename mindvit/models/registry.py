@@ -95,7 +95,9 @@ def model_config(name: str) -> dict[str, Any]:
     return dict(_entry(name).config)
 
 
-def input_sizes(name: str, image_resize: Optional[int] = None, img_size: Any = None) -> tuple[int, Optional[tuple[int, int]]]:
+def input_sizes(
+    name: str, image_resize: Optional[int] = None, img_size: Any = None
+) -> tuple[int, Optional[tuple[int, int]]]:
     """The side of the square images, px, that fits a network by name, and the img_size to build it with so that it computes them at that size.
 
     One is derived from the other, and neither given means the network's own. CrossViT's img_size is (small-patch, large-patch branch), or an
@@ -104,7 +106,9 @@ def input_sizes(name: str, image_resize: Optional[int] = None, img_size: Any = N
     entry = _entry(name)
     built_for = entry.config.get("img_size")
     if img_size is not None and built_for is None:
-        raise UserError(f"{entry.info.name} is not built for one size: it takes images as they come (leave img_size out; recipes say image_resize)")
+        raise UserError(
+            f"{entry.info.name} is not built for one size: it takes images as they come (leave img_size out; recipes say image_resize)"
+        )
     config = entry.config if img_size is None else {**entry.config, "img_size": img_size}
     own = config.get("img_size", entry.info.input_size)
     own = own if isinstance(own, int) else own[0]

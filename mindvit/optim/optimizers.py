@@ -19,7 +19,9 @@ lamb_update = ops.MultitypeFuncGraph("lamb_update")
 sgd_update = ops.MultitypeFuncGraph("sgd_update")
 half_square_sum = ops.MultitypeFuncGraph("half_square_sum")
 
-ONE_SUM = 2 ** 16  # values that L2Loss may add up: on a CPU it does so one by one in float32, and 4 million squares came out 0.4 % short
+ONE_SUM = (
+    2**16
+)  # values that L2Loss may add up: on a CPU it does so one by one in float32, and 4 million squares came out 0.4 % short
 
 
 @half_square_sum.register("Tensor")
@@ -44,14 +46,40 @@ class SquareSum(nn.Cell):
         return 2 * ops.addn(self.map(half_square_sum, tensors))
 
 
-@adamw_update.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
+@adamw_update.register(
+    "Function",
+    "Tensor",
+    "Tensor",
+    "Tensor",
+    "Tensor",
+    "Tensor",
+    "Number",
+    "Number",
+    "Tensor",
+    "Tensor",
+    "Tensor",
+    "Tensor",
+)
 def _adamw_update(adam, lr, unit, beta1, beta2, eps, decay, rate, weight, moment1, moment2, gradient):  # type: ignore[no-untyped-def]
     if rate != 1:
         lr = lr * rate
     return ops.depend(True, adam(weight, moment1, moment2, lr, beta1, beta2, eps, unit * decay, gradient))
 
 
-@lamb_update.register("Tensor", "Tensor", "Tensor", "Number", "Number", "Number", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
+@lamb_update.register(
+    "Tensor",
+    "Tensor",
+    "Tensor",
+    "Number",
+    "Number",
+    "Number",
+    "Number",
+    "Number",
+    "Tensor",
+    "Tensor",
+    "Tensor",
+    "Tensor",
+)
 def _lamb_update(lr, rest1, rest2, beta1, beta2, eps, decay, rate, weight, moment1, moment2, gradient):  # type: ignore[no-untyped-def]
     first = moment1 * beta1 + gradient * (1 - beta1)
     second = moment2 * beta2 + ops.square(gradient) * (1 - beta2)
@@ -90,7 +118,14 @@ class Optimiser(nn.Cell):
 class Moments(Optimiser):
     """Two moments of the gradient a weight, and the number of steps."""
 
-    def __init__(self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], betas: tuple[float, float], eps: float):
+    def __init__(
+        self,
+        weights: ParameterTuple,
+        decay: Sequence[float],
+        rates: Sequence[float],
+        betas: tuple[float, float],
+        eps: float,
+    ):
         super().__init__(weights, decay, rates)
         self.moment1 = weights.clone(f"{STATE}moment1", "zeros")
         self.moment2 = weights.clone(f"{STATE}moment2", "zeros")
@@ -110,7 +145,14 @@ class AdamW(Moments):
     PyTorch's w -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay w) is the same with lr sqrt(c2) / c1, eps sqrt(c2), decay c1 / sqrt(c2).
     """
 
-    def __init__(self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], betas: tuple[float, float], eps: float):
+    def __init__(
+        self,
+        weights: ParameterTuple,
+        decay: Sequence[float],
+        rates: Sequence[float],
+        betas: tuple[float, float],
+        eps: float,
+    ):
         super().__init__(weights, decay, rates, betas, eps)
         self.adam = ops.AdamWeightDecay()
         self.fused: Any = kernels.AdamW(self.decay, self.rates) if device.has_kernels() else None
@@ -142,7 +184,9 @@ class Lamb(Moments):
 class SGD(Optimiser):
     """Stochastic gradient descent with momentum, Nesterov's if asked for; weight decay is part of the gradient, as in PyTorch."""
 
-    def __init__(self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], momentum: float, nesterov: bool):
+    def __init__(
+        self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], momentum: float, nesterov: bool
+    ):
         super().__init__(weights, decay, rates)
         self.velocity = weights.clone(f"{STATE}velocity", "zeros")
         self.momentum, self.nesterov = momentum, nesterov
@@ -154,4 +198,3 @@ class SGD(Optimiser):
     def construct(self, gradients: Gradients, lr: Tensor) -> Tensor:
         step = ops.partial(sgd_update, lr, self.momentum, self.nesterov)
         return ops.depend(lr, self.map(step, self.decay, self.rates, self.weights, self.velocity, gradients))
-

@@ -37,13 +37,24 @@ def schedule_lines(schedule: ScheduleOptions, global_batch: int) -> list[str]:
     reference = schedule.lr_reference_batch
     scaled = f" (lr {schedule.lr:.3g} x batch {global_batch}/{reference})" if reference else ""
     warm_up = f", warm-up from {start:.3g}" if schedule.warmup_epochs else ""
-    lines = [f"learning rate: peak {peak:.3g}{scaled}{warm_up}" + ("" if schedule.scheduler == "constant" else f", end {end:.3g}")]
-    given = {"warmup_lr": (schedule.warmup_lr, start, schedule.warmup_epochs > 0 and schedule.warmup_factor is None),
-             "min_lr": (schedule.min_lr, end, schedule.scheduler != "constant")}
-    high = [f"{key} {rate:.3g} lies above it: {used:.3g} is taken" for key, (rate, used, counts) in given.items() if counts and rate > peak]
+    lines = [
+        f"learning rate: peak {peak:.3g}{scaled}{warm_up}"
+        + ("" if schedule.scheduler == "constant" else f", end {end:.3g}")
+    ]
+    given = {
+        "warmup_lr": (schedule.warmup_lr, start, schedule.warmup_epochs > 0 and schedule.warmup_factor is None),
+        "min_lr": (schedule.min_lr, end, schedule.scheduler != "constant"),
+    }
+    high = [
+        f"{key} {rate:.3g} lies above it: {used:.3g} is taken"
+        for key, (rate, used, counts) in given.items()
+        if counts and rate > peak
+    ]
     if high:
-        lines.append(f"WARNING: the learning rate's peak is {peak:.3g}, and {' and '.join(high)} (the curve keeps its shape; give smaller values, a larger lr, "
-                     f"or a larger batch: gradient_accumulation_steps)")
+        lines.append(
+            f"WARNING: the learning rate's peak is {peak:.3g}, and {' and '.join(high)} (the curve keeps its shape; give smaller values, a larger lr, "
+            f"or a larger batch: gradient_accumulation_steps)"
+        )
     return lines
 
 
@@ -57,13 +68,15 @@ def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int,
     if schedule.scheduler == "constant":
         return peak
     if schedule.scheduler == "step_decay":
-        return max(end, peak * schedule.decay_rate ** int((at - schedule.warmup_epochs) // (schedule.decay_epochs or 30)))
+        return max(
+            end, peak * schedule.decay_rate ** int((at - schedule.warmup_epochs) // (schedule.decay_epochs or 30))
+        )
     offset = 0 if schedule.cosine_from_start else schedule.warmup_epochs
     length = schedule.decay_epochs or schedule.epoch_size - offset
     cycle = min(int((at - offset) // length), schedule.num_cycles)
     if cycle == schedule.num_cycles:
         return end
-    top = max(peak * schedule.cycle_decay ** cycle, end)
+    top = max(peak * schedule.cycle_decay**cycle, end)
     phase = (at - offset - cycle * length) / length
     if schedule.scheduler == "linear_decay":
         return top + (end - top) * phase
@@ -72,7 +85,9 @@ def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int,
 
 def is_decayed(name: str, dimensions: int, weight_decay_filter: str, no_weight_decay: Collection[str]) -> bool:
     """Whether weight decay applies to a parameter: timm's rule for norm_and_bias, everything for disable."""
-    return weight_decay_filter == "disable" or not (dimensions <= 1 or name.endswith(".bias") or name in no_weight_decay)
+    return weight_decay_filter == "disable" or not (
+        dimensions <= 1 or name.endswith(".bias") or name in no_weight_decay
+    )
 
 
 def layer_rates(names: Sequence[str], decay: float) -> list[float]:

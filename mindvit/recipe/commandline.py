@@ -39,7 +39,9 @@ class Parser(argparse.ArgumentParser):
         """As argparse's; UserError with the nearest option for one that there isn't."""
         known, rest = self.parse_known_args(args, namespace)
         if rest:
-            raise UserError(f"{COMMAND_LINE}: unknown argument {rest[0]!r}{self.nearest(rest[0])} (all options: --help)")
+            raise UserError(
+                f"{COMMAND_LINE}: unknown argument {rest[0]!r}{self.nearest(rest[0])} (all options: --help)"
+            )
         return known
 
     def nearest(self, word: str) -> str:
@@ -67,19 +69,40 @@ def positive(text: str) -> int:
 
 def weights_arguments(parser: argparse.ArgumentParser) -> None:
     """The options with which a command is told of a trained network: see predictor.Predictor."""
-    parser.add_argument("--ckpt_path", required=True, metavar="FILE", help="weights: a checkpoint of ours, or others by the authors' names")
+    parser.add_argument(
+        "--ckpt_path",
+        required=True,
+        metavar="FILE",
+        help="weights: a checkpoint of ours, or others by the authors' names",
+    )
     parser.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
-    parser.add_argument("--take", metavar="KEY", help="which set of weights, model or ema, of a file that holds both "
-                        "(default: the better in validation)")
-    parser.add_argument("--classes", metavar="FILE", help="class names, one a line, or JSON (default: the checkpoint's; "
-                        "of 1,000 ImageNet-1K's, else numbers)")
-    parser.add_argument("--device_target", choices=("auto", "Ascend", "GPU", "CPU"), default="auto", help="device (default: the best there is)")
+    parser.add_argument(
+        "--take",
+        metavar="KEY",
+        help="which set of weights, model or ema, of a file that holds both (default: the better in validation)",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="class names, one a line, or JSON (default: the checkpoint's; of 1,000 ImageNet-1K's, else numbers)",
+    )
+    parser.add_argument(
+        "--device_target",
+        choices=("auto", "Ascend", "GPU", "CPU"),
+        default="auto",
+        help="device (default: the best there is)",
+    )
 
 
 def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
     """The option for how large an image may be: the recipe key of that name."""
-    parser.add_argument("--max_pixels", type=positive, default=DataOptions.max_pixels, metavar="N",
-                        help=f"largest image that is decoded, width x height (default: {DataOptions.max_pixels})")
+    parser.add_argument(
+        "--max_pixels",
+        type=positive,
+        default=DataOptions.max_pixels,
+        metavar="N",
+        help=f"largest image that is decoded, width x height (default: {DataOptions.max_pixels})",
+    )
 
 
 Extra = Sequence[tuple[tuple[str, ...], dict[str, Any]]]
@@ -91,12 +114,19 @@ def parser(description: str, extra: Extra = (), hidden: Collection[str] = (), pr
     hidden: keys that are taken, but not listed by --help. prog: the command's name in its help (None: the script's).
     """
     result = Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    result.add_argument("-c", "--config", metavar="FILE", help="recipe: a YAML file, or the name of one that ships with mindvit; "
-                                                               "options after it override its keys")
+    result.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="recipe: a YAML file, or the name of one that ships with mindvit; options after it override its keys",
+    )
     for flags, settings in extra:
         result.add_argument(*flags, **settings)
-    groups = {name: result.add_argument_group(name, cls.__doc__) for name, cls in SECTIONS.items()
-              if any(home == name and key not in hidden for key, (home, _, _) in FIELDS.items())}
+    groups = {
+        name: result.add_argument_group(name, cls.__doc__)
+        for name, cls in SECTIONS.items()
+        if any(home == name and key not in hidden for key, (home, _, _) in FIELDS.items())
+    }
     taken = {flag for flags, _ in extra for flag in flags}
     for key, (section, item, kind) in FIELDS.items():
         if f"--{key}" in taken:
@@ -105,7 +135,9 @@ def parser(description: str, extra: Extra = (), hidden: Collection[str] = (), pr
         text = f"{item.metadata['doc']} ({type_name(kind)}{choices}; default: {item.default})".replace("%", "%%")
         optional_value: dict[str, Any] = {"nargs": "?", "const": True} if kind is bool else {}
         group = result if key in hidden else groups[section]
-        group.add_argument(f"--{key}", metavar="VALUE", help=argparse.SUPPRESS if key in hidden else text, **optional_value)
+        group.add_argument(
+            f"--{key}", metavar="VALUE", help=argparse.SUPPRESS if key in hidden else text, **optional_value
+        )
     return result
 
 
@@ -114,8 +146,13 @@ def options(extra: Extra = (), hidden: Collection[str] = ()) -> list[str]:
     return [option for option in parser("", extra, hidden).options() if option.lstrip("-") not in hidden]
 
 
-def parse(arguments: Sequence[str], description: str, extra: Extra = (), hidden: Collection[str] = (),
-          prog: Optional[str] = None) -> tuple[Recipe, dict[str, Any]]:
+def parse(
+    arguments: Sequence[str],
+    description: str,
+    extra: Extra = (),
+    hidden: Collection[str] = (),
+    prog: Optional[str] = None,
+) -> tuple[Recipe, dict[str, Any]]:
     """The recipe that a command line means, and the values of the command's `extra` arguments by name; for the other arguments see `parser`."""
     given = vars(parser(description, extra, hidden, prog).parse_args(arguments))
     name = given.pop("config", None)

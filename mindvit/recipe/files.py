@@ -29,8 +29,11 @@ class Loader(yaml.SafeLoader):
 
 
 for _tag, _pattern, _first in (
-        ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"), ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-        ("merge", r"^<<$", "<"), ("number", r"^[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?$", "-+0123456789")):
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("merge", r"^<<$", "<"),
+    ("number", r"^[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?$", "-+0123456789"),
+):
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
@@ -51,7 +54,9 @@ def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         line = key.start_mark.line + 1
         if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
             if key.value in lines:
-                raise DuplicateKey(f"{key.value} is given twice, in line {lines[key.value]} and in line {line}: keep one")
+                raise DuplicateKey(
+                    f"{key.value} is given twice, in line {lines[key.value]} and in line {line}: keep one"
+                )
             lines[key.value] = line
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)

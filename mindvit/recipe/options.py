@@ -13,7 +13,14 @@ Pair = Tuple[float, float]
 Triple = Tuple[float, float, float]
 
 
-def option(default: Any, doc: str, choices: tuple = (), low: Optional[float] = None, high: Optional[float] = None, path: bool = False) -> Any:
+def option(
+    default: Any,
+    doc: str,
+    choices: tuple = (),
+    low: Optional[float] = None,
+    high: Optional[float] = None,
+    path: bool = False,
+) -> Any:
     """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), and whether a string is a path: `~` is expanded."""
     return field(default=default, metadata={"doc": doc, "choices": choices, "low": low, "high": high, "path": path})
 
@@ -22,43 +29,79 @@ def option(default: Any, doc: str, choices: tuple = (), low: Optional[float] = N
 class DataOptions:
     """Where the pictures come from and how they are batched."""
 
-    dataset: str = option("imagenet", "data set: a folder of pictures or list files (imagenet), or the digits that ship", ("imagenet", "digits"))
-    data_dir: Optional[str] = option(None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt", path=True)
+    dataset: str = option(
+        "imagenet",
+        "data set: a folder of pictures or list files (imagenet), or the digits that ship",
+        ("imagenet", "digits"),
+    )
+    data_dir: Optional[str] = option(
+        None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt", path=True
+    )
     train_split: str = option("train", "name of the training split")
     val_split: str = option("val", "name of the validation split")
-    classes: Optional[str] = option(None, "file with the class folders in the order of the logits, a name a line "
-                                          "(none: the checkpoint's, else sorted)")
+    classes: Optional[str] = option(
+        None,
+        "file with the class folders in the order of the logits, a name a line (none: the checkpoint's, else sorted)",
+    )
     shuffle: bool = option(True, "shuffle the training pictures anew in every epoch")
     batch_size: int = option(128, "pictures a card and step", low=1)
-    drop_remainder: bool = option(True, "leave out an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,))
-    aug_repeats: int = option(0, "repeated augmentation: times a picture appears in an epoch's order (0 or 1: off; usual: 3)", low=0)
-    num_parallel_workers: Optional[int] = option(None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1)
-    bad_image: str = option("skip", "a training picture that can't be decoded: skip (named, counted, another one taken) or stop", ("skip", "stop"))
-    max_pixels: int = option(178_956_970, "largest image that is decoded, width x height, pixels; a larger one counts as one that can't be decoded", low=1)
+    drop_remainder: bool = option(
+        True, "leave out an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,)
+    )
+    aug_repeats: int = option(
+        0, "repeated augmentation: times a picture appears in an epoch's order (0 or 1: off; usual: 3)", low=0
+    )
+    num_parallel_workers: Optional[int] = option(
+        None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1
+    )
+    bad_image: str = option(
+        "skip",
+        "a training picture that can't be decoded: skip (named, counted, another one taken) or stop",
+        ("skip", "stop"),
+    )
+    max_pixels: int = option(
+        178_956_970,
+        "largest image that is decoded, width x height, pixels; a larger one counts as one that can't be decoded",
+        low=1,
+    )
 
 
 @dataclass(frozen=True)
 class AugmentOptions:
     """Training augmentation, and the preprocessing of evaluation. None means: as the model's entry says."""
 
-    image_resize: Optional[int] = option(None, "side of the square picture that reaches the network, px (none: the model's)", low=1)
+    image_resize: Optional[int] = option(
+        None, "side of the square picture that reaches the network, px (none: the model's)", low=1
+    )
     scale: Pair = option((0.08, 1.0), "random crop: smallest and largest share of the picture's area")
     ratio: Pair = option((3 / 4, 4 / 3), "random crop: smallest and largest aspect ratio")
     hflip: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
     vflip: float = option(0.0, "probability of a vertical flip", low=0, high=1)
-    color_jitter: Optional[float] = option(None, "strength of brightness, contrast and saturation jitter; off when auto_augment is on", low=0)
+    color_jitter: Optional[float] = option(
+        None, "strength of brightness, contrast and saturation jitter; off when auto_augment is on", low=0
+    )
     auto_augment: Optional[str] = option(None, "policy by name: randaug-m9-mstd0.5-inc1, autoaug, trivialaugwide, ...")
     re_prob: float = option(0.0, "probability of random erasing", low=0, high=1)
     re_scale: Pair = option((0.02, 1 / 3), "random erasing: smallest and largest share of the area")
     re_ratio: Pair = option((0.3, 10 / 3), "random erasing: smallest and largest aspect ratio")
-    re_value: str = option("random", "what fills an erased box: noise of every pixel's own (random) or the mean colour (0)", ("random", "0"))
+    re_value: str = option(
+        "random",
+        "what fills an erased box: noise of every pixel's own (random) or the mean colour (0)",
+        ("random", "0"),
+    )
     mixup: float = option(0.0, "alpha of mixup's Beta distribution (0: off)", low=0)
     cutmix: float = option(0.0, "alpha of cutmix's Beta distribution (0: off)", low=0)
     mixup_prob: float = option(1.0, "probability that a batch is mixed at all", low=0, high=1)
     mixup_switch_prob: float = option(0.5, "probability of cutmix where both are on", low=0, high=1)
-    interpolation: Optional[str] = option(None, "resampling of crops and resizes (none: the model's)", ("nearest", "bilinear", "bicubic"))
-    crop_pct: Optional[float] = option(None, "evaluation: share of the resized short side that is kept (none: the model's)", low=0.01, high=1)
-    mean: Optional[Triple] = option(None, "per-channel mean, of pixels in 0..1 or, as in MindCV, 0..255 (none: the model's)")
+    interpolation: Optional[str] = option(
+        None, "resampling of crops and resizes (none: the model's)", ("nearest", "bilinear", "bicubic")
+    )
+    crop_pct: Optional[float] = option(
+        None, "evaluation: share of the resized short side that is kept (none: the model's)", low=0.01, high=1
+    )
+    mean: Optional[Triple] = option(
+        None, "per-channel mean, of pixels in 0..1 or, as in MindCV, 0..255 (none: the model's)"
+    )
     std: Optional[Triple] = option(None, "per-channel standard deviation, in the unit of the mean (none: the model's)")
 
 
@@ -69,16 +112,22 @@ class ModelOptions:
     model: str = option("crossvit_9", "name of the network; `mindvit.list_models()` has them all")
     num_classes: Optional[int] = option(None, "classes (none: as many as the data set has)", low=1)
     in_channels: int = option(3, "channels of the input", low=1)
-    img_size: Union[None, int, Tuple[int, int]] = option(None, "size that the network is built for, px; CrossViT: (small-patch, large-patch) branch")
+    img_size: Union[None, int, Tuple[int, int]] = option(
+        None, "size that the network is built for, px; CrossViT: (small-patch, large-patch) branch"
+    )
     drop_rate: float = option(0.0, "dropout rate", low=0, high=0.99)
     attn_drop_rate: float = option(0.0, "dropout rate of the attention weights", low=0, high=0.99)
-    drop_path_rate: Optional[float] = option(None, "largest stochastic-depth rate (none: the paper's)", low=0, high=0.99)
+    drop_path_rate: Optional[float] = option(
+        None, "largest stochastic-depth rate (none: the paper's)", low=0, high=0.99
+    )
     pretrained: Union[bool, str] = option(False, "file with weights to start from", path=True)
     ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure", path=True)
     new_head: bool = option(False, "leave the classifier untrained, whatever the weights to start from have")
     take: Optional[str] = option(
-        None, "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a "
-        "PyTorch training checkpoint's name (none: the one that scored better in validation, if the file says so, else model)")
+        None,
+        "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a "
+        "PyTorch training checkpoint's name (none: the one that scored better in validation, if the file says so, else model)",
+    )
 
 
 @dataclass(frozen=True)
@@ -90,18 +139,34 @@ class OptimOptions:
     eps: float = option(1e-8, "adamw, lamb: added to the denominator", low=0)
     momentum: float = option(0.9, "sgd: momentum", low=0, high=1)
     use_nesterov: bool = option(False, "sgd: Nesterov's momentum")
-    weight_decay: float = option(0.05, "weight decay; decoupled with adamw and lamb, part of the gradient with sgd", low=0)
+    weight_decay: float = option(
+        0.05, "weight decay; decoupled with adamw and lamb, part of the gradient with sgd", low=0
+    )
     weight_decay_filter: str = option(
-        "norm_and_bias", "tensors without weight decay: one-dimensional ones, biases and what the paper's code names (norm_and_bias), or none (disable)",
-        ("norm_and_bias", "disable"))
-    layer_decay: float = option(1.0, "factor of the learning rate from each block to the one below it (fine-tuning: 0.65 to 0.9; 1: off)", low=0.01, high=1)
-    gradient_accumulation_steps: int = option(1, "batches whose mean gradient makes one step: a step takes that many times batch_size pictures a card", low=1)
+        "norm_and_bias",
+        "tensors without weight decay: one-dimensional ones, biases and what the paper's code names (norm_and_bias), or none (disable)",
+        ("norm_and_bias", "disable"),
+    )
+    layer_decay: float = option(
+        1.0,
+        "factor of the learning rate from each block to the one below it (fine-tuning: 0.65 to 0.9; 1: off)",
+        low=0.01,
+        high=1,
+    )
+    gradient_accumulation_steps: int = option(
+        1, "batches whose mean gradient makes one step: a step takes that many times batch_size pictures a card", low=1
+    )
     clip_grad: bool = option(False, "clip the gradient by its global norm")
     clip_value: float = option(5.0, "largest global norm of the gradient", low=0)
-    ema: bool = option(False, "keep an exponential moving average of the weights and evaluate it beside them; "
-                       "validate.py --ema: short for --take ema")
+    ema: bool = option(
+        False,
+        "keep an exponential moving average of the weights and evaluate it beside them; "
+        "validate.py --ema: short for --take ema",
+    )
     ema_decay: float = option(0.9999, "decay of that average", low=0, high=1)
-    loss: str = option("CE", "loss: cross entropy with soft targets, or every class a yes-or-no question (BCE)", ("CE", "BCE"))
+    loss: str = option(
+        "CE", "loss: cross entropy with soft targets, or every class a yes-or-no question (BCE)", ("CE", "BCE")
+    )
     label_smoothing: float = option(0.0, "share of the target spread over all classes", low=0, high=0.99)
 
 
@@ -109,7 +174,11 @@ class OptimOptions:
 class DistillOptions:
     """Distillation from a teacher network."""
 
-    distill_type: str = option("none", "what is learnt from the teacher: nothing, its distribution (soft) or its class (hard)", ("none", "soft", "hard"))
+    distill_type: str = option(
+        "none",
+        "what is learnt from the teacher: nothing, its distribution (soft) or its class (hard)",
+        ("none", "soft", "hard"),
+    )
     teacher: Optional[str] = option(None, "the teacher, a network by name; mindcv/NAME takes mindcv's")
     teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights", path=True)
     teacher_take: Optional[str] = option(None, "which set of weights to take of that file: see take")
@@ -122,35 +191,65 @@ class ScheduleOptions:
     """The learning rate as a function of the step."""
 
     epoch_size: int = option(300, "epochs", low=1)
-    scheduler: str = option("cosine_decay", "decay after the warm-up",
-                            ("cosine_decay", "warmup_cosine_decay", "linear_decay", "step_decay", "constant"))
+    scheduler: str = option(
+        "cosine_decay",
+        "decay after the warm-up",
+        ("cosine_decay", "warmup_cosine_decay", "linear_decay", "step_decay", "constant"),
+    )
     lr: float = option(5e-4, "highest learning rate (at lr_reference_batch, if that is given)", low=0)
-    lr_reference_batch: Optional[int] = option(None, "batch over all cards that lr belongs to; lr is scaled to the real one (none: lr as it is)", low=1)
+    lr_reference_batch: Optional[int] = option(
+        None, "batch over all cards that lr belongs to; lr is scaled to the real one (none: lr as it is)", low=1
+    )
     min_lr: float = option(1e-5, "learning rate at the end of the decay", low=0)
     warmup_epochs: int = option(5, "epochs of linear warm-up", low=0)
     warmup_lr: float = option(0.0, "learning rate at the start of the warm-up", low=0)
-    warmup_factor: Optional[float] = option(None, "the same as a factor of lr; MindCV's key, wins over warmup_lr", low=0, high=1)
-    decay_epochs: Optional[int] = option(None, "epochs over which the rate falls (none: up to the last); step_decay: between two falls (none: 30)", low=1)
+    warmup_factor: Optional[float] = option(
+        None, "the same as a factor of lr; MindCV's key, wins over warmup_lr", low=0, high=1
+    )
+    decay_epochs: Optional[int] = option(
+        None, "epochs over which the rate falls (none: up to the last); step_decay: between two falls (none: 30)", low=1
+    )
     decay_rate: float = option(0.1, "step_decay: factor of each fall", low=0, high=1)
-    cosine_from_start: bool = option(False, "count the cosine from epoch 0, the warm-up replacing its beginning (timm's way), not from the warm-up's end")
+    cosine_from_start: bool = option(
+        False,
+        "count the cosine from epoch 0, the warm-up replacing its beginning (timm's way), not from the warm-up's end",
+    )
     num_cycles: int = option(1, "cosine cycles, each decay_epochs long", low=1)
     cycle_decay: float = option(1.0, "factor of the peak from one cycle to the next", low=0)
     lr_epoch_stair: bool = option(False, "one learning rate an epoch instead of one a step")
-    lr_lag: int = option(0, "updates the schedule runs behind: epochs with lr_epoch_stair, else steps (CrossViT's, XCiT's, CrossFormer's: 1)", low=0)
+    lr_lag: int = option(
+        0,
+        "updates the schedule runs behind: epochs with lr_epoch_stair, else steps (CrossViT's, XCiT's, CrossFormer's: 1)",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)
 class PrecisionOptions:
     """Mixed precision. Norms, softmax, loss and the master weights are float32 at every level."""
 
-    amp_level: str = option("O0", "O0: float32; O1: matrix products in half precision; O2 and O3: the residual stream too", ("O0", "O1", "O2", "O3"))
-    val_amp_level: Optional[str] = option(None, "the same for evaluation (none: as amp_level)", ("O0", "O1", "O2", "O3"))
+    amp_level: str = option(
+        "O0",
+        "O0: float32; O1: matrix products in half precision; O2 and O3: the residual stream too",
+        ("O0", "O1", "O2", "O3"),
+    )
+    val_amp_level: Optional[str] = option(
+        None, "the same for evaluation (none: as amp_level)", ("O0", "O1", "O2", "O3")
+    )
     amp_type: str = option("float16", "half precision", ("float16", "bfloat16"))
-    amp_on_cpu: bool = option(False, "keep to amp_level on a CPU too, where half precision is slower than float32: for trying it out")
+    amp_on_cpu: bool = option(
+        False, "keep to amp_level on a CPU too, where half precision is slower than float32: for trying it out"
+    )
     loss_scale_type: str = option("auto", "auto: dynamic with float16 and none otherwise", ("auto", "dynamic", "fixed"))
     loss_scale: float = option(65536.0, "loss scale, or the first one if it is dynamic", low=1)
-    skip_nonfinite: int = option(0, "steps in a row whose loss or gradient is no number, loss scaling apart, that are left out before a run stops", low=0)
-    drop_overflow_update: bool = option(True, "leave out a step whose gradient is not finite while the loss is scaled (only True)", (True,))
+    skip_nonfinite: int = option(
+        0,
+        "steps in a row whose loss or gradient is no number, loss scaling apart, that are left out before a run stops",
+        low=0,
+    )
+    drop_overflow_update: bool = option(
+        True, "leave out a step whose gradient is not finite while the loss is scaled (only True)", (True,)
+    )
 
 
 @dataclass(frozen=True)
@@ -159,10 +258,16 @@ class RuntimeOptions:
 
     device_target: str = option("auto", "device; auto: the best one found", ("auto", "Ascend", "GPU", "CPU"))
     mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1))
-    jit_level: str = option("auto", "graph compilation level; auto: O2 on Ascend, O0 elsewhere", ("auto", "O0", "O1", "O2"))
-    compile_cache: str = option("auto", "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, or a DIR", path=True)
+    jit_level: str = option(
+        "auto", "graph compilation level; auto: O2 on Ascend, O0 elsewhere", ("auto", "O0", "O1", "O2")
+    )
+    compile_cache: str = option(
+        "auto",
+        "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, or a DIR",
+        path=True,
+    )
     distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")
-    seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0, high=2 ** 32 - 1)
+    seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0, high=2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -171,8 +276,14 @@ class CheckpointOptions:
 
     ckpt_save_dir: str = option("./ckpt", "folder of the run: checkpoints, log, resolved recipe", path=True)
     ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1)
-    ckpt_save_steps: Optional[int] = option(None, "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)", low=1)
-    resume: str = option("auto", "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)", path=True)
+    ckpt_save_steps: Optional[int] = option(
+        None, "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)", low=1
+    )
+    resume: str = option(
+        "auto",
+        "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)",
+        path=True,
+    )
     keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1)
 
 
@@ -184,6 +295,9 @@ class LogOptions:
     val_interval: int = option(1, "epochs between validations", low=1)
     log_interval: int = option(100, "steps between lines when the output is no terminal", low=1)
     chance_epochs: int = option(5, "epochs after which an accuracy no better than guessing is warned of", low=1)
-    summary: str = option("none", "files for a viewer, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX)",
-                          ("none", "mindspore", "tensorboard"))
+    summary: str = option(
+        "none",
+        "files for a viewer, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX)",
+        ("none", "mindspore", "tensorboard"),
+    )
     results_csv: str = option("results/runs.csv", "file to which the final row is appended", path=True)

@@ -25,41 +25,110 @@ from mindvit.recipe.options import (
 )
 
 # Keys that change nothing where a trained network is only validated: validate.py's help leaves them out, and it says so where one is an option.
-TRAINING_ONLY = frozenset((
-    "train_split", "shuffle", "drop_remainder", "aug_repeats", "bad_image", "scale", "ratio", "hflip", "vflip", "color_jitter", "auto_augment", "re_prob",
-    "re_scale", "re_ratio", "re_value", "mixup", "cutmix", "mixup_prob", "mixup_switch_prob", "drop_rate", "attn_drop_rate", "drop_path_rate", "pretrained",
-    "new_head", *(item.name for cls in (DistillOptions, ScheduleOptions, CheckpointOptions, LogOptions) for item in dataclasses.fields(cls)),
-    *(item.name for item in dataclasses.fields(OptimOptions) if item.name != "ema"), "loss_scale_type", "loss_scale", "skip_nonfinite",
-    "drop_overflow_update", "compile_cache", "seed"))
+TRAINING_ONLY = frozenset(
+    (
+        "train_split",
+        "shuffle",
+        "drop_remainder",
+        "aug_repeats",
+        "bad_image",
+        "scale",
+        "ratio",
+        "hflip",
+        "vflip",
+        "color_jitter",
+        "auto_augment",
+        "re_prob",
+        "re_scale",
+        "re_ratio",
+        "re_value",
+        "mixup",
+        "cutmix",
+        "mixup_prob",
+        "mixup_switch_prob",
+        "drop_rate",
+        "attn_drop_rate",
+        "drop_path_rate",
+        "pretrained",
+        "new_head",
+        *(
+            item.name
+            for cls in (DistillOptions, ScheduleOptions, CheckpointOptions, LogOptions)
+            for item in dataclasses.fields(cls)
+        ),
+        *(item.name for item in dataclasses.fields(OptimOptions) if item.name != "ema"),
+        "loss_scale_type",
+        "loss_scale",
+        "skip_nonfinite",
+        "drop_overflow_update",
+        "compile_cache",
+        "seed",
+    )
+)
 
 SECTIONS = {
-    "data": DataOptions, "augment": AugmentOptions, "model": ModelOptions, "optim": OptimOptions, "distill": DistillOptions,
-    "schedule": ScheduleOptions, "precision": PrecisionOptions, "runtime": RuntimeOptions, "checkpoint": CheckpointOptions, "log": LogOptions,
+    "data": DataOptions,
+    "augment": AugmentOptions,
+    "model": ModelOptions,
+    "optim": OptimOptions,
+    "distill": DistillOptions,
+    "schedule": ScheduleOptions,
+    "precision": PrecisionOptions,
+    "runtime": RuntimeOptions,
+    "checkpoint": CheckpointOptions,
+    "log": LogOptions,
 }
 
 # Keys of MindCV's files that change nothing here, and why.
 WITHOUT_EFFECT = {
-    "dataset_download": "no data set is downloaded", "dataset_sink_mode": "the device chooses",
+    "dataset_download": "no data set is downloaded",
+    "dataset_sink_mode": "the device chooses",
     "filter_bias_and_bn": "see weight_decay_filter",
-    "dynamic_loss_scale": "see loss_scale_type", "resume_opt": "a checkpoint is resumed whole", "ckpt_save_policy": "the newest and the best are kept",
-    "aux_factor": "no auxiliary heads", "reduction": "the loss is a mean", "re_max_attempts": "ten, as in timm", "cutmix_prob": "see mixup_prob",
-    "multi_step_decay_milestones": "see scheduler", "amp_cast_list": "the networks say what stays in float32",
-    "enable_modelarts": "no ModelArts", "multi_data_url": "no ModelArts", "data_url": "no ModelArts", "ckpt_url": "no ModelArts", "train_url": "no ModelArts",
+    "dynamic_loss_scale": "see loss_scale_type",
+    "resume_opt": "a checkpoint is resumed whole",
+    "ckpt_save_policy": "the newest and the best are kept",
+    "aux_factor": "no auxiliary heads",
+    "reduction": "the loss is a mean",
+    "re_max_attempts": "ten, as in timm",
+    "cutmix_prob": "see mixup_prob",
+    "multi_step_decay_milestones": "see scheduler",
+    "amp_cast_list": "the networks say what stays in float32",
+    "enable_modelarts": "no ModelArts",
+    "multi_data_url": "no ModelArts",
+    "data_url": "no ModelArts",
+    "ckpt_url": "no ModelArts",
+    "train_url": "no ModelArts",
 }
 
 # Values of MindCV's for keys that we share, which are refused, and what to write instead. All are listed in docs/migrate.md.
 MINDCV_VALUES = {
-    "opt": {"adam": "opt: adamw (its weight decay is decoupled)", "momentum": "opt: sgd, with momentum: 0.9",
-            "nesterov": "opt: sgd, with momentum: 0.9 and use_nesterov: True", "nadam": "opt: adamw", "rmsprop": "opt: adamw", "adagrad": "opt: adamw",
-            "lion": "opt: adamw", "adan": "opt: adamw"},
-    "scheduler": {"exponential_decay": "scheduler: step_decay, with decay_epochs: 1 and min_lr: 0 (falls once an epoch)",
-                  "polynomial_decay": "scheduler: linear_decay (the power 1)",
-                  "multi_step_decay": "scheduler: step_decay (falls at equal distances, decay_epochs)",
-                  "one_cycle": "scheduler: cosine_decay, with warmup_epochs", "cyclic": "scheduler: cosine_decay, with num_cycles and decay_epochs"},
+    "opt": {
+        "adam": "opt: adamw (its weight decay is decoupled)",
+        "momentum": "opt: sgd, with momentum: 0.9",
+        "nesterov": "opt: sgd, with momentum: 0.9 and use_nesterov: True",
+        "nadam": "opt: adamw",
+        "rmsprop": "opt: adamw",
+        "adagrad": "opt: adamw",
+        "lion": "opt: adamw",
+        "adan": "opt: adamw",
+    },
+    "scheduler": {
+        "exponential_decay": "scheduler: step_decay, with decay_epochs: 1 and min_lr: 0 (falls once an epoch)",
+        "polynomial_decay": "scheduler: linear_decay (the power 1)",
+        "multi_step_decay": "scheduler: step_decay (falls at equal distances, decay_epochs)",
+        "one_cycle": "scheduler: cosine_decay, with warmup_epochs",
+        "cyclic": "scheduler: cosine_decay, with num_cycles and decay_epochs",
+    },
     "loss": {"asl_single_label": "loss: CE", "asl_multi_label": "loss: BCE", "jsd": "loss: CE"},
     "weight_decay_filter": {"auto": "weight_decay_filter: norm_and_bias"},
-    "interpolation": {"pilcubic": "interpolation: bicubic", "area": "interpolation: bilinear", "antialias": "interpolation: bilinear"},
-    "dataset": dict.fromkeys(("mnist", "cifar10", "cifar100"), "dataset: imagenet, with data_dir: a folder of images, a folder a class"),
+    "interpolation": {
+        "pilcubic": "interpolation: bicubic",
+        "area": "interpolation: bilinear",
+        "antialias": "interpolation: bilinear",
+    },
+    "dataset": dict.fromkeys(
+        ("mnist", "cifar10", "cifar100"), "dataset: imagenet, with data_dir: a folder of images, a folder a class"
+    ),
 }
 # Keys of MindCV's that would change what is computed and that nothing here does, and what to do instead. Their value `none` is taken.
 MINDCV_REFUSED = {
@@ -204,21 +273,43 @@ def build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
     for key in values:
         check_known(key, values[key], origins.get(key, "recipe"))
     flat = {key: _checked(key, values[key], origins.get(key, "recipe")) for key in values if key in FIELDS}
-    sections = {name: cls(**{item.name: flat[item.name] for item in dataclasses.fields(cls) if item.name in flat}) for name, cls in SECTIONS.items()}
-    recipe = Recipe(**sections, origins={key: origins.get(key, "default") for key in (*FIELDS, *(key for key in values if key in WITHOUT_EFFECT))})
+    sections = {
+        name: cls(**{item.name: flat[item.name] for item in dataclasses.fields(cls) if item.name in flat})
+        for name, cls in SECTIONS.items()
+    }
+    recipe = Recipe(
+        **sections,
+        origins={
+            key: origins.get(key, "default") for key in (*FIELDS, *(key for key in values if key in WITHOUT_EFFECT))
+        },
+    )
     _cross_check(recipe)
     return recipe
 
 
 def _cross_check(recipe: Recipe) -> None:
     schedule, augment, data, distill = recipe.schedule, recipe.augment, recipe.data, recipe.distill
-    switched_off = recipe.origins["distill_type"] != "default"  # said, so that --distill_type none is enough for a recipe with a teacher
+    switched_off = (
+        recipe.origins["distill_type"] != "default"
+    )  # said, so that --distill_type none is enough for a recipe with a teacher
     rules = [
-        ("warmup_epochs", schedule.warmup_epochs > schedule.epoch_size, f"is {schedule.warmup_epochs}, more than epoch_size = {schedule.epoch_size}"),
-        ("data_dir", data.dataset == "digits" and data.data_dir is not None, "is given, but dataset: digits ships with mindvit and has no folder"),
+        (
+            "warmup_epochs",
+            schedule.warmup_epochs > schedule.epoch_size,
+            f"is {schedule.warmup_epochs}, more than epoch_size = {schedule.epoch_size}",
+        ),
+        (
+            "data_dir",
+            data.dataset == "digits" and data.data_dir is not None,
+            "is given, but dataset: digits ships with mindvit and has no folder",
+        ),
         ("std", augment.std is not None and min(augment.std) <= 0, "must be positive"),
         ("mean", (augment.mean is None) != (augment.std is None), "and std must be given together"),
-        ("distill_type", distill.distill_type != "none" and not distill.teacher, f"is {distill.distill_type}, but no teacher is given: NAME or mindcv/NAME"),
+        (
+            "distill_type",
+            distill.distill_type != "none" and not distill.teacher,
+            f"is {distill.distill_type}, but no teacher is given: NAME or mindcv/NAME",
+        ),
         ("distill_tau", distill.distill_tau <= 0, "must be positive"),
     ]
     for key in ("teacher", "teacher_ckpt_path", "teacher_take"):
@@ -226,7 +317,9 @@ def _cross_check(recipe: Recipe) -> None:
         rules.append((key, unused, "is given, but distill_type is none: say soft or hard"))
     for key in ("scale", "ratio", "re_scale", "re_ratio"):
         low, high = getattr(augment, key)
-        rules.append((key, not 0 < low <= high, f"is ({low}, {high}), but must be two positive numbers, the smaller one first"))
+        rules.append(
+            (key, not 0 < low <= high, f"is ({low}, {high}), but must be two positive numbers, the smaller one first")
+        )
     for key, wrong, why in rules:
         if wrong:
             raise UserError(f"{recipe.origins.get(key, 'recipe')}: {key} {why}")

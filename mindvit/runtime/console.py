@@ -67,8 +67,9 @@ class Progress(contextlib.AbstractContextManager):
         self.hide()
 
 
-def validating(batches: Iterable[T], total: int, pictures: int, what: str = "validating", interval: int = 100,
-               shown: bool = True) -> Iterator[T]:
+def validating(
+    batches: Iterable[T], total: int, pictures: int, what: str = "validating", interval: int = 100, shown: bool = True
+) -> Iterator[T]:
     """The same `total` batches of `pictures` each (over all ranks), and how far they are.
 
     A bar on a terminal; elsewhere a line every `interval` batches and every half a minute. The first batch is left out
@@ -86,8 +87,10 @@ def validating(batches: Iterable[T], total: int, pictures: int, what: str = "val
         return f"{what} {done}/{total}" + (f"  img/s {rate():.0f}" if done > 1 else "")
 
     terminal = sys.stderr.isatty()
-    with tqdm(total=total, desc=what, unit="batch", dynamic_ncols=True, leave=False,
-              disable=not terminal) as bar, heartbeat(text, not terminal):
+    with (
+        tqdm(total=total, desc=what, unit="batch", dynamic_ncols=True, leave=False, disable=not terminal) as bar,
+        heartbeat(text, not terminal),
+    ):
         for batch in batches:
             yield batch
             done += 1
@@ -125,8 +128,10 @@ def check_viewer(kind: str) -> None:
         try:
             import tensorboardX  # noqa: F401
         except ImportError:
-            raise UserError("summary is tensorboard, but the package tensorboardX is missing: pip install "
-                            "tensorboardX, or summary: mindspore") from None
+            raise UserError(
+                "summary is tensorboard, but the package tensorboardX is missing: pip install "
+                "tensorboardX, or summary: mindspore"
+            ) from None
 
 
 @contextlib.contextmanager

@@ -18,8 +18,17 @@ from mindvit.kernels import compiler
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime.platform import chip, cpu_has_avx512, current
 
-__all__ = ["Device", "chip", "choose_target", "graphs_folder", "has_kernels", "launched_ranks", "machine", "memory",
-           "set_up"]
+__all__ = [
+    "Device",
+    "chip",
+    "choose_target",
+    "graphs_folder",
+    "has_kernels",
+    "launched_ranks",
+    "machine",
+    "memory",
+    "set_up",
+]
 
 PREFERENCE = ("Ascend", "GPU", "CPU")
 NODES = {"Ascend": "/dev/davinci[0-9]*", "GPU": "/dev/nvidia[0-9]*"}  # device files that the drivers make
@@ -57,10 +66,10 @@ def machine() -> str:
 
 def memory(target: str) -> str:
     """The most memory that this process has used so far, in words."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20  # Linux counts in KiB
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
     if target == "CPU":
         return f"{host:.1f} GiB of memory at most"
-    return f"{ms.hal.max_memory_allocated() / 2 ** 30:.1f} GiB of {target} memory at most ({host:.1f} GiB on the host)"
+    return f"{ms.hal.max_memory_allocated() / 2**30:.1f} GiB of {target} memory at most ({host:.1f} GiB on the host)"
 
 
 def graphs_folder(wanted: str) -> Optional[Path]:
@@ -79,7 +88,9 @@ def launched_ranks() -> tuple[int, int]:
     """(rank, ranks) as msrun, mpirun or a rank table tell them; (0, 1) under no launcher."""
     environment = os.environ
     if environment.get("MS_ROLE") == "MS_WORKER":
-        return int(environment.get("RANK_ID", environment.get("MS_NODE_ID", "0"))), int(environment.get("MS_WORKER_NUM", "1"))
+        return int(environment.get("RANK_ID", environment.get("MS_NODE_ID", "0"))), int(
+            environment.get("MS_WORKER_NUM", "1")
+        )
     if "OMPI_COMM_WORLD_SIZE" in environment:
         return int(environment["OMPI_COMM_WORLD_RANK"]), int(environment["OMPI_COMM_WORLD_SIZE"])
     return int(environment.get("RANK_ID", "0")), int(environment.get("RANK_SIZE", "1"))
@@ -115,10 +126,14 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
     amp, val_amp = precision.amp_level, precision.val_amp_level or precision.amp_level
     mixed = (amp, val_amp) != ("O0", "O0")
     if target == "CPU" and mixed and precision.amp_on_cpu and precision.amp_type == "bfloat16":
-        raise UserError("amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: amp_type: float16, "
-                        "or leave amp_on_cpu out for float32")
+        raise UserError(
+            "amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: amp_type: float16, "
+            "or leave amp_on_cpu out for float32"
+        )
     if target == "CPU" and mixed and not precision.amp_on_cpu:
-        changes.append(f"AMP O0, float32 (the recipe's {amp} {precision.amp_type} is for NPUs and GPUs; amp_on_cpu keeps it)")
+        changes.append(
+            f"AMP O0, float32 (the recipe's {amp} {precision.amp_type} is for NPUs and GPUs; amp_on_cpu keeps it)"
+        )
         amp = val_amp = "O0"
     if runtime.mode == 0:
         ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": jit_level})
@@ -128,13 +143,21 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
     (rank, ranks), neighbours = launched_ranks(), 1
     if not runtime.distribute:
         if ranks > 1:
-            raise UserError(f"distribute is False, but the launcher started {ranks} processes (run python train.py without msrun, or leave distribute out)")
+            raise UserError(
+                f"distribute is False, but the launcher started {ranks} processes (run python train.py without msrun, or leave distribute out)"
+            )
     elif ranks > 1:
         communication.init()
-        rank, ranks, neighbours = communication.get_rank(), communication.get_group_size(), communication.get_local_rank_size()
+        rank, ranks, neighbours = (
+            communication.get_rank(),
+            communication.get_group_size(),
+            communication.get_local_rank_size(),
+        )
         ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=ranks)
     else:
         changes.append("one process (no launcher: the run is alone)")
     half = HALF[precision.amp_type] if (amp, val_amp) != ("O0", "O0") else None
     cards = f"{ranks} x {target}" if ranks > 1 else target
-    return Device(target, jit_level, amp, val_amp, half, rank, ranks, neighbours), f"device: {cards}" + "".join(f"; {change}" for change in changes)
+    return Device(target, jit_level, amp, val_amp, half, rank, ranks, neighbours), f"device: {cards}" + "".join(
+        f"; {change}" for change in changes
+    )

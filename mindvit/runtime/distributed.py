@@ -52,7 +52,9 @@ def same_weights(net: nn.Cell, ranks: int) -> None:
         return
     _FromFirst(ParameterTuple(list(net.get_parameters())))()
     if not agree(net, ranks):
-        raise RuntimeError("the ranks' initial weights differ after the broadcast: training would average different networks")
+        raise RuntimeError(
+            "the ranks' initial weights differ after the broadcast: training would average different networks"
+        )
 
 
 def agree(net: nn.Cell, ranks: int) -> bool:

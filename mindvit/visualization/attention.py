@@ -49,13 +49,17 @@ class AttentionMap:
     def mean(self, title: str) -> AttentionMap:
         """The average of the heads."""
         rest = None if self.rest is None else self.rest.mean(0, keepdims=True)
-        return AttentionMap(title, self.values.mean(0, keepdims=True), self.first, self.step, rest, self.query, self.unit)
+        return AttentionMap(
+            title, self.values.mean(0, keepdims=True), self.first, self.step, rest, self.query, self.unit
+        )
 
     def heads(self) -> list[AttentionMap]:
         """Each head's own."""
         rests: Any = [None] * len(self.values) if self.rest is None else self.rest[:, None]
-        return [AttentionMap(f"head {number}", values[None], self.first, self.step, rest, self.query, self.unit)
-                for number, (values, rest) in enumerate(zip(self.values, rests), 1)]
+        return [
+            AttentionMap(f"head {number}", values[None], self.first, self.step, rest, self.query, self.unit)
+            for number, (values, rest) in enumerate(zip(self.values, rests), 1)
+        ]
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,10 @@ def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.
     """
     kind = next((kind for kind in FAMILIES if isinstance(net, kind)), None)
     if kind is None or len(x) != 1:
-        raise UserError(f"attention maps are made for one picture at a time and {', '.join(item.__name__ for item in FAMILIES)}, "
-                        f"but this is {type(net).__name__} and {len(x)} pictures")
+        raise UserError(
+            f"attention maps are made for one picture at a time and {', '.join(item.__name__ for item in FAMILIES)}, "
+            f"but this is {type(net).__name__} and {len(x)} pictures"
+        )
     with record_attention(net, FAMILIES[kind][0]) as weights:
         logits = net(x).asnumpy()[0]
     return logits, FAMILIES[kind][1](net, weights, x.shape[2:], at)
@@ -144,6 +150,7 @@ def halved(weights: np.ndarray) -> np.ndarray:
 
 def of_crossvit(net: CrossViT, weights: Weights, size: tuple[int, int], at: Point) -> list[Row]:
     """The class tokens on their own branch's patches, with the rollout, and in the fusions on the other's."""
+
     def on(branch: int, title: str, values: np.ndarray) -> AttentionMap:
         y, x = (centres(net.patch_embed[branch], side / net.sizes[branch]) for side in size)
         return of_class_token(title, values, (net.grids[branch],) * 2, (y[0], x[0]), (y[1], x[1]))
@@ -152,13 +159,30 @@ def of_crossvit(net: CrossViT, weights: Weights, size: tuple[int, int], at: Poin
     own, fused = [], []
     rolled = rollout_crossvit(net, weights)
     for branch in (0, 1):
-        maps = [on(branch, f"block {number}", weights[f"blocks.{number - 1}.blocks.{branch}.{len(block.blocks[branch]) - 1}.attn"][0, :, 0])
-                for number, block in enumerate(net.blocks, 1)]
+        maps = [
+            on(
+                branch,
+                f"block {number}",
+                weights[f"blocks.{number - 1}.blocks.{branch}.{len(block.blocks[branch]) - 1}.attn"][0, :, 0],
+            )
+            for number, block in enumerate(net.blocks, 1)
+        ]
         tiles = [item.mean(item.title) for item in maps] + [on(branch, "rollout", rolled[branch][None])]
-        own.append(Row(f"class token on its own branch, {patch[branch]} patches ({net.grids[branch]} x {net.grids[branch]}), mean of heads", tiles))
-        maps = [on(1 - branch, f"block {number}", weights[f"blocks.{number - 1}.fusion.{branch}.attn"][0]) for number, _ in enumerate(net.blocks, 1)]
+        own.append(
+            Row(
+                f"class token on its own branch, {patch[branch]} patches ({net.grids[branch]} x {net.grids[branch]}), mean of heads",
+                tiles,
+            )
+        )
+        maps = [
+            on(1 - branch, f"block {number}", weights[f"blocks.{number - 1}.fusion.{branch}.attn"][0])
+            for number, _ in enumerate(net.blocks, 1)
+        ]
         title = f"fusion: class token of the {patch[branch]}-patch branch on the {patch[1 - branch]} patches"
-        fused += [Row(f"{title}, mean of heads", [item.mean(item.title) for item in maps]), Row(f"{title}, heads of the last block", maps[-1].heads())]
+        fused += [
+            Row(f"{title}, mean of heads", [item.mean(item.title) for item in maps]),
+            Row(f"{title}, heads of the last block", maps[-1].heads()),
+        ]
     return own + fused
 
 
@@ -168,18 +192,20 @@ def rollout_crossvit(net: CrossViT, weights: Weights) -> tuple[np.ndarray, np.nd
     Each is what the mean of the two final class tokens (the logits are the mean of two heads) owes to that branch's tokens; together
     they sum to one. The first of each is the class token. A fusion is a layer in which only class tokens change.
     """
-    counts = [grid ** 2 + 1 for grid in net.grids]
+    counts = [grid**2 + 1 for grid in net.grids]
     branches = [slice(0, counts[0]), slice(counts[0], sum(counts))]
     flow = np.eye(sum(counts))
     for number, block in enumerate(net.blocks):
         for branch, places in enumerate(branches):
             for layer in range(len(block.blocks[branch])):
-                flow[places] = halved(weights[f"blocks.{number}.blocks.{branch}.{layer}.attn"][0].mean(0)) @ flow[places]
+                flow[places] = (
+                    halved(weights[f"blocks.{number}.blocks.{branch}.{layer}.attn"][0].mean(0)) @ flow[places]
+                )
         before = flow.copy()
         for branch, places in enumerate(branches):
             seen, other = weights[f"blocks.{number}.fusion.{branch}.attn"][0].mean(0), branches[1 - branch]
             own = before[places.start]
-            flow[places.start] = (own + seen[0] * own + seen[1:] @ before[other.start + 1:other.stop]) / 2
+            flow[places.start] = (own + seen[0] * own + seen[1:] @ before[other.start + 1 : other.stop]) / 2
     result = (flow[0] + flow[counts[0]]) / 2
     return result[branches[0]], result[branches[1]]
 
@@ -195,15 +221,27 @@ def of_cvt(net: CvT, weights: Weights, size: tuple[int, int], at: Point) -> list
         first, step = first + (start - 0.5) * step, step * factor
     keys = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
     names = [f"stage2.blocks.{index}.attn" for index in range(len(net.stage2.blocks))]
-    maps = [of_class_token(f"block {number}", weights[name][0, :, 0], keys, (first, first), (2 * step, 2 * step)) for number, name in enumerate(names, 1)]
+    maps = [
+        of_class_token(f"block {number}", weights[name][0, :, 0], keys, (first, first), (2 * step, 2 * step))
+        for number, name in enumerate(names, 1)
+    ]
     layers = [weights[name][0].mean(0) for name in names]
     # a token at the border has fewer keys around it, which even attention shows too: what is left is what the network chose
-    rolled = rollout_cvt(layers, grid) / rollout_cvt([np.full_like(layer, 1 / layer.shape[1]) for layer in layers], grid)
-    tiles = [AttentionMap("rollout", rolled[None, 1:].reshape(1, *grid), (first, first), (step, step), unit="x even attention")]
+    rolled = rollout_cvt(layers, grid) / rollout_cvt(
+        [np.full_like(layer, 1 / layer.shape[1]) for layer in layers], grid
+    )
+    tiles = [
+        AttentionMap(
+            "rollout", rolled[None, 1:].reshape(1, *grid), (first, first), (step, step), unit="x even attention"
+        )
+    ]
     every = np.mean([weights[name][0, :, 0].mean(0) for name in names], 0)
     tiles.append(of_class_token("mean of all blocks", every[None], keys, (first, first), (2 * step, 2 * step)))
-    return [Row(f"class token in stage 3 ({grid[0]} x {grid[1]} tokens, {keys[0]} x {keys[1]} keys)", tiles),
-            Row("its blocks, mean of heads", [item.mean(item.title) for item in maps]), Row("heads of the last block", maps[-1].heads())]
+    return [
+        Row(f"class token in stage 3 ({grid[0]} x {grid[1]} tokens, {keys[0]} x {keys[1]} keys)", tiles),
+        Row("its blocks, mean of heads", [item.mean(item.title) for item in maps]),
+        Row("heads of the last block", maps[-1].heads()),
+    ]
 
 
 def rollout_cvt(layers: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
@@ -228,7 +266,7 @@ def of_crossformer(net: CrossFormer, weights: Weights, size: tuple[int, int], at
     """Of each stage's last short- and last long-distance block: the attention of the token at a point, and what all tokens receive."""
     rows = []
     for number, layer in enumerate(net.layers):
-        step = STRIDE * 2 ** number
+        step = STRIDE * 2**number
         grid = size[0] // step, size[1] // step
         place = min(int(at[0] * grid[0]), grid[0] - 1), min(int(at[1] * grid[1]), grid[1] - 1)
         tiles: list[Union[AttentionMap, ChannelMatrix]] = []
@@ -236,7 +274,9 @@ def of_crossformer(net: CrossFormer, weights: Weights, size: tuple[int, int], at
         for index, block in enumerate(layer.blocks):
             last[kind_of(block.attn, grid)] = index
         for kind, index in last.items():
-            query, received = of_groups(layer.blocks[index].attn, weights[f"layers.{number}.blocks.{index}.attn"], grid, place)
+            query, received = of_groups(
+                layer.blocks[index].attn, weights[f"layers.{number}.blocks.{index}.attn"], grid, place
+            )
             first, point = (step / 2, step / 2), ((place[0] + 0.5) * step, (place[1] + 0.5) * step)
             tiles.append(AttentionMap("", query, first, (step, step), query=point).mean(f"{kind}, one query"))
             tiles.append(AttentionMap("", received, first, (step, step), unit="x average").mean(f"{kind}, received"))
@@ -252,17 +292,21 @@ def kind_of(attention: GroupAttention, grid: tuple[int, int]) -> str:
     return "short" if down[2] * across[2] == 1 else "long"
 
 
-def of_groups(attention: GroupAttention, weights: np.ndarray, grid: tuple[int, int], place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def of_groups(
+    attention: GroupAttention, weights: np.ndarray, grid: tuple[int, int], place: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """weights: (groups, h, G, G) -> maps (h, H, W): of the query at `place`, nan outside its group; and of what each token receives, 1 on average."""
     down, across = grouping(grid[0], grid[1], *attention.rule)
     height, width = int(np.prod(down)), int(np.prod(across))  # with padding
-    tokens = np.arange(height * width).reshape(*down, *across).transpose(0, 2, 3, 5, 1, 4).reshape(len(weights), -1)  # groups G: which token it is
+    tokens = (
+        np.arange(height * width).reshape(*down, *across).transpose(0, 2, 3, 5, 1, 4).reshape(len(weights), -1)
+    )  # groups G: which token it is
     group, slot = np.argwhere(tokens == place[0] * width + place[1])[0]
     query, received = np.full((2, weights.shape[1], height * width), np.nan, np.float32)
     query[:, tokens[group]] = weights[group, :, slot]
     real = (tokens // width < grid[0]) & (tokens % width < grid[1])
     received[:, tokens] = (weights * real[:, None, :, None]).sum(2).transpose(1, 0, 2)
-    return tuple(item.reshape(-1, height, width)[:, :grid[0], :grid[1]] for item in (query, received))  # type: ignore[return-value]
+    return tuple(item.reshape(-1, height, width)[:, : grid[0], : grid[1]] for item in (query, received))  # type: ignore[return-value]
 
 
 def of_xcit(net: XCiT, weights: Weights, size: tuple[int, int], at: Point) -> list[Row]:
@@ -272,16 +316,28 @@ def of_xcit(net: XCiT, weights: Weights, size: tuple[int, int], at: Point) -> li
     rows = []
     for index, _ in enumerate(net.cls_attn_blocks):
         found = of_class_token("", weights[f"cls_attn_blocks.{index}.attn"][0], grid, (first, first), (step, step))
-        rows.append(Row(f"class attention, block {index + 1} of {len(net.cls_attn_blocks)} ({grid[0]} x {grid[1]} patches)",
-                        [found.mean("mean of heads"), *found.heads()]))
+        rows.append(
+            Row(
+                f"class attention, block {index + 1} of {len(net.cls_attn_blocks)} ({grid[0]} x {grid[1]} patches)",
+                [found.mean("mean of heads"), *found.heads()],
+            )
+        )
     for index in sorted({0, len(net.blocks) - 1}):
         matrices = weights[f"blocks.{index}.attn"][0]
         width = matrices.shape[-1]
-        rows.append(Row(f"cross-covariance attention, block {index + 1} of {len(net.blocks)}: {width} x {width} channels, a query channel a row",
-                        [ChannelMatrix(f"head {number}", values) for number, values in enumerate(matrices, 1)]))
+        rows.append(
+            Row(
+                f"cross-covariance attention, block {index + 1} of {len(net.blocks)}: {width} x {width} channels, a query channel a row",
+                [ChannelMatrix(f"head {number}", values) for number, values in enumerate(matrices, 1)],
+            )
+        )
     return rows
 
 
 # which attention cells are needed, and what is made of them
 FAMILIES: dict[type, tuple[str, Callable[[Any, Weights, Any, Point], list[Row]]]] = {
-    CrossViT: ("", of_crossvit), CvT: ("stage2.", of_cvt), CrossFormer: ("", of_crossformer), XCiT: ("", of_xcit)}
+    CrossViT: ("", of_crossvit),
+    CvT: ("stage2.", of_cvt),
+    CrossFormer: ("", of_crossformer),
+    XCiT: ("", of_xcit),
+}

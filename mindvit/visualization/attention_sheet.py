@@ -14,7 +14,10 @@ from mindvit.runtime.files import on_one_line
 from mindvit.visualization.attention import AttentionMap, ChannelMatrix, Row
 
 # From none to much, lighter all the way (L* 8 to 95 in even steps), so that it reads in grey and for the colour-blind too.
-ANCHORS = np.array([(22, 17, 48), (77, 24, 103), (139, 34, 113), (199, 57, 92), (238, 104, 61), (250, 162, 56), (247, 232, 141)], np.float64)
+ANCHORS = np.array(
+    [(22, 17, 48), (77, 24, 103), (139, 34, 113), (199, 57, 92), (238, 104, 61), (250, 162, 56), (247, 232, 141)],
+    np.float64,
+)
 TILE, GAP, MARGIN, COLUMNS = 168, 12, 24, 6  # px; tiles side by side
 PICTURE = 2 * TILE + GAP  # px, side of the picture at the left
 OPACITY = 0.75  # of the colours over the picture
@@ -100,7 +103,11 @@ def remark(item: Union[AttentionMap, ChannelMatrix]) -> str:
     """The scale of a tile in a few words."""
     factor, unit = (1, item.unit) if isinstance(item, AttentionMap) and item.unit != "%" else (100, "%")
     low, high = (number(factor * value) for value in limits(item))
-    rest = f", itself {100 * float(item.rest.mean()):.0f} %" if isinstance(item, AttentionMap) and item.rest is not None else ""
+    rest = (
+        f", itself {100 * float(item.rest.mean()):.0f} %"
+        if isinstance(item, AttentionMap) and item.rest is not None
+        else ""
+    )
     return f"{low if low == high else f'{low} to {high}'} {unit}{rest}"
 
 
@@ -119,7 +126,9 @@ def fitted(text: str, font: Font, width: float) -> str:
     return text.rstrip() + "..."
 
 
-def sheet(picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], rows: Sequence[Row], foot: str, font: Fonts) -> Image.Image:
+def sheet(
+    picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], rows: Sequence[Row], foot: str, font: Fonts
+) -> Image.Image:
     """The picture, as the network sees it, with its classes at the left, and a row of tiles for each kind of attention at the right."""
     columns = min(COLUMNS, max(len(row.tiles) for row in rows))
     columns = max(columns, 4)  # room for the headings
@@ -144,7 +153,14 @@ def sheet(picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], 
     return canvas
 
 
-def draw_answer(canvas: Image.Image, pen: ImageDraw.ImageDraw, picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], font: Fonts) -> None:
+def draw_answer(
+    canvas: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    picture: Image.Image,
+    name: str,
+    answer: Sequence[tuple[str, float]],
+    font: Fonts,
+) -> None:
     """The left column: the picture's name, the picture, and its classes with bars."""
     pen.text((MARGIN, MARGIN), fitted(name, font.heading, PICTURE), INK, font.heading)
     y = MARGIN + LINE + 6
@@ -167,4 +183,6 @@ def draw_foot(canvas: Image.Image, pen: ImageDraw.ImageDraw, foot: str, font: Fo
     bar = np.broadcast_to(np.linspace(0, 1, TILE), (12, TILE))
     canvas.paste(Image.fromarray(colours(bar)), (MARGIN, y + 2))
     text = f"from the least to the most of each tile   |   {foot}"
-    pen.text((MARGIN + TILE + GAP, y), fitted(text, font.small, canvas.width - 2 * MARGIN - TILE - GAP), GREY, font.small)
+    pen.text(
+        (MARGIN + TILE + GAP, y), fitted(text, font.small, canvas.width - 2 * MARGIN - TILE - GAP), GREY, font.small
+    )

@@ -35,7 +35,12 @@ class Chart:
 
 
 CHARTS = (
-    Chart("loss", "Loss", "cross entropy", {"train_loss": "training", "val_loss": "validation", "ema_loss": "validation, EMA"}),
+    Chart(
+        "loss",
+        "Loss",
+        "cross entropy",
+        {"train_loss": "training", "val_loss": "validation", "ema_loss": "validation, EMA"},
+    ),
     Chart("top1", "Top-1 accuracy", "%", {"top1": "raw", "ema_top1": "EMA"}),
     Chart("top5", "Top-5 accuracy", "%", {"top5": "raw", "ema_top5": "EMA"}),
     Chart("lr", "Learning rate", "", {"lr": ""}),
@@ -43,7 +48,8 @@ CHARTS = (
     Chart("scale", "Loss scale", "", {"loss_scale": ""}, logarithmic=True, usual=1.0),
     Chart("norm", "Gradient norm", "", {"norm": ""}),
     Chart("skipped", "Skipped steps", "steps", {"skipped": ""}, usual=0.0),
-    Chart("wait", "Wait for data", "share of the time", {"data_wait": ""}))
+    Chart("wait", "Wait for data", "share of the time", {"data_wait": ""}),
+)
 LINES = ("solid", "dashed", "dotted")
 COLOURS = ("#1f5fa8", "#c8442f", "#2d8a4e", "#8a5bb0", "#b8860b", "#2a9d9d", "#d0609a", "#6b6b6b")
 
@@ -80,7 +86,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}") from None
+        raise UserError(
+            f"{path}: can't be read: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}"
+        ) from None
 
 
 def read_json(path: Path) -> Any:
@@ -145,7 +153,11 @@ def markdown_tables(content: str, title: str) -> list[Table]:
             blocks[-1].append([cell.strip() for cell in line.strip("|").split("|")])
         elif blocks[-1]:
             blocks.append([])
-    return [Table(title, block[:1] + block[2 if is_ruler(block[1]) else 1:] if len(block) > 1 else block) for block in blocks if block]
+    return [
+        Table(title, block[:1] + block[2 if is_ruler(block[1]) else 1 :] if len(block) > 1 else block)
+        for block in blocks
+        if block
+    ]
 
 
 def is_ruler(cells: Sequence[str]) -> bool:
@@ -162,8 +174,13 @@ def differences(runs: Sequence[Run]) -> Table:
     """The recipe's keys that are not the same in all runs or, of a single run, not the default."""
     known = [run for run in runs if run.recipe]
     shown = []
-    defaults = {key: text(list(item.default) if isinstance(item.default, tuple) else item.default) for key, (_, item, _) in FIELDS.items()}
-    for key in dict.fromkeys((*FIELDS, *(key for run in known for key in run.recipe))):  # a run of another version has keys of its own
+    defaults = {
+        key: text(list(item.default) if isinstance(item.default, tuple) else item.default)
+        for key, (_, item, _) in FIELDS.items()
+    }
+    for key in dict.fromkeys(
+        (*FIELDS, *(key for run in known for key in run.recipe))
+    ):  # a run of another version has keys of its own
         default = defaults.get(key, "")
         values = [text(run.recipe[key]) if key in run.recipe else default for run in known]
         if len(set(values)) > 1 or (len(known) == 1 and values[0] != default):
@@ -176,12 +193,17 @@ def results(runs: Sequence[Run]) -> Table:
     """The final rows side by side, a run a column, without the values that no run has."""
     ended = [run for run in runs if run.result]
     keys = list(dict.fromkeys(key for run in ended for key, value in run.result.items() if text(value)))
-    return Table("Results", [["", *(run.name for run in ended)], *([key, *(text(run.result.get(key)) for run in ended)] for key in keys)])
+    return Table(
+        "Results",
+        [["", *(run.name for run in ended)], *([key, *(text(run.result.get(key)) for run in ended)] for key in keys)],
+    )
 
 
 def last_rows(runs: Sequence[Run]) -> Table:
     """Where each run's log ends: the last number of every column that has one in any run."""
-    keys = list(dict.fromkeys(key for run in runs for key, values in run.columns.items() if not all(map(math.isnan, values))))
+    keys = list(
+        dict.fromkeys(key for run in runs for key, values in run.columns.items() if not all(map(math.isnan, values)))
+    )
     rows = []
     for run in runs:
         values = [[value for value in run.columns.get(key, ()) if not math.isnan(value)] for key in keys]
@@ -191,6 +213,7 @@ def last_rows(runs: Sequence[Run]) -> Table:
 
 def axis(runs: Sequence[Run]) -> str:
     """'step' if a log has several rows an epoch and all logs count steps, or else 'epoch', or else 'row'."""
+
     def everywhere(key: str) -> bool:
         return all(key in run.columns and not any(map(math.isnan, run.columns[key])) for run in runs)
 
@@ -214,7 +237,9 @@ def draw(chart: Chart, runs: Sequence[Run], along: str) -> Optional[bytes]:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError:
-        raise UserError("the report draws with matplotlib, which is not installed: pip install -r requirements-report.txt") from None
+        raise UserError(
+            "the report draws with matplotlib, which is not installed: pip install -r requirements-report.txt"
+        ) from None
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
     shown: set[float] = set()
@@ -225,8 +250,16 @@ def draw(chart: Chart, runs: Sequence[Run], along: str) -> Optional[bytes]:
             if values:
                 label = ", ".join(part for part in (run.name if len(runs) > 1 else "", words) if part)
                 shown, labelled = shown | set(values), labelled or bool(label)
-                axes.plot(places, values, color=colour, linestyle=style, marker="o" if len(values) < 30 else "", markersize=4,
-                          markerfacecolor=colour if style == LINES[0] else "white", label=escaped(label))
+                axes.plot(
+                    places,
+                    values,
+                    color=colour,
+                    linestyle=style,
+                    marker="o" if len(values) < 30 else "",
+                    markersize=4,
+                    markerfacecolor=colour if style == LINES[0] else "white",
+                    label=escaped(label),
+                )
     if not shown or shown == {chart.usual}:
         return None
     axes.set(title=chart.title, xlabel=along, ylabel=chart.unit)
@@ -262,17 +295,27 @@ def as_html(table: Table) -> str:
     head, *body = [[html.escape(cell) for cell in row] for row in table.rows]
     rows = ["".join(f"<td>{cell}</td>" for cell in row) for row in body]
     inside = "".join(f"<th>{cell}</th>" for cell in head)
-    return (f"<h2>{html.escape(table.title)}</h2>\n<div class=\"wide\"><table>\n<thead><tr>{inside}</tr></thead>\n<tbody>\n"
-            + "".join(f"<tr>{row}</tr>\n" for row in rows) + "</tbody></table></div>\n")
+    return (
+        f'<h2>{html.escape(table.title)}</h2>\n<div class="wide"><table>\n<thead><tr>{inside}</tr></thead>\n<tbody>\n'
+        + "".join(f"<tr>{row}</tr>\n" for row in rows)
+        + "</tbody></table></div>\n"
+    )
 
 
 def page(title: str, images: Mapping[str, bytes], tables: Sequence[Table], note: str = "") -> str:
     """One HTML page with its pictures inside: no script, no other file, nothing from the network."""
-    charts = "".join(f"<img alt=\"{html.escape(name)}\" src=\"data:image/png;base64,{base64.b64encode(image).decode()}\">\n" for name, image in images.items())
-    return (f"<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">"
-            f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body>\n<h1>{html.escape(title)}</h1>\n"
-            + (f"<p>{html.escape(note)}</p>\n" if note else "") + (f"<div class=\"charts\">\n{charts}</div>\n" if charts else "")
-            + "".join(map(as_html, tables)) + "</body></html>\n")
+    charts = "".join(
+        f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(image).decode()}">\n'
+        for name, image in images.items()
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body>\n<h1>{html.escape(title)}</h1>\n"
+        + (f"<p>{html.escape(note)}</p>\n" if note else "")
+        + (f'<div class="charts">\n{charts}</div>\n' if charts else "")
+        + "".join(map(as_html, tables))
+        + "</body></html>\n"
+    )
 
 
 def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
@@ -284,7 +327,11 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
     folders = [path for path in paths if path.is_dir()]
     for path in paths:
         if path not in folders and not (path.is_file() and path.suffix in TABLES):
-            raise UserError(f"{path} is neither a run's folder nor a table ({' '.join(TABLES)})" if path.exists() else f"no folder or file {path}")
+            raise UserError(
+                f"{path} is neither a run's folder nor a table ({' '.join(TABLES)})"
+                if path.exists()
+                else f"no folder or file {path}"
+            )
     runs = [read_run(folder, name) for folder, name in zip(folders, names(folders))] if folders else []
     tables = [differences(runs)] if any(run.recipe for run in runs) else []
     tables = ([results(runs)] if any(run.result for run in runs) else []) + ([last_rows(runs)] if runs else []) + tables
@@ -299,7 +346,9 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         for chart, image in images:
             (out / f"{chart.name}.png").write_bytes(image)
-        (out / "report.html").write_text(printable(page(title, {chart.title: image for chart, image in images}, tables, note)), encoding="utf-8")
+        (out / "report.html").write_text(
+            printable(page(title, {chart.title: image for chart, image in images}, tables, note)), encoding="utf-8"
+        )
     except OSError as error:
         raise UserError(f"--out {out} can't be written: {error.strerror}") from None
     return [out / "report.html", *(out / f"{chart.name}.png" for chart, _ in images)]

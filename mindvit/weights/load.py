@@ -24,7 +24,14 @@ HEAD = "head."
 TOP, BACKBONE = ("norm.", HEAD), ("norm.*", "head.*")  # what backbones end without
 # buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of 2021 saved
 UNUSED = ("*.num_batches_tracked", "*.attn.biases", "*.attn.relative_position_index")
-HEADS = {1000: "ImageNet-1K", 21841: "ImageNet-22k", 21842: "ImageNet-22k", 21843: "ImageNet-21k", 11221: "ImageNet-21k-P", 10450: "ImageNet-21k-P"}
+HEADS = {
+    1000: "ImageNet-1K",
+    21841: "ImageNet-22k",
+    21842: "ImageNet-22k",
+    21843: "ImageNet-21k",
+    11221: "ImageNet-21k-P",
+    10450: "ImageNet-21k-P",
+}
 
 
 class WeightsError(UserError):
@@ -59,11 +66,23 @@ class Report:
 
     def __str__(self) -> str:
         parts = [*self.notes, f"{len(self.loaded)} loaded"]
-        parts += [f"{len(found)} {what}: {_some(found)}" for what, found in (
-            ("resized", self.resized), ("fitted to other input channels", self.adapted), ("renamed", self.renamed), ("transposed", self.transposed),
-            ("of another number type", self.converted), ("left at initial values", self.kept), ("missing", self.missing),
-            ("unexpected", self.unexpected), ("of another shape", self.differing), ("of no use here", self.unused),
-            ("values of an optimizer ignored", self.optimizer)) if found]
+        parts += [
+            f"{len(found)} {what}: {_some(found)}"
+            for what, found in (
+                ("resized", self.resized),
+                ("fitted to other input channels", self.adapted),
+                ("renamed", self.renamed),
+                ("transposed", self.transposed),
+                ("of another number type", self.converted),
+                ("left at initial values", self.kept),
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("of another shape", self.differing),
+                ("of no use here", self.unused),
+                ("values of an optimizer ignored", self.optimizer),
+            )
+            if found
+        ]
         return "; ".join(parts)
 
     def facts(self) -> dict[str, Any]:
@@ -93,8 +112,15 @@ class Wanted:
     take: Optional[str] = None
 
 
-def load_weights(net: nn.Cell, source: Union[str, os.PathLike, Mapping[str, np.ndarray], Source], may_differ: Sequence[str] = (), resize: bool = False,
-                 new_head: bool = False, adapt_channels: bool = False, take: Optional[str] = None) -> Report:
+def load_weights(
+    net: nn.Cell,
+    source: Union[str, os.PathLike, Mapping[str, np.ndarray], Source],
+    may_differ: Sequence[str] = (),
+    resize: bool = False,
+    new_head: bool = False,
+    adapt_channels: bool = False,
+    take: Optional[str] = None,
+) -> Report:
     """Copy weights into `net` and say what was done.
 
     source: a file of any format and origin that is known (see docs/weights.md), what was read of one, or a mapping of name to array. The
@@ -118,7 +144,9 @@ def fitted(net: nn.Cell, content: Source, wanted: Wanted) -> tuple[Report, Array
     body = getattr(net, "net", net)  # of a Backbone, whose feature maps don't pass through the last norm
     headless = getattr(body, "num_classes", None) == 0
     may_lack = [*(["norm.*"] if body is not net else []), *(absent if wanted.new_head else [])]
-    report.unused += [name for name in arrays if name.startswith(HEAD) and (wanted.new_head or headless) and name not in parameters]
+    report.unused += [
+        name for name in arrays if name.startswith(HEAD) and (wanted.new_head or headless) and name not in parameters
+    ]
     arrays = {name: value for name, value in arrays.items() if name not in set(report.unused)}
     values: Arrays = {}
     for name, shape in parameters.items():
@@ -151,7 +179,13 @@ def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[
         _check_origin(origin, own, net, content.where)
         translation = names.inwards(arrays, origin)
         if wide:
-            wide = {name for name, marks in names.inwards({name: np.full(3, name in wide) for name in arrays}, origin).arrays.items() if marks.any()}
+            wide = {
+                name
+                for name, marks in names.inwards(
+                    {name: np.full(3, name in wide) for name in arrays}, origin
+                ).arrays.items()
+                if marks.any()
+            }
         arrays, report.renamed, report.transposed = translation.arrays, translation.renamed, translation.transposed
         report.origin = origin.name
         absent = origin.absent if origin.absent or any(name.startswith(TOP) for name in arrays) else BACKBONE
@@ -181,7 +215,9 @@ def _check_origin(origin: names.Origin, own: names.Origin, net: nn.Cell, where: 
     if origin.refused:
         raise UserError(f"{where} has {origin.who}'s weights of {names.FAMILIES[origin.family]}. {origin.refused}")
     if origin.family != own.family:
-        raise UserError(f"{where} has weights of {names.FAMILIES[origin.family]} (names of {origin.who}), but the network is {_called(net, own.family)}")
+        raise UserError(
+            f"{where} has weights of {names.FAMILIES[origin.family]} (names of {origin.who}), but the network is {_called(net, own.family)}"
+        )
 
 
 def _called(net: nn.Cell, family: str) -> str:
@@ -210,8 +246,10 @@ def _has_other_channels(name: str, there: tuple[int, ...], here: tuple[int, ...]
 
 
 def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> None:
-    missing, unexpected, differing = ([name for name in found if not _matches(name, wanted.may_differ)]
-                                      for found in (report.missing, report.unexpected, report.differing))
+    missing, unexpected, differing = (
+        [name for name in found if not _matches(name, wanted.may_differ)]
+        for found in (report.missing, report.unexpected, report.differing)
+    )
     wrong = Report(report.loaded, report.resized, missing, unexpected, differing, report.unused, notes=report.notes)
     if not (wrong.missing or wrong.unexpected or wrong.differing):
         return
@@ -241,22 +279,49 @@ def _hints(wrong: Report, net: nn.Cell) -> list[Hint]:
     sides = list(getattr(net, "sizes", ()))  # of CrossViT's branches, px
     for name, there, here in map(_shapes_in, wrong.differing):
         if name.startswith(POSITION) and there[0::2] == here[0::2]:
-            branch = int(name[len(POSITION):])
+            branch = int(name[len(POSITION) :])
             sides[branch] = sides[branch] * math.isqrt(there[1] - 1) // math.isqrt(here[1] - 1)
-            hints.append(Hint("--resize", "--resize interpolates position embeddings, after which a network needs training",
-                              "resize=True interpolates position embeddings, after which a network needs training"))
+            hints.append(
+                Hint(
+                    "--resize",
+                    "--resize interpolates position embeddings, after which a network needs training",
+                    "resize=True interpolates position embeddings, after which a network needs training",
+                )
+            )
         elif name.startswith(HEAD) and there[1:] == here[1:]:
-            hints.append(Hint("--new_head", "--new_head leaves the network's untrained", "new_head=True leaves the network's untrained"))
+            hints.append(
+                Hint(
+                    "--new_head",
+                    "--new_head leaves the network's untrained",
+                    "new_head=True leaves the network's untrained",
+                )
+            )
             order = "whose classes are in the order of its own training"
-            hints.append(Hint("--num_classes", f"--num_classes {there[0]} takes it, {order}", f"num_classes={there[0]} takes it, {order}"))
+            hints.append(
+                Hint(
+                    "--num_classes",
+                    f"--num_classes {there[0]} takes it, {order}",
+                    f"num_classes={there[0]} takes it, {order}",
+                )
+            )
         elif _has_other_channels(name, there, here):
-            hints.append(Hint("--adapt_channels", "--adapt_channels fits the first convolutions to other input channels",
-                              "adapt_channels=True fits the first convolutions to other input channels"))
+            hints.append(
+                Hint(
+                    "--adapt_channels",
+                    "--adapt_channels fits the first convolutions to other input channels",
+                    "adapt_channels=True fits the first convolutions to other input channels",
+                )
+            )
     if sides != list(getattr(net, "sizes", ())):
         size = ",".join(map(str, sides))
-        hints.insert(0, Hint("--img_size", f"--img_size {size} takes the file's size", f"img_size=({size}) takes the file's size"))
+        hints.insert(
+            0,
+            Hint("--img_size", f"--img_size {size} takes the file's size", f"img_size=({size}) takes the file's size"),
+        )
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
-        hints.append(Hint("--new_head", "--new_head leaves the head untrained", "new_head=True leaves the head untrained"))
+        hints.append(
+            Hint("--new_head", "--new_head leaves the head untrained", "new_head=True leaves the head untrained")
+        )
         hints.append(Hint("--features_only", "--features_only needs none", "features_only=True needs none"))
     return hints
 
@@ -280,7 +345,9 @@ def resize_position(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Position embeddings (1, 1 + s*s, C) on another square grid, bicubic; the class token's stays. UserError if no square."""
     sides = [math.isqrt(size[1] - 1) for size in (value.shape, shape)]
     if any(side * side + 1 != size[1] for side, size in zip(sides, (value.shape, shape))) or value.shape[2] != shape[2]:
-        raise UserError(f"position embeddings {value.shape} can't be resized to {shape}: both must be 1 + a square number of tokens of one width")
+        raise UserError(
+            f"position embeddings {value.shape} can't be resized to {shape}: both must be 1 + a square number of tokens of one width"
+        )
     matrix = bicubic_matrix(*sides).astype(np.float64)
     grid = value[0, 1:].reshape(sides[0], sides[0], -1)
     grid = np.einsum("ah,bw,hwc->abc", matrix, matrix, grid).reshape(1, -1, shape[2])

@@ -46,47 +46,99 @@ PADDLE = functools.partial(Origin, "paddlevit", "PaddleViT", linear_transposed=T
 MINDCV = "The network of that name in MindCV is another one ({}): mindvit.create_model('mindcv/NAME') gives it, and reads these weights"
 
 CROSSVIT = (
-    Origin("timm", "timm", "crossvit", "pos_embed_0", (("pos_embed_{i}", "pos_embed.{i}"), ("cls_token_{i}", "cls_token.{i}"))),
-    PADDLE("crossvit", "blocks.0.blocks.0.0.attn.out.weight", rows=(
-        ("blocks.{i}.blocks.{j}.{k}.attn.out.{p}", "blocks.{i}.blocks.{j}.{k}.attn.proj.{p}"),)),
-    Origin("mindcv", "MindCV", "crossvit", "norm.0.gamma", refused=MINDCV.format("bilinear resizing, tanh GELU, another LayerNorm eps")),
+    Origin(
+        "timm",
+        "timm",
+        "crossvit",
+        "pos_embed_0",
+        (("pos_embed_{i}", "pos_embed.{i}"), ("cls_token_{i}", "cls_token.{i}")),
+    ),
+    PADDLE(
+        "crossvit",
+        "blocks.0.blocks.0.0.attn.out.weight",
+        rows=(("blocks.{i}.blocks.{j}.{k}.attn.out.{p}", "blocks.{i}.blocks.{j}.{k}.attn.proj.{p}"),),
+    ),
+    Origin(
+        "mindcv",
+        "MindCV",
+        "crossvit",
+        "norm.0.gamma",
+        refused=MINDCV.format("bilinear resizing, tanh GELU, another LayerNorm eps"),
+    ),
     Origin(OFFICIAL, "IBM/CrossViT", "crossvit", "blocks.0.revert_projs.0.0.weight"),
 )
 
 _HF, _BLOCK = "cvt.encoder.stages.{s}.", "cvt.encoder.stages.{s}.layers.{b}."
 _HF_CONV = _BLOCK + "attention.attention.convolution_projection_"
 CVT = (
-    Origin("hf", "Hugging Face transformers", "cvt", "cvt.encoder.stages.0.embedding.convolution_embeddings.projection.weight", (
-        (_HF + "embedding.convolution_embeddings.projection.{p}", "stage{s}.patch_embed.proj.{p}"),
-        (_HF + "embedding.convolution_embeddings.normalization.{p}", "stage{s}.patch_embed.norm.{p}"),
-        (_HF + "cls_token", "stage{s}.cls_token"),
-        *((f"{_HF_CONV}{word}.convolution_projection.convolution.{{p}}", f"stage{{s}}.blocks.{{b}}.attn.conv_proj_{word[0]}.conv.{{p}}")
-          for word in ("query", "key", "value")),
-        *((f"{_HF_CONV}{word}.convolution_projection.normalization.{{p}}", f"stage{{s}}.blocks.{{b}}.attn.conv_proj_{word[0]}.bn.{{p}}")
-          for word in ("query", "key", "value")),
-        *((f"{_BLOCK}attention.attention.projection_{word}.{{p}}", f"stage{{s}}.blocks.{{b}}.attn.proj_{word[0]}.{{p}}")
-          for word in ("query", "key", "value")),
-        (_BLOCK + "attention.output.dense.{p}", "stage{s}.blocks.{b}.attn.proj.{p}"),
-        (_BLOCK + "intermediate.dense.{p}", "stage{s}.blocks.{b}.mlp.fc1.{p}"),
-        (_BLOCK + "output.dense.{p}", "stage{s}.blocks.{b}.mlp.fc2.{p}"),
-        (_BLOCK + "layernorm_before.{p}", "stage{s}.blocks.{b}.norm1.{p}"),
-        (_BLOCK + "layernorm_after.{p}", "stage{s}.blocks.{b}.norm2.{p}"),
-        ("layernorm.{p}", "norm.{p}"),
-        ("classifier.{p}", "head.{p}"),
-    )),
-    PADDLE("cvt", "stages.0.patch_embed.proj.weight", rows=(
-        ("stages.{s}.blocks.{b}.attn.conv_proj_{c}.0.{p}", "stage{s}.blocks.{b}.attn.conv_proj_{c}.conv.{p}"),
-        ("stages.{s}.blocks.{b}.attn.conv_proj_{c}.1._mean", "stage{s}.blocks.{b}.attn.conv_proj_{c}.bn.running_mean"),
-        ("stages.{s}.blocks.{b}.attn.conv_proj_{c}.1._variance", "stage{s}.blocks.{b}.attn.conv_proj_{c}.bn.running_var"),
-        ("stages.{s}.blocks.{b}.attn.conv_proj_{c}.1.{p}", "stage{s}.blocks.{b}.attn.conv_proj_{c}.bn.{p}"),
-        ("stages.{s}.{x}", "stage{s}.{x}"),
-    )),
+    Origin(
+        "hf",
+        "Hugging Face transformers",
+        "cvt",
+        "cvt.encoder.stages.0.embedding.convolution_embeddings.projection.weight",
+        (
+            (_HF + "embedding.convolution_embeddings.projection.{p}", "stage{s}.patch_embed.proj.{p}"),
+            (_HF + "embedding.convolution_embeddings.normalization.{p}", "stage{s}.patch_embed.norm.{p}"),
+            (_HF + "cls_token", "stage{s}.cls_token"),
+            *(
+                (
+                    f"{_HF_CONV}{word}.convolution_projection.convolution.{{p}}",
+                    f"stage{{s}}.blocks.{{b}}.attn.conv_proj_{word[0]}.conv.{{p}}",
+                )
+                for word in ("query", "key", "value")
+            ),
+            *(
+                (
+                    f"{_HF_CONV}{word}.convolution_projection.normalization.{{p}}",
+                    f"stage{{s}}.blocks.{{b}}.attn.conv_proj_{word[0]}.bn.{{p}}",
+                )
+                for word in ("query", "key", "value")
+            ),
+            *(
+                (
+                    f"{_BLOCK}attention.attention.projection_{word}.{{p}}",
+                    f"stage{{s}}.blocks.{{b}}.attn.proj_{word[0]}.{{p}}",
+                )
+                for word in ("query", "key", "value")
+            ),
+            (_BLOCK + "attention.output.dense.{p}", "stage{s}.blocks.{b}.attn.proj.{p}"),
+            (_BLOCK + "intermediate.dense.{p}", "stage{s}.blocks.{b}.mlp.fc1.{p}"),
+            (_BLOCK + "output.dense.{p}", "stage{s}.blocks.{b}.mlp.fc2.{p}"),
+            (_BLOCK + "layernorm_before.{p}", "stage{s}.blocks.{b}.norm1.{p}"),
+            (_BLOCK + "layernorm_after.{p}", "stage{s}.blocks.{b}.norm2.{p}"),
+            ("layernorm.{p}", "norm.{p}"),
+            ("classifier.{p}", "head.{p}"),
+        ),
+    ),
+    PADDLE(
+        "cvt",
+        "stages.0.patch_embed.proj.weight",
+        rows=(
+            ("stages.{s}.blocks.{b}.attn.conv_proj_{c}.0.{p}", "stage{s}.blocks.{b}.attn.conv_proj_{c}.conv.{p}"),
+            (
+                "stages.{s}.blocks.{b}.attn.conv_proj_{c}.1._mean",
+                "stage{s}.blocks.{b}.attn.conv_proj_{c}.bn.running_mean",
+            ),
+            (
+                "stages.{s}.blocks.{b}.attn.conv_proj_{c}.1._variance",
+                "stage{s}.blocks.{b}.attn.conv_proj_{c}.bn.running_var",
+            ),
+            ("stages.{s}.blocks.{b}.attn.conv_proj_{c}.1.{p}", "stage{s}.blocks.{b}.attn.conv_proj_{c}.bn.{p}"),
+            ("stages.{s}.{x}", "stage{s}.{x}"),
+        ),
+    ),
     Origin(OFFICIAL, "microsoft/CvT", "cvt", "stage0.patch_embed.proj.weight"),
 )
 
 CROSSFORMER = (
-    Origin("mm", "MMDetection or MMSegmentation", "crossformer", "backbone.layers.0.blocks.0.attn.pos.pos_proj.weight", (("backbone.{x}", "{x}"),),
-           absent=("norm.*", "head.*")),
+    Origin(
+        "mm",
+        "MMDetection or MMSegmentation",
+        "crossformer",
+        "backbone.layers.0.blocks.0.attn.pos.pos_proj.weight",
+        (("backbone.{x}", "{x}"),),
+        absent=("norm.*", "head.*"),
+    ),
     Origin(OFFICIAL, "cheerss/CrossFormer", "crossformer", "layers.0.blocks.0.attn.pos.pos_proj.weight"),
 )
 
@@ -98,22 +150,49 @@ def row_of_blocks(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
 
 
 XCIT = (
-    Origin("timm", "timm", "xcit", "cls_attn_blocks.0.attn.q.weight", (
-        (tuple(f"cls_attn_blocks.{{i}}.attn.{part}.{{p}}" for part in "qkv"), "cls_attn_blocks.{i}.attn.qkv.{p}"),
-        ("pos_embed.{x}", "pos_embeder.{x}"))),
-    PADDLE("xcit", "patch_embed.proj.0.1._mean", rows=(("{x}._mean", "{x}.running_mean"), ("{x}._variance", "{x}.running_var"))),
-    Origin("mmpretrain", "MMPretrain", "xcit", "pos_embed.token_projection.conv.weight", (
-        *((f"patch_embed.proj.{place}.{part}.{{p}}", f"patch_embed.proj.{2 * place}.{number}.{{p}}")
-          for place in range(4) for number, part in enumerate(("conv", "bn"))),
-        ("pos_embed.token_projection.conv.{p}", "pos_embeder.token_projection.{p}"),
-        ("xca_layers.{i}.local_mp.conv{j}.conv.{p}", "blocks.{i}.local_mp.conv{j}.{p}"),
-        ("xca_layers.{i}.local_mp.conv1.bn.{p}", "blocks.{i}.local_mp.bn.{p}"),
-        (tuple(f"ca_layers.{{i}}.attn.{part}.{{p}}" for part in "qkv"), "cls_attn_blocks.{i}.attn.qkv.{p}"),
-        *row_of_blocks("ffn.layers.0.0.{p}", "mlp.fc1.{p}"), *row_of_blocks("ffn.layers.1.{p}", "mlp.fc2.{p}"),
-        *row_of_blocks("{x}", "{x}"),
-    ), is_read_only=True),
-    Origin("mindcv", "MindCV", "xcit", "patch_embed.proj.0.1.moving_mean",
-           refused=MINDCV.format("queries and keys that aren't normalised, tanh GELU")),
+    Origin(
+        "timm",
+        "timm",
+        "xcit",
+        "cls_attn_blocks.0.attn.q.weight",
+        (
+            (tuple(f"cls_attn_blocks.{{i}}.attn.{part}.{{p}}" for part in "qkv"), "cls_attn_blocks.{i}.attn.qkv.{p}"),
+            ("pos_embed.{x}", "pos_embeder.{x}"),
+        ),
+    ),
+    PADDLE(
+        "xcit",
+        "patch_embed.proj.0.1._mean",
+        rows=(("{x}._mean", "{x}.running_mean"), ("{x}._variance", "{x}.running_var")),
+    ),
+    Origin(
+        "mmpretrain",
+        "MMPretrain",
+        "xcit",
+        "pos_embed.token_projection.conv.weight",
+        (
+            *(
+                (f"patch_embed.proj.{place}.{part}.{{p}}", f"patch_embed.proj.{2 * place}.{number}.{{p}}")
+                for place in range(4)
+                for number, part in enumerate(("conv", "bn"))
+            ),
+            ("pos_embed.token_projection.conv.{p}", "pos_embeder.token_projection.{p}"),
+            ("xca_layers.{i}.local_mp.conv{j}.conv.{p}", "blocks.{i}.local_mp.conv{j}.{p}"),
+            ("xca_layers.{i}.local_mp.conv1.bn.{p}", "blocks.{i}.local_mp.bn.{p}"),
+            (tuple(f"ca_layers.{{i}}.attn.{part}.{{p}}" for part in "qkv"), "cls_attn_blocks.{i}.attn.qkv.{p}"),
+            *row_of_blocks("ffn.layers.0.0.{p}", "mlp.fc1.{p}"),
+            *row_of_blocks("ffn.layers.1.{p}", "mlp.fc2.{p}"),
+            *row_of_blocks("{x}", "{x}"),
+        ),
+        is_read_only=True,
+    ),
+    Origin(
+        "mindcv",
+        "MindCV",
+        "xcit",
+        "patch_embed.proj.0.1.moving_mean",
+        refused=MINDCV.format("queries and keys that aren't normalised, tanh GELU"),
+    ),
     Origin(OFFICIAL, "facebookresearch/xcit", "xcit", "pos_embeder.token_projection.weight"),
 )
 
@@ -170,7 +249,9 @@ def _translated(arrays: Mapping[str, np.ndarray], rows: tuple[tuple[Side, Side],
         parts = [whole] if len(targets) == 1 else np.split(whole, len(targets))
         for target, part in zip(targets, parts):
             if target in result.arrays:
-                raise UserError(f"two tensors would be called {target} (one of them is {name}): the file mixes names of several projects")
+                raise UserError(
+                    f"two tensors would be called {target} (one of them is {name}): the file mixes names of several projects"
+                )
             if origin.linear_transposed and part.ndim == 2:
                 part = part.T
                 result.transposed.append(target)
@@ -184,14 +265,21 @@ def _renamed(name: str, rows: tuple[tuple[Side, Side], ...]) -> tuple[tuple[str,
     """All names of the first row that fits `name`, before and after."""
     for row in rows:
         before, after = ((side,) if isinstance(side, str) else side for side in row)
-        fields = next((found.groupdict() for found in (_pattern(template).fullmatch(name) for template in before) if found), None)
+        fields = next(
+            (found.groupdict() for found in (_pattern(template).fullmatch(name) for template in before) if found), None
+        )
         if fields is not None:
-            return tuple(template.format(**fields) for template in before), tuple(template.format(**fields) for template in after)
+            return tuple(template.format(**fields) for template in before), tuple(
+                template.format(**fields) for template in after
+            )
     return (name,), (name,)
 
 
 @functools.cache
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"{(\w)}", template)
-    text = "".join(re.escape(part) if place % 2 == 0 else f"(?P<{part}>{FIELDS.get(part, NUMBER)})" for place, part in enumerate(parts))
+    text = "".join(
+        re.escape(part) if place % 2 == 0 else f"(?P<{part}>{FIELDS.get(part, NUMBER)})"
+        for place, part in enumerate(parts)
+    )
     return re.compile(text)

@@ -28,30 +28,137 @@ from mindvit.errors import UserError
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 BFLOAT16 = "bfloat16"
-STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16, "LongStorage": "<i8", "IntStorage": "<i4",
-            "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?"}
+STORAGES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": BFLOAT16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
 BUILTINS = (
-    "set", "frozenset", "list", "dict", "object", "complex", "bytearray", "int", "float", "str", "bool", "bytes",
-    "slice", "range", "type", "Ellipsis", "NotImplemented", "long", "unicode", "xrange")  # without effect, whatever they are given
+    "set",
+    "frozenset",
+    "list",
+    "dict",
+    "object",
+    "complex",
+    "bytearray",
+    "int",
+    "float",
+    "str",
+    "bool",
+    "bytes",
+    "slice",
+    "range",
+    "type",
+    "Ellipsis",
+    "NotImplemented",
+    "long",
+    "unicode",
+    "xrange",
+)  # without effect, whatever they are given
 # modules of Python's own whose names have nothing to do beside weights, and everything in programs that do harm
-REFUSED = frozenset((
-    "__builtin__", "_pickle", "_posixsubprocess", "_thread", "asyncio", "bdb", "builtins", "cProfile", "cloudpickle",
-    "code", "codecs", "codeop", "commands", "concurrent", "ctypes", "dill", "ftplib", "glob", "http", "httplib", "imp",
-    "importlib", "joblib", "linecache", "marshal", "multiprocessing", "nt", "operator", "os", "pdb", "pickle", "pip",
-    "pkgutil", "popen2", "posix", "profile", "pty", "pydoc", "requests", "runpy", "shutil", "site", "smtplib",
-    "socket", "ssl", "subprocess", "sys", "tempfile", "timeit", "trace", "urllib2", "venv", "webbrowser", "zipimport"))
-REFUSED_NAMES = frozenset((
-    "torch.load", "torch.hub.load", "torch.storage._load_from_bytes", "torch.utils.cpp_extension.load",
-    "torch.utils.cpp_extension.load_inline", "numpy.load", "numpy.testing._private.utils.runstring",
-    "types.FunctionType", "types.CodeType", "io.open", "_io.open", "io.FileIO", "_io.FileIO", "io.open_code",
-    "urllib.request.urlopen", "urllib.request.urlretrieve", "urllib.urlopen", "threading.Thread", "signal.signal"))
+REFUSED = frozenset(
+    (
+        "__builtin__",
+        "_pickle",
+        "_posixsubprocess",
+        "_thread",
+        "asyncio",
+        "bdb",
+        "builtins",
+        "cProfile",
+        "cloudpickle",
+        "code",
+        "codecs",
+        "codeop",
+        "commands",
+        "concurrent",
+        "ctypes",
+        "dill",
+        "ftplib",
+        "glob",
+        "http",
+        "httplib",
+        "imp",
+        "importlib",
+        "joblib",
+        "linecache",
+        "marshal",
+        "multiprocessing",
+        "nt",
+        "operator",
+        "os",
+        "pdb",
+        "pickle",
+        "pip",
+        "pkgutil",
+        "popen2",
+        "posix",
+        "profile",
+        "pty",
+        "pydoc",
+        "requests",
+        "runpy",
+        "shutil",
+        "site",
+        "smtplib",
+        "socket",
+        "ssl",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "timeit",
+        "trace",
+        "urllib2",
+        "venv",
+        "webbrowser",
+        "zipimport",
+    )
+)
+REFUSED_NAMES = frozenset(
+    (
+        "torch.load",
+        "torch.hub.load",
+        "torch.storage._load_from_bytes",
+        "torch.utils.cpp_extension.load",
+        "torch.utils.cpp_extension.load_inline",
+        "numpy.load",
+        "numpy.testing._private.utils.runstring",
+        "types.FunctionType",
+        "types.CodeType",
+        "io.open",
+        "_io.open",
+        "io.FileIO",
+        "_io.FileIO",
+        "io.open_code",
+        "urllib.request.urlopen",
+        "urllib.request.urlretrieve",
+        "urllib.urlopen",
+        "threading.Thread",
+        "signal.signal",
+    )
+)
 HARMLESS = (
-    "os._Environ", "os.stat_result", "os.uname_result", "posix.stat_result", "posix.uname_result")  # of the refused modules
+    "os._Environ",
+    "os.stat_result",
+    "os.uname_result",
+    "posix.stat_result",
+    "posix.uname_result",
+)  # of the refused modules
 MOST_NAMES = 1000  # of which a message could tell one
 # bytes a number of the types that no weights have; others have one
 OTHER_STORAGES = {
-    "torch.ComplexFloatStorage": 8, "torch.ComplexDoubleStorage": 16, "torch.ComplexHalfStorage": 4,
-    "torch.QInt32Storage": 4}
+    "torch.ComplexFloatStorage": 8,
+    "torch.ComplexDoubleStorage": 16,
+    "torch.ComplexHalfStorage": 4,
+    "torch.QInt32Storage": 4,
+}
 EXPANSION = 100  # a file's contents may be this many times as large as the file
 SLACK = 1 << 24  # bytes
 
@@ -67,7 +174,9 @@ class Budget:
         """UserError if the file has become too large."""
         self.left -= count
         if count < 0 or self.left < 0:
-            raise UserError(f"{self.file}: its contents claim more than {EXPANSION} times the file's size (a zip bomb, or damaged): not read")
+            raise UserError(
+                f"{self.file}: its contents claim more than {EXPANSION} times the file's size (a zip bomb, or damaged): not read"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,7 +206,11 @@ class TensorRef:
     def array(self, fetch: Callable[[Storage], np.ndarray], budget: Budget) -> np.ndarray:
         """Its values; `fetch` reads a storage. bfloat16, which NumPy hasn't, becomes float32. ValueError if it leaves its storage."""
         numbers = (self.offset, *self.shape, *self.strides)
-        if len(self.shape) != len(self.strides) or len(self.shape) > 16 or any(not isinstance(number, int) or number < 0 for number in numbers):
+        if (
+            len(self.shape) != len(self.strides)
+            or len(self.shape) > 16
+            or any(not isinstance(number, int) or number < 0 for number in numbers)
+        ):
             raise ValueError("a tensor with an impossible shape")
         flat, start = fetch(self.storage), self.storage.first + self.offset
         last = start + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
@@ -108,7 +221,9 @@ class TensorRef:
         if not count:
             view = np.zeros(self.shape, flat.dtype)
         else:
-            view = np.lib.stride_tricks.as_strided(flat[start:], self.shape, [stride * flat.itemsize for stride in self.strides])
+            view = np.lib.stride_tricks.as_strided(
+                flat[start:], self.shape, [stride * flat.itemsize for stride in self.strides]
+            )
         return widened(view) if self.kind == BFLOAT16 else np.array(view)
 
 
@@ -220,20 +335,39 @@ def _encode(text: Any, *others: Any) -> bytes:
 
 # all that means something in a file of weights, and what stands for it
 STANDS_FOR: dict[str, Any] = {
-    "collections.OrderedDict": _Dict, "yacs.config.CfgNode": _Dict, "argparse.Namespace": Inert, "torch.device": Inert,
+    "collections.OrderedDict": _Dict,
+    "yacs.config.CfgNode": _Dict,
+    "argparse.Namespace": Inert,
+    "torch.device": Inert,
     "torch.Size": tuple,
-    **{f"torch._utils.{name}": maker for name, maker in (
-        ("_rebuild_tensor", _rebuild_tensor), ("_rebuild_tensor_v2", _rebuild_tensor),
-        ("_rebuild_parameter", _rebuild_parameter), ("_rebuild_parameter_with_state", _rebuild_parameter),
-        ("_rebuild_device_tensor_from_numpy", _rebuild_from_numpy),
-        ("_rebuild_device_tensor_from_cpu_tensor", _rebuild_parameter))},
-    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type, "_codecs.encode": _encode,
-    "copyreg._reconstructor": _new, "copy_reg._reconstructor": _new,
-    **{f"{module}.{name}": maker for module in ("builtins", "__builtin__") for name, maker in (
-        ("tuple", tuple), *((name, Inert) for name in BUILTINS))},
+    **{
+        f"torch._utils.{name}": maker
+        for name, maker in (
+            ("_rebuild_tensor", _rebuild_tensor),
+            ("_rebuild_tensor_v2", _rebuild_tensor),
+            ("_rebuild_parameter", _rebuild_parameter),
+            ("_rebuild_parameter_with_state", _rebuild_parameter),
+            ("_rebuild_device_tensor_from_numpy", _rebuild_from_numpy),
+            ("_rebuild_device_tensor_from_cpu_tensor", _rebuild_parameter),
+        )
+    },
+    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
+    "_codecs.encode": _encode,
+    "copyreg._reconstructor": _new,
+    "copy_reg._reconstructor": _new,
+    **{
+        f"{module}.{name}": maker
+        for module in ("builtins", "__builtin__")
+        for name, maker in (("tuple", tuple), *((name, Inert) for name in BUILTINS))
+    },
     **dict.fromkeys(HARMLESS, Inert),
-    "numpy.dtype": _DType, "numpy.ndarray": NumpyArray,
-    **{f"numpy.{core}.multiarray.{name}": maker for core in ("core", "_core") for name, maker in (("_reconstruct", NumpyArray), ("scalar", Inert))},
+    "numpy.dtype": _DType,
+    "numpy.ndarray": NumpyArray,
+    **{
+        f"numpy.{core}.multiarray.{name}": maker
+        for core in ("core", "_core")
+        for name, maker in (("_reconstruct", NumpyArray), ("scalar", Inert))
+    },
     **{f"numpy.{core}.numeric._frombuffer": _numpy_from_buffer for core in ("core", "_core")},
 }
 
@@ -266,8 +400,9 @@ class _Reader(_PythonUnpickler):
         if asked in STANDS_FOR:
             return STANDS_FOR[asked]
         if module.split(".")[0] in REFUSED or asked in REFUSED_NAMES or _is_attribute(module, name):
-            raise UserError(f"it is a pickle that asks for {asked}, which no weights need: refused, "
-                            "and nothing was run")
+            raise UserError(
+                f"it is a pickle that asks for {asked}, which no weights need: refused, and nothing was run"
+            )
         if asked not in self.stand_ins and len(self.stand_ins) < MOST_NAMES:
             self.stand_ins[asked] = type("Inert", (Inert,), {"asked": asked})
         return self.stand_ins.get(asked, Inert)
@@ -287,7 +422,9 @@ class _Reader(_PythonUnpickler):
 
 def _is_attribute(module: str, name: str) -> bool:
     """Whether a name leads into something that means something here, or into the insides of anything."""
-    return f"{module}.{name.split('.')[0]}" in STANDS_FOR or any(re.fullmatch("__.*__", part) for part in name.split("."))
+    return f"{module}.{name.split('.')[0]}" in STANDS_FOR or any(
+        re.fullmatch("__.*__", part) for part in name.split(".")
+    )
 
 
 def described(value: Any) -> str:
@@ -327,10 +464,12 @@ class TorchZip:
     def __init__(self, file: Path, archive: zipfile.ZipFile, budget: Budget):
         self.file, self.archive, self.budget = file, archive, budget
         self.found: dict[str, np.ndarray] = {}
-        self.folder = next(name[:-len("data.pkl")] for name in archive.namelist() if name.endswith("data.pkl"))
+        self.folder = next(name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("data.pkl"))
         order = self.folder + "byteorder"
         if order in archive.namelist() and archive.read(order).strip() != b"little":
-            raise UserError(f"{file}: its numbers are stored with the high byte first (written on a big-endian machine): save it anew on another one")
+            raise UserError(
+                f"{file}: its numbers are stored with the high byte first (written on a big-endian machine): save it anew on another one"
+            )
         self.tree = unpickle(io.BytesIO(archive.read(self.folder + "data.pkl")), file)
 
     def fetch(self, storage: Storage) -> np.ndarray:
@@ -351,7 +490,12 @@ class TorchLegacy:
             magic, protocol, system = (unpickle(stream, file) for _ in range(3))
             self.tree, wanted = unpickled(stream, file)
             keys = unpickle(stream, file)
-            if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(system, dict) or not isinstance(keys, list):
+            if (
+                magic != LEGACY_MAGIC
+                or protocol != LEGACY_PROTOCOL
+                or not isinstance(system, dict)
+                or not isinstance(keys, list)
+            ):
                 raise UserError(f"{file}: damaged PyTorch file (its header is none)")
             if not system.get("little_endian", True):
                 raise UserError(f"{file}: written on a big-endian machine: save it anew on another one")

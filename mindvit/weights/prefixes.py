@@ -64,7 +64,10 @@ SECOND = ("ema", "model_ema", "ema_model", "averaged_model", "swa_model", "teach
 # where training scripts put the weights, the preferred ones first
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "module", "model_ema", "state_dict_ema", "ema")
 # parts of prefixes that are rather taken than others, and such within parts that are taken last
-PREFERRED, AVERAGES = ("model", "net", "network", "backbone"), frozenset(("ema", "average", "averaged", "swa", "momentum"))
+PREFERRED, AVERAGES = (
+    ("model", "net", "network", "backbone"),
+    frozenset(("ema", "average", "averaged", "swa", "momentum")),
+)
 STUDENT, TEACHER = "student", "teacher"
 
 
@@ -97,7 +100,9 @@ def split(names: Iterable[str], wrapper: str = "") -> list[WeightSet]:
     while plain and all(value.startswith(PARALLEL) for value in plain.values()):
         plain = {name: value[len(PARALLEL) :] for name, value in plain.items()}
     found = _prefixes(set(plain.values()))
-    for copy, original in _copies(found).items():  # what an optimizer keeps of each weight, told apart by its own prefix alone
+    for copy, original in _copies(
+        found
+    ).items():  # what an optimizer keeps of each weight, told apart by its own prefix alone
         found.remove(copy)
         ends = {name: value[len(copy) :] for name, value in plain.items() if value.startswith(copy)}
         plain.update({name: copy[: -len(original)] + end for name, end in ends.items()})
@@ -206,7 +211,8 @@ def choose(
     if not pool:
         there = [item.label for item in found if item.label]
         raise UserError(
-            f"{where}: has no {take!r} to take" + (f", but {', '.join(there)}" if there else ": its weights aren't wrapped"),
+            f"{where}: has no {take!r} to take"
+            + (f", but {', '.join(there)}" if there else ": its weights aren't wrapped"),
             [] if there else [LEAVE_OUT],
         )
     ranked = sorted(pool, key=_rank)
@@ -215,8 +221,13 @@ def choose(
     teacher = _teacher(pool, shapes)
     if teacher is None:
         labels = [item.label for item in pool]
-        command, library = f"say which, --take {' or '.join(labels)}", f"say which, take={' or '.join(map(repr, labels))}"
-        raise UserError(f"{where}: holds several sets of weights, {', '.join(labels)}", [Hint("--take", command, library)])
+        command, library = (
+            f"say which, --take {' or '.join(labels)}",
+            f"say which, take={' or '.join(map(repr, labels))}",
+        )
+        raise UserError(
+            f"{where}: holds several sets of weights, {', '.join(labels)}", [Hint("--take", command, library)]
+        )
     return teacher
 
 

@@ -42,11 +42,30 @@ AVERAGE = f"{STATE}ema."  # prefix of the moving average of a weight in a checkp
 Arrays = dict[str, np.ndarray]
 PICKLED = (TorchZip.form, TorchLegacy.form, Pickled.form)
 DEEPEST = 3  # dictionaries within dictionaries in which weights are looked for
-SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
-               "U16": "<u2", "U32": "<u4", "U64": "<u8"}
-ELSE = ((b"\x89HDF", "HDF5 (Keras)"), (b"GGUF", "GGUF"), (b"version https://git-lfs", "a pointer of Git LFS, not the file itself (git lfs pull)"),
-        (b"<!DOCTYPE", "a web page (did the download need a login?)"), (b"<html", "a web page (did the download need a login?)"),
-        (b"\x1f\x8b", "a gzip archive: unpack it"), (b"\x08\x00\x00\x00TFL3", "TensorFlow Lite"))
+SAFETENSORS = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+    "U16": "<u2",
+    "U32": "<u4",
+    "U64": "<u8",
+}
+ELSE = (
+    (b"\x89HDF", "HDF5 (Keras)"),
+    (b"GGUF", "GGUF"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself (git lfs pull)"),
+    (b"<!DOCTYPE", "a web page (did the download need a login?)"),
+    (b"<html", "a web page (did the download need a login?)"),
+    (b"\x1f\x8b", "a gzip archive: unpack it"),
+    (b"\x08\x00\x00\x00TFL3", "TensorFlow Lite"),
+)
 ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pdparams and .npz"
 
 
@@ -115,7 +134,7 @@ def select(content: Source, take: Optional[str] = None) -> Source:
     """One set of weights of all that a file holds: see `read`. UserError if the file lacks the set."""
     if content.taken:  # out of a pickle, whose sets are kept apart
         return content
-    own = {name[len(AVERAGE):]: name for name in content.arrays if name.startswith(AVERAGE)}
+    own = {name[len(AVERAGE) :]: name for name in content.arrays if name.startswith(AVERAGE)}
     averages = own or average_of(content.arrays)
     apart = set(averages.values())
     rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in apart}
@@ -126,12 +145,18 @@ def select(content: Source, take: Optional[str] = None) -> Source:
     better = content.meta.get("best_weights")
     taken = take or (better if better in sets else next(iter(sets)))
     if taken not in sets:
-        raise UserError(f"{content.where}: {_why_not(taken, sets, content)}", [LEAVE_OUT] if set(sets) <= {MODEL, EMA} else [])
+        raise UserError(
+            f"{content.where}: {_why_not(taken, sets, content)}", [LEAVE_OUT] if set(sets) <= {MODEL, EMA} else []
+        )
     chosen, wide = sets[taken], set(content.widened)
     return dataclasses.replace(
-        content, arrays={name: content.arrays[there] for name, there in chosen.items()}, optimizer=sorted(optimizer),
-        taken=taken if set(sets) != {MODEL} else None, others=[name for name in sets if name != taken],
-        widened=[name for name, there in chosen.items() if there in wide])
+        content,
+        arrays={name: content.arrays[there] for name, there in chosen.items()},
+        optimizer=sorted(optimizer),
+        taken=taken if set(sets) != {MODEL} else None,
+        others=[name for name in sets if name != taken],
+        widened=[name for name, there in chosen.items() if there in wide],
+    )
 
 
 def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
@@ -149,7 +174,9 @@ def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
 def _head(file: Path) -> bytes:
     if not file.is_file():
         there = sorted(other.name for other in file.parent.iterdir()) if file.parent.is_dir() else []
-        hint = nearest(file.name, there) or (f" (in {file.parent}: {', '.join(there[:8]) or 'nothing'})" if file.parent.is_dir() else " (no such folder)")
+        hint = nearest(file.name, there) or (
+            f" (in {file.parent}: {', '.join(there[:8]) or 'nothing'})" if file.parent.is_dir() else " (no such folder)"
+        )
         raise UserError(f"no file with weights at {file}{hint}")
     try:
         with file.open("rb") as stream:
@@ -171,8 +198,12 @@ def _safetensors(file: Path) -> Source:
         raise UserError(f"{file}: damaged safetensors file: {_first_line(error)}") from None
     unknown = sorted({item["dtype"] for _, item in found} - set(SAFETENSORS))
     if unknown:
-        raise UserError(f"{file}: numbers of type {', '.join(unknown)}, which aren't read (accepted: {', '.join(SAFETENSORS)})")
-    arrays = {name: np.frombuffer(item["data"], SAFETENSORS[item["dtype"]]).reshape(item["shape"]) for name, item in found}
+        raise UserError(
+            f"{file}: numbers of type {', '.join(unknown)}, which aren't read (accepted: {', '.join(SAFETENSORS)})"
+        )
+    arrays = {
+        name: np.frombuffer(item["data"], SAFETENSORS[item["dtype"]]).reshape(item["shape"]) for name, item in found
+    }
     wide = [name for name, item in found if item["dtype"] == "BF16"]
     arrays.update({name: widened(arrays[name]) for name in wide})
     return Source(arrays, meta, "safetensors", widened=wide)
@@ -190,7 +221,16 @@ def _zip(file: Path, take: Optional[str]) -> Source:
                 return _unpickled(TorchZip(file, archive, budget), file, take)
         with np.load(file, allow_pickle=False) as content:
             return Source({name: content[name] for name in content.files}, {}, ".npz")
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError, MemoryError) as error:
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        KeyError,
+        MemoryError,
+    ) as error:
         raise UserError(f"{file}: truncated or damaged archive (.npz or PyTorch): {_first_line(error)}") from None
 
 
@@ -214,8 +254,10 @@ def _renamed(values: Mapping[str, Any], chosen: prefixes.WeightSet, file: Path) 
     result: dict[str, Any] = {}
     for name, ours in chosen.names.items():
         if ours in result:
-            raise UserError(f"{file}: two tensors would be called {ours} without the prefixes of training tools "
-                            f"(one of them is {name})")
+            raise UserError(
+                f"{file}: two tensors would be called {ours} without the prefixes of training tools "
+                f"(one of them is {name})"
+            )
         result[ours] = values[name]
     return result
 
@@ -229,15 +271,28 @@ def _unpickled(content: Union[TorchZip, TorchLegacy, Pickled], file: Path, take:
         value: Any = _tensor(item)
         try:
             source.arrays[name] = value.array(content.fetch, budget) if isinstance(value, TensorRef) else value.value
-        except (ValueError, KeyError, TypeError, OverflowError, MemoryError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-            raise UserError(f"{file}: truncated or damaged {content.form} file: {name[:80]}: {_first_line(error)}") from None
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            MemoryError,
+            zipfile.BadZipFile,
+            EOFError,
+            AttributeError,
+        ) as error:
+            raise UserError(
+                f"{file}: truncated or damaged {content.form} file: {name[:80]}: {_first_line(error)}"
+            ) from None
         if isinstance(value, TensorRef) and value.kind == BFLOAT16:
             source.widened.append(name)
     return source
 
 
 def _tensor(value: Any) -> Union[TensorRef, NumpyArray, None]:
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):  # Paddle's (name in the graph, array)
+    if (
+        isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
+    ):  # Paddle's (name in the graph, array)
         value = value[1]
     if isinstance(value, NumpyArray) and value.kind:  # of texts or objects
         return None

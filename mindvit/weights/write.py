@@ -33,7 +33,12 @@ def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -
     NotSaved if that fails: a full disk, a folder that is gone.
     """
     with written(path) as unfinished, quiet():
-        ms.save_checkpoint([{"name": item.name, "data": item} for item in parameters], str(unfinished), append_dict={META: json.dumps(meta)}, crc_check=True)
+        ms.save_checkpoint(
+            [{"name": item.name, "data": item} for item in parameters],
+            str(unfinished),
+            append_dict={META: json.dumps(meta)},
+            crc_check=True,
+        )
         os.chmod(unfinished, 0o644)  # the framework makes it read-only, which a user moving files stumbles over
     return path
 
@@ -45,7 +50,9 @@ def written(path: Path) -> Iterator[Path]:
         with files.whole(path) as unfinished:
             yield unfinished
     except (OSError, RuntimeError) as error:  # the framework makes a RuntimeError of some
-        raise NotSaved(f"{path} can't be written: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+        raise NotSaved(
+            f"{path} can't be written: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+        ) from None
 
 
 def check_suffix(path: Path) -> None:
@@ -62,9 +69,16 @@ def save_weights(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
     check_suffix(path)
     try:
         if path.suffix == ".ckpt":
-            save(path, [Parameter(Tensor(np.ascontiguousarray(value)), name=name) for name, value in arrays.items()], meta)
+            save(
+                path,
+                [Parameter(Tensor(np.ascontiguousarray(value)), name=name) for name, value in arrays.items()],
+                meta,
+            )
             return
-        content = safetensors.save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, {META: json.dumps(meta), "format": "pt"})
+        content = safetensors.save(
+            {name: np.ascontiguousarray(value) for name, value in arrays.items()},
+            {META: json.dumps(meta), "format": "pt"},
+        )
         with files.whole(path) as unfinished:
             unfinished.write_bytes(content)
     except (OSError, RuntimeError) as error:

@@ -19,8 +19,12 @@ sys.path[:0] = [str(GOLDENS)]
 
 import fill  # noqa: E402
 
-PAIRS = {"crossvit": ("crossvit_9", "crossvit_tiny"), "cvt": ("cvt_13_224", "cvt_21_224"), "crossformer": ("crossformer_tiny", "crossformer_small"),
-         "xcit": ("xcit_nano_12_p16_224", "xcit_tiny_12_p16_224")}  # two networks a family
+PAIRS = {
+    "crossvit": ("crossvit_9", "crossvit_tiny"),
+    "cvt": ("cvt_13_224", "cvt_21_224"),
+    "crossformer": ("crossformer_tiny", "crossformer_small"),
+    "xcit": ("xcit_nano_12_p16_224", "xcit_tiny_12_p16_224"),
+}  # two networks a family
 DETECTORS = {"crossformer_small": "retinanet_s", "crossformer_base": "upernet_b"}
 
 

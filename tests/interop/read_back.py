@@ -58,7 +58,9 @@ def main() -> None:
                 deviated = worst(net, name)
                 print(f"{whose}-{name}: loaded strictly, logits {deviated:.1e}")
                 failed += [name] if deviated > TOLERANCE else []
-            forms = [("pytorch", "official", name)] + ([("paddlevit", "paddlevit", PADDLE.get(name, name))] if family != "crossformer" else [])
+            forms = [("pytorch", "official", name)] + (
+                [("paddlevit", "paddlevit", PADDLE.get(name, name))] if family != "crossformer" else []
+            )
             for whose, origin, network in forms:
                 file = folder / f"{whose}-{name}.safetensors"
                 found = {key: value.shape for key, value in load_numpy(file).items()}

@@ -14,19 +14,29 @@ import torch
 from oracle import DETECTORS, PAIRS, filling, names
 from safetensors.torch import save_file
 
-PADDLE = {"crossvit_9": "crossvit_9_224", "crossvit_tiny": "crossvit_tiny_224", "cvt_13_224": "cvt-13-224x224", "cvt_21_224": "cvt-21-224x224"}
+PADDLE = {
+    "crossvit_9": "crossvit_9_224",
+    "crossvit_tiny": "crossvit_tiny_224",
+    "cvt_13_224": "cvt-13-224x224",
+    "cvt_21_224": "cvt-21-224x224",
+}
 CVT = {"cvt_13_224": [1, 2, 10], "cvt_21_224": [1, 4, 16]}  # transformers' blocks a stage; all else are its defaults
 
 
 def tensors(shapes: dict[str, tuple[int, ...]], table: str = "") -> dict[str, torch.Tensor]:
     """The filling for a state dict; counters are 0."""
     values = {name: filling(name, shape, table) for name, shape in shapes.items()}
-    return {name: torch.zeros(shapes[name], dtype=torch.int64) if value is None else torch.from_numpy(value) for name, value in values.items()}
+    return {
+        name: torch.zeros(shapes[name], dtype=torch.int64) if value is None else torch.from_numpy(value)
+        for name, value in values.items()
+    }
 
 
 def fill_module(module: torch.nn.Module, table: str) -> torch.nn.Module:
     """The same for a library's own network, strictly."""
-    module.load_state_dict(tensors({name: tuple(value.shape) for name, value in module.state_dict().items()}, table), strict=True)
+    module.load_state_dict(
+        tensors({name: tuple(value.shape) for name, value in module.state_dict().items()}, table), strict=True
+    )
     return module.eval()
 
 
@@ -35,12 +45,23 @@ def official(folder: Path) -> None:
     for family, (first, second) in PAIRS.items():
         state = tensors(names("official", first))
         optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))], lr=1e-3)
-        wrapped = {"model": state, "optimizer": optimizer.state_dict(), "epoch": 3, "max_accuracy": np.float64(81.5), "args": argparse.Namespace(lr=1e-3),
-                   "model_ema": {name: value.half() for name, value in state.items()}}
+        wrapped = {
+            "model": state,
+            "optimizer": optimizer.state_dict(),
+            "epoch": 3,
+            "max_accuracy": np.float64(81.5),
+            "args": argparse.Namespace(lr=1e-3),
+            "model_ema": {name: value.half() for name, value in state.items()},
+        }
         torch.save(wrapped, folder / f"official-{first}-model.pth")
-        torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, folder / f"official-{first}-parallel.pth",
-                   _use_new_zipfile_serialization=False)
-        bare = tensors(names("official", f"{second}@iclr" if family == "crossformer" else second))  # with the tables that 2021's code saved
+        torch.save(
+            {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+            folder / f"official-{first}-parallel.pth",
+            _use_new_zipfile_serialization=False,
+        )
+        bare = tensors(
+            names("official", f"{second}@iclr" if family == "crossformer" else second)
+        )  # with the tables that 2021's code saved
         torch.save(bare, folder / f"official-{second}-bare.pth")
 
 

@@ -61,11 +61,15 @@ def read_shard(path: Path) -> Shard:
         with path.open("rb") as file:
             header = json.loads(file.read(LENGTH.unpack(file.read(LENGTH.size))[0]))
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}.db?mode=ro", uri=True)) as index:
-            rows = index.execute("SELECT name_0, label_0, PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER BY ROW_ID").fetchall()
+            rows = index.execute(
+                "SELECT name_0, label_0, PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER BY ROW_ID"
+            ).fetchall()
         start, page = int(header["header_size"]), int(header["page_size"])
     except (OSError, sqlite3.Error, struct.error, ValueError, KeyError, MemoryError) as error:
-        raise UserError(f"{path} is no MindRecord file of mindvit's, or its .db is missing or damaged ({error}); remove both and run "
-                        "mindvit prepare again") from None
+        raise UserError(
+            f"{path} is no MindRecord file of mindvit's, or its .db is missing or damaged ({error}); remove both and run "
+            "mindvit prepare again"
+        ) from None
     places = [start + page * number + first for _, _, number, first, _ in rows]
     sizes = [last - first - LENGTH.size for _, _, _, first, last in rows]
     if places and places[-1] + sizes[-1] > path.stat().st_size:
@@ -81,8 +85,10 @@ class MindRecordSource(Source):
         shards = [read_shard(root / name) for name in meta["shards"]]
         found = sum(len(shard.names) for shard in shards)
         if found != meta["count"]:
-            raise UserError(f"{root / META.format(split)} promises {meta['count']} pictures, but its files hold {found}; remove the split's files and run "
-                            "mindvit prepare again")
+            raise UserError(
+                f"{root / META.format(split)} promises {meta['count']} pictures, but its files hold {found}; remove the split's files and run "
+                "mindvit prepare again"
+            )
         labels = np.array([label for shard in shards for label in shard.labels], np.int32)
         if class_names is not None:
             refuse_unknown(meta["class_names"], class_names, str(root / META.format(split)))
@@ -108,7 +114,7 @@ class MindRecordSource(Source):
         found = os.pread(self._files[self._shard[index]], LENGTH.size + size, int(self._place[index]))
         if len(found) != LENGTH.size + size or LENGTH.unpack_from(found)[0] != size:
             raise BadPicture(self.name(index), "the MindRecord file and its index disagree")
-        return found[LENGTH.size:]
+        return found[LENGTH.size :]
 
     def read(self, index: int) -> Image.Image:
         """The decoded picture, RGB; BadPicture if it can't be decoded."""
@@ -144,7 +150,9 @@ def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:
         except OSError as error:
             raise UserError(f"{path} can't be read ({error.strerror})") from None
         if size + LENGTH.size >= PAGE:
-            raise UserError(f"{path} has {size >> 20} MiB, more than a MindRecord page of {PAGE >> 20} MiB holds; make it smaller or remove it")
+            raise UserError(
+                f"{path} has {size >> 20} MiB, more than a MindRecord page of {PAGE >> 20} MiB holds; make it smaller or remove it"
+            )
         if shards[-1] and held + size > shard_bytes:
             shards.append([])
             held = 0
@@ -170,7 +178,7 @@ def write_shard(path: Path, source: FileSource, root: Path, indices: Sequence[in
         writer.add_schema(SCHEMA, "pictures: encoded bytes, label, path")
         writer.add_index(["label", "name"])
         for first in range(0, len(indices), AT_ONCE):
-            part = indices[first:first + AT_ONCE]
+            part = indices[first : first + AT_ONCE]
             writer.write_raw_data([raw(source, root, index) for index in part])
             done(len(part))
         writer.commit()
@@ -201,7 +209,9 @@ def unfinished(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def pack(source: FileSource, root: Path, out: Path, split: str, shard_bytes: int, done: Callable[[int], Any]) -> list[Path]:
+def pack(
+    source: FileSource, root: Path, out: Path, split: str, shard_bytes: int, done: Callable[[int], Any]
+) -> list[Path]:
     """Pack a split's pictures; the files. Shards that are there already stay; done(count) is called as pictures are in place.
 
     UserError if a shard that is there holds other pictures, or the result isn't what was to be packed.
@@ -215,10 +225,17 @@ def pack(source: FileSource, root: Path, out: Path, split: str, shard_bytes: int
         else:
             done(len(indices))
         if read_shard(path).entries != wanted:
-            raise UserError(f"{path} holds other pictures than those of {root} (were they, or --shard_size, changed?): give an empty folder, or remove it")
+            raise UserError(
+                f"{path} holds other pictures than those of {root} (were they, or --shard_size, changed?): give an empty folder, or remove it"
+            )
         paths.append(path)
-    meta = {"class_names": list(source.class_names), "count": len(source), "fingerprint": source.fingerprint(), "shards": [path.name for path in paths],
-            "is_by_label": source.is_by_label}
+    meta = {
+        "class_names": list(source.class_names),
+        "count": len(source),
+        "fingerprint": source.fingerprint(),
+        "shards": [path.name for path in paths],
+        "is_by_label": source.is_by_label,
+    }
     place = out / META.format(split)
     with files.whole(place) as path:
         path.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
@@ -231,12 +248,16 @@ def check(packed: MindRecordSource, source: FileSource) -> None:
     from mindspore.mindrecord import FileReader
 
     ends = [0, *np.flatnonzero(np.diff(packed._shard)), len(packed) - 1]
-    same = np.array_equal(packed.labels, source.labels) and all(packed.content(index) == Path(source.paths[index]).read_bytes() for index in ends)
+    same = np.array_equal(packed.labels, source.labels) and all(
+        packed.content(index) == Path(source.paths[index]).read_bytes() for index in ends
+    )
     counted = 0
     for path in packed._paths:
         reader = FileReader(str(path))
         counted += reader.len()
         reader.close()
     if not same or counted != len(source):
-        raise UserError(f"{packed._paths[0].parent} doesn't hold the {len(source)} pictures that were to be packed (MindSpore counts {counted}); "
-                        "remove it and run again")
+        raise UserError(
+            f"{packed._paths[0].parent} doesn't hold the {len(source)} pictures that were to be packed (MindSpore counts {counted}); "
+            "remove it and run again"
+        )

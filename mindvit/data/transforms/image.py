@@ -16,7 +16,11 @@ from mindvit.data import native
 from mindvit.data.transforms import policies
 from mindvit.recipe.options import AugmentOptions, Pair, Triple
 
-RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 CROP_ATTEMPTS = 10
 LONGEST = 32  # evaluation: sides of the crop that a resized image may be long; see `centre`
 Box = tuple[int, int, int, int]
@@ -44,8 +48,9 @@ class EvalTransform:
         return np.asarray(image.resize((width, height), method).crop((left, top, left + self.size, top + self.size)))
 
 
-def centre(image: Image.Image, resized: tuple[int, int], corner: tuple[int, int], size: int,
-           method: Image.Resampling) -> Image.Image:
+def centre(
+    image: Image.Image, resized: tuple[int, int], corner: tuple[int, int], size: int, method: Image.Resampling
+) -> Image.Image:
     """What image.resize(resized) has at `corner`, size x size px, without making the rest.
 
     1 x 8000 px resized to 256 x 2048000 would take 2 GiB. The pixels are those of the whole but for a rounding now and
@@ -59,8 +64,12 @@ def centre(image: Image.Image, resized: tuple[int, int], corner: tuple[int, int]
     left, top = (max(0, math.floor(value) - more) for value, more in zip(box[:2], reach))
     right, bottom = (min(side, math.ceil(value) + more) for value, more, side in zip(box[2:], reach, image.size))
     part = native.part(image, (left, top, right, bottom))
-    near = (max(0.0, box[0] - left), max(0.0, box[1] - top),
-            min(float(part.width), box[2] - left), min(float(part.height), box[3] - top))
+    near = (
+        max(0.0, box[0] - left),
+        max(0.0, box[1] - top),
+        min(float(part.width), box[2] - left),
+        min(float(part.height), box[3] - top),
+    )
     return part.resize((size, size), method, near)
 
 

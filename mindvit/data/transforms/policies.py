@@ -63,7 +63,11 @@ MOVES: dict[str, Move] = {
 
 # Scales: share of the full level, and a sign (1 or -1 at random) -> argument. An enhancer's factor 1 changes nothing.
 PLAIN, ENHANCERS = ("autocontrast", "equalize", "invert"), ("color", "contrast", "brightness", "sharpness")
-SHEARS, TRANSLATIONS, TRANSLATIONS_PX = ("shear_x", "shear_y"), ("translate_x", "translate_y"), ("translate_x_px", "translate_y_px")
+SHEARS, TRANSLATIONS, TRANSLATIONS_PX = (
+    ("shear_x", "shear_y"),
+    ("translate_x", "translate_y"),
+    ("translate_x_px", "translate_y_px"),
+)
 # RandAugment with inc0: at a higher level posterize and solarize change the picture less, and enhancers go from 0.1 to 1.9.
 SCALES: dict[str, Scale] = {
     **dict.fromkeys(PLAIN, lambda share, sign: 0),
@@ -97,8 +101,21 @@ WIDE: dict[str, Scale] = {
     **dict.fromkeys(TRANSLATIONS_PX, lambda share, sign: sign * int(32 * share)),
 }
 # RandAugment with w0: how often an operation is drawn (timm's older versions).
-WEIGHTS = {"rotate": 0.3, "shear_x": 0.2, "shear_y": 0.2, "translate_x": 0.1, "translate_y": 0.1, "color": 0.025, "sharpness": 0.025,
-           "autocontrast": 0.025, "solarize": 0.005, "solarize_add": 0.005, "contrast": 0.005, "brightness": 0.005, "equalize": 0.005}
+WEIGHTS = {
+    "rotate": 0.3,
+    "shear_x": 0.2,
+    "shear_y": 0.2,
+    "translate_x": 0.1,
+    "translate_y": 0.1,
+    "color": 0.025,
+    "sharpness": 0.025,
+    "autocontrast": 0.025,
+    "solarize": 0.005,
+    "solarize_add": 0.005,
+    "contrast": 0.005,
+    "brightness": 0.005,
+    "equalize": 0.005,
+}
 # AutoAugment's policy for ImageNet (the paper's appendix): 25 pairs of operation, probability in tenths and level.
 IMAGENET = """
     posterize 4 8 rotate 6 9  | solarize 6 5 autocontrast 6 5 | equalize 8 8 equalize 6 3   | posterize 6 7 posterize 6 6 | equalize 4 7 solarize 2 4  |
@@ -108,8 +125,15 @@ IMAGENET = """
     equalize 4 7 solarize 2 4 | solarize 6 5 autocontrast 6 5 | invert 6 4 equalize 10 8    | color 6 4 contrast 10 8     | equalize 8 8 equalize 6 3"""
 # Options of each policy: smallest, largest value, whole numbers only.
 OPTIONS: dict[str, dict[str, tuple[float, float, bool]]] = {
-    "randaug": {"m": (0, TOP, False), "n": (1, len(WEIGHTS), True), "p": (0, 1, False), "w": (0, 0, True), "mstd": (0, math.inf, False),
-                "mmax": (1, 100, False), "inc": (0, 1, True)},
+    "randaug": {
+        "m": (0, TOP, False),
+        "n": (1, len(WEIGHTS), True),
+        "p": (0, 1, False),
+        "w": (0, 0, True),
+        "mstd": (0, math.inf, False),
+        "mmax": (1, 100, False),
+        "inc": (0, 1, True),
+    },
     "autoaug": {"mstd": (0, math.inf, False)},
     "autoaugr": {"mstd": (0, math.inf, False)},
     "trivialaugwide": {},
@@ -136,12 +160,16 @@ class Policy:
     std: float = 0.0
     highest: float = 1.0
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator, fill: Rgb, resample: Image.Resampling) -> Image.Image:
+    def __call__(
+        self, image: Image.Image, rng: np.random.Generator, fill: Rgb, resample: Image.Resampling
+    ) -> Image.Image:
         """The RGB picture `image`, augmented; a function of the state of `rng`. Places without a source pixel take the colour `fill`, 0..255."""
         for choice in rng.choice(len(self.choices), self.draws, replace=self.weights is None, p=self.weights):
             for name, scale, prob, strength in self.choices[choice]:
                 if rng.random() < prob:
-                    image = apply(name, image, scale(self.varied(strength, rng), 1 if rng.random() < 0.5 else -1), fill, resample)
+                    image = apply(
+                        name, image, scale(self.varied(strength, rng), 1 if rng.random() < 0.5 else -1), fill, resample
+                    )
         return image
 
     def varied(self, strength: float, rng: np.random.Generator) -> float:
@@ -165,15 +193,34 @@ def parse(name: str) -> Policy:
     kind, option = parse_options(name)
     std = float("inf") if option.get("mstd", 0) > UNIFORM_MSTD else option.get("mstd", 0) / TOP
     if kind == "trivialaugwide":
-        return Policy(tuple((Operation(key, scale, 1.0, level / WIDE_TOP),) for key, scale in WIDE.items() for level in range(WIDE_TOP + 1)))
+        return Policy(
+            tuple(
+                (Operation(key, scale, 1.0, level / WIDE_TOP),)
+                for key, scale in WIDE.items()
+                for level in range(WIDE_TOP + 1)
+            )
+        )
     if kind == "randaug":
         scales = INCREASING if option["inc"] else SCALES
-        return Policy(tuple((Operation(key, scale, option["p"], option["m"] / TOP),) for key, scale in scales.items()), draws=int(option["n"]),
-                      weights=tuple(WEIGHTS.get(key, 0.0) for key in scales) if "w" in option else None, std=std, highest=option["mmax"] / TOP)
+        return Policy(
+            tuple((Operation(key, scale, option["p"], option["m"] / TOP),) for key, scale in scales.items()),
+            draws=int(option["n"]),
+            weights=tuple(WEIGHTS.get(key, 0.0) for key in scales) if "w" in option else None,
+            std=std,
+            highest=option["mmax"] / TOP,
+        )
     scales = ORIGINAL if kind == "autoaug" else ORIGINAL_INCREASING
     pairs = (pair.split() for pair in IMAGENET.split("|"))
-    return Policy(tuple(tuple(Operation(key, scales[key], int(prob) / 10, int(level) / TOP) for key, prob, level in (words[:3], words[3:]))
-                        for words in pairs), std=std)
+    return Policy(
+        tuple(
+            tuple(
+                Operation(key, scales[key], int(prob) / 10, int(level) / TOP)
+                for key, prob, level in (words[:3], words[3:])
+            )
+            for words in pairs
+        ),
+        std=std,
+    )
 
 
 def parse_options(name: str) -> tuple[str, dict[str, float]]:
@@ -181,19 +228,25 @@ def parse_options(name: str) -> tuple[str, dict[str, float]]:
     kind, *parts = name.split("-")
     kind = "randaug" if kind == "rand" else kind
     if kind not in OPTIONS:
-        raise UserError(f"auto_augment is {name!r}, but must begin with one of {', '.join(OPTIONS)}{nearest(kind, OPTIONS)}")
+        raise UserError(
+            f"auto_augment is {name!r}, but must begin with one of {', '.join(OPTIONS)}{nearest(kind, OPTIONS)}"
+        )
     accepted = OPTIONS[kind]
     result = dict(DEFAULTS) if kind == "randaug" else {}
     for part in parts:
         match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?|inf)", part)
         if not match or match[1] not in accepted:
             usage = f"its options: {', '.join(accepted)}, each followed by a number" if accepted else "it takes none"
-            raise UserError(f"auto_augment is {name!r}, but {part!r} is no option of {kind}; {usage}{nearest(part.rstrip('0123456789.'), accepted)}")
+            raise UserError(
+                f"auto_augment is {name!r}, but {part!r} is no option of {kind}; {usage}{nearest(part.rstrip('0123456789.'), accepted)}"
+            )
         result[match[1]] = float(match[2])
     for key, value in result.items():
         low, high, whole = accepted[key]
         high = result["mmax"] if key == "m" else high
         if not low <= value <= high or (whole and value != int(value)):
             span = f"{'a whole number ' if whole else ''}from {low:g} to {high:g}" if low < high else f"{low:g}"
-            raise UserError(f"auto_augment is {name!r}, but {key} must be {span}{' (mmax sets the highest)' if key == 'm' else ''}")
+            raise UserError(
+                f"auto_augment is {name!r}, but {key} must be {span}{' (mmax sets the highest)' if key == 'm' else ''}"
+            )
     return kind, result

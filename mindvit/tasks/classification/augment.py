@@ -36,11 +36,17 @@ class BatchAug(NamedTuple):
 
 def batch_aug_spec(batch: int, size: int, channels: int) -> tuple[ArraySpec, ...]:
     """The arrays of a BatchAug; their `fill` changes nothing."""
-    return (ArraySpec("lam", (), "float32", 1), ArraySpec("mix_mask", (size, size, 1), "float32", 1),
-            ArraySpec("erase_boxes", (batch, 4), "int32"), ArraySpec("erase_noise", (size, size, channels), "float32"))
+    return (
+        ArraySpec("lam", (), "float32", 1),
+        ArraySpec("mix_mask", (size, size, 1), "float32", 1),
+        ArraySpec("erase_boxes", (batch, 4), "int32"),
+        ArraySpec("erase_noise", (size, size, channels), "float32"),
+    )
 
 
-def sample_batch_aug(augment: AugmentOptions, rng: np.random.Generator, *, batch: int, size: int, channels: int) -> BatchAug:
+def sample_batch_aug(
+    augment: AugmentOptions, rng: np.random.Generator, *, batch: int, size: int, channels: int
+) -> BatchAug:
     """What mixup, cutmix and erasing do to a batch of `batch` images (size, size, channels)."""
     lam, mix_mask = _sample_mix(augment, size, rng)
     boxes = np.zeros((batch, 4), np.int32)

@@ -61,8 +61,10 @@ class Distillation(nn.Cell):
     def construct(self, loss: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = student.astype(ms.float32), teacher.astype(ms.float32)
         if self.hard:
-            term = -ops.gather_elements(ops.log_softmax(student, -1), 1, teacher.argmax(1).astype(ms.int32).expand_dims(1)).mean()
+            term = -ops.gather_elements(
+                ops.log_softmax(student, -1), 1, teacher.argmax(1).astype(ms.int32).expand_dims(1)
+            ).mean()
         else:
             log_p, log_q = ops.log_softmax(teacher / self.tau, -1), ops.log_softmax(student / self.tau, -1)
-            term = (ops.exp(log_p) * (log_p - log_q)).sum(-1).mean() * (self.tau ** 2 / student.shape[1])
+            term = (ops.exp(log_p) * (log_p - log_q)).sum(-1).mean() * (self.tau**2 / student.shape[1])
         return (1 - self.alpha) * loss + self.alpha * term

@@ -31,6 +31,14 @@ class EvalStep(Compiled):
         classes = ops.arange(logits.shape[1]).astype(ms.int32)
         ahead = ops.logical_or(logits > own, ops.logical_and(logits == own, classes < label))
         broken = ops.logical_not(ops.isfinite(own))
-        class_rank = ops.where(broken.squeeze(1), ops.full_like(labels, logits.shape[1] - 1), ahead.astype(ms.int32).sum(1).astype(ms.int32))
+        class_rank = ops.where(
+            broken.squeeze(1),
+            ops.full_like(labels, logits.shape[1] - 1),
+            ahead.astype(ms.int32).sum(1).astype(ms.int32),
+        )
         loss = -ops.gather_elements(ops.log_softmax(logits, -1), 1, label).squeeze(1)
-        return ops.where(real, class_rank, ops.full_like(labels, -1)), ops.where(real, loss, ops.zeros_like(loss)), logits
+        return (
+            ops.where(real, class_rank, ops.full_like(labels, -1)),
+            ops.where(real, loss, ops.zeros_like(loss)),
+            logits,
+        )

@@ -36,7 +36,9 @@ class ClassificationObjective(nn.Cell):
     def __init__(self, net: nn.Cell, options: ObjectiveOptions, teacher: Optional[nn.Cell] = None):
         super().__init__(auto_prefix=False)
         if (teacher is None) != (options.distill_type == "none"):
-            raise ValueError(f"distill_type is {options.distill_type}, but there is {'no' if teacher is None else 'a'} teacher")
+            raise ValueError(
+                f"distill_type is {options.distill_type}, but there is {'no' if teacher is None else 'a'} teacher"
+            )
         self.prepare = Prepare(options.mean, options.std, options.erase, options.mix)
         self.net = net
         rates = number_drop_paths(net)
@@ -47,8 +49,16 @@ class ClassificationObjective(nn.Cell):
         self.teacher = teacher
         self.distillation = Distillation(options.distill_type, options.distill_alpha, options.distill_tau)
 
-    def construct(self, images: Tensor, labels: Tensor, lam: Tensor, mix_mask: Tensor, erase_boxes: Tensor, erase_noise: Tensor,
-                  drop_path_rand: Tensor) -> Tensor:
+    def construct(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        lam: Tensor,
+        mix_mask: Tensor,
+        erase_boxes: Tensor,
+        erase_noise: Tensor,
+        drop_path_rand: Tensor,
+    ) -> Tensor:
         x = self.prepare(images, mix_mask, erase_boxes, erase_noise)
         logits = self.net(x, self.drop_path_scale(drop_path_rand))
         loss = self.criterion(logits, labels, lam)

@@ -25,7 +25,10 @@ def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tupl
     """
     values = np.exp(logits.astype(np.float64) - logits.max())
     values /= values.sum()
-    return [(names[index] if index < len(names) else str(index), float(values[index])) for index in np.argsort(-logits, kind="stable")[:count]]
+    return [
+        (names[index] if index < len(names) else str(index), float(values[index]))
+        for index in np.argsort(-logits, kind="stable")[:count]
+    ]
 
 
 class Predictions:
@@ -37,7 +40,9 @@ class Predictions:
     def __init__(self, file: str, source: Source, ranks: int, rank: int):
         self.file, self.source, self.ranks, self.rank = Path(os.path.realpath(file)), source, ranks, rank
         if self.file.exists() and not self.file.is_file():
-            raise UserError(f"predictions can't be written to {file}: it is a folder or a device; give the name of a file")
+            raise UserError(
+                f"predictions can't be written to {file}: it is a folder or a device; give the name of a file"
+            )
         self.order = val_order(len(source), ranks, rank)
         self.rows: list[list[Any]] = []
         self._write(self._part(rank), [])  # what can't be written is better known before an hour of work
@@ -45,7 +50,7 @@ class Predictions:
     def add(self, logits: np.ndarray, losses: np.ndarray) -> None:
         """A batch: logits (B, classes) and losses (B,) of the next pictures, those that fill up the last batch among them."""
         names = self.source.class_names
-        for row, loss, index in zip(logits, losses, self.order[len(self.rows):len(self.rows) + len(losses)]):
+        for row, loss, index in zip(logits, losses, self.order[len(self.rows) : len(self.rows) + len(losses)]):
             said = [text for name, probability in likeliest(row, names, MOST) for text in (name, f"{probability:.6f}")]
             self.rows.append([index, self.source.name(index), names[self.source.labels[index]], f"{loss:.6f}", *said])
 
@@ -57,7 +62,12 @@ class Predictions:
             parts = [self._part(rank) for rank in range(self.ranks)]
             rows = [row for part in parts for row in csv.reader(part.open(newline="", encoding="utf-8"))]
             columns = (max(map(len, rows), default=4) - 4) // 2
-            header = ["picture", "label", "loss", *(f"{what}{place}" for place in range(1, columns + 1) for what in ("class", "probability"))]
+            header = [
+                "picture",
+                "label",
+                "loss",
+                *(f"{what}{place}" for place in range(1, columns + 1) for what in ("class", "probability")),
+            ]
             self._write(parts[0], [header, *(row[1:] for row in sorted(rows, key=lambda row: int(row[0])))])
             os.replace(parts[0], self.file)
             for part in parts[1:]:
