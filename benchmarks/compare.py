@@ -1,10 +1,12 @@
-"""mindvit beside its peers on this machine: the same networks, batch, loss and optimiser, in float32, in turn, in one run.
+"""mindvit beside its peers on this machine: the same networks, batch, loss and optimiser, in float32, in turn, in one
+run.
 
-python benchmarks/compare.py --torch_python VENV/bin/python [--models crossvit_9 xcit_tiny_12_p16_224] [--isa avx2] [--rounds 5]
-python benchmarks/compare.py --data [--folder DIR]
+python benchmarks/compare.py --torch_python VENV/bin/python [--models crossvit_9 xcit_tiny_12_p16_224] [--isa avx2]
+[--rounds 5] python benchmarks/compare.py --data [--folder DIR]
 
-Every side is a process of its own, stopped while another has its turn. A ratio is how many times as many pictures a second mindvit makes as a peer.
-mindcv must be installed beside mindvit; PyTorch, timm, torchvision and transformers in an environment of their own (--torch_python).
+Every side is a process of its own, stopped while another has its turn. A ratio is how many times as many pictures a
+second mindvit makes as a peer. mindcv must be installed beside mindvit; PyTorch, timm, torchvision and transformers in
+an environment of their own (--torch_python).
 """
 
 from __future__ import annotations
@@ -259,7 +261,8 @@ def networks(given: argparse.Namespace) -> None:
             failed += [f"{model} {mode} {name}: {item.error}" for name, item in found.items() if item.error]
     whats = sorted({item["what"] for detail in details for item in detail["sides"].values() if item["what"]})
     told = (
-        f"Batch {given.batch_size}, float32, {given.rounds} rounds of {given.steps} steps in turn, medians; {device.machine()}, "
+        f"Batch {given.batch_size}, float32, {given.rounds} rounds of {given.steps} steps in turn, medians; "
+        f"{device.machine()}, "
         f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}, load {load:.1f} before; "
         f"{'; '.join(whats)}; {datetime.date.today().isoformat()}."
     )
@@ -315,7 +318,8 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"--{name} is {getattr(given, name)}, but must be at least 1")
     if given.torch_python and not os.access(given.torch_python, os.X_OK):
         raise UserError(
-            f"--torch_python {given.torch_python} is no program: give a Python that has torch, timm, torchvision and transformers"
+            f"--torch_python {given.torch_python} is no program: give a Python that has torch, timm, torchvision and "
+            "transformers"
         )
     if given.data:
         from compare_data import pipelines

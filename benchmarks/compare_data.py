@@ -65,7 +65,8 @@ def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]]
             console.say(", ".join(f"{key} {value}" for key, value in table[-1].items()))
     what = str(folder) if folder else f"{PICTURES} made-up JPEGs of {SIZE[0]}x{SIZE[1]} px, quality {QUALITY}"
     told = (
-        f"{what}, to 240 px with the recipe of crossvit_9; mindvit up to the uint8 batch, mindcv up to its float32 batch with mixing; {rounds} rounds of "
+        f"{what}, to 240 px with the recipe of crossvit_9; mindvit up to the uint8 batch, mindcv up to its float32 "
+        f"batch with mixing; {rounds} rounds of "
         f"{BATCHES} batches in turn, medians; {device.machine()}; {datetime.date.today().isoformat()}."
     )
     return table, told, details

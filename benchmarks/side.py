@@ -1,7 +1,9 @@
-"""What every side of a comparison does, whatever its framework: obey lines of JSON, and answer with seconds. Python's own library only.
+"""What every side of a comparison does, whatever its framework: obey lines of JSON, and answer with seconds. Python's
+own library only.
 
-A side is a process that builds its network once and then runs steps when asked: {"mode": "train", "steps": 8} -> {"seconds": [...]}; the first
-request for a mode compiles, and {"mode": ..., "steps": 0} answers {"compile": seconds}. compare.py stops it (SIGSTOP) while the others have their turn.
+A side is a process that builds its network once and then runs steps when asked: {"mode": "train", "steps": 8} ->
+{"seconds": [...]}; the first request for a mode compiles, and {"mode": ..., "steps": 0} answers {"compile": seconds}.
+compare.py stops it (SIGSTOP) while the others have their turn.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ Step = Callable[[], Any]
 
 
 def seconds_of(step: Step, count: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Seconds of `count` calls, after one that isn't counted: it warms the caches that the others have used meanwhile."""
+    """Seconds of `count` calls, after one that isn't counted: it warms the caches that the others have used
+    meanwhile.
+    """
     found = []
     for _ in range(count + 1):
         start = clock()
@@ -33,7 +37,9 @@ def answers_only() -> TextIO:
 
 
 def serve(answers: TextIO, about: dict[str, Any], make: Callable[[str], Step]) -> None:
-    """Answer requests on standard input until it ends. `make(mode)` builds a step that ends when its result is there; `about` is told first."""
+    """Answer requests on standard input until it ends. `make(mode)` builds a step that ends when its result is there;
+    `about` is told first.
+    """
     print(json.dumps(about), file=answers, flush=True)
     steps: dict[str, Step] = {}
     for line in sys.stdin:

@@ -1,4 +1,6 @@
-"""One side's data pipeline: side_data.py mindvit|mindcv train|eval FOLDER WORKERS BATCHES -> {"img/s": ..., "CPU-ms": ...} as a line of JSON."""
+"""One side's data pipeline: side_data.py mindvit|mindcv train|eval FOLDER WORKERS BATCHES -> {"img/s": ..., "CPU-ms":
+...} as a line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Batch:
 
 
 def mindcvs(recipe: Recipe, size: int, split: str, folder: Path, workers: int) -> Iterator[Batch]:
-    """Endless batches of mindcv's own pipeline with the recipe's augmentation, up to the float32 batch that it hands over."""
+    """Endless batches of mindcv's own pipeline with the recipe's augmentation, up to the float32 batch that it hands
+    over.
+    """
     from mindcv.data import create_dataset, create_loader, create_transforms
 
     training, augment = split == "train", recipe.augment

@@ -1,4 +1,6 @@
-"""PyTorch's side: side_torch.py MODEL BATCH SIZE eager|compile. MODEL is timm's name, or cvt_13, cvt_21 of transformers. Run by PyTorch's own Python."""
+"""PyTorch's side: side_torch.py MODEL BATCH SIZE eager|compile. MODEL is timm's name, or cvt_13, cvt_21 of
+transformers. Run by PyTorch's own Python.
+"""
 
 from __future__ import annotations
 

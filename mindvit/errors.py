@@ -19,7 +19,9 @@ EXIT_BROKEN_PIPE = 141  # as shells count SIGPIPE
 
 @dataclass(frozen=True)
 class Hint:
-    """What helps: said in a command that has the option `option` ("" for what no command has), and said to a program that calls the library."""
+    """What helps: said in a command that has the option `option` ("" for what no command has), and said to a program
+    that calls the library.
+    """
 
     option: str
     command: str
@@ -29,8 +31,8 @@ class Hint:
 class UserError(Exception):
     """A mistake in what the user gave: the message says what was given, what is accepted and what to do.
 
-    hints: what helps, one way or another. Of them the message shows those that can be followed: in a command (see `hints_for`)
-    those whose option it has, elsewhere what a program would write.
+    hints: what helps, one way or another. Of them the message shows those that can be followed: in a command (see
+    `hints_for`) those whose option it has, elsewhere what a program would write.
     """
 
     exit_code = EXIT_BAD_INPUT

@@ -1,6 +1,8 @@
-"""Whether each requirements file can be installed alone, and after the others, with mindvit working afterwards. Needs the network.
+"""Whether each requirements file can be installed alone, and after the others, with mindvit working afterwards. Needs
+the network.
 
-python scripts/check_requirements.py: run by the Python of an environment that has requirements.txt; it installs the optional files there too.
+python scripts/check_requirements.py: run by the Python of an environment that has requirements.txt; it installs the
+optional files there too.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ class Command:
             if re.match(pattern, self.text):
                 return OPTIONS if self.npu and how in (RUN, DRY) else how
         raise ValueError(
-            f"{self.page}: nothing checks {self.text!r}: add a rule to scripts/docs_commands.py, or take the command out"
+            f"{self.page}: nothing checks {self.text!r}: add a rule to scripts/docs_commands.py, or take the "
+            "command out"
         )
 
 
@@ -87,7 +88,7 @@ def pages() -> list[Path]:
 
 
 def commands() -> list[Command]:
-    """All, in the order of the pages; ValueError for a command that stands in no fence, or in one without a language."""
+    """All, in the order of the pages; ValueError for a command in no fence, or in one without a language."""
     found = []
     for path in pages():
         text = path.read_text(encoding="utf-8")
@@ -99,7 +100,8 @@ def commands() -> list[Command]:
                 found.append(Command(path.name, language, body, npu))
             else:
                 raise ValueError(
-                    f"{path.name}: a fence of language {language!r}: say bash, python or yaml, or indent what is no command"
+                    f"{path.name}: a fence of language {language!r}: say bash, python or yaml, or indent what is "
+                    "no command"
                 )
         if INDENTED.search(FENCE.sub("", text)):
             raise ValueError(f"{path.name}: a command that is only indented: put it between fences")

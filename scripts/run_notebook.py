@@ -1,6 +1,7 @@
 """Run a notebook from the repository's root and keep what it prints and draws.
 
-python scripts/run_notebook.py docs/notebook.ipynb [OUT.ipynb]: without OUT the notebook itself is replaced. An error in a cell ends it, exit code 1.
+python scripts/run_notebook.py docs/notebook.ipynb [OUT.ipynb]: without OUT the notebook itself is replaced. An error in
+a cell ends it, exit code 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What mkdocs is told beyond mkdocs.yml: links from docs/ to files that the site doesn't hold, and the marks of commands."""
+"""What mkdocs is told beyond mkdocs.yml: links from docs/ to files that the site doesn't hold, and the marks of
+commands.
+"""
 
 from __future__ import annotations
 

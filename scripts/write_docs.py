@@ -35,7 +35,8 @@ def models() -> str:
     for name in list_models():
         info = model_info(name)
         lines.append(
-            f"| `{name}` | {', '.join(f'`{alias}`' for alias in info.aliases)} | {info.params / 1e6:.2f} | {info.macs / 1e9:.2f} "
+            f"| `{name}` | {', '.join(f'`{alias}`' for alias in info.aliases)} | {info.params / 1e6:.2f} | "
+            f"{info.macs / 1e9:.2f} "
             f"| {info.input_size} | {info.acc1:.2f} | {'-' if info.acc5 is None else f'{info.acc5:.2f}'} |"
         )
     return "\n".join(lines)
@@ -92,7 +93,9 @@ def family(name: str) -> str:
 
 @functools.lru_cache
 def published() -> dict[str, Any]:
-    """What was published of every network, by its name: the table that we began from (`seed`) and timm's validation of the same weights."""
+    """What was published of every network, by its name: the table that we began from (`seed`) and timm's validation
+    of the same weights.
+    """
     variants = yaml.safe_load((ROOT / "tests" / "goldens" / "variants.yaml").read_text(encoding="utf-8"))["variants"]
     return {model_info(name).name: facts for name, facts in variants.items()}
 
@@ -113,7 +116,8 @@ def errata_xcit() -> str:
         measured = published()[name]["timm_validation"]
         if twin and abs(measured["acc1"] - row[0]) > 0.1:
             lines.append(
-                f"| `{name}` | {row[0]:.2f} / {row[1]:.2f} | `{twin}` | {measured['acc1']:.3f} / {measured['acc5']:.3f} | {AUTHORS_TOP1[name]} |"
+                f"| `{name}` | {row[0]:.2f} / {row[1]:.2f} | `{twin}` | {measured['acc1']:.3f} / "
+                f"{measured['acc5']:.3f} | {AUTHORS_TOP1[name]} |"
             )
     return "\n".join(lines)
 
@@ -125,7 +129,8 @@ def errata_crossvit() -> str:
         given, measured = facts["seed"], facts.get("timm_validation")
         if name.startswith("crossvit") and abs(given["acc1"] - measured["acc1"]) > 0.1:
             lines.append(
-                f"| `{name}` | {given['acc1']:.2f} / {given['acc5']:.2f} | {measured['acc1']:.3f} / {measured['acc5']:.3f} |"
+                f"| `{name}` | {given['acc1']:.2f} / {given['acc5']:.2f} | {measured['acc1']:.3f} / "
+                f"{measured['acc5']:.3f} |"
             )
     return "\n".join(lines)
 

@@ -12,7 +12,8 @@ from mindspore import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-# Files that compile networks or start processes, with about how many seconds they take on a free core. Workers take whole files, so what takes longest begins first;
+# Files that compile networks or start processes, with about how many seconds they take on a free core. Workers take
+# whole files, so what takes longest begins first;
 # `make test-fast` takes none of them.
 SLOW = {
     "test_ranks.py": 280,
@@ -72,5 +73,6 @@ def small_networks() -> Iterator[None]:
 
 
 def pytest_unconfigure() -> None:
-    # its destructor needs a module that the interpreter has taken down by the time the last cells go, and says so for each
+    # its destructor needs a module that the interpreter has taken down by the time the last cells go, and says so for
+    # each
     del nn.Cell.__del__

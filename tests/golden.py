@@ -36,7 +36,8 @@ SMALL_ACTIVATIONS = (
     "small activations"  # a golden beside those of a network's sizes: weights with which every eps shows
 )
 
-# gradients that are zero in exact arithmetic (the oracle's REPORT.md says why): key biases and what else shifts all scores of a query alike
+# gradients that are zero in exact arithmetic (the oracle's REPORT.md says why): key biases and what else shifts all
+# scores of a query alike
 WITHOUT_GRADIENT = ("*.attn.wk.bias", "*.attn.proj_k.bias", "stage[01].*.conv_proj_k.bn.bias", "*.attn.pos.pos3.2.bias")
 
 
@@ -76,7 +77,9 @@ def is_big(name: str) -> bool:
 
 
 def logits_deviations(name: str) -> dict[str, float]:
-    """Deviation of each of a network's logits goldens, by name; last, where there is one, of the one with small activations."""
+    """Deviation of each of a network's logits goldens, by name; last, where there is one, of the one with small
+    activations.
+    """
     net, found = filled(name), {}
     for file in goldens()[name]:
         golden = np.load(FOLDER / f"{file}.npz")
@@ -106,7 +109,9 @@ def pictures_to_step(images: np.ndarray) -> Tensor:
 
 
 def gradients(name: str, size: int) -> tuple[float, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Loss and every parameter's gradient of plain cross entropy in training mode, all drop rates 0; and the running statistics after it."""
+    """Loss and every parameter's gradient of plain cross entropy in training mode, all drop rates 0; and the running
+    statistics after it.
+    """
     net = filled(name, drop_path_rate=0.0).set_train(True)
     weights = ms.ParameterTuple(net.trainable_params())
     inputs = neutral_inputs(2, size, 3)
@@ -191,7 +196,9 @@ def trajectory(name: str, size: int, **options: Any) -> tuple[list[float], list[
 
 @functools.cache
 def goldens() -> dict[str, list[str]]:
-    """Names of the logits goldens that are here, by the first variant that is their network (other sizes and weights share it)."""
+    """Names of the logits goldens that are here, by the first variant that is their network (other sizes and weights
+    share it).
+    """
     found: dict[str, list[str]] = {}
     networks: dict[str, str] = {}
     for name in list_models():
@@ -249,7 +256,9 @@ def extra_rows(name: str, size: int) -> Iterator[tuple[str, str, str, str]]:
 
 
 def main() -> None:
-    """Print the worst deviation of every golden, and keep the table in results/goldens.md; with a network's name, only its logits', as JSON."""
+    """Print the worst deviation of every golden, and keep the table in results/goldens.md; with a network's name,
+    only its logits', as JSON.
+    """
     fill.selftest()
     ms.set_context(mode=ms.GRAPH_MODE)
     if len(sys.argv) > 1:
@@ -264,7 +273,9 @@ def main() -> None:
 
 
 def gradient_deviations(found: dict[str, np.ndarray], extra: Any) -> tuple[float, float]:
-    """Worst relative difference of a gradient's norm, and worst deviation of its samples, over all parameters that can matter."""
+    """Worst relative difference of a gradient's norm, and worst deviation of its samples, over all parameters that
+    can matter.
+    """
     norms, samples = [0.0], [0.0]
     for name, norm, noise, index, value in zip(
         extra["grad_name"], extra["grad_l2"], extra["grad_noise"], extra["grad_idx"], extra["grad_val"]

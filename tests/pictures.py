@@ -1,4 +1,6 @@
-"""Small synthetic pictures in every mode, which a network can tell apart by class: each has its own stripe direction and colour."""
+"""Small synthetic pictures in every mode, which a network can tell apart by class: each has its own stripe direction
+and colour.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from PIL import Image
 
 
 def stripes(kind: int, kinds: int, number: int, size: tuple[int, int] = (50, 40)) -> Image.Image:
-    """Picture `number` of class `kind` of `kinds`, RGB, `size` (width, height) px: same direction and colour, another phase and noise."""
+    """Picture `number` of class `kind` of `kinds`, RGB, `size` (width, height) px: same direction and colour, another
+    phase and noise.
+    """
     rng = np.random.default_rng((kind, number))
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     angle = np.pi * kind / kinds
@@ -58,7 +62,9 @@ def make_folder(
     modes: Sequence[str] = ("jpeg_rgb",),
     first: int = 0,
 ) -> Path:
-    """Write root/class_<c>/<number>_<mode>.<ext>, cycling through `modes`; `first` is the first picture's number, so that splits can differ."""
+    """Write root/class_<c>/<number>_<mode>.<ext>, cycling through `modes`; `first` is the first picture's number, so
+    that splits can differ.
+    """
     for kind in range(classes):
         folder = Path(root) / f"class_{kind}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
-"""Folders, names and images as people really have them: links in circles, a NAS's side folders, odd names, odd modes, bombs.
+"""Folders, names and images as people really have them: links in circles, a NAS's side folders, odd names, odd modes,
+bombs.
 
-Each function makes one kind of input below `root` and returns it; labels can be told from the images (`stripes` of pictures.py).
+Each function makes one kind of input below `root` and returns it; labels can be told from the images (`stripes` of
+pictures.py).
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def link(place: Path, target: Union[str, Path]) -> Path:
 
 
 def ladder(root: Path, steps: int = 24) -> Path:
-    """A class folder from which two links lead to each next folder outside: 2**steps paths, and one image at the end of all."""
+    """A class folder from which two links lead to each next folder outside: 2**steps paths, and one image at the end
+    of all.
+    """
     outside = root.parent / f"{root.name}-outside"
     for step in range(steps):
         for name in ("left", "right"):
@@ -86,7 +90,9 @@ def side_folders(root: Path) -> Path:
 
 
 def endings(folder: Path) -> list[Path]:
-    """One image for each ending that is in use for the documented formats, in the cases that cameras and old systems write."""
+    """One image for each ending that is in use for the documented formats, in the cases that cameras and old systems
+    write.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     formats = {
         "JPEG": ("jpg", "JPEG", "jpe", "JPE", "jfif", "jif", "pjpeg", "pjp"),
@@ -150,7 +156,7 @@ def tiff_12_bits(image: Image.Image) -> bytes:
 
 
 def png(width: int, height: int, rows: int = 0) -> bytes:
-    """A grey PNG whose header says width x height, with so many rows of zeros (0: none, so that it can't be decoded)."""
+    """A grey PNG whose header says width x height, with so many rows of zeros (0: it can't be decoded)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

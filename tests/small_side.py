@@ -1,4 +1,5 @@
-"""A script of benchmarks/ as it is, in a process whose registries have networks that compile in seconds: small_side.py SCRIPT ARGUMENT ...
+"""A script of benchmarks/ as it is, in a process whose registries have networks that compile in seconds: small_side.py
+SCRIPT ARGUMENT ...
 
 train_small's for mindvit's sides; `tiny` for mindcv's.
 """

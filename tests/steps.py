@@ -28,7 +28,9 @@ def objective(net: nn.Cell, teacher: Optional[nn.Cell] = None, **options: Any) -
 def train_step(
     net: nn.Cell, weight_decay_mask: Optional[Sequence[bool]] = None, teacher: Optional[nn.Cell] = None, **options: Any
 ) -> TrainStep:
-    """The step with these options of ObjectiveOptions and StepOptions; all weights are decayed unless a mask says otherwise."""
+    """The step with these options of ObjectiveOptions and StepOptions; all weights are decayed unless a mask says
+    otherwise.
+    """
     known = {item.name for item in dataclasses.fields(StepOptions)}
     engine = {name: value for name, value in options.items() if name in known}
     task = {name: value for name, value in options.items() if name not in known}

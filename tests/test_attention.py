@@ -212,7 +212,9 @@ def test_where_convolutions_are_centred() -> None:
 def test_groups_are_mapped_back_to_their_tokens(
     grid: tuple[int, int], rule: Any, place: tuple[int, int], members: tuple[list[int], list[int]]
 ) -> None:
-    """All queries ask for the same; by the cell's own grouping, what is seen of each token is the softmax over its group's members."""
+    """All queries ask for the same; by the cell's own grouping, what is seen of each token is the softmax over its
+    group's members.
+    """
     cell = GroupAttention(32, 2, rule, 0.0, 0.0).set_train(False)
     for item in cell.get_parameters():
         item.set_data(Tensor(np.zeros(item.shape, np.float32)))
@@ -239,7 +241,9 @@ def test_groups_are_mapped_back_to_their_tokens(
 
 
 def test_rollout_of_both_branches_of_crossvit() -> None:
-    """By hand: two blocks a branch, grids of 1 and 2 a side, one multi-scale block; identities in the branches, one key in each fusion."""
+    """By hand: two blocks a branch, grids of 1 and 2 a side, one multi-scale block; identities in the branches, one
+    key in each fusion.
+    """
     net: Any = SimpleNamespace(grids=[2, 1], blocks=[SimpleNamespace(blocks=[[0], [0]])])
     weights = {
         "blocks.0.blocks.0.0.attn": np.eye(5)[None, None],

@@ -1,4 +1,6 @@
-"""Benchmarks: the arithmetic with a clock of our own, rows and tables, a small network and a few pictures. No time is asserted."""
+"""Benchmarks: the arithmetic with a clock of our own, rows and tables, a small network and a few pictures. No time is
+asserted.
+"""
 
 from __future__ import annotations
 
@@ -131,10 +133,13 @@ def test_outputs_that_are_no_numbers_end_a_measurement() -> None:
 
 def test_a_profile_is_summed_over_files_and_sorted(tmp_path: Path) -> None:
     (tmp_path / "a" / "FRAMEWORK").mkdir(parents=True)
-    head = "op_side,op_type,op_name,full_op_name,op_occurrences,op_total_time(ms),op_avg_time(ms),total_proportion,subgraph,pid\n"
+    head = (
+        "op_side,op_type,op_name,full_op_name,op_occurrences,op_total_time(ms),op_avg_time(ms),total_proportion,"
+        "subgraph,pid\n"
+    )
     (tmp_path / "a" / "FRAMEWORK" / "cpu_op_detail_info_0.csv").write_text(
-        head
-        + "Host,Add,Add-op0,Default/Add-op0,4,2.0,0.5,20,Default,7\nHost,MatMul,MatMul-op0,Default/net-Net/MatMul-op0,8,8.0,1,80,Default,7\n"
+        head + "Host,Add,Add-op0,Default/Add-op0,4,2.0,0.5,20,Default,7\n"
+        "Host,MatMul,MatMul-op0,Default/net-Net/MatMul-op0,8,8.0,1,80,Default,7\n"
         + "Host,Custom,Custom-op0,Default/fc1-Linear/fused-Linear/Custom-op0,2,6.0,3,0,Default,7\n"
         + "Host,Custom,Custom-op1,Gradients/Default/fc2-Linear/fused-Linear/Custom-op1,2,4.0,2,0,Default,7\n"
         + "Host,Custom,Custom-op2,Default/Custom-op2,2,1.0,1,0,Default,7\n"

@@ -1,4 +1,6 @@
-"""The census: operators and multiply-adds of graphs that were counted by hand, and of the networks beside the registry."""
+"""The census: operators and multiply-adds of graphs that were counted by hand, and of the networks beside the
+registry.
+"""
 
 from __future__ import annotations
 

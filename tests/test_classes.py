@@ -1,4 +1,6 @@
-"""Which folder is which logit: lists of classes, ImageNet's order, checkpoints that name their classes, and what nobody can know."""
+"""Which folder is which logit: lists of classes, ImageNet's order, checkpoints that name their classes, and what
+nobody can know.
+"""
 
 from __future__ import annotations
 
@@ -266,7 +268,8 @@ def test_foreign_weights_are_measured_in_their_own_order(tmp_path: Path, capsys:
     )
     with pytest.raises(
         UserError,
-        match="nano-6.ckpt has other classes than the student, or another order of them .class 0 is .* there and .* here",
+        match="nano-6.ckpt has other classes than the student, or another order of them .class 0 is .* there "
+        "and .* here",
     ):
         main(train, *teacher, tmp_path / "out" / "nano-6.ckpt")
     with pytest.raises(

@@ -30,17 +30,23 @@ QUICKSTART = "configs/quickstart/crossvit_digits.yaml"
 
 # Recipes and scripts of users have these names: add to them, but rename none.
 OPTIONS = {
-    "data": "dataset data_dir train_split val_split classes shuffle batch_size drop_remainder aug_repeats num_parallel_workers "
+    "data": "dataset data_dir train_split val_split classes shuffle batch_size drop_remainder aug_repeats "
+    "num_parallel_workers "
     "bad_image max_pixels",
-    "augment": "image_resize scale ratio hflip vflip color_jitter auto_augment re_prob re_scale re_ratio re_value mixup cutmix mixup_prob mixup_switch_prob "
+    "augment": "image_resize scale ratio hflip vflip color_jitter auto_augment re_prob re_scale re_ratio re_value "
+    "mixup cutmix mixup_prob mixup_switch_prob "
     "interpolation crop_pct mean std",
-    "model": "model num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path new_head take",
-    "optim": "opt betas eps momentum use_nesterov weight_decay weight_decay_filter layer_decay gradient_accumulation_steps clip_grad "
+    "model": "model num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path "
+    "new_head take",
+    "optim": "opt betas eps momentum use_nesterov weight_decay weight_decay_filter layer_decay "
+    "gradient_accumulation_steps clip_grad "
     "clip_value ema ema_decay loss label_smoothing",
     "distill": "distill_type teacher teacher_ckpt_path teacher_take distill_alpha distill_tau",
-    "schedule": "epoch_size scheduler lr lr_reference_batch min_lr warmup_epochs warmup_lr warmup_factor decay_epochs decay_rate cosine_from_start num_cycles "
+    "schedule": "epoch_size scheduler lr lr_reference_batch min_lr warmup_epochs warmup_lr warmup_factor decay_epochs "
+    "decay_rate cosine_from_start num_cycles "
     "cycle_decay lr_epoch_stair lr_lag",
-    "precision": "amp_level val_amp_level amp_type amp_on_cpu loss_scale_type loss_scale skip_nonfinite drop_overflow_update",
+    "precision": "amp_level val_amp_level amp_type amp_on_cpu loss_scale_type loss_scale skip_nonfinite "
+    "drop_overflow_update",
     "runtime": "device_target mode jit_level compile_cache distribute seed",
     "checkpoint": "ckpt_save_dir ckpt_save_interval ckpt_save_steps resume keep_checkpoint_max",
     "log": "val_while_train val_interval log_interval chance_epochs summary results_csv",

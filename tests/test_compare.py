@@ -256,7 +256,9 @@ def test_data_ratios() -> None:
 
 
 def asked(arguments: Sequence[str], *modes: str) -> tuple[dict[str, Any], dict[str, Figures]]:
-    """What a side says of itself, and its figures for each mode after one round of two steps; small_side.py knows small networks."""
+    """What a side says of itself, and its figures for each mode after one round of two steps; small_side.py knows
+    small networks.
+    """
     python, *script = arguments
     found = {mode: Figures() for mode in modes}
     one = Side([python, str(ROOT / "tests" / "small_side.py"), *script], os.environ)

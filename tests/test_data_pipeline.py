@@ -141,7 +141,9 @@ def test_a_rank_without_pictures_still_has_a_batch(source: FolderSource) -> None
 def test_evaluation_is_pillows_resize_and_centre_crop(
     size: tuple[int, int], crop_pct: float, resized: tuple[int, int], corner: tuple[int, int]
 ) -> None:
-    """Short side to floor(24 / crop_pct), the long one rounded down, centre of 24 (halves to even): not one grey level of difference."""
+    """Short side to floor(24 / crop_pct), the long one rounded down, centre of 24 (halves to even): not one grey
+    level of difference.
+    """
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     left, top = corner
     expected = np.asarray(image.resize(resized, Image.Resampling.BICUBIC).crop((left, top, left + 24, top + 24)))
@@ -373,7 +375,8 @@ def test_too_few_pictures_for_a_step(source: FolderSource) -> None:
     assert steps_per_epoch(source, DataOptions(batch_size=5), 2) == 2
     with pytest.raises(
         UserError,
-        match="batch_size 8 on 3 ranks needs 24 training pictures a step, but there are 21; the largest batch_size is 7",
+        match="batch_size 8 on 3 ranks needs 24 training pictures a step, but there are 21; the largest "
+        "batch_size is 7",
     ):
         steps_per_epoch(source, DataOptions(batch_size=8), 3)
 

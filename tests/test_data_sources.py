@@ -172,7 +172,10 @@ def test_validation_is_numbered_by_training_classes(tmp_path: Path) -> None:
         check_same_classes(train, open_source(data, "val"))
     for name in "pqrst":
         shutil.copytree(tmp_path / "val" / "class_1", tmp_path / "val" / name)
-    message = "has 7 classes, of which p, q, r and 2 more are not among the 3 training classes; both splits need the same class names"
+    message = (
+        "has 7 classes, of which p, q, r and 2 more are not among the 3 training classes; "
+        "both splits need the same class names"
+    )
     assert error_of(tmp_path, "val", train.class_names) == f"{tmp_path}/val {message}"
     with pytest.raises(UserError, match=message):
         check_same_classes(train, open_source(data, "val"))

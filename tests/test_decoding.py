@@ -1,4 +1,4 @@
-"""Decoding: every mode gives sensible colours or a reason, and nothing takes more memory than its header may ask for."""
+"""Decoding: every mode gives sensible colors or a reason, and nothing takes more memory than it may."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_the_limit_is_a_key_in_both_directions(tmp_path: Path) -> None:
     source = open_source(DataOptions(data_dir=str(data), max_pixels=1000), "val")
     with pytest.raises(
         UserError,
-        match=r"00\d_.*max_pixels is 1000; raise max_pixels for images that you trust\); repair or remove it: evaluation",
+        match=r"00\d_.*max_pixels is 1000; raise max_pixels for images that you trust\); repair or remove it: eval",
     ):
         list(
             eval_batches(
@@ -243,7 +243,9 @@ def test_the_limit_is_a_key_in_both_directions(tmp_path: Path) -> None:
 
 
 def test_a_large_image_is_read_where_it_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's limit, lowered here instead of an image of 200 megapixels, is raised by the key, warns of nothing, and isn't touched without it."""
+    """Pillow's limit, lowered here instead of an image of 200 megapixels, is raised by the key, warns of nothing, and
+    isn't touched without it.
+    """
     data = make_data_dir(tmp_path / "data", classes=1, train=3, val=1, modes=("webp", "tiff", "jpeg_rgb"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     monkeypatch.setattr(native, "LARGE", 400)

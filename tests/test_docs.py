@@ -1,4 +1,6 @@
-"""Every command, every piece of Python and every recipe in README and docs does what it says; docs/commands.md lists them."""
+"""Every command, every piece of Python and every recipe in README and docs does what it says; docs/commands.md lists
+them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ from docs_commands import BIG, DRY, NPU, OPTIONS, PARSED, RULES, RUN, Command, c
 ALL = list(dict.fromkeys(commands()))
 WHOLE = dict(registry._entries)
 CLASSES = 5
-LOG = "epoch,step,lr,train_loss,val_loss,top1,top5,img_s\n1,44,0.0003,2.1,1.9,40,80,150.1\n2,88,0.0006,1.5,1.2,60,90,155.1\n"
+LOG = "epoch,step,lr,train_loss,val_loss,top1,top5,img_s\n1,44,0.0003,2.1,1.9,40,80,150\n2,88,0.0006,1.5,1.2,60,90,155.1\n"
 CPU = ("--device_target", "CPU")
 TINY = ("--batch_size", "2", *CPU)
 
@@ -186,7 +188,9 @@ def filled(words: list[str], place: Path) -> list[str]:
 
 
 def python_words(words: list[str]) -> list[str]:
-    """What stands after `python` in a command, `mindvit NAME ...` and `python -m mindvit NAME ...` being the module that NAME stands for."""
+    """What stands after `python` in a command, `mindvit NAME ...` and `python -m mindvit NAME ...` being the module
+    that NAME stands for.
+    """
     words = words[2:] if words[:3] == ["python", "-m", "mindvit"] else words
     if words[0] != "mindvit":
         return words[1:]

@@ -1,4 +1,6 @@
-"""What goes wrong in three days of training: numbers that are none, networks that don't learn, full disks; and the looks before a run."""
+"""What goes wrong in three days of training: numbers that are none, networks that don't learn, full disks; and the
+looks before a run.
+"""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ def test_twenty_steps(name: str, kind: str) -> None:
 
 
 def without_effect(network: str, name: str, size: int, index: np.ndarray) -> np.ndarray:
-    """Elements whose gradient is zero in exact arithmetic, or nearly: what AdamW makes of it is rounding. A third of qkv.bias is the keys'.
+    """Elements whose gradient is zero in exact arithmetic, or nearly: what AdamW makes of it is rounding. A third of
+    qkv.bias is the keys'.
 
     What scales a channel before CvT's depth-wise convolutions is undone by the batch normalisation after them.
     """

@@ -1,4 +1,6 @@
-"""Compiled graphs that are kept: what is taken from the cache computes the same, and what can't be trusted is compiled anew."""
+"""Compiled graphs that are kept: what is taken from the cache computes the same, and what can't be trusted is
+compiled anew.
+"""
 
 from __future__ import annotations
 

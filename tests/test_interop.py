@@ -1,4 +1,6 @@
-"""Files that the real libraries wrote (tests/interop/write_files.py) in our networks; and ours for them. `make test-interop` runs it all."""
+"""Files that the real libraries wrote (tests/interop/write_files.py) in our networks; and ours for them. `make
+test-interop` runs it all.
+"""
 
 from __future__ import annotations
 

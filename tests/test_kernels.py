@@ -1,4 +1,6 @@
-"""The CPU's own kernels against the operators they stand for, forward and backward, and what happens where they can't be built."""
+"""The CPU's own kernels against the operators they stand for, forward and backward, and what happens where they can't
+be built.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ class Beside(nn.Cell):
 
 
 class FromClassToken(nn.Cell):
-    """A class token's attention, cross attention of CrossViT or class attention of XCiT; x: tokens (B, N, C), of which the first is the class token."""
+    """A class token's attention, cross attention of CrossViT or class attention of XCiT; x: tokens (B, N, C), of
+    which the first is the class token.
+    """
 
     def __init__(self, cell: nn.Cell, cross: bool):
         super().__init__()
@@ -123,7 +127,9 @@ class Whole(nn.Cell):
 
 
 class TwoBranches(nn.Cell):
-    """A multi-scale block of CrossViT, with 7 tokens of 16 and 11 of 24 channels cut from x (B, 11, 24); all tokens, or only class tokens."""
+    """A multi-scale block of CrossViT, with 7 tokens of 16 and 11 of 24 channels cut from x (B, 11, 24); all tokens,
+    or only class tokens.
+    """
 
     def __init__(self, class_tokens: bool):
         super().__init__()
@@ -200,7 +206,9 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
 
 
 def outcome(make: Callable[[], nn.Cell], shape: tuple[int, ...], own: bool, training: bool) -> dict[str, np.ndarray]:
-    """The cell's output, the gradients of its input and weights, and its running statistics, with the same made-up numbers for both."""
+    """The cell's output, the gradients of its input and weights, and its running statistics, with the same made-up
+    numbers for both.
+    """
     with contextlib.nullcontext() if own else platform.use(PLAIN):
         cell = make()
     random = np.random.default_rng(0)
@@ -306,8 +314,10 @@ from mindspore import Tensor
 ms.set_device("CPU"); ms.set_context(mode=ms.GRAPH_MODE)
 from mindvit.kernels import build
 from mindvit.tasks.classification.augment import Prepare
-images, pixel, box, noise = np.zeros((2, 6, 6, 3), np.uint8), np.ones((6, 6, 1), np.float32), np.zeros((2, 4), np.int32), np.ones((6, 6, 3), np.float32)
-Prepare((0.5,) * 3, (0.2,) * 3, erase=True, mix=True)(*map(Tensor, (images, pixel, box, noise)))  # nobody has the cell, so its graph goes at once
+images, pixel = np.zeros((2, 6, 6, 3), np.uint8), np.ones((6, 6, 1), np.float32)
+box, noise = np.zeros((2, 4), np.int32), np.ones((6, 6, 3), np.float32)
+# nobody has the cell, so its graph goes at once
+Prepare((0.5,) * 3, (0.2,) * 3, erase=True, mix=True)(*map(Tensor, (images, pixel, box, noise)))
 print(build.library() in open("/proc/self/maps").read())"""
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent.parent

@@ -1,4 +1,6 @@
-"""The door to mindcv, in fresh processes: our names there when asked or where mindcv came first, theirs here, and nobody's import disturbed."""
+"""The door to mindcv, in fresh processes: our names there when asked or where mindcv came first, theirs here, and
+nobody's import disturbed.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ ROOT = Path(__file__).parent.parent
 CHECK = """
 import mindcv, sys
 ours, there = mindvit.list_models(), mindcv.list_models()
-assert len(ours) >= 64 and len(set(there)) == len(there) == len(theirs) + 2 * len(ours) - len(set(ours) & theirs), len(there)
+assert len(ours) >= 64
+assert len(set(there)) == len(there) == len(theirs) + 2 * len(ours) - len(set(ours) & theirs), len(there)
 for name in ours:
     second, first = (mindcv.models.registry.model_entrypoint(item) for item in ("mindvit_" + name, name))
-    assert second.__module__ == "mindvit.models.mindcv" and (first.__module__ == "mindvit.models.mindcv") != (name in theirs), name
+    assert second.__module__ == "mindvit.models.mindcv", name
+    assert (first.__module__ == "mindvit.models.mindcv") != (name in theirs), name
 assert {"crossvit_9", "crossvit_15", "crossvit_18"} <= set(ours) & theirs
 """
 
@@ -95,7 +99,9 @@ assert not {"mindcv", "mindspore"} & set(sys.modules)
 
 
 def test_other_things_called_mindcv(tmp_path: Path) -> None:
-    """Broken: the error is its own, and the next import a new try. A file or a folder: an import like any other. None: one line."""
+    """Broken: the error is its own, and the next import a new try. A file or a folder: an import like any other.
+    None: one line.
+    """
     broken, folder = tmp_path / "broken", tmp_path / "folder"
     (broken / "mindcv").mkdir(parents=True)
     (broken / "mindcv" / "__init__.py").write_text("raise RuntimeError('mindcv is broken')\n")

@@ -106,7 +106,8 @@ def test_printable_is_what_utf8_can_write_and_tells_the_bytes() -> None:
 def test_any_screen_takes_any_name(encoding: str) -> None:
     script = (
         "import os, sys; from mindvit import errors\n"
-        "def main(_):\n    print(os.fsdecode(b'out \\xb9\\xb7'), '\\u0416'); raise errors.UserError(os.fsdecode(b'told \\xb9\\xb7') + '\\u0416')\n"
+        "def main(_):\n    print(os.fsdecode(b'out \\xb9\\xb7'), '\\u0416'); raise "
+        "errors.UserError(os.fsdecode(b'told \\xb9\\xb7') + '\\u0416')\n"
         "errors.run(main)"
     )
     done = subprocess.run(

@@ -25,7 +25,9 @@ def assert_same_rates(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 def official(name: str) -> np.ndarray:
-    """Learning rates that the authors' scheduler classes gave: one an epoch; CrossFormer: of each epoch's first and last step."""
+    """Learning rates that the authors' scheduler classes gave: one an epoch; CrossFormer: of each epoch's first and
+    last step.
+    """
     with np.load(TESTS / "goldens" / "lr_curves.npz") as curves:
         return curves[name]
 
@@ -118,7 +120,7 @@ def test_only_the_peak_follows_the_batch(batch: int, peak: float) -> None:
 
 
 def rises_then_falls(schedule: ScheduleOptions, global_batch: int, steps: int = 4) -> bool:
-    """Whether the rate never falls in the warm-up, never rises after it, and is never above the peak. Rounding apart."""
+    """Whether the rate never falls in the warm-up, never rises after it, and stays within the peak. Rounding apart."""
     rates = np.array(
         [
             learning_rate(step, schedule=schedule, steps_per_epoch=steps, global_batch=global_batch)
@@ -178,7 +180,8 @@ def test_a_curve_on_one_card_keeps_the_shape_of_the_authors_on_eight() -> None:
         and len(told) == 2
     )
     assert told[1].startswith(
-        "WARNING: the learning rate's peak is 6.25e-07, and warmup_lr 1e-06 lies above it: 1.25e-07 is taken and min_lr 5e-06 lies "
+        "WARNING: the learning rate's peak is 6.25e-07, and warmup_lr 1e-06 lies above it: 1.25e-07 is taken and "
+        "min_lr 5e-06 lies "
     )
 
 

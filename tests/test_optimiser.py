@@ -1,4 +1,6 @@
-"""The optimisers against PyTorch's and timm's (scripts/optimiser_goldens.py wrote what they did), and the rates of layer decay."""
+"""The optimisers against PyTorch's and timm's (scripts/optimiser_goldens.py wrote what they did), and the rates of
+layer decay.
+"""
 
 from __future__ import annotations
 

@@ -381,7 +381,8 @@ def test_mindcvs_spelling_is_timms() -> None:
     [
         (
             "randaugment-m9",
-            "'randaugment-m9', but must begin with one of randaug, autoaug, autoaugr, trivialaugwide; did you mean randaug?",
+            "'randaugment-m9', but must begin with one of randaug, autoaug, autoaugr, trivialaugwide; did you mean "
+            "randaug?",
         ),
         ("augmix-m3", "must begin with one of randaug, autoaug, autoaugr, trivialaugwide"),
         (

@@ -1,4 +1,6 @@
-"""Weights out of what training tools write: prefixes in any order, several sets, heads of other names, settings of any class."""
+"""Weights out of what training tools write: prefixes in any order, several sets, heads of other names, settings of
+any class.
+"""
 
 from __future__ import annotations
 
@@ -186,7 +188,7 @@ def test_self_supervised_weights_have_no_classifier(tmp_path: Path) -> None:
     assert content.taken == "teacher" and num_classes_of(content) is None and set(content.arrays) == set(body)
     with pytest.raises(
         WeightsError,
-        match=r"2 missing: head.weight, head.bias; 3 of no use here: .*trained without classes .*projection head.*new_head",
+        match=r"2 missing: head.weight, head.bias; 3 of no use here: .*without classes .*projection head.*new_head",
     ):
         load_weights(net, content)
     before = net.head.weight.asnumpy()

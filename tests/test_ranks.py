@@ -1,4 +1,6 @@
-"""Several processes, as msrun starts them: every family, two 'nodes', a rank that dies, a run that is killed again and again."""
+"""Several processes, as msrun starts them: every family, two 'nodes', a rank that dies, a run that is killed again
+and again.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,9 @@ def test_every_family_trains_on_two_ranks(folder: Path, tmp_path: Path, family: 
 
 
 def test_two_nodes_on_one_machine(folder: Path, tmp_path: Path) -> None:
-    """The first as msrun starts it, the second by what msrun would set there: on the scheduler's own machine it would start a second scheduler."""
+    """The first as msrun starts it, the second by what msrun would set there: on the scheduler's own machine it would
+    start a second scheduler.
+    """
     port, arguments = str(free_port()), (folder, tmp_path / "out", "--model", "nano", "--epoch_size", "1")
     first = start(
         *arguments,
@@ -216,7 +220,9 @@ def written(out: Path) -> dict[Path, int]:
 
 
 def killed_and_restarted(folder: Path, out: Path, count: int, logs: Path, ranks: int, chance: random.Random) -> int:
-    """Start a run over and over, killing all its processes `count` times at a random moment of its steps; how many starts went on from a checkpoint."""
+    """Start a run over and over, killing all its processes `count` times at a random moment of its steps; how many
+    starts went on from a checkpoint.
+    """
     resumed = 0
     for number in range(count + 1):
         place = logs / str(number)

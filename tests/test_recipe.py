@@ -418,7 +418,8 @@ def test_the_shipped_mindcv_recipe_trains_as_mindcv_s_own() -> None:
     )
 
 
-# What the authors' repositories say, and for 384 px DeiT's where they say nothing; of the rows that fit a name, the later wins.
+# What the authors' repositories say, and for 384 px DeiT's where they say nothing; of the rows that fit a name, the
+# later wins.
 AUTHORS: list[tuple[str, dict[str, Any]]] = [
     (
         "*",

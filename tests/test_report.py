@@ -1,4 +1,6 @@
-"""Reports: the curves, differences and tables of runs, whatever columns their logs have, and no text that becomes HTML."""
+"""Reports: the curves, differences and tables of runs, whatever columns their logs have, and no text that becomes
+HTML.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The requirements files: none lets a NumPy in that MindSpore can't be imported with, and extras can read each. scripts/check_requirements.py installs them."""
+"""The requirements files: none lets a NumPy in that MindSpore can't be imported with, and extras can read each.
+scripts/check_requirements.py installs them.
+"""
 
 from __future__ import annotations
 

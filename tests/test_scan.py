@@ -1,4 +1,6 @@
-"""What is found below folders as people have them: links, side folders, endings; what is passed over is counted and named."""
+"""What is found below folders as people have them: links, side folders, endings; what is passed over is counted and
+named.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,8 @@ def test_an_image_belongs_to_the_class_of_its_real_folder(tmp_path: Path) -> Non
     }
     assert (
         source.passed_over
-        == "symbolic links aa -> b (a folder that is counted already), a/more -> ../b (a folder that is counted already)"
+        == "symbolic links aa -> b (a folder that is counted already), a/more -> ../b (a folder that is counted "
+        "already)"
     )
     link(tmp_path / "val" / "only" / "loop", "..")
     with pytest.raises(
@@ -154,7 +157,8 @@ def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
     assert counts(source) == {"a": 4, "b": 4}
     assert (
         source.passed_over
-        == "3 .heic, 2 .ppm, 1 file without extension, 1 .npy, 1 .txt, 1 image outside of class folders, 2 special files"
+        == "3 .heic, 2 .ppm, 1 file without extension, 1 .npy, 1 .txt, 1 image outside of class folders, 2 "
+        "special files"
     )
     (tmp_path / "val" / "a").rename(tmp_path / "val" / "c")
     (tmp_path / "val" / "a").mkdir()
@@ -248,8 +252,10 @@ def test_images_that_a_list_names_again_are_told(tmp_path: Path) -> None:
     class_folders(tmp_path)
     list_file(tmp_path, ["train/a/p000.jpg 0", "train/b/p000.jpg 1", "train/a/p000.jpg 0", "train/b/p000.jpg 0"])
     assert remarks(opened(tmp_path)) == [
-        f"1 line of {tmp_path}/train_list.txt names an image again that is named already (train/a/p000.jpg in lines 1 and 3); "
-        f"1 line of {tmp_path}/train_list.txt names an image again with another label (train/b/p000.jpg in lines 2 and 4)"
+        f"1 line of {tmp_path}/train_list.txt names an image again that is named already (train/a/p000.jpg in lines 1 "
+        "and 3); "
+        f"1 line of {tmp_path}/train_list.txt names an image again with another label (train/b/p000.jpg in lines "
+        "2 and 4)"
     ]
 
 

@@ -184,7 +184,8 @@ def test_checkpoints_of_sizes_that_are_refused_now_are_told_apart(data: Path, tm
     path = saved(tmp_path, "crossformer", image_resize=40)
     with pytest.raises(
         UserError,
-        match="crossformer.ckpt was trained with images of a size that the network can't take: .*multiples of 32, such as 32 or 64",
+        match="crossformer.ckpt was trained with images of a size that the network can't take: .*multiples of 32, "
+        "such as 32 or 64",
     ):
         Predictor(path, device_target="CPU")
     for call in (

@@ -44,7 +44,7 @@ class Name:
 
 
 class View:
-    """A tensor: an array's memory seen with an offset, a shape and strides (in elements); uint16 stands for bfloat16."""
+    """A tensor: an array's memory seen with offset, shape and strides (in elements); uint16 stands for bfloat16."""
 
     def __init__(
         self,

@@ -41,8 +41,9 @@ KINDS = ("convolution", "linear", "attention")
 class Census:
     """What a compiled graph holds.
 
-    counts: operators by kind, the structural ones first, then the most frequent. macs: multiply-adds of one picture by kind,
-    of the forward graph only. saved: how many more the published form needs. published: the registry's, None at another size.
+    counts: operators by kind, the structural ones first, then the most frequent. macs: multiply-adds of one picture by
+    kind, of the forward graph only. saved: how many more the published form needs. published: the registry's, None at
+    another size.
     """
 
     name: str
@@ -103,7 +104,9 @@ MACS_HEAD = head(
 
 
 class Graph:
-    """A cell's optimised graph: what the framework hands to a device's own compiler, every cell and every call unrolled."""
+    """A cell's optimised graph: what the framework hands to a device's own compiler, every cell and every call
+    unrolled.
+    """
 
     def __init__(self, cell: nn.Cell, *inputs: Tensor):
         from mindspore.train.anf_ir_pb2 import ModelProto
@@ -118,7 +121,8 @@ class Graph:
         self.types = {parameter.name: parameter.type for parameter in found.graph.parameters}
         if any(not node.op_type for node in self.nodes.values()):
             raise RuntimeError(
-                f"the graph of {type(cell).__name__} calls other graphs, whose operators can't be seen: no `if` or `while` on values of tensors"
+                f"the graph of {type(cell).__name__} calls other graphs, whose operators can't be seen: no `if` or "
+                "`while` on values of tensors"
             )
 
     def counts(self) -> dict[str, int]:
@@ -145,7 +149,9 @@ class Graph:
         return source in self.nodes and self.nodes[source].op_type == "Load"
 
     def multiply_adds(self) -> dict[str, int]:
-        """Of all products, by kind: with a weight of four axes, with another weight, of two activations; none of a constant and an activation."""
+        """Of all products, by kind: with a weight of four axes, with another weight, of two activations; none of a
+        constant and an activation.
+        """
         found = dict.fromkeys(KINDS, 0)
         for node in self.nodes.values():
             if node.op_type not in PRODUCTS:
@@ -207,9 +213,9 @@ def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
 def census(name: str, train: bool = False, size: Optional[int] = None, as_run: bool = False) -> Census:
     """Count a network's forward graph or, with `train`, its training step's, in graph mode.
 
-    size: the pictures' side, by default the registry's. as_run: with the operators that this machine takes, not those of
-    NPUs and GPUs. A network's `saved_multiply_adds(size)` tells how many more the published form needs, where it is another.
-    UserError for an unknown network or a wrong size.
+    size: the pictures' side, by default the registry's. as_run: with the operators that this machine takes, not those
+    of NPUs and GPUs. A network's `saved_multiply_adds(size)` tells how many more the published form needs, where it is
+    another. UserError for an unknown network or a wrong size.
     """
     from mindvit.models import model_info
     from mindvit.runtime import platform

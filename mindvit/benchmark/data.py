@@ -1,4 +1,6 @@
-"""Measuring the data pipeline: pictures a second and CPU milliseconds a picture, from the encoded file to the uint8 batch."""
+"""Measuring the data pipeline: pictures a second and CPU milliseconds a picture, from the encoded file to the uint8
+batch.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ BATCH = 32
 
 
 def made_up(number: int) -> Image.Image:
-    """A picture as busy as a photograph: soft noise of several sizes, blobs with edges, grain. The same for the same number."""
+    """A picture as busy as a photograph: soft noise of several sizes, blobs with edges, grain. The same for the same
+    number.
+    """
     random = np.random.default_rng(number)
     width, height = SIZE
     pixels = np.zeros((height, width, 3), np.float32)

@@ -1,7 +1,8 @@
-"""Measuring a network on the device of this process: compile seconds, ms a step, pictures a second, share of the machine's peak.
+"""Measuring a network on the device of this process: compile seconds, ms a step, pictures a second, share of the
+machine's peak.
 
-`measure(task)` does it here; `python -m mindvit.benchmark.network FILE` does it in a process of its own for mindvit.cli.benchmark, since
-MindSpore gives the memory of a compiled graph back only when the process ends.
+`measure(task)` does it here; `python -m mindvit.benchmark.network FILE` does it in a process of its own for
+mindvit.cli.benchmark, since MindSpore gives the memory of a compiled graph back only when the process ends.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ COLUMNS = (
     "date",
     "error",
 )
-# Where a profile lies, by device: files, and the columns of an operator's kind, its calls and its time (with the factor that makes milliseconds).
+# Where a profile lies, by device: files, and the columns of an operator's kind, its calls and its time (with the factor
+# that makes milliseconds).
 PROFILES = {
     "CPU": ("cpu_op_detail_info_*.csv", "op_type", "op_occurrences", "op_total_time(ms)", 1.0),
     "GPU": ("gpu_op_type_info_*.csv", "op_type", "type_occurrences", "total_time(us)", 1e-3),
@@ -83,7 +85,9 @@ PROFILES = {
 
 @dataclass(frozen=True)
 class Task:
-    """One network to measure: a flat recipe with the origins of its values, what is run (forward or train), and how long."""
+    """One network to measure: a flat recipe with the origins of its values, what is run (forward or train), and how
+    long.
+    """
 
     values: Mapping[str, Any]
     mode: str
@@ -171,7 +175,9 @@ SUBJECTS: dict[str, Callable[[Setting], Subject]] = {"forward": forward, "train"
 
 
 def compiled(subject: Subject, setting: Setting, cache: Optional[str]) -> float:
-    """Compile, with MindSpore's cache in the folder `cache` if one is given; the seconds it took (0 in PyNative mode)."""
+    """Compile, with MindSpore's cache in the folder `cache` if one is given; the seconds it took (0 in PyNative
+    mode).
+    """
     if setting.recipe.runtime.mode != 0:
         return 0.0
     start = time.perf_counter()
@@ -181,7 +187,9 @@ def compiled(subject: Subject, setting: Setting, cache: Optional[str]) -> float:
 
 
 def peak_flops(half: Optional[Any]) -> float:
-    """FLOP a second of a plain product of two 2048 x 2048 matrices, in the precision that the network's products have: the device's practical peak."""
+    """FLOP a second of a plain product of two 2048 x 2048 matrices, in the precision that the network's products
+    have: the device's practical peak.
+    """
     product = Product()
     values = np.random.default_rng(0).standard_normal((PEAK_SIDE, PEAK_SIDE), np.float32)
     a = b = Tensor(values).astype(half or ms.float32)
@@ -195,7 +203,9 @@ def peak_flops(half: Optional[Any]) -> float:
 
 
 def multiply_adds(setting: Setting) -> Optional[float]:
-    """Of one image: the registry's at the network's own size, counted in its graph at another; None for branches of sizes of one's own."""
+    """Of one image: the registry's at the network's own size, counted in its graph at another; None for branches of
+    sizes of one's own.
+    """
     sizes = setting.recipe.model.img_size
     if sizes is not None and sizes != input_sizes(setting.info.name, setting.size)[1]:
         return None
@@ -231,7 +241,8 @@ def measure(task: Task) -> dict[str, Any]:
     )
     if not np.isfinite(subject.step().asnumpy()).all():
         raise UserError(
-            f"{setting.info.name}: the outputs are no numbers any more after {task.steps} steps: figures of such a run mean nothing"
+            f"{setting.info.name}: the outputs are no numbers any more after {task.steps} steps: figures of such a "
+            "run mean nothing"
         )
     memory = device.memory(setting.device.target).split(" of ")[0]
     if task.profile and setting.device.is_main:
@@ -287,7 +298,9 @@ def circumstances(setting: Setting, task: Task) -> dict[str, Any]:
 
 
 def profile(step: Callable[[], Tensor], target: str) -> list[tuple[str, float, float]]:
-    """(operator, calls a step, ms a step), the most expensive first, over a few steps under MindSpore's profiler; UserError if it leaves no figures."""
+    """(operator, calls a step, ms a step), the most expensive first, over a few steps under MindSpore's profiler;
+    UserError if it leaves no figures.
+    """
     with tempfile.TemporaryDirectory() as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # op_time is old, and what it asks for instead is NPU activity
@@ -316,7 +329,9 @@ def read_profile(folder: Path, target: str, steps: int) -> list[tuple[str, float
 
 
 def own_kernel(name: str) -> str:
-    """Which of our own kernels an operator of that full name is: the cell of mindvit.kernels that it is in, forward or backward."""
+    """Which of our own kernels an operator of that full name is: the cell of mindvit.kernels that it is in, forward
+    or backward.
+    """
     _, dash, cell = name.split("/")[-2].rpartition("-")
     return f"{cell if dash else 'others'} (ours)"
 

@@ -1,4 +1,6 @@
-"""The arithmetic of a benchmark: seconds of steps into milliseconds, pictures a second, FLOP/s and shares. Nothing is built or printed here."""
+"""The arithmetic of a benchmark: seconds of steps into milliseconds, pictures a second, FLOP/s and shares. Nothing is
+built or printed here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ WORK = {
 
 @dataclass(frozen=True)
 class Timing:
-    """`seconds` of single steps, each waited for; `whole` seconds for as many steps with a wait at the end only; `pictures` of one step on this rank."""
+    """`seconds` of single steps, each waited for; `whole` seconds for as many steps with a wait at the end only;
+    `pictures` of one step on this rank.
+    """
 
     seconds: Sequence[float]
     whole: float
@@ -61,8 +65,8 @@ def time_steps(
 ) -> Timing:
     """Time `steps` calls of step() after `warmup` ones; wait(output) blocks until the device has computed it.
 
-    queued: calls return before the device is done, so that waiting for each would make it idle. Then the whole is taken with one
-    wait at its end, and single steps from as many calls more, each waited for. Otherwise one pass gives both.
+    queued: calls return before the device is done, so that waiting for each would make it idle. Then the whole is taken
+    with one wait at its end, and single steps from as many calls more, each waited for. Otherwise one pass gives both.
     """
     for _ in range(warmup):
         wait(step())

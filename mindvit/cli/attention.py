@@ -30,7 +30,9 @@ def point(text: str) -> tuple[float, float]:
 
 
 def targets(paths: Sequence[str], out: Path) -> list[Path]:
-    """Where each picture's sheet goes: its name with -attention.png, and a number where two pictures share a name; a very long name is cut."""
+    """Where each picture's sheet goes: its name with -attention.png, and a number where two pictures share a name; a
+    very long name is cut.
+    """
     found: list[Path] = []
     for path in paths:
         base, number = f"{os.fsdecode(os.fsencode(Path(path).stem)[:LONGEST_STEM])}-attention", 1

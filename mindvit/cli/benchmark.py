@@ -100,7 +100,9 @@ EXTRA = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure, print the table, keep it; UserError for anything that the user can mend, and for a network that failed."""
+    """Measure, print the table, keep it; UserError for anything that the user can mend, and for a network that
+    failed.
+    """
     from mindvit.recipe.commandline import COMMAND_LINE, parse
 
     recipe, given = parse(arguments, "Measure networks, or the data pipeline.", EXTRA, prog="mindvit benchmark")
@@ -145,7 +147,8 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     rank, ranks = launched_ranks()
     if ranks > 1 and len(chosen) > 1:
         raise UserError(
-            f"{len(chosen)} networks ({', '.join(chosen[:3])}, ...) under a launcher: its ranks meet only once, so give one at a time"
+            f"{len(chosen)} networks ({', '.join(chosen[:3])}, ...) under a launcher: its ranks meet only once, so "
+            "give one at a time"
         )
     if ranks > 1 and given["caches"]:
         raise UserError("--compile_cache compares two starts of one process: leave it out under a launcher")
@@ -163,7 +166,9 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def in_child(task: Task, cache: str | None = None) -> dict[str, Any]:
-    """The row of a process of its own; with a folder for compile caches, of the second of two, with both compile times."""
+    """The row of a process of its own; with a folder for compile caches, of the second of two, with both compile
+    times.
+    """
     if cache is None:
         return child(task)
     try:
@@ -188,7 +193,8 @@ def child(task: Task) -> dict[str, Any]:
         path = Path(folder) / "task.json"
         path.write_text(as_json(task), encoding="utf-8")
         print(
-            f"{task.values['model']}: {task.mode}, {task.warmup} + {task.steps} steps of {task.values['batch_size']} pictures ...",
+            f"{task.values['model']}: {task.mode}, {task.warmup} + {task.steps} steps of {task.values['batch_size']} "
+            "pictures ...",
             flush=True,
         )
         code = subprocess.run([sys.executable, "-m", "mindvit.benchmark.network", str(path)], check=False).returncode
@@ -208,7 +214,9 @@ def child(task: Task) -> dict[str, Any]:
 
 
 def keep(rows: list[dict[str, Any]], folder: Optional[Path], name: str, shown: Sequence[str]) -> None:
-    """Print the `shown` columns, with the reason where one failed, and keep all of them where there is a folder: CSV appended, JSON anew."""
+    """Print the `shown` columns, with the reason where one failed, and keep all of them where there is a folder: CSV
+    appended, JSON anew.
+    """
     from mindvit.runtime import console
 
     columns = (*shown, "error") if any(row.get("error") for row in rows) else shown

@@ -75,7 +75,8 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     told = CheckpointInfo.of(content) if content else CheckpointInfo("")
     if not (given.model or content):
         raise UserError(
-            "which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was trained here"
+            "which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was "
+            "trained here"
         )
     asked = {"model": given.model, "image_resize": given.size, "num_classes": given.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}
@@ -92,7 +93,9 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Export and say how far the file is from the network; exit code 2 for what the user can mend, 1 for a file that isn't right."""
+    """Export and say how far the file is from the network; exit code 2 for what the user can mend, 1 for a file that
+    isn't right.
+    """
     given = parser().parse_args(arguments)
     batch = batch_of(given.batch_size)
     from mindvit.inference import side_file  # takes seconds: not for --help

@@ -59,7 +59,8 @@ def as_table(answers: Iterable[Named], paths: Sequence[str], names: Sequence[str
 
 
 def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list[str]) -> Iterator[Named]:
-    """Each picture's classes, under a progress bar if stderr is a terminal; broken ones are named there and collected in `bad`.
+    """Each picture's classes, under a progress bar if stderr is a terminal; broken ones are named there and collected
+    in `bad`.
 
     Names of files and classes that are no UTF-8 are spelt out: see files.printable.
     """
@@ -81,7 +82,8 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
 
 
 class Answers:
-    """A file of lines that is there when all of them are, and what stood there until then; `closing` ends one that stays unfinished.
+    """A file of lines that is there when all of them are, and what stood there until then; `closing` ends one that
+    stays unfinished.
 
     UserError if it can't be written.
     """
@@ -136,7 +138,9 @@ class Answers:
 
 @contextlib.contextmanager
 def writer(out: Optional[Path], closing: str = "") -> Iterator[Callable[[str], Any]]:
-    """A function that writes a line to a file, see Answers, or to stdout without tearing the progress bar. UserError if the file can't be written."""
+    """A function that writes a line to a file, see Answers, or to stdout without tearing the progress bar. UserError
+    if the file can't be written.
+    """
     from tqdm import tqdm
 
     if out is None:

@@ -80,8 +80,8 @@ def main(arguments: Sequence[str]) -> None:
                     bar.update,
                 )
             console.say(
-                f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} file{'s' * (len(paths) > 1)}, counted and checked"
-                + passed_over((split, source))
+                f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} "
+                f"file{'s' * (len(paths) > 1)}, counted and checked" + passed_over((split, source))
             )
             for line in remarks(source) if split == "train" else ():
                 console.say(f"WARNING: {line}")

@@ -1,7 +1,8 @@
 """Batches of pictures, uint8 and HWC: decoded and augmented by threads, ahead of the step that uses them.
 
-Threads of our own and Pillow: it lets go of Python's lock while it decodes and resizes, gives the papers' pixels, and makes every
-picture a function of (seed, epoch, position), so that neither the number of threads nor that of ranks changes a batch.
+Threads of our own and Pillow: it lets go of Python's lock while it decodes and resizes, gives the papers' pixels, and
+makes every picture a function of (seed, epoch, position), so that neither the number of threads nor that of ranks
+changes a batch.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def steps_per_epoch(source: Source, data: DataOptions, ranks: int, parts: int = 
     if steps == 0:
         accumulated = f" and {parts} batches a step" if parts > 1 else ""
         raise UserError(
-            f"batch_size {data.batch_size} on {ranks} rank{'s' * (ranks > 1)}{accumulated} needs {data.batch_size * batches} training pictures "
+            f"batch_size {data.batch_size} on {ranks} rank{'s' * (ranks > 1)}{accumulated} needs "
+            f"{data.batch_size * batches} training pictures "
             f"a step, but there are {len(source)}; the largest batch_size is {len(source) // batches}"
         )
     return steps
@@ -78,7 +80,8 @@ def train_batches(
     workers: int,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """One rank's batches of one epoch from the `first` on, pictures size x size px; `mean` (0..1) is the colour that policies fill with.
+    """One rank's batches of one epoch from the `first` on, pictures size x size px; `mean` (0..1) is the colour that
+    policies fill with.
 
     UserError for a picture that can't be decoded where data.bad_image is 'stop'.
     """
@@ -124,7 +127,8 @@ def eval_batches(
     rank: int,
     workers: int,
 ) -> Iterator[Batch]:
-    """One rank's batches of an evaluation: over all ranks every picture once; the rest of the last batch repeats a picture, labelled -1.
+    """One rank's batches of an evaluation: over all ranks every picture once; the rest of the last batch repeats a
+    picture, labelled -1.
 
     UserError for a picture that can't be decoded.
     """
@@ -148,7 +152,7 @@ def _decoded(source: Source, index: int, why: str) -> Image.Image:
 
 
 def _decodable(source: Source, index: int) -> tuple[Image.Image, int]:
-    """The picture at `index`, or the next one that can be decoded, and its index; UserError after a hundred bad ones."""
+    """The image at `index`, or the next one that can be decoded, and its index; UserError after 100 bad ones."""
     tries = min(len(source), MOST_BAD_IN_A_ROW)
     for candidate in range(index, index + tries):
         try:
@@ -157,14 +161,17 @@ def _decodable(source: Source, index: int) -> tuple[Image.Image, int]:
             source.skip(error)
             last = error
     raise UserError(
-        f"{tries} training pictures in a row can't be decoded, the last one being {last.name} ({last.reason}); check the data set"
+        f"{tries} training pictures in a row can't be decoded, the last one being {last.name} ({last.reason}); check "
+        "the data set"
     ) from None
 
 
 def _batches(
     picture: Callable[[int], Picture], count: int, batch_size: int, size: int, workers: int, start: int = 0
 ) -> Iterator[Batch]:
-    """Batches of picture(start), ..., picture(count - 1), made by threads; `start` and `count` are multiples of `batch_size`."""
+    """Batches of picture(start), ..., picture(count - 1), made by threads; `start` and `count` are multiples of
+    `batch_size`.
+    """
 
     def fill(batch: Batch, slot: int, place: int) -> None:
         batch.images[slot], batch.labels[slot] = picture(place)

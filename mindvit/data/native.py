@@ -1,7 +1,8 @@
 """Training's resizing and moving of pixels, two to four times as fast as Pillow's: native.cpp, built on first use.
 
-Moved pixels are Pillow's to the last bit. Resized ones are, where Pillow too does the width first; for other shapes it may round the picture in
-between the other way. Without a C++ compiler, or with MINDVIT_NATIVE=0, Pillow does it itself. Evaluation always takes Pillow.
+Moved pixels are Pillow's to the last bit. Resized ones are, where Pillow too does the width first; for other shapes it
+may round the picture in between the other way. Without a C++ compiler, or with MINDVIT_NATIVE=0, Pillow does it itself.
+Evaluation always takes Pillow.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def shortened(image: Image.Image) -> Image.Image:
 def transform(
     image: Image.Image, matrix: Sequence[float], method: Resampling, fill: tuple[int, int, int]
 ) -> Image.Image:
-    """`image`, RGB, whose place (x, y) takes the colour at (ax + by + c, dx + ey + f), or `fill` where there is none; matrix: a to f."""
+    """`image`, RGB, whose place (x, y) takes the colour at (ax + by + c, dx + ey + f), or `fill` where there is none;
+    matrix: a to f.
+    """
     library = loaded()
     if library is None or method != Resampling.BICUBIC or image.mode != "RGB":
         return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=method, fillcolor=fill)

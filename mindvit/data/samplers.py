@@ -1,14 +1,16 @@
 """Which picture is seen when: pure functions of the epoch, the seed and the ranks.
 
-A global order g of an epoch comes first, and ranks share it step by step: with R ranks and B pictures a rank, step s uses
-g[s*B*R : (s+1)*B*R], of which rank r takes every R-th from r on. So a step sees the same pictures for any R with the same B*R.
+A global order g of an epoch comes first, and ranks share it step by step: with R ranks and B pictures a rank, step s
+uses g[s*B*R : (s+1)*B*R], of which rank r takes every R-th from r on. So a step sees the same pictures for any R with
+the same B*R.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# First word of every seed: NumPy's SeedSequence ignores trailing zeros, so (seed, epoch) and (seed, epoch, 0) would be the same stream.
+# First word of every seed: NumPy's SeedSequence ignores trailing zeros, so (seed, epoch) and (seed, epoch, 0) would be
+# the same stream.
 ORDER_STREAM, PICTURE_STREAM = 1, 2
 
 
@@ -18,11 +20,12 @@ def generator(*words: int) -> np.random.Generator:
 
 
 def global_order(count: int, *, epoch: int, seed: int, shuffle: bool, repeats: int) -> np.ndarray:
-    """Indices (count,) of an epoch; with `repeats` > 1 each comes that many times in a row and an epoch sees count/repeats different pictures.
+    """Indices (count,) of an epoch; with `repeats` > 1 each comes that many times in a row and an epoch sees
+    count/repeats different pictures.
 
-    The copies are neighbours and neighbours go to different ranks, as in the repeated-augmentation sampler of DeiT (arXiv:2012.12877, section 6).
-    That one's epoch is cut to a multiple of 256 pictures before it is cut to whole steps; here it is only cut to whole steps, which is the same
-    where the global batch is a multiple of 256.
+    The copies are neighbours and neighbours go to different ranks, as in the repeated-augmentation sampler of DeiT
+    (arXiv:2012.12877, section 6). That one's epoch is cut to a multiple of 256 pictures before it is cut to whole
+    steps; here it is only cut to whole steps, which is the same where the global batch is a multiple of 256.
     """
     order = generator(ORDER_STREAM, seed, epoch).permutation(count) if shuffle else np.arange(count)
     if repeats > 1:
@@ -31,7 +34,9 @@ def global_order(count: int, *, epoch: int, seed: int, shuffle: bool, repeats: i
 
 
 def rank_positions(count: int, *, ranks: int, rank: int, batch_size: int) -> np.ndarray:
-    """Positions in the global order that one rank takes, step after step; whole steps only, equally many on all ranks."""
+    """Positions in the global order that one rank takes, step after step; whole steps only, equally many on all
+    ranks.
+    """
     steps = count // (batch_size * ranks)
     return np.arange(steps * batch_size * ranks).reshape(steps, batch_size, ranks)[:, :, rank].reshape(-1)
 

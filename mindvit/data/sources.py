@@ -1,4 +1,6 @@
-"""Pictures with random access: class folders, list files, and the digits that ship with the package (MindRecord: records.py)."""
+"""Pictures with random access: class folders, list files, and the digits that ship with the package (MindRecord:
+records.py).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ MOST_LABELS = 1_000_000  # in a list; a larger one is no class number, and every
 
 
 class Source(ABC):
-    """Pictures by index: `labels` int32 (count,), `class_names` by label, and `bad`, the reason by name of each undecodable picture met so far.
+    """Pictures by index: `labels` int32 (count,), `class_names` by label, and `bad`, the reason by name of each
+    undecodable picture met so far.
 
     max_pixels: what is larger isn't decoded. passed_over: a phrase for what lies among the images and is none. remarks:
     lines for what may be a mistake.
@@ -65,7 +68,9 @@ class Source(ABC):
         """The decoded picture, RGB, 8 bits; BadPicture if that is impossible."""
 
     def fingerprint(self) -> str:
-        """Eight digits that change with the pictures' number, names (of file and folder, wherever the data set lies), labels or classes; not with pixels."""
+        """Eight digits that change with the pictures' number, names (of file and folder, wherever the data set lies),
+        labels or classes; not with pixels.
+        """
         crc = zlib.crc32(repr(self.class_names).encode(), zlib.crc32(self.labels.tobytes()))
         for index in range(len(self)):
             crc = zlib.crc32("/".join(self.name(index).rsplit("/", 2)[-2:]).encode("utf-8", "surrogateescape"), crc)
@@ -96,7 +101,9 @@ class FileSource(Source):
 
 
 class FolderSource(FileSource):
-    """Every picture below `folder`, whose sub-folders are the classes; numbered by name, or by `class_names` where given."""
+    """Every picture below `folder`, whose sub-folders are the classes; numbered by name, or by `class_names` where
+    given.
+    """
 
     def __init__(self, folder: Path, class_names: Sequence[str] | None = None) -> None:
         scan = _class_folders(folder)
@@ -112,14 +119,16 @@ class FolderSource(FileSource):
             without += [] if inside else [name]
         if without:
             raise UserError(
-                f"class folder {_some(without)} of {folder} has no picture ({' '.join(EXTENSIONS)}); add pictures or remove the folder"
-                + (f" (passed over: {self.passed_over})" if self.passed_over else "")
+                f"class folder {_some(without)} of {folder} has no picture ({' '.join(EXTENSIONS)}); add pictures or "
+                "remove the folder" + (f" (passed over: {self.passed_over})" if self.passed_over else "")
             )
         super().__init__(paths, labels, tuple(numbers))
 
 
 class ListSource(FileSource):
-    """The pictures that a list file names, one 'relative/path label' a line; `class_names`, where given, bounds the labels."""
+    """The pictures that a list file names, one 'relative/path label' a line; `class_names`, where given, bounds the
+    labels.
+    """
 
     is_by_label = True
 
@@ -132,14 +141,17 @@ class ListSource(FileSource):
         for number, _, label in entries:
             if label >= len(names):
                 raise UserError(
-                    f"{file}, line {number}: label {label}, but the {len(names)} training classes have labels 0 to {len(names) - 1}"
+                    f"{file}, line {number}: label {label}, but the {len(names)} training classes have labels 0 to "
+                    f"{len(names) - 1}"
                 )
         super().__init__(_located(file, entries), [label for _, _, label in entries], names)
         self.remarks += _repeated(file, entries)
 
 
 class DigitsSource(Source):
-    """Handwritten digits, 8x8 px, grey repeated to RGB (UCI, CC BY 4.0: see README.md beside this file); `split` is 'train' or 'val'."""
+    """Handwritten digits, 8x8 px, grey repeated to RGB (UCI, CC BY 4.0: see README.md beside this file); `split` is
+    'train' or 'val'.
+    """
 
     def __init__(self, split: str) -> None:
         with np.load(DIGITS_FILE) as file:
@@ -168,16 +180,19 @@ def open_source(data: DataOptions, split: str, class_names: Sequence[str] | None
 
 
 def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> Source:
-    """The pictures of `split` ('train' or 'val'); for val pass train's `class_names`, so that both number the classes alike.
+    """The pictures of `split` ('train' or 'val'); for val pass train's `class_names`, so that both number the classes
+    alike.
 
     UserError for a folder or list file that is missing, empty, unreadable or inconsistent.
     """
     if data.dataset == "digits":
         return DigitsSource(split)
-    accepted = f"a folder with {data.train_split}/ and {data.val_split}/ class folders, or with {data.train_split}_list.txt and {data.val_split}_list.txt"
+    train, val = data.train_split, data.val_split
+    accepted = f"a folder with {train}/ and {val}/ class folders, or with {train}_list.txt and {val}_list.txt"
     if data.data_dir is None:
         raise UserError(
-            f"data_dir is not given, but dataset: {data.dataset} needs it: {accepted} (--dataset digits needs no folder)"
+            f"data_dir is not given, but dataset: {data.dataset} needs it: {accepted} (--dataset digits needs "
+            "no folder)"
         )
     root, name = Path(data.data_dir), data.train_split if split == "train" else data.val_split
     if not root.exists():
@@ -195,11 +210,13 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> S
         entries = _entries(root)
         if f"{name}_0000.mindrecord" in entries:
             raise UserError(
-                f"data_dir {root} holds {name}_0000.mindrecord without {name}.mindrecord.json: it was not finished; run "
+                f"data_dir {root} holds {name}_0000.mindrecord without {name}.mindrecord.json: it was not "
+                "finished; run "
                 f"mindvit prepare again with the same arguments"
             )
         raise UserError(
-            f"data_dir {root} has neither {name}/ nor {name}_list.txt; it has {_some(entries, 8) if entries else 'nothing'}: give {accepted}, "
+            f"data_dir {root} has neither {name}/ nor {name}_list.txt; it has "
+            f"{_some(entries, 8) if entries else 'nothing'}: give {accepted}, "
             f"or name the split with {split}_split"
         )
     return FolderSource(folder, class_names)
@@ -211,12 +228,15 @@ def check_same_classes(train: Source, val: Source) -> None:
     if val.class_names != train.class_names:
         missing = [name for name in train.class_names if name not in set(val.class_names)]
         raise UserError(
-            f"the validation split lacks class {_some(missing)} and numbers the others differently; open it with the training split's class_names"
+            f"the validation split lacks class {_some(missing)} and numbers the others differently; open it with the "
+            "training split's class_names"
         )
 
 
 def empty_classes(train: Source) -> list[str]:
-    """A line, or none, for the classes that have no training image; in a list file that counts from 1, class 0 has none."""
+    """A line, or none, for the classes that have no training image; in a list file that counts from 1, class 0 has
+    none.
+    """
     missing = np.flatnonzero(np.bincount(train.labels, minlength=len(train.class_names)) == 0)
     if not len(missing):
         return []
@@ -342,7 +362,9 @@ def _located(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
 
 
 def _repeated(file: Path, entries: Iterable[tuple[int, str, int]]) -> list[str]:
-    """A line, or none, for images that a list names more than once: they count as often, and of two labels one is wrong."""
+    """A line, or none, for images that a list names more than once: they count as often, and of two labels one is
+    wrong.
+    """
     first: dict[str, tuple[int, int]] = {}
     again: list[str] = []
     torn: list[str] = []
@@ -364,7 +386,8 @@ def refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> No
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise UserError(
-            f"{where} has {len(names)} classes, of which {_some(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the "
+            f"{where} has {len(names)} classes, of which {_some(unknown)} {'is' if len(unknown) == 1 else 'are'} not "
+            "among the "
             f"{len(known)} training classes; both splits need the same class names"
         )
 

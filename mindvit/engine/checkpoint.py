@@ -64,7 +64,9 @@ def cannot_write(folder: Path, error: OSError) -> UserError:
 
 
 def newest(folder: Path, model: str, complain: Callable[[str], None]) -> Optional[Found]:
-    """The checkpoint of `model` with the most steps in a run's folder; damaged ones are complained of and passed over."""
+    """The checkpoint of `model` with the most steps in a run's folder; damaged ones are complained of and passed
+    over.
+    """
     found: list[Found] = []
     for path in folder.glob(f"{model}-*.ckpt"):
         try:
@@ -86,13 +88,16 @@ def of_file(path: str) -> Found:
     arrays, meta = read_weights(path)
     if "step" not in meta:
         raise UserError(
-            f"{path} holds weights, but not the state of a run: --resume takes what train.py saved (--ckpt_path FILE starts from weights)"
+            f"{path} holds weights, but not the state of a run: --resume takes what train.py saved (--ckpt_path FILE "
+            "starts from weights)"
         )
     return Path(path), arrays, meta
 
 
 def restore(parameters: Sequence[Parameter], found: Found) -> None:
-    """Give a run its whole state back. UserError, with nothing changed, if the checkpoint lacks a part of it or has other shapes."""
+    """Give a run its whole state back. UserError, with nothing changed, if the checkpoint lacks a part of it or has
+    other shapes.
+    """
     path, arrays, _ = found
     wrong = [
         item.name for item in parameters if item.name not in arrays or arrays[item.name].shape != tuple(item.shape)

@@ -1,8 +1,9 @@
 """Compiled graphs that outlive the process: MindSpore's compile cache, made safe.
 
-MindSpore looks a graph up by its place among those that a process compiles, and checks nothing but Python sources. So each graph has a
-folder of its own here, named by everything it depends on; the cache is on only while that graph compiles; and what lies in a folder counts
-only once it is complete. Parameters' values are no part of a graph: it takes them from the network that is there.
+MindSpore looks a graph up by its place among those that a process compiles, and checks nothing but Python sources. So
+each graph has a folder of its own here, named by everything it depends on; the cache is on only while that graph
+compiles; and what lies in a folder counts only once it is complete. Parameters' values are no part of a graph: it takes
+them from the network that is there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ WHOLE = "whole.json"  # sizes and times of a folder's files, written when they a
 
 
 def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, values: Mapping[str, Any]) -> bool:
-    """Compile a training step, `values` being what it depends on in the recipe; whether it came from the folder where the recipe wants graphs kept.
+    """Compile a training step, `values` being what it depends on in the recipe; whether it came from the folder where
+    the recipe wants graphs kept.
 
     UserError if a folder that the recipe names can't be written; without the one that auto takes, a line says so.
     """
@@ -44,10 +46,12 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, valu
         except OSError as error:
             if wanted != "auto":
                 raise UserError(
-                    f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, or none)"
+                    f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, "
+                    "or none)"
                 ) from None
             console.say(
-                f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none keeps this quiet)"
+                f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none "
+                "keeps this quiet)"
             )
             held = False
         if not held or folder is None:
@@ -101,7 +105,8 @@ def _held(folder: Path) -> Iterator[bool]:
         held = files.try_lock(lock)
         if held is None:
             console.say(
-                f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, or a folder elsewhere)"
+                f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, "
+                "or a folder elsewhere)"
             )
         yield bool(held)
 
@@ -110,7 +115,9 @@ Files = dict[str, list[int]]
 
 
 def _taken(folder: Path) -> Files:
-    """The files of `folder` if they are complete; else it is emptied. Until somebody says so again they count as not complete."""
+    """The files of `folder` if they are complete; else it is emptied. Until somebody says so again they count as not
+    complete.
+    """
     whole, there = folder / WHOLE, _files(folder)
     if whole.exists():
         with contextlib.suppress(ValueError):  # it isn't even JSON
@@ -125,7 +132,9 @@ def _taken(folder: Path) -> Files:
 
 @contextlib.contextmanager
 def caching(folder: Union[Path, str, None]) -> Iterator[None]:
-    """MindSpore's own cache, in `folder` or off, for what is compiled inside: safe where nothing else ever compiles into that."""
+    """MindSpore's own cache, in `folder` or off, for what is compiled inside: safe where nothing else ever compiles
+    into that.
+    """
     place = {} if folder is None else {"compile_cache_path": str(folder)}
     with (
         quiet()
@@ -139,7 +148,9 @@ def caching(folder: Union[Path, str, None]) -> Iterator[None]:
 
 
 def _completed(folder: Path, before: Files) -> bool:
-    """Note that `folder`, where something has just been compiled, is complete; whether that came from the files `before`."""
+    """Note that `folder`, where something has just been compiled, is complete; whether that came from the files
+    `before`.
+    """
     after = _files(folder)
     with contextlib.suppress(OSError):  # the disk is full: next time it is compiled again
         (folder / WHOLE).write_text(json.dumps(after), encoding="utf-8")

@@ -179,7 +179,8 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
     if setting.device.is_main:
         place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
         console.say(
-            f"data: {recipe.data.dataset}{place}, {len(source)} validation images{passed_over((recipe.data.val_split, source))}"
+            f"data: {recipe.data.dataset}{place}, {len(source)} validation "
+            f"images{passed_over((recipe.data.val_split, source))}"
         )
         for line in remarks:
             console.say(line)

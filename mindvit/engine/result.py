@@ -174,4 +174,5 @@ def tables(row: Mapping[str, Any]) -> str:
 
 def versions() -> str:
     """What ran, in one line."""
-    return f"mindvit {__version__}, mindspore {ms.__version__}, numpy {np.__version__}, Python {platform.python_version()}; {device.machine()}"
+    libraries = f"mindspore {ms.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
+    return f"mindvit {__version__}, {libraries}; {device.machine()}"

@@ -35,7 +35,9 @@ CHANNELS = 3  # of every picture that a source gives
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures are prepared for evaluation: as a recipe says and, where it says nothing, as the network's authors did."""
+    """How pictures are prepared for evaluation: as a recipe says and, where it says nothing, as the network's authors
+    did.
+    """
 
     info: ModelInfo
     augment: AugmentOptions
@@ -101,11 +103,12 @@ class Setting:
 
 
 def sized(recipe: Recipe, checkpoint: str = "") -> Recipe:
-    """The recipe with the size at which its network computes: image_resize and, for CrossViT, img_size, one derived from the other.
+    """The recipe with the size at which its network computes: image_resize and, for CrossViT, img_size, one derived
+    from the other.
 
-    A size on the command line counts more than one in a file, and that more than one out of `checkpoint`, whose recipe was taken
-    over; of two that differ the lesser is derived anew, and the main rank says so. UserError, before anything is listed or built, for
-    sizes that the network can't take or that contradict each other.
+    A size on the command line counts more than one in a file, and that more than one out of `checkpoint`, whose recipe
+    was taken over; of two that differ the lesser is derived anew, and the main rank says so. UserError, before anything
+    is listed or built, for sizes that the network can't take or that contradict each other.
     """
     given = {"image_resize": recipe.augment.image_resize, "img_size": recipe.model.img_size}
     ranks = {key: 0 if value is None else _rank(recipe.origins[key], checkpoint) for key, value in given.items()}
@@ -147,7 +150,8 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
         )
     if recipe.model.in_channels != CHANNELS:
         raise UserError(
-            f"in_channels is {recipe.model.in_channels}, but pictures are read as RGB, {CHANNELS} channels (other inputs: mindvit.create_model)"
+            f"in_channels is {recipe.model.in_channels}, but pictures are read as RGB, {CHANNELS} channels (other "
+            "inputs: mindvit.create_model)"
         )
     chosen, line = device.set_up(recipe.runtime, recipe.precision)
     # ranks drop different elements; rank 0's weights are sent to all
@@ -161,7 +165,9 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
 
 
 def build(setting: Setting, resize: bool = False, weights: Optional[Weights] = None) -> nn.Cell:
-    """The recipe's network, with the weights it starts from, or those that were read already; `resize` fits position embeddings of another size."""
+    """The recipe's network, with the weights it starts from, or those that were read already; `resize` fits position
+    embeddings of another size.
+    """
     options = setting.recipe.model
     weights = weights or starting_weights(setting.recipe)
     net = create_model(
@@ -182,7 +188,9 @@ def build(setting: Setting, resize: bool = False, weights: Optional[Weights] = N
 
 
 def starting_weights(recipe: Recipe) -> Optional[Weights]:
-    """What the file holds that a recipe starts from; None for initial values. UserError if it wants weights and names no file."""
+    """What the file holds that a recipe starts from; None for initial values. UserError if it wants weights and names
+    no file.
+    """
     options = recipe.model
     if isinstance(options.pretrained, bool) and options.pretrained:
         raise UserError(
@@ -220,15 +228,17 @@ def check_teacher(options: DistillOptions) -> None:
         model_info(name)
     if not options.teacher_ckpt_path:
         raise UserError(
-            f"distill_type is {options.distill_type}, but the teacher {name} has no weights (none are downloaded): --teacher_ckpt_path FILE"
+            f"distill_type is {options.distill_type}, but the teacher {name} has no weights (none are downloaded): "
+            "--teacher_ckpt_path FILE"
         )
 
 
 def build_teacher(setting: Setting) -> Optional[nn.Cell]:
     """The recipe's teacher with its weights, frozen, in the student's precision; None without distillation.
 
-    Every rank reads the same file. mindcv's networks have MindSpore's own mixed precision: its O2 (all but norms) for any level
-    but O0, since its O1 rewrites a network's source, which fails on some of them and changes nothing in others.
+    Every rank reads the same file. mindcv's networks have MindSpore's own mixed precision: its O2 (all but norms) for
+    any level but O0, since its O1 rewrites a network's source, which fails on some of them and changes nothing in
+    others.
     """
     options, chosen = setting.recipe.distill, setting.device
     if options.distill_type == "none":
@@ -244,11 +254,13 @@ def build_teacher(setting: Setting) -> Optional[nn.Cell]:
         report = _load_foreign(net, content) if foreign else load_weights(net, content)
     except WeightsError as error:
         raise UserError(
-            f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: {error.report}"
+            f"teacher_ckpt_path {path} doesn't fit {name} with the student's {setting.num_classes} classes: "
+            f"{error.report}"
         ) from None
     if chosen.is_main:
         console.say(
-            f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights from {path}: {report}"
+            f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights "
+            f"from {path}: {report}"
         )
     if not foreign:
         try:
@@ -277,7 +289,8 @@ def _check_order(path: str, theirs: tuple[str, ...], setting: Setting) -> None:
         return
     if len(ours) < setting.num_classes or is_ambiguous(ours):
         raise UserError(
-            f"teacher_ckpt_path {path} doesn't name its {setting.num_classes} classes, and the {len(ours)} class folders "
+            f"teacher_ckpt_path {path} doesn't name its {setting.num_classes} classes, and the {len(ours)} class "
+            "folders "
             f"don't say their order: {ask}"
         )
 

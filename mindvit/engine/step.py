@@ -1,4 +1,6 @@
-"""The training step: one compiled graph from a batch to the moved weights. What is minimized is handed over: see tasks."""
+"""The training step: one compiled graph from a batch to the moved weights. What is minimized is handed over: see
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as
 
 @dataclass(frozen=True)
 class StepOptions:
-    """What the compiled step depends on, whatever it minimizes; the numbers that change from step to step are its inputs."""
+    """What the compiled step depends on, whatever it minimizes; the numbers that change from step to step are its
+    inputs.
+    """
 
     opt: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -97,7 +101,8 @@ def create_optimizer(
 class AssignParameters(nn.Cell):
     """Gives parameters other values where they lie.
 
-    set_data would give a parameter other memory, and what a compiled step changes under a condition alone it goes on changing in the old.
+    set_data would give a parameter other memory, and what a compiled step changes under a condition alone it goes on
+    changing in the old.
     """
 
     def __init__(self, parameters: Sequence[Parameter]):
@@ -194,7 +199,9 @@ class WeightUpdate(nn.Cell):
 
 
 class RankSync(nn.Cell):
-    """What ranks tell each other in a step: mean gradients; and, in one message, loss, overflow, a wish to stop, running statistics."""
+    """What ranks tell each other in a step: mean gradients; and, in one message, loss, overflow, a wish to stop,
+    running statistics.
+    """
 
     def __init__(self, weights: ParameterTuple, running: ParameterTuple, ranks: int):
         super().__init__(auto_prefix=False)
@@ -221,7 +228,9 @@ class RankSync(nn.Cell):
 
 
 def random_draws(task: Any, ctx: Setting, step: TrainStep, number: int) -> tuple[np.ndarray, ...]:
-    """What is sampled for the batch of this number, a function of seed, number and rank: the task's draws, then stochastic depth's."""
+    """What is sampled for the batch of this number, a function of seed, number and rank: the task's draws, then
+    stochastic depth's.
+    """
     rng = np.random.Generator(np.random.PCG64([ctx.recipe.runtime.seed, number, ctx.device.rank]))
     draws = task.draw(ctx, rng)
     shape = drop_path_spec(step.drop_paths, ctx.recipe.data.batch_size).shape
@@ -231,11 +240,13 @@ def random_draws(task: Any, ctx: Setting, step: TrainStep, number: int) -> tuple
 class TrainStep(Compiled):
     """One optimizer step: objective, gradient, accumulate, all-reduce, finite check, clip, optimizer, EMA.
 
-    objective: a cell (*batch, *draws) -> loss () over `net`, which says how many `drop_paths` there are. weight_decay_mask: whether each weight is decayed; lr_scales: factors of the
-    learning rate, one a weight (none: 1). Inputs: the objective's, then lr float32 (). Outputs, float32 (): loss, the gradient's global
-    norm before clipping, and the loss scale after the step. With a loss scale or `skip_nonfinite`, a step whose loss or gradient is not
-    finite changes no weight, moment, average or running statistic. With `accum_steps` batches a step, every accum_steps-th call makes
-    the step, from the mean gradient, and gives the mean loss; what the calls between give is of no use.
+    objective: a cell (*batch, *draws) -> loss () over `net`, which says how many `drop_paths` there are.
+    weight_decay_mask: whether each weight is decayed; lr_scales: factors of the learning rate, one a weight (none: 1).
+    Inputs: the objective's, then lr float32 (). Outputs, float32 (): loss, the gradient's global norm before clipping,
+    and the loss scale after the step. With a loss scale or `skip_nonfinite`, a step whose loss or gradient is not
+    finite changes no weight, moment, average or running statistic. With `accum_steps` batches a step, every
+    accum_steps-th call makes the step, from the mean gradient, and gives the mean loss; what the calls between give is
+    of no use.
     """
 
     def __init__(

@@ -163,11 +163,13 @@ class Run:
         path, _, meta = found
         if meta["model"] != self.setting.info.name:
             raise UserError(
-                f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {self.setting.info.name} (--resume none starts anew)"
+                f"{path} is a checkpoint of {meta['model']}, but the recipe's model is {self.setting.info.name} "
+                "(--resume none starts anew)"
             )
         if meta["data"] != self.fingerprint:
             raise UserError(
-                f"the training pictures are not those that {path} was trained with: another number, other names or other classes "
+                f"the training pictures are not those that {path} was trained with: another number, other names or "
+                "other classes "
                 f"(--resume none starts anew; --ckpt_path {path} takes its weights alone)"
             )
         return found
@@ -184,7 +186,8 @@ class Run:
         ):  # another batch over all cards: its steps can't be counted in the old ones
             if meta["step"] % meta["steps"]:
                 raise UserError(
-                    f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are {self.meter.pictures} now: go on "
+                    f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are "
+                    f"{self.meter.pictures} now: go on "
                     f"with as many, or from an epoch's checkpoint, --resume FILE"
                 )
             self.at = meta["step"] // meta["steps"] * self.steps
@@ -253,7 +256,8 @@ class Run:
             if self.device.is_main:
                 self.prepare_files()
             self.compile()
-            # signals last: MindSpore's summary starts processes, which would inherit the handlers and outlive the signal that ends them
+            # signals last: MindSpore's summary starts processes, which would inherit the handlers and outlive the
+            # signal that ends them
             kind = self.recipe.log.summary if self.device.is_main else "none"
             with console.summary(kind, self.folder, self.say) as self.viewer, signals(self.ask_to_stop):
                 score, average = self.epochs()
@@ -318,7 +322,8 @@ class Run:
         list(itertools.islice(self.stepped(0), DRY_STEPS))
         whole = self.steps * self.recipe.schedule.epoch_size * self.meter.ms_per_step / 1000
         self.say(
-            f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.pictures_per_second:.1f} img/s over all cards, "
+            f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.pictures_per_second:.1f} img/s over "
+            "all cards, "
             f"{device.memory(self.device.target)}; the whole run's steps would take {console.duration(whole)}"
         )
 
@@ -340,7 +345,8 @@ class Run:
                 }
                 if not distributed.agree(self.net, self.device.ranks):
                     raise TrainingFailed(
-                        f"after epoch {epoch + 1} rank {self.device.rank} holds other weights than the others: the run stops before it "
+                        f"after epoch {epoch + 1} rank {self.device.rank} holds other weights than the others: the "
+                        "run stops before it "
                         f"saves them (one network and one seed on all ranks? a fault of a card?)"
                     )
                 self.save_epoch(epoch + 1)
@@ -360,7 +366,9 @@ class Run:
             raise self.interrupted(f"after epoch {epoch}")
 
     def validated(self, epoch: int, progress: console.Progress) -> Scores:
-        """The scores after `epoch` epochs: shown, logged and, if they are the best or the last, saved with the weights."""
+        """The scores after `epoch` epochs: shown, logged and, if they are the best or the last, saved with the
+        weights.
+        """
         progress.hide()
         scores = self.validate()
         self.note(epoch, *scores)
@@ -401,7 +409,9 @@ class Run:
         return self.meter.waiting(itertools.islice(batches, (self.steps - done) * self.parts))
 
     def take(self, batch: Batch, part: int) -> tuple[float, tuple[Tensor, ...]]:
-        """The `part`-th batch of the next step through the compiled graph; the learning rate and what the graph gives."""
+        """The `part`-th batch of the next step through the compiled graph; the learning rate and what the graph
+        gives.
+        """
         recipe = self.recipe
         lr = learning_rate(
             self.at, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures
@@ -595,14 +605,17 @@ class Run:
         """The run in a few lines, before it starts."""
         data = self.recipe.data
         self.say(
-            f"model: {self.setting.info.name}, {self.params / 1e6:.2f} M parameters, {self.setting.size} px, {self.setting.num_classes} classes"
+            f"model: {self.setting.info.name}, {self.params / 1e6:.2f} M parameters, {self.setting.size} px, "
+            f"{self.setting.num_classes} classes"
         )
         parts = f" x {self.parts} batches" if self.parts > 1 else ""
         for line in self.remarks:
             self.say(line)
         self.say(
-            f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and {len(self.val)} validation pictures; "
-            f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, {self.recipe.schedule.epoch_size} epochs"
+            f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and "
+            f"{len(self.val)} validation pictures; "
+            f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, "
+            f"{self.recipe.schedule.epoch_size} epochs"
             + passed_over((data.train_split, self.train), (data.val_split, self.val))
         )
         for line in remarks(self.train):

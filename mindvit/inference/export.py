@@ -1,4 +1,6 @@
-"""Networks as files that run without this package, each loaded again and compared with the network before it is called done."""
+"""Networks as files that run without this package, each loaded again and compared with the network before it is
+called done.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,17 @@ class ExportError(UserError):
 
 @dataclass(frozen=True)
 class Exported:
-    """A file, the batches it was tried with, and the worst deviation from the network, relative to max(1, the largest output)."""
+    """A file, the batches it was tried with, and the worst deviation from the network, relative to max(1, the largest
+    output).
+    """
 
     path: Path
     batches: tuple[int, ...]
     deviation: float
 
     def __str__(self) -> str:
-        return f"{self.path}: loaded again, batch {' and '.join(map(str, self.batches))}: within {self.deviation:.1e} of the network"
+        batches = " and ".join(map(str, self.batches))
+        return f"{self.path}: loaded again, batch {batches}: within {self.deviation:.1e} of the network"
 
 
 def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch: Optional[int]) -> Exported:
@@ -54,7 +59,8 @@ def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch:
         deviation = _deviation(net, run, batches, (channels, size, size), batch or 2)
         if not deviation < TOLERANCE:
             raise ExportError(
-                f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance {TOLERANCE:.0e})"
+                f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance "
+                f"{TOLERANCE:.0e})"
             )
         written.replace(path)
     return Exported(path, batches, deviation)
@@ -80,7 +86,8 @@ def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path
         onnx.save(to_onnx(whole, {item.name: item.asnumpy() for item in net.get_parameters()}), str(path))
     elif whole != mindir:
         raise ExportError(
-            f"{path.name}: above 1 GB MindSpore writes several files, which this command doesn't (--format ONNX writes one)"
+            f"{path.name}: above 1 GB MindSpore writes several files, which this command doesn't (--format ONNX "
+            "writes one)"
         )
 
 
@@ -134,7 +141,9 @@ def check(form: str, path: Path) -> None:
 def _deviation(
     net: nn.Cell, run: Callable[[np.ndarray], Any], batches: Sequence[int], picture: tuple[int, ...], step: int
 ) -> float:
-    """Worst of what the file gives for the first pictures, in each of `batches`, from the network's, `step` pictures at once: it is compiled for one batch."""
+    """Worst of what the file gives for the first pictures, in each of `batches`, from the network's, `step` pictures
+    at once: it is compiled for one batch.
+    """
     images = np.random.default_rng(0).standard_normal((max(batches), *picture)).astype(np.float32)
     expected = np.concatenate(
         [net(Tensor(images[first : first + step])).asnumpy() for first in range(0, len(images), step)]

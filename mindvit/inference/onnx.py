@@ -1,8 +1,9 @@
-"""MindSpore's graph (MindIR) as an ONNX model. MindSpore 2.10's own exporter knows neither Erf nor Im2Col, and no dynamic batch.
+"""MindSpore's graph (MindIR) as an ONNX model. MindSpore 2.10's own exporter knows neither Erf nor Im2Col, and no
+dynamic batch.
 
-A MindIR file of one of our networks is a flat list of operators. Each is written as one or a few of ONNX's; what is known when the
-file is written (numbers, shapes) is computed here. The only unknown is the batch: a number that depends on it is a vector of one
-integer in the ONNX graph.
+A MindIR file of one of our networks is a flat list of operators. Each is written as one or a few of ONNX's; what is
+known when the file is written (numbers, shapes) is computed here. The only unknown is the batch: a number that depends
+on it is a vector of one integer in the ONNX graph.
 """
 
 from __future__ import annotations
@@ -375,7 +376,9 @@ class Writer:
     def op_StridedSlice(
         self, node: Any, x: Any, begin: Sequence[int], end: Sequence[int], step: Sequence[int], *masks: int
     ) -> Name:
-        """Python's slices; a bit of a mask is an axis: open at its begin, open at its end, (two unused ones), taken away."""
+        """Python's slices; a bit of a mask is an axis: open at its begin, open at its end, (two unused ones), taken
+        away.
+        """
         open_begin, open_end, ellipsis, new_axis, gone = masks
         if ellipsis or new_axis:
             raise UserError("an index with ... or None can't be exported to ONNX")

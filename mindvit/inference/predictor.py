@@ -60,11 +60,11 @@ class Logits(nn.Cell):
 class Predictor:
     """A trained network that names what is in pictures, prepared as they are for validation.
 
-    ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does). classes: a
-    file with a class name a line, in the order of the logits; by default those of the checkpoint, or else numbers. batch_size: most
-    pictures that are computed at once. take: which set of weights, `model` or `ema` (their moving average), of a file that holds
-    both; by default the one that scored better in validation. max_pixels: a larger image, width x height, is not decoded. UserError
-    for weights that don't fit, or a device that isn't there.
+    ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours
+    does). classes: a file with a class name a line, in the order of the logits; by default those of the checkpoint, or
+    else numbers. batch_size: most pictures that are computed at once. take: which set of weights, `model` or `ema`
+    (their moving average), of a file that holds both; by default the one that scored better in validation. max_pixels:
+    a larger image, width x height, is not decoded. UserError for weights that don't fit, or a device that isn't there.
 
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
     """
@@ -122,9 +122,11 @@ class Predictor:
         return f"{what}; {self.weights}{self._told}"
 
     def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
-        """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of pictures.
+        """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of
+        pictures.
 
-        A picture is a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or (H, W, 4). UserError for one that can't be decoded.
+        A picture is a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or (H, W, 4). UserError for one
+        that can't be decoded.
         """
         single = isinstance(pictures, (str, os.PathLike, Image.Image)) or (
             isinstance(pictures, np.ndarray) and pictures.ndim < 4
@@ -162,7 +164,9 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
 
     def prepared(self, picture: Picture) -> np.ndarray:
-        """What the network sees of a picture, before normalisation: uint8 (size, size, 3). BadPicture if it can't be decoded."""
+        """What the network sees of a picture, before normalisation: uint8 (size, size, 3). BadPicture if it can't be
+        decoded.
+        """
         return self.preprocessing.transform(opened(picture, self.max_pixels))
 
     def normalised(self, images: np.ndarray) -> Tensor:
@@ -170,7 +174,9 @@ class Predictor:
         return self.step.normalize(Tensor(images))
 
     def best(self, logits: np.ndarray, topk: int = 5) -> Answer:
-        """The classes with the largest of these logits (num_classes,), by name, with their probabilities; ties by class number."""
+        """The classes with the largest of these logits (num_classes,), by name, with their probabilities; ties by
+        class number.
+        """
         return likeliest(logits, self.class_names, max(topk, 1))
 
     def _prepared_or_bad(self, picture: Picture) -> Union[np.ndarray, BadPicture]:
@@ -204,7 +210,9 @@ class Predictor:
 
 
 def opened(picture: Picture, max_pixels: int = decoding.MAX_PIXELS) -> Image.Image:
-    """A picture from anywhere as RGB, 8 bits. BadPicture for one that can't be decoded or is too large, UserError for an array that is no picture."""
+    """A picture from anywhere as RGB, 8 bits. BadPicture for one that can't be decoded or is too large, UserError for
+    an array that is no picture.
+    """
     if isinstance(picture, Image.Image):
         with named(str(getattr(picture, "filename", "")) or "given as an image"):
             check_pixels(picture.size, max_pixels)
@@ -217,13 +225,15 @@ def opened(picture: Picture, max_pixels: int = decoding.MAX_PIXELS) -> Image.Ima
         or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4)))
     ):
         raise UserError(
-            f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, W), (H, W, 3) or (H, W, 4)"
+            f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, "
+            "W), (H, W, 3) or (H, W, 4)"
         )
     return as_rgb(Image.fromarray(picture))
 
 
 def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike, None]) -> tuple[str, ...]:
-    """A name for each class: those of a file, or those known, the rest by number; of 1,000 that nobody names, ImageNet-1K's.
+    """A name for each class: those of a file, or those known, the rest by number; of 1,000 that nobody names,
+    ImageNet-1K's.
 
     UserError for a file that can't be read or has another number.
     """
@@ -234,6 +244,7 @@ def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike,
     names = read_classes(file).titles
     if len(names) != count:
         raise UserError(
-            f"classes {file} has {len(names)} lines, but the network has {count} classes: one name a line, in the order of the logits"
+            f"classes {file} has {len(names)} lines, but the network has {count} classes: one name a line, in the "
+            "order of the logits"
         )
     return names

@@ -256,13 +256,16 @@ class CrossFormer(Network):
 
     @classmethod
     def check_input(cls, config: Mapping[str, Any], height: int, width: int) -> None:
-        """Every stage but the last halves the map; of an odd one its smaller kernel would leave the last row and column out."""
+        """Every stage but the last halves the map; of an odd one its smaller kernel would leave the last row and
+        column out.
+        """
         super().check_input(config, height, width)
         step = STRIDE * 2 ** (len(config["depths"]) - 1)
         if height % step or width % step:
             near = " or ".join(map(str, multiples_beside(height if height % step else width, step)))
             raise UserError(
-                f"CrossFormer: an image of {height} x {width} px, but height and width must be multiples of {step}, such as {near} "
+                f"CrossFormer: an image of {height} x {width} px, but height and width must be multiples of {step}, "
+                f"such as {near} "
                 f"(resize or pad it)"
             )
 

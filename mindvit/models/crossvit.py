@@ -122,7 +122,8 @@ def patch_embed(branch: int, channels: int, width: int, stem: str) -> PatchToken
 
 
 def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
-    """Sides of the images that the two branches see; an int is the small-patch branch's, the other is the nearest at 14/15 of it, at least 16.
+    """Sides of the images that the two branches see; an int is the small-patch branch's, the other is the nearest at
+    14/15 of it, at least 16.
 
     240 -> (240, 224) and 408 -> (408, 384), the published pairs. UserError for sizes that the patches don't divide.
     """
@@ -135,7 +136,8 @@ def branch_sizes(img_size: Union[int, Sequence[int]]) -> tuple[int, int]:
             f", such as {' or '.join(map(str, multiples_beside(small, PATCH[0])))}" if isinstance(img_size, int) else ""
         )
         raise UserError(
-            f"CrossViT: img_size is {img_size}, but the first side must be a multiple of 12{near}, and the second of 16 "
+            f"CrossViT: img_size is {img_size}, but the first side must be a multiple of 12{near}, and the "
+            "second of 16 "
             f"(images of any size fit the standard network, which resizes them: leave img_size out)"
         )
     return small, large
@@ -207,20 +209,24 @@ class CrossViT(Network):
         small, large = branch_sizes(config["img_size"])
         if height in (small, large) and width != height:
             raise UserError(
-                f"CrossViT: an image of {height} x {width} px: one of a branch's height ({small} or {large} px) must be square "
+                f"CrossViT: an image of {height} x {width} px: one of a branch's height ({small} or {large} px) must "
+                "be square "
                 f"(others are resized, to squares)"
             )
 
     @classmethod
     def sizes_for(cls, config: Mapping[str, Any], side: int) -> Optional[tuple[int, int]]:
-        """The small-patch branch takes the image as it is, the large-patch branch resizes it; those of the arguments if the side is theirs."""
+        """The small-patch branch takes the image as it is, the large-patch branch resizes it; those of the arguments
+        if the side is theirs.
+        """
         small, large = branch_sizes(config["img_size"])
         if side == small:
             return small, large
         if side < 1 or side % PATCH[0]:
             near = " or ".join(map(str, multiples_beside(side, PATCH[0])))
             raise UserError(
-                f"CrossViT: images of {side} px, but its small-patch branch takes multiples of {PATCH[0]}, such as {near}; "
+                f"CrossViT: images of {side} px, but its small-patch branch takes multiples of {PATCH[0]}, such as "
+                f"{near}; "
                 f"this network was published for {small}"
             )
         return branch_sizes(side)

@@ -239,10 +239,13 @@ class CvT(Network):
 
     @classmethod
     def check_input(cls, config: Mapping[str, Any], height: int, width: int) -> None:
-        """The first convolution, 7 px with 2 px of padding at each side, needs 3 px; every later one fits a grid of 1."""
+        """The first convolution, 7 px with 2 px of padding at each side, needs 3 px; every later one fits a grid of
+        1.
+        """
         if height < 3 or width < 3:
             raise UserError(
-                f"CvT: an image of {height} x {width} px is too small: it needs at least 3 px each way (recipes say image_resize)"
+                f"CvT: an image of {height} x {width} px is too small: it needs at least 3 px each way (recipes say "
+                "image_resize)"
             )
 
     def saved_multiply_adds(self, size: int) -> int:

@@ -1,6 +1,8 @@
-"""The door to mindcv, both ways: our networks in mindcv.create_model, and mindcv's in mindvit.create_model("mindcv/NAME").
+"""The door to mindcv, both ways: our networks in mindcv.create_model, and mindcv's in
+mindvit.create_model("mindcv/NAME").
 
-Neither mindcv nor MindSpore is imported here before somebody asks for a network, so that `python train.py --help` stays instant.
+Neither mindcv nor MindSpore is imported here before somebody asks for a network, so that `python train.py --help` stays
+instant.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def check_name(name: str) -> str:
         if error.name not in ("mindcv", "mindcv.models"):  # something that mindcv needs
             raise
         raise UserError(
-            f"{name} is a network of mindcv, which is not installed: pip install mindcv (our own networks: mindvit.list_models())"
+            f"{name} is a network of mindcv, which is not installed: pip install mindcv (our own networks: "
+            "mindvit.list_models())"
         ) from None
     theirs = [item for item in registry.list_models() if registry.model_entrypoint(item).__module__ != __name__]
     wanted = name[len(THEIRS) :]
@@ -68,7 +71,9 @@ def check_name(name: str) -> str:
 
 
 def create(name: str, **options: Any) -> Any:
-    """mindcv's network "mindcv/NAME"; `options` go to mindcv.create_model, None meaning its default. UserError for one it hasn't."""
+    """mindcv's network "mindcv/NAME"; `options` go to mindcv.create_model, None meaning its default. UserError for
+    one it hasn't.
+    """
     wanted = check_name(name)
     try:
         return importlib.import_module("mindcv").create_model(wanted, **options)

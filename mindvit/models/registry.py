@@ -98,23 +98,27 @@ def model_config(name: str) -> dict[str, Any]:
 def input_sizes(
     name: str, image_resize: Optional[int] = None, img_size: Any = None
 ) -> tuple[int, Optional[tuple[int, int]]]:
-    """The side of the square images, px, that fits a network by name, and the img_size to build it with so that it computes them at that size.
+    """The side of the square images, px, that fits a network by name, and the img_size to build it with so that it
+    computes them at that size.
 
-    One is derived from the other, and neither given means the network's own. CrossViT's img_size is (small-patch, large-patch branch), or an
-    int, the first; for other families it is None. UserError for sizes that the family can't take or that contradict each other.
+    One is derived from the other, and neither given means the network's own. CrossViT's img_size is (small-patch,
+    large-patch branch), or an int, the first; for other families it is None. UserError for sizes that the family can't
+    take or that contradict each other.
     """
     entry = _entry(name)
     built_for = entry.config.get("img_size")
     if img_size is not None and built_for is None:
         raise UserError(
-            f"{entry.info.name} is not built for one size: it takes images as they come (leave img_size out; recipes say image_resize)"
+            f"{entry.info.name} is not built for one size: it takes images as they come (leave img_size out; recipes "
+            "say image_resize)"
         )
     config = entry.config if img_size is None else {**entry.config, "img_size": img_size}
     own = config.get("img_size", entry.info.input_size)
     own = own if isinstance(own, int) else own[0]
     if img_size is not None and image_resize not in (None, own):
         raise UserError(
-            f"image_resize {image_resize} doesn't fit img_size {img_size}, with which {entry.info.name} takes images of "
+            f"image_resize {image_resize} doesn't fit img_size {img_size}, with which {entry.info.name} takes "
+            "images of "
             f"{own} px (leave one of the two out: it is derived)"
         )
     side = own if image_resize is None else image_resize

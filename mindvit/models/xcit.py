@@ -278,7 +278,8 @@ SIZES = {  # embed_dim, depth, heads, eta, tokens_norm, drop path
 # at 384.
 WEIGHTS = ("224", "224_distill", "384_distill")
 # fmt: off
-RELEASED = {  # size, patch: params, multiply-adds at 224 and at 384, (acc1, acc5) of each of WEIGHTS in timm's results-imagenet.csv
+# size, patch: params, multiply-adds at 224 and at 384, (acc1, acc5) of each of WEIGHTS in timm's results-imagenet.csv
+RELEASED = {
     ("nano_12", 16): (3053224, 557324544, 1636840704, ((69.982, 89.780), (72.318, 90.826), (75.460, 92.672))),
     ("nano_12", 8): (3049016, 2159092992, 6344078592, ((73.900, 92.154), (76.330, 93.070), (77.810, 94.036))),
     ("tiny_12", 16): (6716272, 1244513664, 3655257984, ((77.122, 93.728), (78.572, 94.210), (80.954, 95.430))),

@@ -21,7 +21,9 @@ half_square_sum = ops.MultitypeFuncGraph("half_square_sum")
 
 ONE_SUM = (
     2**16
-)  # values that L2Loss may add up: on a CPU it does so one by one in float32, and 4 million squares came out 0.4 % short
+    # values that L2Loss may add up: on a CPU it does so one by one in float32, and 4 million squares came out 0.4 %
+    # short
+)
 
 
 @half_square_sum.register("Tensor")
@@ -141,8 +143,9 @@ class Moments(Optimiser):
 class AdamW(Moments):
     """AdamW (Loshchilov & Hutter 2019) in PyTorch's form, with the framework's fused operator AdamWeightDecay.
 
-    That operator is w -= lr (m / (sqrt(v) + eps) + decay w), without bias corrections. With c1 = 1 - beta1^t and c2 = 1 - beta2^t
-    PyTorch's w -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay w) is the same with lr sqrt(c2) / c1, eps sqrt(c2), decay c1 / sqrt(c2).
+    That operator is w -= lr (m / (sqrt(v) + eps) + decay w), without bias corrections. With c1 = 1 - beta1^t and c2 = 1
+    - beta2^t PyTorch's w -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay w) is the same with lr sqrt(c2) / c1, eps
+    sqrt(c2), decay c1 / sqrt(c2).
     """
 
     def __init__(
@@ -182,7 +185,9 @@ class Lamb(Moments):
 
 
 class SGD(Optimiser):
-    """Stochastic gradient descent with momentum, Nesterov's if asked for; weight decay is part of the gradient, as in PyTorch."""
+    """Stochastic gradient descent with momentum, Nesterov's if asked for; weight decay is part of the gradient, as in
+    PyTorch.
+    """
 
     def __init__(
         self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], momentum: float, nesterov: bool

@@ -10,15 +10,18 @@ from mindvit.recipe.options import ScheduleOptions
 
 
 def peak_lr(schedule: ScheduleOptions, global_batch: int) -> float:
-    """The highest learning rate for a batch of `global_batch` images over all cards (linear scaling, Goyal et al. 2017)."""
+    """The highest learning rate for a batch of `global_batch` images over all cards (linear scaling, Goyal et al.
+    2017).
+    """
     return schedule.lr * (global_batch / schedule.lr_reference_batch if schedule.lr_reference_batch else 1.0)
 
 
 def floors(schedule: ScheduleOptions, global_batch: int) -> tuple[float, float]:
     """The rates in force at the start of the warm-up and at the end of the decay, neither above the peak.
 
-    Both are absolute, as in DeiT's code and its descendants. Where a batch smaller than lr_reference_batch brings the peak below one of
-    them, that one is scaled by the batch too, so that the curve keeps its shape; where it lies above lr itself, it becomes the peak.
+    Both are absolute, as in DeiT's code and its descendants. Where a batch smaller than lr_reference_batch brings the
+    peak below one of them, that one is scaled by the batch too, so that the curve keeps its shape; where it lies above
+    lr itself, it becomes the peak.
     """
     peak = peak_lr(schedule, global_batch)
     start = schedule.warmup_lr if schedule.warmup_factor is None else schedule.warmup_factor * peak
@@ -32,7 +35,9 @@ def _at_most(rate: float, peak: float, schedule: ScheduleOptions, global_batch: 
 
 
 def schedule_lines(schedule: ScheduleOptions, global_batch: int) -> list[str]:
-    """What a run says of its learning rate before it starts: peak, start and end in force; a warning if one of them was given above the peak."""
+    """What a run says of its learning rate before it starts: peak, start and end in force; a warning if one of them
+    was given above the peak.
+    """
     peak, (start, end) = peak_lr(schedule, global_batch), floors(schedule, global_batch)
     reference = schedule.lr_reference_batch
     scaled = f" (lr {schedule.lr:.3g} x batch {global_batch}/{reference})" if reference else ""
@@ -52,14 +57,17 @@ def schedule_lines(schedule: ScheduleOptions, global_batch: int) -> list[str]:
     ]
     if high:
         lines.append(
-            f"WARNING: the learning rate's peak is {peak:.3g}, and {' and '.join(high)} (the curve keeps its shape; give smaller values, a larger lr, "
+            f"WARNING: the learning rate's peak is {peak:.3g}, and {' and '.join(high)} (the curve keeps its shape; "
+            "give smaller values, a larger lr, "
             f"or a larger batch: gradient_accumulation_steps)"
         )
     return lines
 
 
 def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int, global_batch: int) -> float:
-    """The rate that optimiser step `step`, from 0 on, takes. It never falls in the warm-up and never rises in a decay."""
+    """The rate that optimiser step `step`, from 0 on, takes. It never falls in the warm-up and never rises in a
+    decay.
+    """
     peak, (start, end) = peak_lr(schedule, global_batch), floors(schedule, global_batch)
     step = max(0, step - schedule.lr_lag * (steps_per_epoch if schedule.lr_epoch_stair else 1))
     at = step // steps_per_epoch if schedule.lr_epoch_stair else step / steps_per_epoch  # epochs since the start
@@ -91,10 +99,11 @@ def is_decayed(name: str, dimensions: int, weight_decay_filter: str, no_weight_d
 
 
 def layer_rates(names: Sequence[str], decay: float) -> list[float]:
-    """The factor of the learning rate for each weight: 1 for the head and the last norm, times `decay` for every block below (Clark et al. 2020).
+    """The factor of the learning rate for each weight: 1 for the head and the last norm, times `decay` for every block
+    below (Clark et al. 2020).
 
-    names: the network's weights in its own order. What stands before the first block is the stem; what stands between two
-    blocks (a stage's patch embedding) goes with the block after it.
+    names: the network's weights in its own order. What stands before the first block is the stem; what stands between
+    two blocks (a stage's patch embedding) goes with the block after it.
     """
     blocks: list[str] = []
     after = []  # blocks begun when a name comes, and whether it belongs to the last of them

@@ -21,7 +21,9 @@ COMMAND_LINE = "command line"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is one line, a misspelt option is told the nearest, and `~` at the start of an argument or of an option's value is expanded."""
+    """argparse, but a mistake is one line, a misspelt option is told the nearest, and `~` at the start of an argument
+    or of an option's value is expanded.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{COMMAND_LINE}: {message} (all options: --help)")
@@ -109,7 +111,8 @@ Extra = Sequence[tuple[tuple[str, ...], dict[str, Any]]]
 
 
 def parser(description: str, extra: Extra = (), hidden: Collection[str] = (), prog: Optional[str] = None) -> Parser:
-    """The command line: --config, one option a recipe key, and a command's `extra` arguments, which may take a key's option for something else.
+    """The command line: --config, one option a recipe key, and a command's `extra` arguments, which may take a key's
+    option for something else.
 
     hidden: keys that are taken, but not listed by --help. prog: the command's name in its help (None: the script's).
     """
@@ -153,7 +156,9 @@ def parse(
     hidden: Collection[str] = (),
     prog: Optional[str] = None,
 ) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe that a command line means, and the values of the command's `extra` arguments by name; for the other arguments see `parser`."""
+    """The recipe that a command line means, and the values of the command's `extra` arguments by name; for the other
+    arguments see `parser`.
+    """
     given = vars(parser(description, extra, hidden, prog).parse_args(arguments))
     name = given.pop("config", None)
     path = recipe_path(os.path.expanduser(name)) if name else None

@@ -21,8 +21,9 @@ class DuplicateKey(Exception):
 class Loader(yaml.SafeLoader):
     """YAML in which a plain scalar is what it looks like, and a key that is given twice is an error.
 
-    PyYAML follows YAML 1.1: 010 is 8, 1:30 is 90, 2024_01 is 202401, on is True, 1.10 is 1.1. Here only a number that is written as Python
-    writes it is one; all others stay strings, of which a recipe's keys make what they need. true, false, null and ~ are as ever.
+    PyYAML follows YAML 1.1: 010 is 8, 1:30 is 90, 2024_01 is 202401, on is True, 1.10 is 1.1. Here only a number that
+    is written as Python writes it is one; all others stay strings, of which a recipe's keys make what they need. true,
+    false, null and ~ are as ever.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}

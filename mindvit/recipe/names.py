@@ -35,7 +35,8 @@ def recipe_path(given: str) -> Path:
             and .yaml after it.
 
     Returns:
-        The file. A missing file by an absolute path, or in a folder that exists, is returned as it is: who reads it says so.
+        The file. A missing file by an absolute path, or in a folder that exists, is returned as it is: who reads it
+        says so.
 
     Raises:
         UserError: there is neither such a file nor such a recipe (the message lists the nearest names), or there are
@@ -56,7 +57,8 @@ def recipe_path(given: str) -> Path:
 
 
 def base_path(base: str, folder: Path) -> Path:
-    """The file that a recipe in `folder` means by `base: BASE`: a path relative to `folder`, else the name of a recipe that ships.
+    """The file that a recipe in `folder` means by `base: BASE`: a path relative to `folder`, else the name of a recipe
+    that ships.
 
     A base that is neither is returned as a path: who reads it says that it is missing.
     """

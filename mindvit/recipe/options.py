@@ -21,7 +21,9 @@ def option(
     high: Optional[float] = None,
     path: bool = False,
 ) -> Any:
-    """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), and whether a string is a path: `~` is expanded."""
+    """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), and whether a
+    string is a path: `~` is expanded.
+    """
     return field(default=default, metadata={"doc": doc, "choices": choices, "low": low, "high": high, "path": path})
 
 
@@ -126,7 +128,8 @@ class ModelOptions:
     take: Optional[str] = option(
         None,
         "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a "
-        "PyTorch training checkpoint's name (none: the one that scored better in validation, if the file says so, else model)",
+        "PyTorch training checkpoint's name (none: the one that scored better in validation, if the file says so, "
+        "else model)",
     )
 
 
@@ -144,7 +147,8 @@ class OptimOptions:
     )
     weight_decay_filter: str = option(
         "norm_and_bias",
-        "tensors without weight decay: one-dimensional ones, biases and what the paper's code names (norm_and_bias), or none (disable)",
+        "tensors without weight decay: one-dimensional ones, biases and what the paper's code names (norm_and_bias), "
+        "or none (disable)",
         ("norm_and_bias", "disable"),
     )
     layer_decay: float = option(
@@ -219,7 +223,8 @@ class ScheduleOptions:
     lr_epoch_stair: bool = option(False, "one learning rate an epoch instead of one a step")
     lr_lag: int = option(
         0,
-        "updates the schedule runs behind: epochs with lr_epoch_stair, else steps (CrossViT's, XCiT's, CrossFormer's: 1)",
+        "updates the schedule runs behind: epochs with lr_epoch_stair, else steps (CrossViT's, XCiT's, "
+        "CrossFormer's: 1)",
         low=0,
     )
 
@@ -263,7 +268,8 @@ class RuntimeOptions:
     )
     compile_cache: str = option(
         "auto",
-        "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, or a DIR",
+        "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, "
+        "or a DIR",
         path=True,
     )
     distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")

@@ -1,4 +1,4 @@
-"""A recipe from flat values: which keys there are, what each accepts, and what is wrong with the others, in one line."""
+"""A recipe from flat values: which keys there are, what each accepts, and what is wrong with others, in a line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from mindvit.recipe.options import (
     ScheduleOptions,
 )
 
-# Keys that change nothing where a trained network is only validated: validate.py's help leaves them out, and it says so where one is an option.
+# Keys that change nothing where a trained network is only validated: validate.py's help leaves them out, and it says so
+# where one is an option.
 TRAINING_ONLY = frozenset(
     (
         "train_split",
@@ -100,7 +101,8 @@ WITHOUT_EFFECT = {
     "train_url": "no ModelArts",
 }
 
-# Values of MindCV's for keys that we share, which are refused, and what to write instead. All are listed in docs/migrate.md.
+# Values of MindCV's for keys that we share, which are refused, and what to write instead. All are listed in
+# docs/migrate.md.
 MINDCV_VALUES = {
     "opt": {
         "adam": "opt: adamw (its weight decay is decoupled)",
@@ -130,7 +132,8 @@ MINDCV_VALUES = {
         ("mnist", "cifar10", "cifar100"), "dataset: imagenet, with data_dir: a folder of images, a folder a class"
     ),
 }
-# Keys of MindCV's that would change what is computed and that nothing here does, and what to do instead. Their value `none` is taken.
+# Keys of MindCV's that would change what is computed and that nothing here does, and what to do instead. Their value
+# `none` is taken.
 MINDCV_REFUSED = {
     "num_samples": "all images of a data set are taken: for fewer, list them in train_list.txt",
     "aug_splits": "each image is augmented once a step (aug_splits: 0)",

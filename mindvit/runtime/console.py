@@ -136,7 +136,8 @@ def check_viewer(kind: str) -> None:
 
 @contextlib.contextmanager
 def summary(kind: str, folder: Path, complain: Callable[[str], None]) -> Iterator[Callable[[int, Scalars], None]]:
-    """A function (step, values by name) that writes files for a viewer into `folder`/summary; for kind 'none' it writes nothing.
+    """A function (step, values by name) that writes files for a viewer into `folder`/summary; for kind 'none' it writes
+    nothing.
 
     kind: mindspore (MindInsight's files) or tensorboard. What can't be written costs no training: `complain` is told,
     and no more is written.

@@ -37,7 +37,9 @@ HALF = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 
 @dataclass(frozen=True)
 class Device:
-    """What a run got: device, graph level, half-precision type (None: float32), its place among the ranks, and how many share its machine."""
+    """What a run got: device, graph level, half-precision type (None: float32), its place among the ranks, and how
+    many share its machine.
+    """
 
     target: str
     jit_level: str
@@ -50,7 +52,9 @@ class Device:
 
     @property
     def saturates(self) -> bool:
-        """Whether an overflow in half precision may leave the largest number and no infinity: on the first Ascend 910, which then keeps a flag."""
+        """Whether an overflow in half precision may leave the largest number and no infinity: on the first Ascend
+        910, which then keeps a flag.
+        """
         return self.target == "Ascend" and self.half == ms.float16
 
     @property
@@ -73,7 +77,9 @@ def memory(target: str) -> str:
 
 
 def graphs_folder(wanted: str) -> Optional[Path]:
-    """Where compiled graphs are kept, as the recipe's compile_cache says; None: nowhere. auto: on Ascend, where compiling takes minutes."""
+    """Where compiled graphs are kept, as the recipe's compile_cache says; None: nowhere. auto: on Ascend, where
+    compiling takes minutes.
+    """
     if wanted != "auto":
         return None if wanted == "none" else Path(wanted)
     return compiler.folder() / "graphs" if ms.get_context("device_target") == "Ascend" else None
@@ -113,7 +119,7 @@ def choose_target(wanted: str) -> tuple[str, str]:
 
 
 def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device, str]:
-    """Set MindSpore's context for this process; the device, and one line that says what the run got and what changed."""
+    """Set MindSpore's context for this process; the device, and a line that says what the run got and what changed."""
     target, reasons = choose_target(runtime.device_target)
     own_level = "O2" if target == "Ascend" else "O0"
     changes = [reasons] if reasons else []
@@ -127,7 +133,8 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
     mixed = (amp, val_amp) != ("O0", "O0")
     if target == "CPU" and mixed and precision.amp_on_cpu and precision.amp_type == "bfloat16":
         raise UserError(
-            "amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: amp_type: float16, "
+            "amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: "
+            "amp_type: float16, "
             "or leave amp_on_cpu out for float32"
         )
     if target == "CPU" and mixed and not precision.amp_on_cpu:
@@ -144,7 +151,8 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
     if not runtime.distribute:
         if ranks > 1:
             raise UserError(
-                f"distribute is False, but the launcher started {ranks} processes (run python train.py without msrun, or leave distribute out)"
+                f"distribute is False, but the launcher started {ranks} processes (run python train.py without msrun, "
+                "or leave distribute out)"
             )
     elif ranks > 1:
         communication.init()

@@ -1,4 +1,6 @@
-"""Files that are whole or not there, locks where a file system has them, and text that can be written whatever it holds."""
+"""Files that are whole or not there, locks where a file system has them, and text that can be written whatever it
+holds.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")  # how Python keeps a byte 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to, with the same ending; when all went well it is synced and becomes `path`, and otherwise it is gone.
+    """A place beside `path` to write to, with the same ending; when all went well it is synced and becomes `path`, and
+    otherwise it is gone.
 
     What stood at `path` stays until then. OSError where that is impossible.
     """
@@ -87,7 +90,9 @@ def try_lock(stream: IO[Any]) -> Optional[bool]:
 
 
 def printable(text: str) -> str:
-    r"""`text` with what can't be written as UTF-8 spelt out: the bytes of a file's name that is none as \xe8, other surrogates as \udce8."""
+    r"""`text` with what can't be written as UTF-8 spelt out: the bytes of a file's name that is none as \xe8, other
+    surrogates as \udce8.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -96,7 +101,9 @@ def printable(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    r"""The same for a name that stands in a line: its line breaks, escapes and other control characters are spelt out too, as \x0a."""
+    r"""The same for a name that stands in a line: its line breaks, escapes and other control characters are spelt out
+    too, as \x0a.
+    """
     return printable(CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
 
 
@@ -107,12 +114,15 @@ def _spelt_out(error: UnicodeError) -> tuple[str, int]:
     return ESCAPED_BYTE.sub(r"\\x\1", str(spelt)), resume
 
 
-SPELT_OUT = "mindvit.spelt_out"  # for the `errors` of a file or stream: any text can then be written to it, whatever its encoding
+# for the `errors` of a file or stream: any text can then be written to it, whatever its encoding
+SPELT_OUT = "mindvit.spelt_out"
 codecs.register_error(SPELT_OUT, _spelt_out)
 
 
 def spell_out(*streams: object) -> None:
-    """Let `streams` (stdout, stderr) take any text: what their encoding lacks is spelt out, where it would end the process."""
+    """Let `streams` (stdout, stderr) take any text: what their encoding lacks is spelt out, where it would end the
+    process.
+    """
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=SPELT_OUT)

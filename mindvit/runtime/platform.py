@@ -25,9 +25,10 @@ FLASH_CHIPS = re.compile(r"Ascend910(B\d|_93\d\d)")
 class Platform:
     """What a machine is good at.
 
-    kernels: our own kernels (mindvit.kernels) are there. product_kernels: those of products and attention too, for which
-    the framework's matrix product must be found. flash_attention: the NPU's attention in one operator. slow_convolution:
-    Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of LayerNorm.
+    kernels: our own kernels (mindvit.kernels) are there. product_kernels: those of products and attention too, for
+    which the framework's matrix product must be found. flash_attention: the NPU's attention in one operator.
+    slow_convolution: Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of
+    LayerNorm.
     """
 
     kernels: bool = False

@@ -1,4 +1,4 @@
-"""What the training loop knows of a task: the arrays of its batches, its objective and its metrics, and nothing else."""
+"""What the training loop knows of a task: its batches, its objective and its metrics, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """The inputs of a training step in their order: what the loader reads (`batch`), then what is sampled for it (`draws`).
+    """The inputs of a training step in their order: what the loader reads (`batch`), then what is sampled for it
+    (`draws`).
 
     Buffers, the inputs that a step is compiled with, the compile cache's key and a benchmark's batches follow from it.
     """

@@ -1,7 +1,8 @@
 """What a network's attention looks at: the softmax weights of the network that runs, put back on the picture.
 
-Nothing is computed a second time: hooks take the weights as they leave the softmax cells of a forward pass, and the logits stay
-what they are. What each family shows, and what rollout (Abnar and Zuidema 2020) can say of it, is in docs/looking.md.
+Nothing is computed a second time: hooks take the weights as they leave the softmax cells of a forward pass, and the
+logits stay what they are. What each family shows, and what rollout (Abnar and Zuidema 2020) can say of it, is in
+docs/looking.md.
 
 Shapes: h heads, d channels a head, rows x columns the keys' grid. Points are (y, x) in px of the network's input.
 """
@@ -33,8 +34,9 @@ Point = tuple[float, float]
 class AttentionMap:
     """Attention of one query, or what every key receives, on a grid of keys.
 
-    values: (h, rows, columns), nan where a place is no key of this query. first, step: where the first key's centre is, and how far
-    the next one's. rest: the share (h,) that went to the class token, which is no place in the picture. query: where the query is; None: a class token.
+    values: (h, rows, columns), nan where a place is no key of this query. first, step: where the first key's centre is,
+    and how far the next one's. rest: the share (h,) that went to the class token, which is no place in the picture.
+    query: where the query is; None: a class token.
     unit: '%', of one query's attention, or of what the values are multiples, 'x average'.
     """
 
@@ -64,7 +66,9 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class ChannelMatrix:
-    """Cross-covariance attention of one head: values (d, d), a row for each query channel; no place in the picture belongs to it."""
+    """Cross-covariance attention of one head: values (d, d), a row for each query channel; no place in the picture
+    belongs to it.
+    """
 
     title: str
     values: np.ndarray
@@ -80,7 +84,8 @@ class Row:
 
 @contextlib.contextmanager
 def record_attention(net: nn.Cell, only: str = "") -> Iterator[Weights]:
-    """Inside, each run of `net` leaves the softmax weights of its attention cells whose names begin with `only`: float32, keys last.
+    """Inside, each run of `net` leaves the softmax weights of its attention cells whose names begin with `only`:
+    float32, keys last.
 
     Runs inside are uncompiled (PyNative) and in evaluation mode; the mode that was set comes back at the end.
     """
@@ -112,7 +117,8 @@ def _keeper(found: Weights, name: str) -> Callable[[Any, Any, Tensor], None]:
 def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.ndarray, list[Row]]:
     """The logits (num_classes,) of one picture, x: (1, channels, H, W), and what attention looked at on the way.
 
-    at: where the query is that CrossFormer's groups are shown for, as shares of height and width (y, x). UserError for a network of another kind.
+    at: where the query is that CrossFormer's groups are shown for, as shares of height and width (y, x). UserError for
+    a network of another kind.
     """
     kind = next((kind for kind in FAMILIES if isinstance(net, kind)), None)
     if kind is None or len(x) != 1:
@@ -126,7 +132,8 @@ def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.
 
 
 def centres(convolutions: nn.Cell, side: float = 1.0) -> tuple[float, float]:
-    """Where the place is, in px, that the first output of a chain of convolutions is centred on, and how far the next one is.
+    """Where the place is, in px, that the first output of a chain of convolutions is centred on, and how far the next
+    one is.
 
     side: px of the picture for a px of the chain's input.
     """
@@ -170,7 +177,8 @@ def of_crossvit(net: CrossViT, weights: Weights, size: tuple[int, int], at: Poin
         tiles = [item.mean(item.title) for item in maps] + [on(branch, "rollout", rolled[branch][None])]
         own.append(
             Row(
-                f"class token on its own branch, {patch[branch]} patches ({net.grids[branch]} x {net.grids[branch]}), mean of heads",
+                f"class token on its own branch, {patch[branch]} patches ({net.grids[branch]} x {net.grids[branch]}), "
+                "mean of heads",
                 tiles,
             )
         )
@@ -189,8 +197,9 @@ def of_crossvit(net: CrossViT, weights: Weights, size: tuple[int, int], at: Poin
 def rollout_crossvit(net: CrossViT, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
     """Rollout over the tokens of both branches at once -> (1 + patches,) of the small and of the large branch.
 
-    Each is what the mean of the two final class tokens (the logits are the mean of two heads) owes to that branch's tokens; together
-    they sum to one. The first of each is the class token. A fusion is a layer in which only class tokens change.
+    Each is what the mean of the two final class tokens (the logits are the mean of two heads) owes to that branch's
+    tokens; together they sum to one. The first of each is the class token. A fusion is a layer in which only class
+    tokens change.
     """
     counts = [grid**2 + 1 for grid in net.grids]
     branches = [slice(0, counts[0]), slice(counts[0], sum(counts))]
@@ -226,7 +235,8 @@ def of_cvt(net: CvT, weights: Weights, size: tuple[int, int], at: Point) -> list
         for number, name in enumerate(names, 1)
     ]
     layers = [weights[name][0].mean(0) for name in names]
-    # a token at the border has fewer keys around it, which even attention shows too: what is left is what the network chose
+    # a token at the border has fewer keys around it, which even attention shows too: what is left is what the network
+    # chose
     rolled = rollout_cvt(layers, grid) / rollout_cvt(
         [np.full_like(layer, 1 / layer.shape[1]) for layer in layers], grid
     )
@@ -245,7 +255,9 @@ def of_cvt(net: CvT, weights: Weights, size: tuple[int, int], at: Point) -> list
 
 
 def rollout_cvt(layers: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
-    """Rollout within stage 3, (1 + rows*columns,), the class token first. layers: (queries, 1 + keys); the last has the class token's query only."""
+    """Rollout within stage 3, (1 + rows*columns,), the class token first. layers: (queries, 1 + keys); the last has
+    the class token's query only.
+    """
     places = np.zeros((layers[0].shape[1], 1 + grid[0] * grid[1]))
     places[0, 0] = 1
     places[1:, 1:] = np.kron(windows(grid[0]), windows(grid[1]))
@@ -256,14 +268,18 @@ def rollout_cvt(layers: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
 
 
 def windows(side: int) -> np.ndarray:
-    """(keys, tokens) along one axis: what a key is taken from, its own token and half as much each neighbour, as its convolution is 3 wide, stride 2."""
+    """(keys, tokens) along one axis: what a key is taken from, its own token and half as much each neighbour, as its
+    convolution is 3 wide, stride 2.
+    """
     distance = np.abs(2 * np.arange((side + 1) // 2)[:, None] - np.arange(side))
     shares = np.maximum(2.0 - distance, 0)
     return shares / shares.sum(1, keepdims=True)
 
 
 def of_crossformer(net: CrossFormer, weights: Weights, size: tuple[int, int], at: Point) -> list[Row]:
-    """Of each stage's last short- and last long-distance block: the attention of the token at a point, and what all tokens receive."""
+    """Of each stage's last short- and last long-distance block: the attention of the token at a point, and what all
+    tokens receive.
+    """
     rows = []
     for number, layer in enumerate(net.layers):
         step = STRIDE * 2**number
@@ -295,7 +311,9 @@ def kind_of(attention: GroupAttention, grid: tuple[int, int]) -> str:
 def of_groups(
     attention: GroupAttention, weights: np.ndarray, grid: tuple[int, int], place: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """weights: (groups, h, G, G) -> maps (h, H, W): of the query at `place`, nan outside its group; and of what each token receives, 1 on average."""
+    """weights: (groups, h, G, G) -> maps (h, H, W): of the query at `place`, nan outside its group; and of what each
+    token receives, 1 on average.
+    """
     down, across = grouping(grid[0], grid[1], *attention.rule)
     height, width = int(np.prod(down)), int(np.prod(across))  # with padding
     tokens = (
@@ -310,7 +328,9 @@ def of_groups(
 
 
 def of_xcit(net: XCiT, weights: Weights, size: tuple[int, int], at: Point) -> list[Row]:
-    """The class token's attention in the two class-attention blocks, and the cross-covariance of the first and the last block, head by head."""
+    """The class token's attention in the two class-attention blocks, and the cross-covariance of the first and the
+    last block, head by head.
+    """
     first, step = centres(net.patch_embed)
     grid = net.side(size[0]), net.side(size[1])
     rows = []
@@ -327,7 +347,8 @@ def of_xcit(net: XCiT, weights: Weights, size: tuple[int, int], at: Point) -> li
         width = matrices.shape[-1]
         rows.append(
             Row(
-                f"cross-covariance attention, block {index + 1} of {len(net.blocks)}: {width} x {width} channels, a query channel a row",
+                f"cross-covariance attention, block {index + 1} of {len(net.blocks)}: {width} x {width} channels, a "
+                "query channel a row",
                 [ChannelMatrix(f"head {number}", values) for number, values in enumerate(matrices, 1)],
             )
         )

@@ -1,4 +1,6 @@
-"""Attention maps as pictures: a colour map, overlays, and the sheet that has them all beside the picture and its classes."""
+"""Attention maps as pictures: a colour map, overlays, and the sheet that has them all beside the picture and its
+classes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from mindvit.errors import UserError
 from mindvit.runtime.files import on_one_line
 from mindvit.visualization.attention import AttentionMap, ChannelMatrix, Row
 
-# From none to much, lighter all the way (L* 8 to 95 in even steps), so that it reads in grey and for the colour-blind too.
+# From none to much, lighter all the way (L* 8 to 95 in even steps), so that it reads in grey and for the colour-blind
+# too.
 ANCHORS = np.array(
     [(22, 17, 48), (77, 24, 103), (139, 34, 113), (199, 57, 92), (238, 104, 61), (250, 162, 56), (247, 232, 141)],
     np.float64,
@@ -36,7 +39,9 @@ class Fonts:
 
 
 def fonts(file: Optional[Path] = None) -> Fonts:
-    """Pillow's own font, which has Latin letters, or a TrueType file for other scripts. UserError if that can't be read."""
+    """Pillow's own font, which has Latin letters, or a TrueType file for other scripts. UserError if that can't be
+    read.
+    """
     try:
         sizes = [ImageFont.truetype(str(file), size) if file else ImageFont.load_default(size) for size in (16, 14, 12)]
     except OSError as error:
@@ -53,7 +58,9 @@ def colours(values: np.ndarray) -> np.ndarray:
 
 
 def sampled(values: np.ndarray, first: float, step: float, side: float, pixels: int) -> np.ndarray:
-    """Along the first axis: values at `pixels` places over `side` px, linear between keys' centres, constant beyond; next key where any is missing."""
+    """Along the first axis: values at `pixels` places over `side` px, linear between keys' centres, constant beyond;
+    next key where any is missing.
+    """
     places = np.clip(((np.arange(pixels) + 0.5) * side / pixels - first) / step, 0, len(values) - 1)
     if np.isnan(values).any():
         return values[np.rint(places).astype(int)]
@@ -63,7 +70,9 @@ def sampled(values: np.ndarray, first: float, step: float, side: float, pixels: 
 
 
 def spread(item: AttentionMap, size: tuple[int, int], pixels: int) -> np.ndarray:
-    """A map's mean over heads at each of pixels x pixels places of a picture of size (height, width) px; nan where no key is."""
+    """A map's mean over heads at each of pixels x pixels places of a picture of size (height, width) px; nan where no
+    key is.
+    """
     values = item.values.mean(0)
     values = sampled(values, item.first[0], item.step[0], size[0], pixels)
     return sampled(values.T, item.first[1], item.step[1], size[1], pixels).T
@@ -81,7 +90,9 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def overlay(picture: Image.Image, item: AttentionMap) -> Image.Image:
-    """TILE x TILE px: the picture in grey, shining through the map's colours, and paler where no key is; the query as a ring."""
+    """TILE x TILE px: the picture in grey, shining through the map's colours, and paler where no key is; the query as
+    a ring.
+    """
     values = spread(item, (picture.height, picture.width), TILE)
     grey = np.asarray(picture.convert("L").resize((TILE, TILE), Image.Resampling.BICUBIC), np.float64)[..., None]
     coloured = (1 - OPACITY) * grey + OPACITY * colours(scaled(values, *limits(item)))
@@ -129,7 +140,9 @@ def fitted(text: str, font: Font, width: float) -> str:
 def sheet(
     picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], rows: Sequence[Row], foot: str, font: Fonts
 ) -> Image.Image:
-    """The picture, as the network sees it, with its classes at the left, and a row of tiles for each kind of attention at the right."""
+    """The picture, as the network sees it, with its classes at the left, and a row of tiles for each kind of
+    attention at the right.
+    """
     columns = min(COLUMNS, max(len(row.tiles) for row in rows))
     columns = max(columns, 4)  # room for the headings
     tile_height = TILE + 2 * SMALL_LINE + GAP

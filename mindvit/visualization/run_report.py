@@ -1,4 +1,6 @@
-"""Reading runs: their logs as curves, their recipes' differences and their result rows, on one page that needs no other file."""
+"""Reading runs: their logs as curves, their recipes' differences and their result rows, on one page that needs no
+other file.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves that share an axis: columns of the log with the words of the legend; usual: the value of a run in which nothing happened to them."""
+    """Curves that share an axis: columns of the log with the words of the legend; usual: the value of a run in which
+    nothing happened to them.
+    """
 
     name: str
     title: str
@@ -56,7 +60,9 @@ COLOURS = ("#1f5fa8", "#c8442f", "#2d8a4e", "#8a5bb0", "#b8860b", "#2a9d9d", "#d
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder. columns: the log's, a number (nan: none) a row; recipe: every key, where there is a recipe; result: its final row, if it has ended."""
+    """A run's folder. columns: the log's, a number (nan: none) a row; recipe: every key, where there is a recipe;
+    result: its final row, if it has ended.
+    """
 
     name: str
     columns: Mapping[str, Sequence[float]]
@@ -232,7 +238,9 @@ def points(run: Run, column: str, along: str) -> tuple[list[float], list[float]]
 
 
 def draw(chart: Chart, runs: Sequence[Run], along: str) -> Optional[bytes]:
-    """A chart of all runs as PNG; None if no run has anything to show in it, or nothing but the usual value. UserError without matplotlib."""
+    """A chart of all runs as PNG; None if no run has anything to show in it, or nothing but the usual value.
+    UserError without matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
@@ -309,7 +317,8 @@ def page(title: str, images: Mapping[str, bytes], tables: Sequence[Table], note:
         for name, image in images.items()
     )
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body>\n<h1>{html.escape(title)}</h1>\n"
         + (f"<p>{html.escape(note)}</p>\n" if note else "")
         + (f'<div class="charts">\n{charts}</div>\n' if charts else "")
@@ -319,7 +328,8 @@ def page(title: str, images: Mapping[str, bytes], tables: Sequence[Table], note:
 
 
 def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
-    """Report on runs' folders and table files: report.html and a PNG for each chart in the folder `out`; the files written.
+    """Report on runs' folders and table files: report.html and a PNG for each chart in the folder `out`; the files
+    written.
 
     UserError for a place that is neither, a folder without a log, or a folder that can't be written.
     """

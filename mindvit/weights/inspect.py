@@ -16,10 +16,11 @@ HEADS = ("head.weight", "head.0.weight")  # ours: (classes, channels); CrossViT 
 
 
 def num_classes_of(content: Source) -> Optional[int]:
-    """The number of classes of the head that a file holds, whatever project's names and layouts it has; None without a head.
+    """The number of classes of the head that a file holds, whatever project's names and layouts it has; None without a
+    head.
 
-    PaddleViT's Linear weights are (channels, classes), and transformers calls the head a classifier: the head's tensors are
-    translated as load_weights translates them, and counted then.
+    PaddleViT's Linear weights are (channels, classes), and transformers calls the head a classifier: the head's tensors
+    are translated as load_weights translates them, and counted then.
     """
     arrays = _ours(content, ("head", "classifier"))
     return next((len(arrays[name]) for name in HEADS if name in arrays and arrays[name].ndim == 2), None)

@@ -22,7 +22,8 @@ POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized t
 STEM = "patch_embed."  # in the names of the convolutions that see the picture
 HEAD = "head."
 TOP, BACKBONE = ("norm.", HEAD), ("norm.*", "head.*")  # what backbones end without
-# buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of 2021 saved
+# buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of
+# 2021 saved
 UNUSED = ("*.num_batches_tracked", "*.attn.biases", "*.attn.relative_position_index")
 HEADS = {
     1000: "ImageNet-1K",
@@ -98,8 +99,9 @@ def _some(found: Sequence[str], count: int = 3) -> str:
 class Wanted:
     """What may differ between a file and the network.
 
-    may_differ: shell patterns of names that may be missing, unexpected or of another shape (such weights of the network keep their
-    values). new_head: the classifier keeps its initial values. resize: interpolate position embeddings of another grid.
+    may_differ: shell patterns of names that may be missing, unexpected or of another shape (such weights of the network
+    keep their values). new_head: the classifier keeps its initial values. resize: interpolate position embeddings of
+    another grid.
     adapt_channels: fit the first convolutions to another number of input channels. take: which set of weights of a
     checkpoint that has several, `model`, `ema` or a PyTorch script's name (None: the one that scored better, where the
     checkpoint says so, else `model`).
@@ -123,8 +125,9 @@ def load_weights(
 ) -> Report:
     """Copy weights into `net` and say what was done.
 
-    source: a file of any format and origin that is known (see docs/weights.md), what was read of one, or a mapping of name to array. The
-    other arguments are those of Wanted. WeightsError, with nothing changed, if anything else differs.
+    source: a file of any format and origin that is known (see docs/weights.md), what was read of one, or a mapping of
+    name to array. The other arguments are those of Wanted. WeightsError, with nothing changed, if anything else
+    differs.
     """
     wanted = Wanted(may_differ, resize, new_head, adapt_channels, take)
     if isinstance(source, Mapping):
@@ -166,7 +169,8 @@ def fitted(net: nn.Cell, content: Source, wanted: Wanted) -> tuple[Report, Array
 
 
 def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
-    """The arrays under our names, without what no network needs; what the origin never has; and what was stored as bfloat16.
+    """The arrays under our names, without what no network needs; what the origin never has; and what was stored as
+    bfloat16.
 
     UserError for another family's weights, or such as can't be taken.
     """
@@ -216,7 +220,8 @@ def _check_origin(origin: names.Origin, own: names.Origin, net: nn.Cell, where: 
         raise UserError(f"{where} has {origin.who}'s weights of {names.FAMILIES[origin.family]}. {origin.refused}")
     if origin.family != own.family:
         raise UserError(
-            f"{where} has weights of {names.FAMILIES[origin.family]} (names of {origin.who}), but the network is {_called(net, own.family)}"
+            f"{where} has weights of {names.FAMILIES[origin.family]} (names of {origin.who}), but the network is "
+            f"{_called(net, own.family)}"
         )
 
 
@@ -334,7 +339,9 @@ def _shapes_in(text: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
 
 
 def with_channels(value: np.ndarray, channels: int) -> np.ndarray:
-    """A convolution's weights (O, I, k, k) for another number of input channels: their sum for one, else copies in turn, scaled by old / new."""
+    """A convolution's weights (O, I, k, k) for another number of input channels: their sum for one, else copies in
+    turn, scaled by old / new.
+    """
     if channels == 1:
         return np.asarray(value.sum(1, keepdims=True))
     inputs = value.shape[1]
@@ -342,11 +349,14 @@ def with_channels(value: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resize_position(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Position embeddings (1, 1 + s*s, C) on another square grid, bicubic; the class token's stays. UserError if no square."""
+    """Position embeddings (1, 1 + s*s, C) on another square grid, bicubic; the class token's stays. UserError if no
+    square.
+    """
     sides = [math.isqrt(size[1] - 1) for size in (value.shape, shape)]
     if any(side * side + 1 != size[1] for side, size in zip(sides, (value.shape, shape))) or value.shape[2] != shape[2]:
         raise UserError(
-            f"position embeddings {value.shape} can't be resized to {shape}: both must be 1 + a square number of tokens of one width"
+            f"position embeddings {value.shape} can't be resized to {shape}: both must be 1 + a square number of "
+            "tokens of one width"
         )
     matrix = bicubic_matrix(*sides).astype(np.float64)
     grid = value[0, 1:].reshape(sides[0], sides[0], -1)

@@ -1,8 +1,9 @@
 """Whose weights a file holds, told from their names, and the tables that turn those names into ours and back.
 
-Ours are the names of the authors' PyTorch releases. A row of a table is (their name, our name), both for a whole name, with
-fields in braces: {p} is a word, {c} a letter, {x} anything, all others numbers. The first row that fits is taken, in either
-direction; a name that no row fits stays as it is. Several names on one side are one tensor on the other, cut along its first axis.
+Ours are the names of the authors' PyTorch releases. A row of a table is (their name, our name), both for a whole name,
+with fields in braces: {p} is a word, {c} a letter, {x} anything, all others numbers. The first row that fits is taken,
+in either direction; a name that no row fits stays as it is. Several names on one side are one tensor on the other, cut
+along its first axis.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ FAMILIES = {"crossvit": "CrossViT", "cvt": "CvT", "crossformer": "CrossFormer", 
 class Origin:
     """One project's form of a family's weights. mark: a name that all of its files have and no other's.
 
-    linear_transposed: weights of two axes are (inputs, outputs). absent: names of ours that its files never have. refused: why
-    its weights can't be taken. is_read_only: whether weights aren't written in this form.
+    linear_transposed: weights of two axes are (inputs, outputs). absent: names of ours that its files never have.
+    refused: why its weights can't be taken. is_read_only: whether weights aren't written in this form.
     """
 
     name: str
@@ -43,7 +44,10 @@ class Origin:
 
 
 PADDLE = functools.partial(Origin, "paddlevit", "PaddleViT", linear_transposed=True)
-MINDCV = "The network of that name in MindCV is another one ({}): mindvit.create_model('mindcv/NAME') gives it, and reads these weights"
+MINDCV = (
+    "The network of that name in MindCV is another one ({}): mindvit.create_model('mindcv/NAME') gives it, "
+    "and reads these weights"
+)
 
 CROSSVIT = (
     Origin(
@@ -250,7 +254,8 @@ def _translated(arrays: Mapping[str, np.ndarray], rows: tuple[tuple[Side, Side],
         for target, part in zip(targets, parts):
             if target in result.arrays:
                 raise UserError(
-                    f"two tensors would be called {target} (one of them is {name}): the file mixes names of several projects"
+                    f"two tensors would be called {target} (one of them is {name}): the file mixes names of several "
+                    "projects"
                 )
             if origin.linear_transposed and part.ndim == 2:
                 part = part.T

@@ -175,7 +175,8 @@ class Budget:
         self.left -= count
         if count < 0 or self.left < 0:
             raise UserError(
-                f"{self.file}: its contents claim more than {EXPANSION} times the file's size (a zip bomb, or damaged): not read"
+                f"{self.file}: its contents claim more than {EXPANSION} times the file's size (a zip bomb, or "
+                "damaged): not read"
             )
 
 
@@ -204,7 +205,9 @@ class TensorRef:
         return self.storage.kind
 
     def array(self, fetch: Callable[[Storage], np.ndarray], budget: Budget) -> np.ndarray:
-        """Its values; `fetch` reads a storage. bfloat16, which NumPy hasn't, becomes float32. ValueError if it leaves its storage."""
+        """Its values; `fetch` reads a storage. bfloat16, which NumPy hasn't, becomes float32. ValueError if it leaves
+        its storage.
+        """
         numbers = (self.offset, *self.shape, *self.strides)
         if (
             len(self.shape) != len(self.strides)
@@ -468,7 +471,8 @@ class TorchZip:
         order = self.folder + "byteorder"
         if order in archive.namelist() and archive.read(order).strip() != b"little":
             raise UserError(
-                f"{file}: its numbers are stored with the high byte first (written on a big-endian machine): save it anew on another one"
+                f"{file}: its numbers are stored with the high byte first (written on a big-endian machine): save it "
+                "anew on another one"
             )
         self.tree = unpickle(io.BytesIO(archive.read(self.folder + "data.pkl")), file)
 

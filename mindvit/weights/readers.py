@@ -37,7 +37,8 @@ from mindvit.weights.prefixes import LEAVE_OUT
 from mindvit.weights.sets import EMA, MODEL, average_of, optimizer_values
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
-META = f"{STATE}meta"  # JSON text: model, recipe, versions, epoch, accuracy; or model, origin, checksum, report of a converted file
+# JSON text: model, recipe, versions, epoch, accuracy; or model, origin, checksum, report of a converted file
+META = f"{STATE}meta"
 AVERAGE = f"{STATE}ema."  # prefix of the moving average of a weight in a checkpoint of ours
 Arrays = dict[str, np.ndarray]
 PICKLED = (TorchZip.form, TorchLegacy.form, Pickled.form)
@@ -71,7 +72,8 @@ ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pd
 
 @dataclass
 class Source:
-    """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others, bfloat16 tensors, what is no tensor.
+    """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others,
+    bfloat16 tensors, what is no tensor.
 
     optimizer: names of what training keeps beside the weights. where: how messages call it.
     """
@@ -235,7 +237,9 @@ def _zip(file: Path, take: Optional[str]) -> Source:
 
 
 def _peel(source: Source, file: Path, take: Optional[str]) -> None:
-    """Take off what training tools added to the names of a flat file, and choose where there are several sets of weights."""
+    """Take off what training tools added to the names of a flat file, and choose where there are several sets of
+    weights.
+    """
     found = prefixes.split(source.arrays)
     if any(item.is_known and not item.prefix for item in found) and len(found) > 1:
         return  # averages beside weights that have no prefix: see select
@@ -318,7 +322,8 @@ def _chosen(tree: Any, file: Path, take: Optional[str]) -> tuple[prefixes.Weight
 
 
 def _preferred(found: list[prefixes.WeightSet]) -> list[prefixes.WeightSet]:
-    """Those of known families, or else those that are called as weights are, or the only one in a dictionary of its own.
+    """Those of known families, or else those that are called as weights are, or the only one in a dictionary of its
+    own.
 
     And else the one that is in none.
     """
@@ -353,7 +358,9 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _checkpoint(file: Path, head: bytes) -> Source:
-    """MindSpore's own format; its reader takes no file whose name ends otherwise than in .ckpt, so that it gets one that does."""
+    """MindSpore's own format; its reader takes no file whose name ends otherwise than in .ckpt, so that it gets one
+    that does.
+    """
     what = next((name for magic, name in ELSE if head.lstrip().startswith(magic)), "")
     if what:
         raise UserError(f"{file}: {what}; {ACCEPTED}")

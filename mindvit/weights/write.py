@@ -28,7 +28,8 @@ class NotSaved(UserError):
 
 
 def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
-    """Write parameters and `meta` (JSON) to `path`, with a CRC; what stood there before stays until the new file is complete.
+    """Write parameters and `meta` (JSON) to `path`, with a CRC; what stood there before stays until the new file is
+    complete.
 
     NotSaved if that fails: a full disk, a folder that is gone.
     """
@@ -62,7 +63,8 @@ def check_suffix(path: Path) -> None:
 
 
 def save_weights(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
-    """Write arrays and `meta` in the format that the name's ending says; what stood there before stays until the new file is complete.
+    """Write arrays and `meta` in the format that the name's ending says; what stood there before stays until the new
+    file is complete.
 
     safetensors also say `format: pt`, which transformers asks for. UserError if the file can't be written.
     """

@@ -1,4 +1,6 @@
-"""What both environments of the interoperability test share: names and shapes of the oracle, its filling, its rules for names. NumPy only."""
+"""What both environments of the interoperability test share: names and shapes of the oracle, its filling, its rules
+for names. NumPy only.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def names(origin: str, network: str) -> dict[str, tuple[int, ...]]:
 
 @functools.cache
 def rules(table: str) -> list[tuple[str, str]]:
-    """The oracle's substitutions from another project's names to the official ones; written apart from those that are tested."""
+    """The oracle's substitutions from another project's names to the official ones; written apart from those that are
+    tested.
+    """
     if table not in (maps := yaml.safe_load((HERE / "name_maps.yaml").read_text())):
         return []
     return [(pattern, text) for pattern, text in maps[table]["rules"]]

@@ -1,4 +1,6 @@
-"""What convert wrote under other libraries' names, in those libraries: python read_back.py FOLDER. Strict loading, and the goldens' logits."""
+"""What convert wrote under other libraries' names, in those libraries: python read_back.py FOLDER. Strict loading,
+and the goldens' logits.
+"""
 
 from __future__ import annotations
 

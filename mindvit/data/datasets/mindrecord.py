@@ -1,10 +1,11 @@
 """Pictures packed into MindRecord files: a few big files instead of a million small ones, with random access.
 
-MindSpore's FileReader only goes from front to back, and its MindDataset chooses the order itself. The format is simple enough to be read directly: the SQLite
-file beside each shard says where a picture's bytes begin and end, so one pread a picture gets them. mindspore.mindrecord writes the files and can read them.
+MindSpore's FileReader only goes from front to back, and its MindDataset chooses the order itself. The format is simple
+enough to be read directly: the SQLite file beside each shard says where a picture's bytes begin and end, so one pread a
+picture gets them. mindspore.mindrecord writes the files and can read them.
 
-A split NAME is NAME_0000.mindrecord, NAME_0001.mindrecord, ... with their .db, and NAME.mindrecord.json, which is written last: without it the split
-is unfinished.
+A split NAME is NAME_0000.mindrecord, NAME_0001.mindrecord, ... with their .db, and NAME.mindrecord.json, which is
+written last: without it the split is unfinished.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ def read_shard(path: Path) -> Shard:
             header = json.loads(file.read(LENGTH.unpack(file.read(LENGTH.size))[0]))
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}.db?mode=ro", uri=True)) as index:
             rows = index.execute(
-                "SELECT name_0, label_0, PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER BY ROW_ID"
+                "SELECT name_0, label_0, PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER "
+                "BY ROW_ID"
             ).fetchall()
         start, page = int(header["header_size"]), int(header["page_size"])
     except (OSError, sqlite3.Error, struct.error, ValueError, KeyError, MemoryError) as error:
         raise UserError(
-            f"{path} is no MindRecord file of mindvit's, or its .db is missing or damaged ({error}); remove both and run "
+            f"{path} is no MindRecord file of mindvit's, or its .db is missing or damaged ({error}); remove both "
+            "and run "
             "mindvit prepare again"
         ) from None
     places = [start + page * number + first for _, _, number, first, _ in rows]
@@ -78,7 +81,9 @@ def read_shard(path: Path) -> Shard:
 
 
 class MindRecordSource(Source):
-    """The pictures of a split in `root` that `prepare` packed; numbered as they were, or by `class_names` where given."""
+    """The pictures of a split in `root` that `prepare` packed; numbered as they were, or by `class_names` where
+    given.
+    """
 
     def __init__(self, root: Path, split: str, class_names: Sequence[str] | None = None) -> None:
         meta = read_meta(root / META.format(split))
@@ -86,7 +91,8 @@ class MindRecordSource(Source):
         found = sum(len(shard.names) for shard in shards)
         if found != meta["count"]:
             raise UserError(
-                f"{root / META.format(split)} promises {meta['count']} pictures, but its files hold {found}; remove the split's files and run "
+                f"{root / META.format(split)} promises {meta['count']} pictures, but its files hold {found}; remove "
+                "the split's files and run "
                 "mindvit prepare again"
             )
         labels = np.array([label for shard in shards for label in shard.labels], np.int32)
@@ -141,7 +147,9 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:
-    """Indices of the pictures of each shard, in order; a shard ends where it would grow beyond `shard_bytes`. UserError for a file that is gone or too big."""
+    """Indices of the pictures of each shard, in order; a shard ends where it would grow beyond `shard_bytes`.
+    UserError for a file that is gone or too big.
+    """
     shards: list[list[int]] = [[]]
     held = 0
     for index, path in enumerate(source.paths):
@@ -151,7 +159,8 @@ def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:
             raise UserError(f"{path} can't be read ({error.strerror})") from None
         if size + LENGTH.size >= PAGE:
             raise UserError(
-                f"{path} has {size >> 20} MiB, more than a MindRecord page of {PAGE >> 20} MiB holds; make it smaller or remove it"
+                f"{path} has {size >> 20} MiB, more than a MindRecord page of {PAGE >> 20} MiB holds; make it smaller "
+                "or remove it"
             )
         if shards[-1] and held + size > shard_bytes:
             shards.append([])
@@ -212,7 +221,8 @@ def unfinished(out: Path) -> Iterator[Path]:
 def pack(
     source: FileSource, root: Path, out: Path, split: str, shard_bytes: int, done: Callable[[int], Any]
 ) -> list[Path]:
-    """Pack a split's pictures; the files. Shards that are there already stay; done(count) is called as pictures are in place.
+    """Pack a split's pictures; the files. Shards that are there already stay; done(count) is called as pictures are in
+    place.
 
     UserError if a shard that is there holds other pictures, or the result isn't what was to be packed.
     """
@@ -226,7 +236,8 @@ def pack(
             done(len(indices))
         if read_shard(path).entries != wanted:
             raise UserError(
-                f"{path} holds other pictures than those of {root} (were they, or --shard_size, changed?): give an empty folder, or remove it"
+                f"{path} holds other pictures than those of {root} (were they, or --shard_size, changed?): give an "
+                "empty folder, or remove it"
             )
         paths.append(path)
     meta = {
@@ -244,7 +255,9 @@ def pack(
 
 
 def check(packed: MindRecordSource, source: FileSource) -> None:
-    """UserError unless both have the same labels, and the same bytes at both ends of every shard, as MindSpore counts them too."""
+    """UserError unless both have the same labels, and the same bytes at both ends of every shard, as MindSpore counts
+    them too.
+    """
     from mindspore.mindrecord import FileReader
 
     ends = [0, *np.flatnonzero(np.diff(packed._shard)), len(packed) - 1]
@@ -258,6 +271,7 @@ def check(packed: MindRecordSource, source: FileSource) -> None:
         reader.close()
     if not same or counted != len(source):
         raise UserError(
-            f"{packed._paths[0].parent} doesn't hold the {len(source)} pictures that were to be packed (MindSpore counts {counted}); "
+            f"{packed._paths[0].parent} doesn't hold the {len(source)} pictures that were to be packed (MindSpore "
+            f"counts {counted}); "
             "remove it and run again"
         )

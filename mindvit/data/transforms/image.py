@@ -1,6 +1,7 @@
 """What is done to a picture on the host: crops, resizing, flips and colours, from an RGB picture to uint8 HWC.
 
-Resizing is Pillow's, with antialiasing, as in the papers' own code. Every random choice comes from a generator that is passed in.
+Resizing is Pillow's, with antialiasing, as in the papers' own code. Every random choice comes from a generator that is
+passed in.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the short side to size/crop_pct and cut out the centre, or, with `squeeze`, resize to size x size px straight away."""
+    """Resize the short side to size/crop_pct and cut out the centre, or, with `squeeze`, resize to size x size px
+    straight away.
+    """
 
     size: int
     crop_pct: float
@@ -58,7 +61,8 @@ def centre(
     """
     scale = [side / wanted for side, wanted in zip(image.size, resized)]
     box = [value for start in (0, size) for value in ((corner[0] + start) * scale[0], (corner[1] + start) * scale[1])]
-    # Pillow keeps a box in single precision, which is too coarse for places far from 0: the surroundings, with all that a
+    # Pillow keeps a box in single precision, which is too coarse for places far from 0: the surroundings, with all that
+    # a
     # filter reaches, come first.
     reach = [math.ceil(3 * max(1.0, value)) for value in scale]
     left, top = (max(0, math.floor(value) - more) for value, more in zip(box[:2], reach))
@@ -113,8 +117,8 @@ class TrainTransform:
 def random_box(size: tuple[int, int], scale: Pair, ratio: Pair, rng: np.random.Generator) -> Box:
     """Left, top, right, bottom of a random crop of a picture of `size` (width, height), px.
 
-    Area uniform in `scale`, aspect ratio log-uniform in `ratio` (Inception's crop, arXiv:1409.4842, section 6); after ten boxes that don't fit,
-    the largest central one with an allowed aspect ratio.
+    Area uniform in `scale`, aspect ratio log-uniform in `ratio` (Inception's crop, arXiv:1409.4842, section 6); after
+    ten boxes that don't fit, the largest central one with an allowed aspect ratio.
     """
     width, height = size
     for _ in range(CROP_ATTEMPTS):

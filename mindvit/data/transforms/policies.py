@@ -1,7 +1,9 @@
-"""Augmentation policies: RandAugment (arXiv:1909.13719), AutoAugment (arXiv:1805.09501) and TrivialAugment (arXiv:2103.10158, wide).
+"""Augmentation policies: RandAugment (arXiv:1909.13719), AutoAugment (arXiv:1805.09501) and TrivialAugment
+(arXiv:2103.10158, wide).
 
-Ranges and options are those of timm 1.0.31 (timm/data/auto_augment.py), in whose terms the papers' recipes are written. A policy says which operations
-a picture goes through, how probably and at which level, 0 to 10; a scale turns the level into the operation's argument.
+Ranges and options are those of timm 1.0.31 (timm/data/auto_augment.py), in whose terms the papers' recipes are written.
+A policy says which operations a picture goes through, how probably and at which level, 0 to 10; a scale turns the level
+into the operation's argument.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ UNIFORM_MSTD = 100  # a larger mstd draws the level uniformly from 0 to m
 
 
 def posterize(image: Image.Image, bits: float) -> Image.Image:
-    """Keep the highest `bits`, 0 to 8, of each channel; Pillow's own refuses the 0 that RandAugment reaches at level 10."""
+    """Keep the highest `bits`, 0 to 8, of each channel; Pillow's own refuses the 0 that RandAugment reaches at level
+    10.
+    """
     return image.point([value & -(1 << (8 - int(bits))) for value in range(256)] * 3)
 
 
@@ -51,7 +55,8 @@ COLOURS: dict[str, Colour] = {
     "brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
     "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
 }
-# Operations that move pixels: argument, width, height (px) -> a, b, c, d, e, f, where place (x, y) takes the colour at (ax + by + c, dx + ey + f).
+# Operations that move pixels: argument, width, height (px) -> a, b, c, d, e, f, where place (x, y) takes the colour at
+# (ax + by + c, dx + ey + f).
 MOVES: dict[str, Move] = {
     "shear_x": lambda factor, width, height: (1, factor, 0, 0, 1, 0),
     "shear_y": lambda factor, width, height: (1, 0, 0, factor, 1, 0),
@@ -68,7 +73,8 @@ SHEARS, TRANSLATIONS, TRANSLATIONS_PX = (
     ("translate_x", "translate_y"),
     ("translate_x_px", "translate_y_px"),
 )
-# RandAugment with inc0: at a higher level posterize and solarize change the picture less, and enhancers go from 0.1 to 1.9.
+# RandAugment with inc0: at a higher level posterize and solarize change the picture less, and enhancers go from 0.1 to
+# 1.9.
 SCALES: dict[str, Scale] = {
     **dict.fromkeys(PLAIN, lambda share, sign: 0),
     "rotate": lambda share, sign: sign * 30 * share,
@@ -89,7 +95,8 @@ INCREASING: dict[str, Scale] = {
 # AutoAugment keeps 4 to 8 bits (the paper's appendix), and autoaugr 4 to 0.
 ORIGINAL: dict[str, Scale] = {**SCALES, "posterize": lambda share, sign: 4 + int(4 * share)}
 ORIGINAL_INCREASING: dict[str, Scale] = {**SCALES, "posterize": INCREASING["posterize"]}
-# TrivialAugment's wide space, levels 0 to 30: whole px and degrees, as in its authors' code (automl/trivialaugment, aug_lib.py).
+# TrivialAugment's wide space, levels 0 to 30: whole px and degrees, as in its authors' code (automl/trivialaugment,
+# aug_lib.py).
 WIDE_TOP = 30
 WIDE: dict[str, Scale] = {
     **dict.fromkeys(("identity", "autocontrast", "equalize"), lambda share, sign: 0),
@@ -152,7 +159,9 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Policy:
-    """`draws` of the `choices`, each a chain of operations; strengths vary normally with `std`, or uniformly from 0 up if it is infinite, up to `highest`."""
+    """`draws` of the `choices`, each a chain of operations; strengths vary normally with `std`, or uniformly from 0
+    up if it is infinite, up to `highest`.
+    """
 
     choices: tuple[tuple[Operation, ...], ...]
     draws: int = 1
@@ -163,7 +172,9 @@ class Policy:
     def __call__(
         self, image: Image.Image, rng: np.random.Generator, fill: Rgb, resample: Image.Resampling
     ) -> Image.Image:
-        """The RGB picture `image`, augmented; a function of the state of `rng`. Places without a source pixel take the colour `fill`, 0..255."""
+        """The RGB picture `image`, augmented; a function of the state of `rng`. Places without a source pixel take
+        the colour `fill`, 0..255.
+        """
         for choice in rng.choice(len(self.choices), self.draws, replace=self.weights is None, p=self.weights):
             for name, scale, prob, strength in self.choices[choice]:
                 if rng.random() < prob:
@@ -224,7 +235,9 @@ def parse(name: str) -> Policy:
 
 
 def parse_options(name: str) -> tuple[str, dict[str, float]]:
-    """A policy's kind and options, defaults included: 'rand-m9-inc1' is randaug with m = 9, inc = 1, ...; UserError for what isn't accepted."""
+    """A policy's kind and options, defaults included: 'rand-m9-inc1' is randaug with m = 9, inc = 1, ...; UserError
+    for what isn't accepted.
+    """
     kind, *parts = name.split("-")
     kind = "randaug" if kind == "rand" else kind
     if kind not in OPTIONS:
@@ -238,7 +251,8 @@ def parse_options(name: str) -> tuple[str, dict[str, float]]:
         if not match or match[1] not in accepted:
             usage = f"its options: {', '.join(accepted)}, each followed by a number" if accepted else "it takes none"
             raise UserError(
-                f"auto_augment is {name!r}, but {part!r} is no option of {kind}; {usage}{nearest(part.rstrip('0123456789.'), accepted)}"
+                f"auto_augment is {name!r}, but {part!r} is no option of {kind}; "
+                f"{usage}{nearest(part.rstrip('0123456789.'), accepted)}"
             )
         result[match[1]] = float(match[2])
     for key, value in result.items():

@@ -1,4 +1,5 @@
-"""Mixup, cutmix and random erasing: what is sampled (on the host, from a generator that is passed in) and the cell that applies it.
+"""Mixup, cutmix and random erasing: what is sampled (on the host, from a generator that is passed in) and the cell that
+applies it.
 
 The cell is part of the compiled step and takes uint8 images, so that a quarter of the bytes of float images travels.
 """
@@ -22,10 +23,12 @@ ERASING_TRIES = 10
 
 
 class BatchAug(NamedTuple):
-    """One batch's augmentation. Every image is mixed with the one as far from the batch's end as it is from the start (timm).
+    """One batch's augmentation. Every image is mixed with the one as far from the batch's end as it is from the start
+    (timm).
 
     lam: () weight of an image's own label; mix_mask: (H, W, 1) weight of its own pixels, both float32;
-    erase_boxes: (B, 4) int32 erased boxes as top, bottom, left, right (empty: none); erase_noise: (H, W, C) float32 that fills them.
+    erase_boxes: (B, 4) int32 erased boxes as top, bottom, left, right (empty: none); erase_noise: (H, W, C) float32
+    that fills them.
     """
 
     lam: np.ndarray
@@ -86,7 +89,7 @@ def _sample_box(augment: AugmentOptions, size: int, rng: np.random.Generator) ->
 
 
 class Prepare(nn.Cell):
-    """uint8 images (B, H, W, C) -> normalised, erased and mixed float32 (B, C, H, W). The other inputs: see BatchAug."""
+    """uint8 images (B, H, W, C) -> normalized, erased and mixed float32 (B, C, H, W). Other inputs: see BatchAug."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], erase: bool = False, mix: bool = False):
         super().__init__()

@@ -9,7 +9,9 @@ from mindvit.tasks.classification.augment import flipped
 
 
 class SoftTargets(nn.Cell):
-    """What the losses share: 1 - smoothing on the label, mixed with the flipped batch's by lam, and smoothing spread over all classes."""
+    """What the losses share: 1 - smoothing on the label, mixed with the flipped batch's by lam, and smoothing spread
+    over all classes.
+    """
 
     def __init__(self, smoothing: float, mix: bool):
         super().__init__()
@@ -24,7 +26,9 @@ class SoftTargets(nn.Cell):
 
 
 class SoftTargetCrossEntropy(SoftTargets):
-    """-sum_k t_k log softmax(logits)_k, averaged over the batch, in float32. logits: (B, classes); labels: (B,) int32; lam: () float32."""
+    """-sum_k t_k log softmax(logits)_k, averaged over the batch, in float32. logits: (B, classes); labels: (B,)
+    int32; lam: () float32.
+    """
 
     def construct(self, logits: Tensor, labels: Tensor, lam: Tensor) -> Tensor:
         log_p = ops.log_softmax(logits.astype(ms.float32), -1)
@@ -35,7 +39,8 @@ class SoftTargetCrossEntropy(SoftTargets):
 
 
 class BinaryCrossEntropy(SoftTargets):
-    """Every class a yes-or-no question (Wightman et al. 2021): -t log s(x) - (1 - t) log(1 - s(x)), averaged over batch and classes, in float32.
+    """Every class a yes-or-no question (Wightman et al. 2021): -t log s(x) - (1 - t) log(1 - s(x)), averaged over batch
+    and classes, in float32.
 
     The same inputs as the cross entropy's.
     """
@@ -48,10 +53,12 @@ class BinaryCrossEntropy(SoftTargets):
 
 
 class Distillation(nn.Cell):
-    """(1 - alpha) * loss + alpha * what the teacher says, in float32 (Touvron et al. 2021, section 4, with one head as in XCiT's release).
+    """(1 - alpha) * loss + alpha * what the teacher says, in float32 (Touvron et al. 2021, section 4, with one head as
+    in XCiT's release).
 
-    hard: cross entropy with the teacher's class. soft: Kullback-Leibler divergence from the teacher's distribution at temperature
-    tau, times tau^2, averaged over batch and classes (the release divides by both). loss: (); student, teacher: (B, classes) logits.
+    hard: cross entropy with the teacher's class. soft: Kullback-Leibler divergence from the teacher's distribution at
+    temperature tau, times tau^2, averaged over batch and classes (the release divides by both). loss: (); student,
+    teacher: (B, classes) logits.
     """
 
     def __init__(self, kind: str, alpha: float, tau: float):

@@ -12,10 +12,11 @@ from mindvit.layers.normalize import Normalize
 
 
 class EvalStep(Compiled):
-    """uint8 images (B, H, W, C) and labels (B,) int32 -> (class_rank (B,) int32, loss (B,) float32, logits (B, classes) float32).
+    """uint8 images (B, H, W, C) and labels (B,) int32 -> (class_rank (B,) int32, loss (B,) float32, logits (B, classes)
+    float32).
 
-    class_rank is the place of the true class among all logits, 0 for the largest, ties resolved by class number; a logit that is
-    not a number puts it last. Labels of -1 mark padding, whose class_rank is -1 and whose loss is 0.
+    class_rank is the place of the true class among all logits, 0 for the largest, ties resolved by class number; a
+    logit that is not a number puts it last. Labels of -1 mark padding, whose class_rank is -1 and whose loss is 0.
     """
 
     def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):

@@ -30,7 +30,8 @@ class ObjectiveOptions:
 class ClassificationObjective(nn.Cell):
     """The loss of a batch, float32 (). A (frozen) teacher sees what the network sees.
 
-    Inputs: images (B, H, W, C) uint8, labels (B,) int32, the arrays of a BatchAug, drop_path_rand (drop paths, B) float32.
+    Inputs: images (B, H, W, C) uint8, labels (B,) int32, the arrays of a BatchAug, drop_path_rand (drop paths, B)
+    float32.
     """
 
     def __init__(self, net: nn.Cell, options: ObjectiveOptions, teacher: Optional[nn.Cell] = None):

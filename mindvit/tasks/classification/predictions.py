@@ -19,7 +19,8 @@ MOST = 5  # classes a picture
 
 
 def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tuple[str, float]]:
-    """The `count` classes with the largest of these logits (num_classes,), by name (or number, where there is none), with their probabilities.
+    """The `count` classes with the largest of these logits (num_classes,), by name (or number, where there is none),
+    with their probabilities.
 
     Ties are resolved by class number.
     """
@@ -34,7 +35,8 @@ def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tupl
 class Predictions:
     """Collects the rows of one rank's pictures; `write` puts all ranks' rows into `file`, in the order of the data set.
 
-    Columns: picture, label, loss, then class1, probability1, ... for the five most probable classes. UserError if the file can't be written.
+    Columns: picture, label, loss, then class1, probability1, ... for the five most probable classes. UserError if the
+    file can't be written.
     """
 
     def __init__(self, file: str, source: Source, ranks: int, rank: int):
@@ -48,7 +50,9 @@ class Predictions:
         self._write(self._part(rank), [])  # what can't be written is better known before an hour of work
 
     def add(self, logits: np.ndarray, losses: np.ndarray) -> None:
-        """A batch: logits (B, classes) and losses (B,) of the next pictures, those that fill up the last batch among them."""
+        """A batch: logits (B, classes) and losses (B,) of the next pictures, those that fill up the last batch among
+        them.
+        """
         names = self.source.class_names
         for row, loss, index in zip(logits, losses, self.order[len(self.rows) : len(self.rows) + len(losses)]):
             said = [text for name, probability in likeliest(row, names, MOST) for text in (name, f"{probability:.6f}")]
