@@ -92,6 +92,7 @@ lint: $(VENV)/ready-for-tests
 
 lint-style: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 lint-docs: $(VENV)/ready-for-tests
 	$(BIN)/python scripts/write_docs.py --check

@@ -41,7 +41,10 @@ from docs_commands import BIG, DRY, NPU, OPTIONS, PARSED, RULES, RUN, Command, c
 ALL = list(dict.fromkeys(commands()))
 WHOLE = dict(registry._entries)
 CLASSES = 5
-LOG = "epoch,step,lr,train_loss,val_loss,top1,top5,img_s\n1,44,0.0003,2.1,1.9,40,80,150\n2,88,0.0006,1.5,1.2,60,90,155.1\n"
+LOG = (
+    "epoch,step,lr,train_loss,val_loss,top1,top5,img_s\n"
+    "1,44,0.0003,2.1,1.9,40,80,150\n2,88,0.0006,1.5,1.2,60,90,155.1\n"
+)
 CPU = ("--device_target", "CPU")
 TINY = ("--batch_size", "2", *CPU)
 
