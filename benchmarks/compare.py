@@ -29,7 +29,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from mindvit import errors
+from mindvit import errors  # noqa: E402
 from mindvit.errors import UserError  # noqa: E402
 from mindvit.recipe.commandline import Parser  # noqa: E402
 from mindvit.runtime import console  # noqa: E402

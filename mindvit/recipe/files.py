@@ -70,7 +70,7 @@ Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def read_yaml(path: Path, asker: str = "") -> dict[str, Any]:
     """A YAML file's mapping; UserError if it is missing (`asker`: who wants it), not YAML or no mapping."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506: Loader is a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # a SafeLoader
     except FileNotFoundError:
         near = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"{asker}no recipe {path}{nearest(path.name, near)}") from None
