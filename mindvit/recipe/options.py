@@ -44,6 +44,7 @@ class DataOptions:
     classes: Optional[str] = option(
         None,
         "file with the class folders in the order of the logits, a name a line (none: the checkpoint's, else sorted)",
+        path=True,
     )
     shuffle: bool = option(True, "shuffle the training pictures anew in every epoch")
     batch_size: int = option(128, "pictures a card and step", low=1)
