@@ -19,8 +19,8 @@ SLOW = {
     "test_census.py": 60, "test_docs.py": 60, "test_models.py": 60, "test_kernels.py": 60, "test_step.py": 60,
     "test_graphs.py": 60, "test_export.py": 50, "test_cvt.py": 40, "test_crossformer.py": 40, "test_xcit.py": 40,
     "test_faults.py": 40, "test_weights.py": 35, "test_layers.py": 30, "test_benchmark.py": 30, "test_predictor.py": 30,
-    "test_convert.py": 25, "test_compare.py": 20, "test_mindcv.py": 20, "test_validate.py": 15, "test_optimiser.py": 15, "test_ascend.py": 15,
-    "test_notebook.py": 10,
+    "test_convert.py": 25, "test_compare.py": 20, "test_mindcv.py": 20, "test_validate.py": 15, "test_optimiser.py": 15,
+    "test_ascend.py": 15, "test_notebook.py": 10,
 }
 
 
