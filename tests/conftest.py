@@ -13,35 +13,15 @@ from mindspore import nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Files that compile networks or start processes, with about how many seconds they take on a free core. Workers take
-# whole files, so what takes longest begins first;
-# `make test-fast` takes none of them.
+# whole files, so what takes longest begins first; `make test-fast` takes none of them.
 SLOW = {
-    "test_ranks.py": 280,
-    "test_run.py": 80,
-    "test_resume.py": 70,
-    "test_distillation.py": 70,
-    "test_attention.py": 60,
-    "test_census.py": 60,
-    "test_docs.py": 60,
-    "test_models.py": 60,
-    "test_kernels.py": 60,
-    "test_step.py": 60,
-    "test_weights.py": 60,
-    "test_graphs.py": 60,
-    "test_export.py": 50,
-    "test_convert.py": 45,
-    "test_cvt.py": 40,
-    "test_crossformer.py": 40,
-    "test_xcit.py": 40,
-    "test_faults.py": 40,
-    "test_layers.py": 30,
-    "test_benchmark.py": 30,
-    "test_predictor.py": 30,
-    "test_compare.py": 20,
-    "test_mindcv.py": 20,
-    "test_validate.py": 15,
-    "test_optimiser.py": 15,
-    "test_notebook.py": 10,
+    "test_ranks.py": 280, "test_run.py": 80, "test_resume.py": 70, "test_distillation.py": 70, "test_attention.py": 60,
+    "test_census.py": 60, "test_docs.py": 60, "test_models.py": 60, "test_kernels.py": 60, "test_step.py": 60,
+    "test_graphs.py": 60, "test_export.py": 50, "test_cvt.py": 40, "test_crossformer.py": 40, "test_xcit.py": 40,
+    "test_faults.py": 40, "test_weights.py": 35, "test_layers.py": 30, "test_benchmark.py": 30, "test_predictor.py": 30,
+    "test_convert.py": 25, "test_compare.py": 20, "test_mindcv.py": 20, "test_validate.py": 15, "test_optimiser.py": 15,
+    "test_ascend.py": 15, "test_notebook.py": 10, "test_stop.py": 60, "test_sizes.py": 60, "test_checkpoint_info.py": 60, "test_classes.py": 40,
+    "test_odd_names.py": 40, "test_sets.py": 30, "test_locks.py": 20, "test_prefixes.py": 15, "test_cli.py": 15,
 }
 
 
