@@ -74,7 +74,7 @@ def test_a_signal_during_steps_is_called_by_its_name(
     while "step 40/" not in (line := process.stdout.readline()):
         assert line, "the run has ended"
     process.send_signal(number)
-    text, errors = process.communicate(timeout=60)
+    text, errors = process.communicate(timeout=200)
     assert process.returncode == 128 + number and "error" not in errors
     last = text.splitlines()[-1]
     path = tmp_path / "nano-within.ckpt"
@@ -93,7 +93,7 @@ def in_terminal(arguments: list[str]) -> tuple[int, int]:
     return process, terminal
 
 
-def read_until(terminal: int, words: bytes, seconds: float = 120) -> bytes:
+def read_until(terminal: int, words: bytes, seconds: float = 240) -> bytes:
     """What a terminal shows up to `words`; with none, up to its end."""
     said, end = b"", time.monotonic() + seconds
     while not words or words not in said:
