@@ -19,7 +19,8 @@ import yaml
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mindvit.cli.benchmark import SHOWN, SHOWN_DATA  # noqa: E402
+from mindvit.benchmark.columns import SHOWN  # noqa: E402
+from mindvit.cli.benchmark import SHOWN_DATA  # noqa: E402
 from mindvit.engine.result import tables  # noqa: E402
 from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
 from mindvit.recipe.schema import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402

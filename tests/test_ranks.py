@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import train_small
 from pictures import make_data_dir
 from small import SIDE, SMALL
 from test_run import free_port, msrun
@@ -71,15 +72,7 @@ def start(folder: Path, out: Path, *more: str, launcher: tuple[str, ...] = (), *
         [
             *launcher,
             "python",
-            str(TESTS / "train_small.py"),
-            "--data_dir",
-            str(folder),
-            "--ckpt_save_dir",
-            str(out),
-            "--results_csv",
-            str(out / "results.csv"),
-            *OPTIONS,
-            *more,
+            *train_small.command(folder, out, *OPTIONS, *more),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import train_small
 from pictures import make_data_dir
 
 from mindvit.weights import read_weights
@@ -45,18 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
-    return [
-        sys.executable,
-        str(TESTS / "train_small.py"),
-        "--data_dir",
-        str(folder),
-        "--ckpt_save_dir",
-        str(out),
-        "--results_csv",
-        str(out / "results.csv"),
-        *OPTIONS,
-        *more,
-    ]
+    return [sys.executable, *train_small.command(folder, out, *OPTIONS, *more)]
 
 
 def saved_step(out: Path) -> int:

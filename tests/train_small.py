@@ -70,6 +70,12 @@ def register() -> list[str]:
     return list(networks)
 
 
+def command(folder: Path, out: Path, *more: str) -> list[str]:
+    """Arguments of Python that train with this file on the images in `folder`, everything written below `out`."""
+    places = ["--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv")]
+    return [__file__, *places, *more]
+
+
 if __name__ == "__main__":
     register()
     errors.run(train.main)

@@ -24,6 +24,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from PIL import Image
 
+from mindvit.benchmark.columns import COLUMNS
 from mindvit.benchmark.timing import Timing, fastest, flops, time_steps
 from mindvit.data.sources import Source
 from mindvit.engine.compile_cache import caching
@@ -39,41 +40,9 @@ from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.version import __version__
 
 CLASSES = 1000  # ImageNet-1K's, as in every published figure
-PEAK_SIDE, PEAK_PRODUCTS, PEAK_ROUNDS = (
-    2048,
-    4,
-    20,
-)  # the fastest round counts: where a machine is shared, a few are all slow
+PEAK_SIDE, PEAK_PRODUCTS = 2048, 4
+PEAK_ROUNDS = 20  # the fastest round counts: where a machine is shared, a few are all slow
 PROFILED_STEPS = 5
-COLUMNS = (
-    "model",
-    "mode",
-    "params (M)",
-    "cards",
-    "batch size",
-    "resolution",
-    "jit level",
-    "graph compile",
-    "with cache",
-    "ms/step",
-    "p90 ms",
-    "img/s",
-    "img/s per card",
-    "sustained img/s",
-    "multiply-adds (G)",
-    "GFLOP/s per card",
-    "peak GFLOP/s",
-    "share of peak",
-    "peak memory",
-    "precision",
-    "warm-up",
-    "steps",
-    "mindspore",
-    "mindvit",
-    "machine",
-    "date",
-    "error",
-)
 # Where a profile lies, by device: files, and the columns of an operator's kind, its calls and its time (with the factor
 # that makes milliseconds).
 PROFILES = {

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from mindvit import errors
+from mindvit.benchmark.columns import SHOWN
 from mindvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,22 +27,6 @@ if TYPE_CHECKING:
 
 BATCH = 8  # unless a recipe or the command line says another: what a laptop can do
 MODES = ("forward", "train", "data")
-SHOWN = (
-    "model",
-    "params (M)",
-    "cards",
-    "batch size",
-    "resolution",
-    "jit level",
-    "graph compile",
-    "with cache",
-    "ms/step",
-    "p90 ms",
-    "img/s",
-    "GFLOP/s per card",
-    "share of peak",
-    "peak memory",
-)
 SHOWN_DATA = (
     "pipeline",
     "pictures",

@@ -63,26 +63,12 @@ class AttentionBranch(nn.Cell):
                 x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
             )
         y, mean, inverse, qkv, attended, weights = saved[1:7]
+        # fmt: off
         found = self.backward(
-            x,
-            drop_path_scale,
-            gamma,
-            weight,
-            bias,
-            eps,
-            weight1,
-            bias1,
-            weight2,
-            bias2,
-            self.numbers,
-            y,
-            mean,
-            inverse,
-            qkv,
-            attended,
-            weights,
-            gradients[0],
+            x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers, y, mean,
+            inverse, qkv, attended, weights, gradients[0]
         )
+        # fmt: on
         zeros = ops.zeros_like(drop_path_scale)
         return found[0], zeros, found[1], (found[2], found[3], ops.zeros_like(eps)), found[4:8]
 
@@ -143,29 +129,12 @@ class CrossCovarianceBranch(nn.Cell):
                 x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps
             )
         y, mean, inverse, qkv, attended, weights, inner_products, lengths = saved[1:9]
+        # fmt: off
         found = self.backward(
-            x,
-            drop_path_scale,
-            gamma,
-            weight,
-            bias,
-            eps,
-            weight1,
-            bias1,
-            weight2,
-            bias2,
-            temperature,
-            self.eps,
-            y,
-            mean,
-            inverse,
-            qkv,
-            attended,
-            weights,
-            inner_products,
-            lengths,
-            gradients[0],
+            x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps, y,
+            mean, inverse, qkv, attended, weights, inner_products, lengths, gradients[0]
         )
+        # fmt: on
         zeros = ops.zeros_like(drop_path_scale)
         return found[0], zeros, found[1], (found[2], found[3], ops.zeros_like(eps)), found[4:8], found[11]
 

@@ -52,23 +52,12 @@ class MlpBranch(nn.Cell):
         if not self.training:
             saved = self.forward(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
         y, mean, inverse, hidden = saved[1:5]
+        # fmt: off
         found = self.backward(
-            x,
-            drop_path_scale,
-            gamma,
-            weight,
-            bias,
-            eps,
-            weight1,
-            bias1,
-            weight2,
-            bias2,
-            y,
-            mean,
-            inverse,
-            hidden,
-            gradients[0],
+            x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, y, mean, inverse, hidden,
+            gradients[0]
         )
+        # fmt: on
         zeros = ops.zeros_like(drop_path_scale)
         return found[0], zeros, found[1], (found[2], found[3], ops.zeros_like(eps)), found[4:8]
 
