@@ -1,1 +1,1 @@
-"""benchmark."""
+"""Measuring networks and data pipelines, and counting operators."""

@@ -1,3 +1,1 @@
-"""Pictures: where they come from (sources), in which order (order), what is done to them (transforms), and batches of
-them (pipeline).
-"""
+"""Images: data sets (sources, datasets), order (samplers), decoding, transforms, and batches of them (loader)."""

@@ -1,1 +1,1 @@
-"""engine."""
+"""One training loop: the step, the trainer, checkpoints, evaluation, and the row that a run ends with."""

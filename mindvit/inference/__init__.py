@@ -1,1 +1,1 @@
-"""inference."""
+"""Trained networks in use: the predictor, and files for other programs."""

@@ -1,1 +1,1 @@
-"""optim."""
+"""Optimizers, and the learning rate as a function of the step."""

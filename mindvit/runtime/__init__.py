@@ -1,1 +1,1 @@
-"""runtime."""
+"""The machine: devices and what they are good at, ranks, the console, files, signals."""

@@ -1,1 +1,1 @@
-"""visualization."""
+"""Pictures of attention, and pages about runs."""

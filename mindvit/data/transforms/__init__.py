@@ -1,1 +1,1 @@
-"""transforms."""
+"""What is done to an image on the host."""
