@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import train_small
 from pictures import make_data_dir
 
 import train
@@ -24,20 +25,7 @@ from mindvit.recipe.commandline import parse
 from mindvit.runtime import console, files
 from mindvit.weights import read_weights, write
 
-OPTIONS = [
-    "--model",
-    "nano",
-    "--device_target",
-    "CPU",
-    "--epoch_size",
-    "2",
-    "--warmup_epochs",
-    "0",
-    "--batch_size",
-    "8",
-    "--log_interval",
-    "1",
-]
+OPTIONS = [*train_small.NANO, "--batch_size", "8"]
 
 
 pytestmark = pytest.mark.usefixtures("small_networks")

@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 import mindspore as ms
 import numpy as np
 import pytest
+import train_small
 from pictures import make_data_dir
 
 from mindvit.data.sources import open_source
@@ -28,18 +29,9 @@ from mindvit.weights import read_weights
 
 TESTS = Path(__file__).parent
 OPTIONS = [
-    "--model",
-    "nano",
-    "--device_target",
-    "CPU",
-    "--epoch_size",
-    "2",
-    "--warmup_epochs",
-    "0",
+    *train_small.NANO,
     "--batch_size",
     "4",
-    "--log_interval",
-    "1",
     "--mixup",
     "0.8",
     "--drop_path_rate",

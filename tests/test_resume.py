@@ -14,6 +14,7 @@ from typing import Any, Callable
 import mindspore as ms
 import numpy as np
 import pytest
+import train_small
 from pictures import make_data_dir
 
 from mindvit.engine import checkpoint, compile_cache, trainer
@@ -54,16 +55,7 @@ OPTIONS = [
     "0.1",
     "--clip_grad",
     "True",
-    "--mixup",
-    "0.8",
-    "--cutmix",
-    "1.0",
-    "--re_prob",
-    "0.5",
-    "--drop_path_rate",
-    "0.2",
-    "--auto_augment",
-    "randaug-m9-mstd0.5-inc1",
+    *train_small.LIVELY,
     "--aug_repeats",
     "3",
     "--ema",

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import train_small
 from pictures import make_data_dir
 
 from mindvit.engine.evaluate import validate
@@ -56,18 +57,7 @@ PLAIN = [
     "--eps",
     "1e-6",
 ]
-LIVELY = [
-    "--mixup",
-    "0.8",
-    "--cutmix",
-    "1.0",
-    "--re_prob",
-    "0.5",
-    "--drop_path_rate",
-    "0.2",
-    "--auto_augment",
-    "randaug-m9-mstd0.5-inc1",
-]
+LIVELY = train_small.LIVELY
 
 
 @pytest.fixture(scope="module")

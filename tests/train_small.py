@@ -28,6 +28,10 @@ from mindvit.models import model_info, registry
 from mindvit.models.network import Feature, Network
 
 WIDTH, NANO_SIDE = 16, 16
+# options of a short run of `nano`, and of one in which everything random is on
+NANO = "--model nano --device_target CPU --epoch_size 2 --warmup_epochs 0 --log_interval 1".split()  # noqa: SIM905
+AUGMENTED = "--mixup 0.8 --cutmix 1.0 --re_prob 0.5 --drop_path_rate 0.2"
+LIVELY = [*AUGMENTED.split(), "--auto_augment", "randaug-m9-mstd0.5-inc1"]
 
 
 class Nano(Network):
