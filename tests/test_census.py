@@ -251,7 +251,7 @@ def test_names_aliases_and_patterns_mean_each_network_once() -> None:
 
 
 def test_a_size_that_is_none_is_refused() -> None:
-    with pytest.raises(UserError, match="0 x 0 px"):
+    with pytest.raises(UserError, match="images of 0 px, but its small-patch branch takes multiples of 12"):
         census("crossvit_9", size=0)
 
 

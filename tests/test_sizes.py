@@ -182,13 +182,8 @@ def test_a_run_builds_what_it_says_and_its_checkpoint_knows_it(data: Path, tmp_p
 
 def test_checkpoints_of_sizes_that_are_refused_now_are_told_apart(data: Path, tmp_path: Path) -> None:
     path = saved(tmp_path, "crossformer", image_resize=40)
-    with pytest.raises(
-        UserError,
-        match="crossformer.ckpt was trained with images of a size that the network can't take: .*multiples of 32, "
-        "such as 32 or 64",
-    ):
-        Predictor(path, device_target="CPU")
     for call in (
+        lambda: Predictor(path, device_target="CPU"),
         lambda: evaluate.validate(recipe("--data_dir", "/nowhere", "--ckpt_path", str(path), "--device_target", "CPU")),
         lambda: export.network(
             argparse.Namespace(ckpt_path=str(path), take=None, model=None, num_classes=None, size=None)

@@ -106,10 +106,6 @@ class Predictor:
         except WeightsError as error:
             raise UserError(f"{path} doesn't fit {self.info.name} with {count} classes: {error.report}") from None
         self.weights = f"weights: {taken(content)}; " if content.taken else ""
-        try:
-            self.net.check_size(self.preprocessing.size, self.preprocessing.size)
-        except UserError as error:  # an older mindvit trained at any size
-            raise UserError(f"{path} was trained with images of a size that the network can't take: {error}") from None
         set_precision(self.net, self.device.val_amp_level, self.device.half)
         self.net.set_train(False)
         self.step = Logits(self.net, *self.preprocessing.statistics)

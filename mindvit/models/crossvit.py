@@ -111,13 +111,13 @@ def patch_embed(branch: int, channels: int, width: int, stem: str) -> PatchToken
     if stem == "patch":
         return PatchTokens(PATCH[branch], channels, width)
     second, third = ((3, 3, 0), (3, 1, 1)) if branch == 0 else ((3, 2, 1), (3, 2, 1))
-    cells = (
+    cells = [
         Conv2d(channels, width // 4, 7, 4, 3),
         nn.ReLU(),
         Conv2d(width // 4, width // 2, *second),
         nn.ReLU(),
         Conv2d(width // 2, width, *third),
-    )
+    ]
     return PatchTokens(PATCH[branch], channels, width, nn.SequentialCell(cells))
 
 
