@@ -214,10 +214,9 @@ def test_a_list_whose_labels_have_gaps_is_told(tmp_path: Path, labels: tuple[int
 
 @pytest.mark.usefixtures("small_networks")
 def test_training_and_prepare_say_it_before_they_begin(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from mindvit.cli import prepare
+    from mindvit.engine.trainer import Run
     from mindvit.recipe.commandline import parse
-    from mindvit.loop import Run
-
-    from mindvit.tools import prepare
 
     class_folders(tmp_path / "data")
     unseen(tmp_path / "data" / "train" / "a")
