@@ -48,7 +48,7 @@ def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", name="weights")
-def _weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _weights(small_networks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = {**parse(["--model", "small_xcit"], "")[0].flat(), "img_size": SMALL["xcit"][1].get("img_size")}
     meta = {"model": "small_xcit", "num_classes": 2, "class_names": list(CLASSES), "recipe": values}
     return checkpoint.save(
@@ -57,7 +57,7 @@ def _weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", name="one")
-def _one(weights: Path) -> predictor.Predictor:
+def _one(small_networks: None, weights: Path) -> predictor.Predictor:
     return predictor.Predictor(weights, device_target="CPU")
 
 
@@ -71,6 +71,7 @@ def _compiled_once(one: predictor.Predictor, monkeypatch: pytest.MonkeyPatch) ->
         classes: Any = None,
         batch_size: int = 32,
         device_target: str = "auto",
+        take: Any = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Any:
         if not Path(path).exists():
