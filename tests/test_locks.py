@@ -81,7 +81,7 @@ def test_a_real_system_call_that_is_not_there(tmp_path: Path) -> None:
     subprocess.run(
         [found, "-shared", "-fPIC", "-o", str(library), "-x", "c", str(ROOT / "tests" / "noflock.c")], check=True
     )
-    code = "import sys; from mindvit import files; print(files.try_lock(open(sys.argv[1], 'w')))"
+    code = "import sys; from mindvit.runtime import files; print(files.try_lock(open(sys.argv[1], 'w')))"
     for preloaded, answer in (("", "True"), (str(library), "None")):
         said = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "lock")],
