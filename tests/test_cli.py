@@ -188,8 +188,8 @@ def test_the_doctor_tells_a_broken_mindspore(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^device +can't be used: ImportError: libpython3.so: no such file$", done.stdout, re.MULTILINE)
-    assert re.search(r"^CPU kernels +can't be used: ImportError: ", done.stdout, re.MULTILINE)
-    assert re.search(r"^image kernels +not built: note: .*no_compiler", done.stdout, re.MULTILINE)
+    for kernels in ("CPU kernels", "image kernels"):
+        assert re.search(rf"^{kernels} +not built: note: .*no_compiler", done.stdout, re.MULTILINE)
     assert f"{tmp_path / 'no_compiler'}: does not run" in done.stdout
     assert re.search(r"^cache +.*cache/mindvit: empty$", done.stdout, re.MULTILINE)
 

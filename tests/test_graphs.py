@@ -307,6 +307,7 @@ def test_a_graph_is_known_by_all_that_it_depends_on(
     with monkeypatch.context() as patch:
         patch.setattr(ms, "__version__", "9")
         another(key_of(plain))
+    assert (compile_cache.SOURCES / "layers" / "attention.py").is_file()
     (tmp_path / "one.py").write_text("1")
     with monkeypatch.context() as patch:
         patch.setattr(compile_cache, "SOURCES", tmp_path)

@@ -134,6 +134,7 @@ def test_the_revision_is_that_of_our_own_repository(tmp_path: Path, monkeypatch:
             ["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout.strip()
 
+    assert (result.ROOT / "train.py").is_file()
     inside = tmp_path / "inside"
     inside.mkdir()
     git("init", "--quiet")

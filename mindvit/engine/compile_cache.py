@@ -26,7 +26,7 @@ from mindvit.kernels import build
 from mindvit.runtime import console, device, files
 from mindvit.weights.readers import quiet
 
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).parents[1]  # all of the package: layers and models too
 WHOLE = "whole.json"  # sizes and times of a folder's files, written when they are complete
 
 

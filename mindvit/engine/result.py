@@ -22,7 +22,7 @@ from mindvit.engine.setup import Setting
 from mindvit.runtime import console, device
 from mindvit.version import __version__
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TABLES = (
     "model",
     "params_m",
