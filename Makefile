@@ -1,4 +1,4 @@
-# make quickstart: set up, train on real pictures for two or three minutes, validate, report
+# make quickstart: set up, train on real images for two or three minutes, validate, report
 # make test: set up, then every check that CI runs of one environment; make test-fast: what takes seconds of it
 # make PYTHON=python3.10 ...: with another Python (3.9 to 3.12, the range of MindSpore's wheels)
 

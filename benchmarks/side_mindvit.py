@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import mindspore
 from side import Step, answers_only, serve
 
-from mindvit.benchmark.network import CLASSES, SUBJECTS, NoPictures, compiled
+from mindvit.benchmark.network import CLASSES, SUBJECTS, NoImages, compiled
 from mindvit.engine.setup import prepare
 from mindvit.models import model_info
 from mindvit.recipe import schema
@@ -29,7 +29,7 @@ def main(model: str, batch: int) -> None:
         "drop_path_rate": 0.0,
         "lr": 1e-3,
     }
-    setting = prepare(schema.build(values, {}), NoPictures(CLASSES))
+    setting = prepare(schema.build(values, {}), NoImages(CLASSES))
 
     def make(mode: str) -> Step:
         subject = SUBJECTS[mode](setting)

@@ -1,4 +1,4 @@
-"""Our networks with the oracle's weights and pictures, beside what the authors' PyTorch code gave for them.
+"""Our networks with the oracle's weights and images, beside what the authors' PyTorch code gave for them.
 
 goldens/ holds the reference arrays (see goldens/README.md); run this file for a table of the worst deviations.
 """
@@ -59,7 +59,7 @@ def refilled(net: nn.Cell, filling: Callable[..., Any]) -> nn.Cell:
 
 
 def logits(net: nn.Cell, size: Any, at_once: int = 2) -> np.ndarray:
-    """(2, classes) for the oracle's two pictures, both at once or one after the other."""
+    """(2, classes) for the oracle's two images, both at once or one after the other."""
     images = fill.image(2, size)
     return np.concatenate([net(Tensor(images[first : first + at_once])).asnumpy() for first in range(0, 2, at_once)])
 
@@ -103,7 +103,7 @@ def deviation(ours: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(ours - reference).max() / max(1.0, np.abs(reference).max()))
 
 
-def pictures_to_step(images: np.ndarray) -> Tensor:
+def images_to_step(images: np.ndarray) -> Tensor:
     """(B, C, H, W) normalised -> the step's layout."""
     return Tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
 
@@ -117,7 +117,7 @@ def gradients(name: str, size: int) -> tuple[float, dict[str, np.ndarray], dict[
     inputs = neutral_inputs(2, size, 3)
     function = ops.value_and_grad(ScaledObjective(objective(net, **UNCHANGED)), None, weights)
     loss, found = function(
-        pictures_to_step(fill.image(2, size)),
+        images_to_step(fill.image(2, size)),
         Tensor(fill.labels(2).astype(np.int32)),
         *inputs[2:7],
         Tensor(1.0, ms.float32),
@@ -167,7 +167,7 @@ def feature_deviations(name: str, size: int, extra: Any) -> dict[str, float]:
 
 
 def trajectory_batch(step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (4, 3, size, size) and labels of a step of the oracle's 20-step trajectory."""
+    """Images (4, 3, size, size) and labels of a step of the oracle's 20-step trajectory."""
     cell = np.arange(size) * 7 // size
     images, labels = [], []
     for index in range(TRAJECTORY_BATCH * step, TRAJECTORY_BATCH * (step + 1)):
@@ -188,7 +188,7 @@ def trajectory(name: str, size: int, **options: Any) -> tuple[list[float], list[
     for number in range(TRAJECTORY_STEPS):
         images, labels = trajectory_batch(number, size)
         lr = Tensor(1e-4 * min(1, (number + 1) / 5), ms.float32)
-        loss, norm, _ = step(pictures_to_step(images), Tensor(labels), *unused, lr)
+        loss, norm, _ = step(images_to_step(images), Tensor(labels), *unused, lr)
         losses.append(float(loss.asnumpy()))
         norms.append(float(norm.asnumpy()))
     return losses, norms, step

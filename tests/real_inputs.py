@@ -2,7 +2,7 @@
 bombs.
 
 Each function makes one kind of input below `root` and returns it; labels can be told from the images (`stripes` of
-pictures.py).
+images.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Union
 
 import numpy as np
-from pictures import stripes
+from image_files import stripes
 from PIL import Image
 
 Name = Union[str, bytes]

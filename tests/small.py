@@ -26,7 +26,7 @@ def small(family: str, **arguments: Any) -> Any:
     return create_model(name, **{"num_classes": 5, **cut, **arguments})
 
 
-def pictures(family: str, channels: int = 3, wider: int = 0, count: int = 2) -> Tensor:
+def inputs_of(family: str, channels: int = 3, wider: int = 0, count: int = 2) -> Tensor:
     """(count, channels, side, side + wider) noise."""
     shape = (count, channels, SIDE[family], SIDE[family] + wider)
     return Tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32))

@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from small import pictures, small
+from small import inputs_of, small
 
 from mindvit.layers.attention import SelfAttention
 from mindvit.layers.flash import FlashAttention, flash_attention
@@ -152,7 +152,7 @@ def test_maps_of_attention_see_all_weights(calls: list[Call], family: str) -> No
     set_precision(net, "O1", ms.float16)
     before = flash_cells(net)
     with record_attention(net) as weights:
-        net(pictures(family))
+        net(images(family))
     assert not calls and len(weights) >= before > 0 and flash_cells(net) == before
     assert all(np.allclose(found.sum(-1), 1, atol=1e-5) for found in weights.values())
 

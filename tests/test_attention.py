@@ -1,4 +1,4 @@
-"""Attention maps: they are the weights of the network that runs, and lie where in the picture the keys are."""
+"""Attention maps: they are the weights of the network that runs, and lie where in the image the keys are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from PIL import Image
-from small import SMALL, pictures, small
+from small import SMALL, inputs_of, small
 
 from mindvit.cli import attention
 from mindvit.errors import UserError
@@ -303,9 +303,9 @@ def test_rollout_of_cvt_shows_no_border_where_attention_is_even() -> None:
     np.testing.assert_allclose(rolled.values, 1, rtol=1e-5)
 
 
-def test_one_picture_of_a_network_that_is_known() -> None:
-    with pytest.raises(UserError, match="one picture at a time"):
-        attention_maps(network("xcit"), pictures("xcit"))
+def test_one_image_of_a_network_that_is_known() -> None:
+    with pytest.raises(UserError, match="one image at a time"):
+        attention_maps(network("xcit"), images("xcit"))
     with pytest.raises(UserError, match="this is Dense"):
         attention_maps(ms.nn.Dense(2, 2), noise("xcit"))
 
@@ -327,14 +327,14 @@ def test_colours_grow_lighter() -> None:
 
 
 def test_a_sheet_has_all_tiles_and_clips_no_text() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
     font = attention_sheet.fonts()
     rows = (
         attention_maps(network("crossformer"), noise("crossformer"))[1]
         + attention_maps(network("xcit"), noise("xcit"))[1]
     )
     made = attention_sheet.sheet(
-        picture, "a very long name " * 9, [("class " * 30, 0.7), ("other", 0.3)], rows, "foot " * 99, font
+        image, "a very long name " * 9, [("class " * 30, 0.7), ("other", 0.3)], rows, "foot " * 99, font
     )
     ink = np.asarray(made.convert("L")) < 250
     margin = attention_sheet.MARGIN // 2
@@ -347,7 +347,7 @@ def test_a_sheet_has_all_tiles_and_clips_no_text() -> None:
         attention_sheet.fonts(Path("nowhere.ttf"))
 
 
-def test_the_command_draws_a_png_a_picture(
+def test_the_command_draws_a_png_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     np.savez(tmp_path / "weights.npz", **{item.name: item.asnumpy() for item in small("xcit").get_parameters()})
@@ -368,7 +368,7 @@ def test_the_command_draws_a_png_a_picture(
         "--out",
         str(tmp_path / "out"),
     ]
-    with pytest.raises(UserError, match="1 of 3 pictures") as caught:
+    with pytest.raises(UserError, match="1 of 3 images") as caught:
         attention.main([str(tmp_path / "a" / "it.png"), str(tmp_path / "b"), *options])
     assert caught.value.exit_code == 1 and "broken.jpg can't be decoded" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["it-attention-2.png", "it-attention.png"]
@@ -376,5 +376,5 @@ def test_the_command_draws_a_png_a_picture(
         with pytest.raises(UserError, match="is not x,y, two shares"):
             attention.main([str(tmp_path / "a"), *options, f"--at={text}"])
     assert attention.point("0.25,0.75") == (0.75, 0.25)
-    with pytest.raises(UserError, match="no picture or folder"):
+    with pytest.raises(UserError, match="no image or folder"):
         attention.main(["nowhere.png", *options])

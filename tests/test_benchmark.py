@@ -1,4 +1,4 @@
-"""Benchmarks: the arithmetic with a clock of our own, rows and tables, a small network and a few pictures. No time is
+"""Benchmarks: the arithmetic with a clock of our own, rows and tables, a small network and a few images. No time is
 asserted.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 import numpy as np
 import pytest
-from pictures import make_data_dir
+from image_files import make_data_dir
 
 from mindvit.benchmark import data as databench
 from mindvit.benchmark import network as benchmark
@@ -43,7 +43,7 @@ def _nano(monkeypatch: pytest.MonkeyPatch, small_networks: None) -> None:
 
 
 def test_median_p90_and_rates() -> None:
-    timing = Timing([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 9.0], 20.0, pictures=6)
+    timing = Timing([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 9.0], 20.0, images=6)
     assert timing.ms == pytest.approx(600) and timing.p90 == pytest.approx(1000) and timing.rate == pytest.approx(10)
     assert timing.sustained == pytest.approx(6 * 11 / 20)
 
@@ -68,8 +68,8 @@ def test_only_the_steps_after_the_warm_up_are_timed(queued: bool) -> None:
         clock.waits += 1
         waiting.clear()
 
-    timing = time_steps(step, wait, pictures=2, warmup=2, steps=4, queued=queued, clock=clock)
-    assert timing.seconds == [1.0, 3.0, 1.0, 3.0] and timing.whole == 8.0 and timing.pictures == 2
+    timing = time_steps(step, wait, images=2, warmup=2, steps=4, queued=queued, clock=clock)
+    assert timing.seconds == [1.0, 3.0, 1.0, 3.0] and timing.whole == 8.0 and timing.images == 2
     assert clock.waits == (2 + 1 + 4 if queued else 2 + 4)
 
 
@@ -117,12 +117,12 @@ def test_the_forward_row_and_a_profile(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_another_size_is_counted_anew_and_another_build_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = benchmark.prepare(build(NANO, {}), benchmark.NoPictures(5))
+    setting = benchmark.prepare(build(NANO, {}), benchmark.NoImages(5))
     assert benchmark.multiply_adds(setting) == registry.model_info("nano").macs and setting.num_classes == 5
-    resized = benchmark.prepare(build({**NANO, "model": "small_xcit", "image_resize": 48}, {}), benchmark.NoPictures(5))
+    resized = benchmark.prepare(build({**NANO, "model": "small_xcit", "image_resize": 48}, {}), benchmark.NoImages(5))
     counted = benchmark.multiply_adds(resized)
     assert counted is not None and 0 < counted < registry.model_info("xcit_nano_12_p16_224").macs / 10
-    rebuilt = benchmark.prepare(build({**NANO, "model": "crossvit_9", "img_size": 48}, {}), benchmark.NoPictures(5))
+    rebuilt = benchmark.prepare(build({**NANO, "model": "crossvit_9", "img_size": 48}, {}), benchmark.NoImages(5))
     assert benchmark.multiply_adds(rebuilt) is None
 
 
@@ -348,7 +348,7 @@ def test_data_mode_measures_both_pipelines(tmp_path: Path, capsys: pytest.Captur
     )
 
 
-def test_made_up_pictures_are_as_big_as_imagenets_and_the_same_every_time(
+def test_made_up_images_are_as_big_as_imagenets_and_the_same_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(databench.tempfile, "gettempdir", lambda: str(tmp_path))

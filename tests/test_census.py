@@ -67,7 +67,7 @@ class Tiny(nn.Cell):
 
 
 class Constants(nn.Cell):
-    """Products of the picture, and of a weight, with a constant. x: (6, 10)."""
+    """Products of the image, and of a weight, with a constant. x: (6, 10)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def test_operators_and_multiply_adds_of_a_network_counted_by_hand() -> None:
     assert counted.compile_seconds > 0
 
 
-def test_a_constant_times_the_picture_does_not_count_but_times_a_weight_does() -> None:
+def test_a_constant_times_the_image_does_not_count_but_times_a_weight_does() -> None:
     counted = graph(Constants(), (6, 10))
     assert found(counted)["MatMul"] == 2
     assert counted.multiply_adds() == {"convolution": 0, "linear": 7 * 6 * 3, "attention": 0}
@@ -174,7 +174,7 @@ def test_multiply_adds_are_those_of_the_registry(name: str) -> None:
 
 
 class Small(Network):
-    """A linear layer on all pixels of a 4 x 4 picture; where the published form would need 100 multiply-adds more."""
+    """A linear layer on all pixels of a 4 x 4 image; where the published form would need 100 multiply-adds more."""
 
     def __init__(self, num_classes: int, in_channels: int, drop_path_rate: float):
         super().__init__(num_classes, [Feature("norm", 8, 4)])

@@ -9,8 +9,8 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 import pytest
+from image_files import stripes
 from mindspore import Parameter, Tensor
-from pictures import stripes
 from small import SMALL, small
 from torchfile import save_torch
 

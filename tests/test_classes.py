@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 import pytest
-from pictures import make_data_dir, stripes
+from image_files import make_data_dir, stripes
 
 import train
 import validate

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import pytest
-from pictures import make_folder
+from image_files import make_folder
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))

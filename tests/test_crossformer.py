@@ -111,7 +111,7 @@ def test_mask_hides_padding_only() -> None:
 
 
 @pytest.mark.parametrize("revision", ["iclr", "head"])
-def test_the_smallest_picture(revision: str) -> None:
+def test_the_smallest_image(revision: str) -> None:
     net = create_model(
         "crossformer_tiny",
         **NARROW,

@@ -1,4 +1,4 @@
-"""CvT: small pictures, stochastic depth, and what its last block leaves out."""
+"""CvT: small images, stochastic depth, and what its last block leaves out."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def tiny(**others: Any) -> nn.Cell:
     return filled("cvt_13_224", **TINY, **others)
 
 
-def picture(height: int, width: int) -> Tensor:
+def image(height: int, width: int) -> Tensor:
     return Tensor(fill.image(2, (height, width)))
 
 
 @pytest.mark.parametrize("wrong", [(2, 224), (224, 2), (0, 0)])
-def test_pictures_that_are_too_small(wrong: tuple[int, int]) -> None:
+def test_images_that_are_too_small(wrong: tuple[int, int]) -> None:
     with pytest.raises(UserError, match=f"{wrong[0]} x {wrong[1]} px is too small: it needs at least 3 px"):
         tiny().check_size(*wrong)
 
 
-def test_the_smallest_picture() -> None:
-    assert np.isfinite(tiny()(picture(3, 3)).asnumpy()).all()
+def test_the_smallest_image() -> None:
+    assert np.isfinite(tiny()(image(3, 3)).asnumpy()).all()
 
 
 @pytest.mark.parametrize("name", list_models("cvt*"))
@@ -57,7 +57,7 @@ def test_both_layouts_of_maps_give_the_same() -> None:
     for as_product in (False, True):
         with platform.use(platform.Platform(slow_convolution=as_product)):
             net = Backbone(tiny())
-        found.append([each.asnumpy() for each in net(picture(45, 70))])
+        found.append([each.asnumpy() for each in net(image(45, 70))])
     for one, other in zip(*found):
         assert one.shape == other.shape and deviation(one, other) < 1e-5
 
@@ -77,7 +77,7 @@ def test_what_the_last_block_leaves_out() -> None:
     net = tiny(drop_path_rate=0.0).set_train(True)
     before = {item.name: item.asnumpy().copy() for item in net.get_parameters()}
     weights = ms.ParameterTuple(net.trainable_params())
-    _, found = ops.value_and_grad(Energy(net), None, weights)(picture(48, 48))
+    _, found = ops.value_and_grad(Energy(net), None, weights)(image(48, 48))
     gradients = {weight.name: gradient.asnumpy() for weight, gradient in zip(weights, found)}
     assert sum(name.startswith(DEAD) for name in gradients) == 3
     for name, gradient in gradients.items():
@@ -94,7 +94,7 @@ def test_the_class_tokens_way_through_the_last_block_is_the_full_one() -> None:
 
 
 def test_half_precision() -> None:
-    net, x = tiny(), picture(48, 48)
+    net, x = tiny(), image(48, 48)
     expected = net(x).asnumpy()
     half = tiny()
     set_precision(half, "O2", ms.float16)
@@ -112,7 +112,7 @@ def test_only_the_class_token_is_spared_weight_decay() -> None:
     assert spared == ["stage2.cls_token"]
 
 
-def test_names_that_two_variants_share_and_squeezed_pictures() -> None:
+def test_names_that_two_variants_share_and_squeezed_images() -> None:
     assert model_info("cvt-13-384x384").name == "cvt_13_384" and model_info("cvt-13-384-22k").name == "cvt_13_384_22k"
     assert model_info("cvt-w24-384x384").name == model_info("CvT-w24-384-22k").name == "cvt_w24_384_22k"
     for name in list_models("cvt*"):

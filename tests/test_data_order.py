@@ -23,14 +23,14 @@ def steps(count: int, ranks: int, global_batch: int, **keys: Any) -> list[tuple[
 
 
 @pytest.mark.parametrize("repeats", [0, 3])
-def test_a_step_sees_the_same_pictures_for_any_number_of_ranks(repeats: int) -> None:
+def test_a_step_sees_the_same_images_for_any_number_of_ranks(repeats: int) -> None:
     alone = steps(101, 1, 12, repeats=repeats)
     assert len(alone) == 8
     for ranks in (2, 3, 4):
         assert steps(101, ranks, 12, repeats=repeats) == alone
 
 
-def test_an_epoch_sees_each_picture_once_but_for_the_dropped_rest() -> None:
+def test_an_epoch_sees_each_image_once_but_for_the_dropped_rest() -> None:
     seen = np.concatenate([train_order(50, ranks=3, rank=rank, batch_size=4, **KEYS) for rank in range(3)])
     assert len(seen) == 48 == len(set(seen)) and set(seen) <= set(range(50))
 
@@ -84,5 +84,5 @@ def test_repeated_augmentation_is_the_reference_sampler() -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
-def test_validation_sees_every_picture_once(ranks: int) -> None:
+def test_validation_sees_every_image_once(ranks: int) -> None:
     assert sorted(np.concatenate([val_order(5, ranks, rank) for rank in range(ranks)])) == list(range(5))

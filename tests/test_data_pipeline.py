@@ -1,4 +1,4 @@
-"""Batches: exactness, determinism, augmentation, and bad pictures."""
+"""Batches: exactness, determinism, augmentation, and bad images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import make_folder
+from image_files import make_folder
 from PIL import Image
 
 from mindvit.data import loader
@@ -90,17 +90,17 @@ def evaluate(
 
 @pytest.fixture(name="source")
 def _source(tmp_path: Path) -> FolderSource:
-    return FolderSource(make_folder(tmp_path / "pictures", classes=3, per_class=7))
+    return FolderSource(make_folder(tmp_path / "images", classes=3, per_class=7))
 
 
 def damage(source: Source, index: int) -> None:
-    """Cut a picture's file short."""
+    """Cut an image's file short."""
     os.truncate(source.name(index), os.path.getsize(source.name(index)) - 200)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
-def test_evaluation_sees_every_picture_once_in_batches_of_one_shape(
+def test_evaluation_sees_every_image_once_in_batches_of_one_shape(
     source: FolderSource, ranks: int, batch_size: int
 ) -> None:
     once = {
@@ -119,7 +119,7 @@ def test_evaluation_sees_every_picture_once_in_batches_of_one_shape(
     assert len(seen) == 21 and dict(seen) == once
 
 
-def test_a_rank_without_pictures_still_has_a_batch(source: FolderSource) -> None:
+def test_a_rank_without_images_still_has_a_batch(source: FolderSource) -> None:
     source.labels = source.labels[:2]
     assert [evaluate(source, ranks=3, rank=rank)[1].tolist() for rank in range(3)] == [
         [0, -1, -1, -1],
@@ -150,7 +150,7 @@ def test_evaluation_is_pillows_resize_and_centre_crop(
     assert (EvalTransform(24, crop_pct, "bicubic", False)(image) == expected).all()
 
 
-def test_squeeze_keeps_the_whole_picture() -> None:
+def test_squeeze_keeps_the_whole_image() -> None:
     image = Image.new("RGB", (60, 20), "black")
     image.paste("white", (50, 0, 60, 20))
     squeezed = EvalTransform(24, 0.875, "bicubic", True)(image)
@@ -173,7 +173,7 @@ def test_batches_are_a_function_of_seed_and_epoch_whatever_the_workers(
         assert (train(source, augment=augment, **other)[0] != images).any()
 
 
-def test_a_picture_looks_different_in_every_epoch_and_copy(source: FolderSource) -> None:
+def test_an_image_looks_different_in_every_epoch_and_copy(source: FolderSource) -> None:
     first, second = (train(source, shuffle=False, epoch=epoch)[0] for epoch in (0, 1))
     assert all((one != other).any() for one, other in zip(first.reshape(20, -1), second.reshape(20, -1)))
     copies = train(source, aug_repeats=3, batch_size=3, shuffle=False)[0][0]
@@ -196,7 +196,7 @@ def test_global_batch_does_not_depend_on_the_number_of_ranks(source: FolderSourc
         assert step(1, number) == step(2, number) == step(3, number)
 
 
-def test_labels_belong_to_their_pictures(source: FolderSource) -> None:
+def test_labels_belong_to_their_images(source: FolderSource) -> None:
     plain = {
         TrainTransform(24, "bicubic", MEAN, PLAIN)(
             source.read(index), np.random.default_rng()
@@ -207,7 +207,7 @@ def test_labels_belong_to_their_pictures(source: FolderSource) -> None:
     assert [plain[image.tobytes()] for image in images.reshape(21, 24, 24, 3)] == labels.ravel().tolist()
 
 
-def test_without_crop_the_whole_picture_is_resized(source: FolderSource) -> None:
+def test_without_crop_the_whole_image_is_resized(source: FolderSource) -> None:
     images, _ = train(source, augment=PLAIN, shuffle=False, batch_size=21)
     assert (images[0, 3] == np.asarray(source.read(3).resize((24, 24), Image.Resampling.BICUBIC))).all()
     for flip, axis in ((dataclasses.replace(PLAIN, hflip=1.0), 1), (dataclasses.replace(PLAIN, vflip=1.0), 0)):
@@ -258,7 +258,7 @@ def test_colour_jitter_changes_colours_within_its_strength(source: FolderSource)
     ).any()
 
 
-def test_policy_gets_the_mean_colour_the_resampling_and_the_pictures_generator(
+def test_policy_gets_the_mean_colour_the_resampling_and_the_images_generator(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     augment = dataclasses.replace(PLAIN, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4)
@@ -279,7 +279,7 @@ def test_policy_gets_the_mean_colour_the_resampling_and_the_pictures_generator(
     )
 
 
-def test_policies_change_some_of_the_pictures(source: FolderSource) -> None:
+def test_policies_change_some_of_the_images(source: FolderSource) -> None:
     augmented = train(source, augment=dataclasses.replace(PLAIN, auto_augment="rand-m9-mstd0.5-inc1"), shuffle=False)[0]
     changed = (augmented != train(source, augment=PLAIN, shuffle=False)[0]).any((2, 3, 4))
     assert 5 < changed.sum() < 20  # of 20; a quarter keeps both operations off
@@ -316,7 +316,7 @@ def test_unknown_policies_are_refused_before_the_first_batch(source: FolderSourc
         )
 
 
-def test_bad_training_picture_is_skipped_named_once_and_counted(
+def test_bad_training_image_is_skipped_named_once_and_counted(
     source: FolderSource, capfd: pytest.CaptureFixture[str]
 ) -> None:
     damage(source, 4)
@@ -325,7 +325,7 @@ def test_bad_training_picture_is_skipped_named_once_and_counted(
     error = capfd.readouterr().err
     assert (
         error.count("\n") == 1
-        and error.startswith(f"warning: picture {source.name(4)} can't be decoded (")
+        and error.startswith(f"warning: image {source.name(4)} can't be decoded (")
         and "truncated" in error
     )
     assert error.endswith("); another one takes its place\n")
@@ -333,7 +333,7 @@ def test_bad_training_picture_is_skipped_named_once_and_counted(
     assert (images[0, 4] == images[0, 5]).all() and labels[0].tolist() == [0] * 7
 
 
-def test_the_last_picture_is_replaced_by_the_first_with_its_label(
+def test_the_last_image_is_replaced_by_the_first_with_its_label(
     source: FolderSource, capfd: pytest.CaptureFixture[str]
 ) -> None:
     damage(source, 20)
@@ -342,41 +342,38 @@ def test_the_last_picture_is_replaced_by_the_first_with_its_label(
     assert "another one" in capfd.readouterr().err
 
 
-def test_bad_training_picture_stops_where_asked(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_training_image_stops_where_asked(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     damage(source, 4)
     with pytest.raises(UserError) as caught:
         train(source, bad_image="stop")
-    assert str(caught.value).startswith(f"picture {source.name(4)} can't be decoded (")
+    assert str(caught.value).startswith(f"image {source.name(4)} can't be decoded (")
     assert str(caught.value).endswith("; repair or remove it, or set bad_image: skip")
     assert caught.value.__suppress_context__ and capfd.readouterr().err == ""
 
 
-def test_bad_evaluation_picture_always_stops(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_evaluation_image_always_stops(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     damage(source, 20)
     with pytest.raises(UserError) as caught:
         evaluate(source)
     assert source.name(20) in str(caught.value) and str(caught.value).endswith(
-        "; repair or remove it: evaluation counts every picture"
+        "; repair or remove it: evaluation counts every image"
     )
     assert capfd.readouterr().err == ""
 
 
-def test_only_bad_pictures_stop_the_training(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_decode_errors_stop_the_training(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
     for index in range(21):
         damage(source, index)
-    with pytest.raises(
-        UserError, match="21 training pictures in a row can't be decoded, the last one being .*truncated"
-    ):
+    with pytest.raises(UserError, match="21 training images in a row can't be decoded, the last one being .*truncated"):
         train(source)
     assert 1 <= capfd.readouterr().err.count("warning") <= 21
 
 
-def test_too_few_pictures_for_a_step(source: FolderSource) -> None:
+def test_too_few_images_for_a_step(source: FolderSource) -> None:
     assert steps_per_epoch(source, DataOptions(batch_size=5), 2) == 2
     with pytest.raises(
         UserError,
-        match="batch_size 8 on 3 ranks needs 24 training pictures a step, but there are 21; the largest "
-        "batch_size is 7",
+        match="batch_size 8 on 3 ranks needs 24 training images a step, but there are 21; the largest batch_size is 7",
     ):
         steps_per_epoch(source, DataOptions(batch_size=8), 3)
 
@@ -413,7 +410,7 @@ def test_little_is_read_ahead_and_leaving_early_ends_the_threads(
     assert isinstance(batches, Generator)
     batches.close()
     assert len(read) < 3 * (2 + loader.AHEAD)
-    assert not any(thread.name.startswith("pictures") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("images") for thread in threading.enumerate())
 
 
 def test_default_workers(monkeypatch: pytest.MonkeyPatch) -> None:

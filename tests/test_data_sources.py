@@ -9,10 +9,10 @@ from typing import Any, Optional, Sequence
 
 import numpy as np
 import pytest
-from pictures import MODES, make_data_dir, make_folder, make_list_files
+from image_files import MODES, make_data_dir, make_folder, make_list_files
 from PIL import Image
 
-from mindvit.data.sources import BadPicture, DigitsSource, FolderSource, check_same_classes, open_source
+from mindvit.data.sources import DecodeError, DigitsSource, FolderSource, check_same_classes, open_source
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 
@@ -32,7 +32,7 @@ def test_folder_is_sorted_nested_and_without_hidden_files(tmp_path: Path) -> Non
     (tmp_path / "class_1" / "more").mkdir()
     shutil.copy(tmp_path / "class_1" / "000_jpeg_rgb.JPEG", tmp_path / "class_1" / "more" / "a.jpg")
     for name in (".hidden.jpg", "notes.txt"):
-        (tmp_path / "class_0" / name).write_text("no picture")
+        (tmp_path / "class_0" / name).write_text("no image")
     (tmp_path / ".cache").mkdir()
     (tmp_path / "readme.txt").write_text("no class")
     source = FolderSource(tmp_path)
@@ -54,15 +54,15 @@ def test_folder_is_sorted_nested_and_without_hidden_files(tmp_path: Path) -> Non
 def test_every_mode_decodes_as_pillow_does(tmp_path: Path, mode: str) -> None:
     make_folder(tmp_path, classes=1, per_class=1, modes=(mode,))
     source = FolderSource(tmp_path)
-    picture = source.read(0)
-    assert picture.mode == "RGB" and picture.size == (50, 40)
+    decoded = source.read(0)
+    assert decoded.mode == "RGB" and decoded.size == (50, 40)
     with Image.open(source.name(0)) as image:
         if mode == "png_grey16":  # Pillow's own conversion clips at 255
             expected = np.repeat(np.asarray(image).astype(int)[..., None] // 257, 3, -1)
         else:
             expected = np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB")).astype(int)
-    assert np.abs(np.asarray(picture) - expected).max() == 0
-    assert np.asarray(picture).std() > 20
+    assert np.abs(np.asarray(decoded) - expected).max() == 0
+    assert np.asarray(decoded).std() > 20
 
 
 def test_exif_orientation_is_ignored_and_contents_beat_the_name(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_list_file_mistakes_name_file_and_line(tmp_path: Path) -> None:
         == f"{file}, line 1: label 4000000000 is too large; labels are class numbers, 0 to 999999 at most"
     )
     file.write_text("\n")
-    assert "names no picture" in error_of(tmp_path)
+    assert "names no image" in error_of(tmp_path)
 
 
 def test_data_dir_mistakes(tmp_path: Path) -> None:
@@ -138,16 +138,16 @@ def test_data_dir_mistakes(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     assert (
         error_of(tmp_path)
-        == f"{tmp_path}/train has no class folder (nothing); it needs one folder of pictures for each class"
+        == f"{tmp_path}/train has no class folder (nothing); it needs one folder of images for each class"
     )
     (tmp_path / "train" / "a.jpg").write_text("")
     assert "(only a.jpg)" in error_of(tmp_path)
 
 
-def test_class_folder_without_pictures(tmp_path: Path) -> None:
+def test_class_folder_without_images(tmp_path: Path) -> None:
     make_data_dir(tmp_path)
     (tmp_path / "train" / "empty").mkdir()
-    assert error_of(tmp_path).startswith(f"class folder empty of {tmp_path}/train has no picture (.jpg")
+    assert error_of(tmp_path).startswith(f"class folder empty of {tmp_path}/train has no image (.jpg")
 
 
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_bad_files_are_named_with_a_reason(tmp_path: Path, content: Optional[byt
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:1500] if content == CUT else content)
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(DecodeError) as caught:
         source.read(0)
     assert caught.value.name == str(path) and reason in caught.value.reason and "0x" not in str(caught.value)
 
@@ -218,7 +218,7 @@ def test_digits_split() -> None:
 
 
 def test_digits_can_be_told_apart() -> None:
-    """Labels belong to their pictures: the nearest training digit is nearly always of the same class."""
+    """Labels belong to their images: the nearest training digit is nearly always of the same class."""
     train, val = DigitsSource("train"), DigitsSource("val")
     known, asked = (
         np.stack([np.asarray(s.read(i))[..., 0].ravel() for i in range(len(s))]).astype(np.float32)

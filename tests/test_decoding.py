@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import make_data_dir, stripes
+from image_files import make_data_dir, stripes
 from PIL import Image, ImageCms
 from real_inputs import DEEP, huge, png, tiff_12_bits
 
 from mindvit.data import decoding, native
-from mindvit.data.decoding import BadPicture, as_rgb, read_picture
+from mindvit.data.decoding import DecodeError, as_rgb, read_image
 from mindvit.data.loader import eval_batches
 from mindvit.data.sources import FolderSource, open_source
 from mindvit.data.transforms.image import RESAMPLING, EvalTransform, TrainTransform, centre
@@ -23,7 +23,7 @@ from mindvit.errors import UserError
 from mindvit.recipe.options import AugmentOptions, DataOptions
 
 GREY = np.asarray(stripes(0, 2, 3).convert("L"))
-WHOLE_PICTURE = AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
+WHOLE_IMAGE = AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -32,11 +32,11 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 def read(path: Path, content: bytes, **limit: int) -> Image.Image:
     path.write_bytes(content)
-    return read_picture(str(path), **limit)
+    return read_image(str(path), **limit)
 
 
 def reason(path: Path, content: bytes, **limit: int) -> str:
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(DecodeError) as caught:
         read(path, content, **limit)
     assert caught.value.name == str(path) and "\n" not in str(caught.value)
     return caught.value.reason
@@ -183,7 +183,7 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
 import resource, sys
 import numpy as np
 from mindvit.data import native
-from mindvit.data.decoding import BadPicture, read_picture
+from mindvit.data.decoding import DecodeError, read_image
 from mindvit.data.transforms.image import EvalTransform, TrainTransform
 from mindvit.recipe.options import AugmentOptions
 native.loaded()
@@ -194,9 +194,9 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
 for path in sys.argv[1:]:
     try:
-        image = read_picture(path)
+        image = read_image(path)
         print(path, image.size, [step(image).shape for step in steps], file=sys.stderr)
-    except BadPicture as error:
+    except DecodeError as error:
         print(error)
 print(peak() - before)
 """
@@ -217,7 +217,7 @@ print(peak() - before)
 def test_the_limit_is_a_key_in_both_directions(tmp_path: Path) -> None:
     data = make_data_dir(tmp_path / "data", classes=1, train=2, val=2)
     with pytest.raises(
-        BadPicture,
+        DecodeError,
         match=r"50 x 40 px are 2000 pixels, and max_pixels is 1999; raise max_pixels for images that you trust",
     ):
         open_source(DataOptions(data_dir=str(data), max_pixels=1999), "train").read(0)
@@ -307,7 +307,7 @@ def test_the_centre_of_a_thin_image_is_that_of_the_whole(size: tuple[int, int]) 
 def test_very_long_images_keep_their_colours() -> None:
     image = Image.new("RGB", (1, 300_000), "red")
     image.paste("blue", (0, 150_000, 1, 300_000))
-    train = TrainTransform(32, "bicubic", (0.0, 0.0, 0.0), WHOLE_PICTURE)
+    train = TrainTransform(32, "bicubic", (0.0, 0.0, 0.0), WHOLE_IMAGE)
     for found in (EvalTransform(32, 0.875, "bicubic", True)(image), train(image, np.random.default_rng(0))):
         assert (found[:15] == (255, 0, 0)).all() and (found[17:] == (0, 0, 255)).all()
     assert native.shortened(Image.new("RGB", (65_536, 2))).size == (65_536, 2)

@@ -10,8 +10,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 from golden import FOLDER
+from image_files import make_data_dir
 from mindspore import Tensor, nn, ops
-from pictures import make_data_dir
 from steps import MEAN, STD, objective, train_step
 
 import mindvit
@@ -34,7 +34,7 @@ OWN, SMALLER = "xcit_nano_12_p16_224", {"depth": 1, "embed_dim": 32, "patch_size
 
 
 class Both(nn.Cell):
-    """The published sum: soft targets of the pictures and of the teacher."""
+    """The published sum: soft targets of the images and of the teacher."""
 
     def __init__(self, kind: str, tau: float):
         super().__init__()
@@ -82,7 +82,7 @@ def by_hand(
 
 
 def tiny(seed: int, name: str = OWN, **arguments: Any) -> nn.Cell:
-    """A small network with weights large enough for its logits to differ from picture to picture."""
+    """A small network with weights large enough for its logits to differ from image to image."""
     ms.set_seed(seed)
     net = mindvit.create_model(name, num_classes=7, **arguments, **(SMALLER if name == OWN else {}))
     random = np.random.default_rng(seed)
@@ -102,7 +102,7 @@ def values(net: nn.Cell) -> list[np.ndarray]:
 
 
 def step_inputs(paths: int) -> list[np.ndarray]:
-    """Four pictures, mixed and erased; two of them lose every other path."""
+    """Four images, mixed and erased; two of them lose every other path."""
     random = np.random.default_rng(0)
     chances = np.ones((max(paths, 1), 4), np.float32)
     chances[::2, ::2] = 0
@@ -178,7 +178,7 @@ def test_a_teacher_and_a_type_come_together() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data_dir(tmp_path_factory.mktemp("pictures"), classes=2, train=8, val=3)
+    return make_data_dir(tmp_path_factory.mktemp("images"), classes=2, train=8, val=3)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_what_is_wrong_with_a_teacher_is_one_line(folder: Path, foreign: Path, t
     nothing_yet = arguments(folder / "nowhere", tmp_path, "--distill_type", "hard", "--teacher", FOREIGN)
     assert "--teacher_ckpt_path FILE" in refused(
         Run, parse(nothing_yet, "")[0], None
-    )  # said before the pictures are looked for
+    )  # said before the images are looked for
     assert "no file with weights" in teacher(FOREIGN, tmp_path / "none.ckpt")
     assert "the student's 7 classes: 50 loaded; 2 of another shape" in teacher(FOREIGN, foreign, 7)
     assert "doesn't fit mindcv/squeezenet1_1" in teacher("mindcv/squeezenet1_1", foreign)

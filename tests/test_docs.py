@@ -18,7 +18,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 import yaml
-from pictures import make_data_dir, make_folder, stripes
+from image_files import make_data_dir, make_folder, stripes
 from small import SIDE, SMALL
 from torchfile import save_torch
 
@@ -65,7 +65,7 @@ def pieces(language: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def zoo() -> Iterator[None]:
-    """Every network with few and narrow layers, on small pictures, under its own name."""
+    """Every network with few and narrow layers, on small images, under its own name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_entries", dict(registry._entries))
         for name, entry in registry._entries.items():
@@ -106,20 +106,20 @@ def run_folder(path: Path, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def place(zoo: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which everything lies that the pages name: the repository's files, pictures, weights, runs."""
+    """A folder in which everything lies that the pages name: the repository's files, images, weights, runs."""
     here = tmp_path_factory.mktemp("place")
     for name in ("configs", *(path.name for path in ROOT.glob("requirements*.txt"))):
         (here / name).symlink_to(ROOT / name)
     (here / "docs").mkdir()
-    (here / "docs" / "pictures").symlink_to(ROOT / "docs" / "pictures")
+    (here / "docs" / "images").symlink_to(ROOT / "docs" / "images")
     (here / "results").mkdir()
     (here / "results" / "goldens.md").symlink_to(ROOT / "results" / "goldens.md")
     make_data_dir(here / "DIR", classes=CLASSES, train=2, val=2)
-    for number, name in enumerate(("a.jpg", "b.jpg", "picture.jpg", "PICTURE.png")):
+    for number, name in enumerate(("a.jpg", "b.jpg", "image.jpg", "IMAGE.png")):
         stripes(0, 2, number).save(here / name)
     make_folder(here / "folder", per_class=2)
     (here / "imagenet.txt").write_text("\n".join(f"name {kind}" for kind in range(CLASSES)), "utf-8")
-    digits, pictures = (
+    digits, images = (
         (
             "--config",
             str(ROOT / "configs/quickstart/crossvit_digits.yaml"),
@@ -132,7 +132,7 @@ def place(zoo: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     trained(here / "runs/quickstart/crossvit_9-best.ckpt", *digits, classes=10)
     for run in ("crossvit_9", "mine"):
-        trained(here / "runs" / run / "crossvit_9-best.ckpt", *pictures)
+        trained(here / "runs" / run / "crossvit_9-best.ckpt", *images)
     trained(
         here / "runs/crossformer_digits/crossformer_tiny-best.ckpt",
         "--model",
@@ -164,7 +164,7 @@ def filled(words: list[str], place: Path) -> list[str]:
     if model == "NAME":
         model = words[words.index("NAME")] = "crossvit_9"
     fixed = {
-        "PICTURE": "PICTURE.png",
+        "IMAGE": "IMAGE.png",
         "FOLDER": "folder",
         "RUN_DIR": "runs/RUN_DIR",
         "DATA_DIR": "DIR",

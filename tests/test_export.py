@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from mindspore import Tensor, nn
-from small import SIDE, SMALL, pictures, small
+from small import SIDE, SMALL, small
 
 from mindvit.cli import export as tool
 from mindvit.errors import UserError
@@ -35,7 +35,7 @@ def test_onnx_of_any_batch(network: tuple[str, nn.Cell], tmp_path: Path) -> None
         and [item.name for item in tmp_path.iterdir()] == ["a.onnx"]
     )
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    images = pictures(family)
+    images = inputs_of(family)
     assert (
         np.abs(session.run(None, {session.get_inputs()[0].name: images.asnumpy()})[0] - net(images).asnumpy()).max()
         < 1e-5
@@ -46,7 +46,7 @@ def test_mindir(network: tuple[str, nn.Cell], tmp_path: Path) -> None:
     (family, net), path = network, tmp_path / "a.mindir"
     batch = 2 if family in ("cvt", "crossformer") else None
     assert export(net, 3, SIDE[family], "MINDIR", path, batch).deviation < 1e-5
-    images = pictures(family)
+    images = inputs_of(family)
     assert np.abs(nn.GraphCell(ms.load(str(path)))(images).asnumpy() - net(images).asnumpy()).max() < 1e-5
     assert [item.name for item in tmp_path.iterdir()] == ["a.mindir"]
 

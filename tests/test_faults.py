@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import train_small
-from pictures import make_data_dir
+from image_files import make_data_dir
 
 import train
 from mindvit.engine import checkpoint
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures to train and 16 to validate."""
-    return make_data_dir(tmp_path_factory.mktemp("pictures"), classes=2, train=12, val=8, modes=("jpeg_rgb",))
+    """24 images to train and 16 to validate."""
+    return make_data_dir(tmp_path_factory.mktemp("images"), classes=2, train=12, val=8, modes=("jpeg_rgb",))
 
 
 def options(folder: Path, out: Path, *more: str) -> list[str]:

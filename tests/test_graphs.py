@@ -16,7 +16,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 import train_small
-from pictures import make_data_dir
+from image_files import make_data_dir
 
 from mindvit.data.sources import open_source
 from mindvit.engine import compile_cache
@@ -55,8 +55,8 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 
 @pytest.fixture(scope="module", name="folder")
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures to train and 4 to validate."""
-    return make_data_dir(tmp_path_factory.mktemp("pictures"), classes=2, train=12, val=2, modes=("jpeg_rgb",))
+    """24 images to train and 4 to validate."""
+    return make_data_dir(tmp_path_factory.mktemp("images"), classes=2, train=12, val=2, modes=("jpeg_rgb",))
 
 
 def run(folder: Path, out: Path, cache: object, *more: str) -> str:

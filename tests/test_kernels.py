@@ -42,7 +42,7 @@ KEPT = np.array([0, 1, 0, 1, 1, 1], np.float32)  # two of six samples are droppe
 
 
 class OnMaps(nn.Cell):
-    """A cell of maps, from and to pictures, whatever the layout."""
+    """A cell of maps, from and to images, whatever the layout."""
 
     def __init__(self, cell: nn.Cell):
         super().__init__()
@@ -143,7 +143,7 @@ class TwoBranches(nn.Cell):
         return ops.cat((small.reshape(BATCH, -1), large.reshape(BATCH, -1)), 1)
 
 
-class FromPictures(nn.Cell):
+class FromImages(nn.Cell):
     """CrossViT's class token and patches of 16 px, whose weights are (10, 3, 16, 16)."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
         lambda: Whole(CrossCovarianceBlock(24, 3, 4, 0.5, 0.0, 0.0, 0.4), 4, 3),
         (BATCH * 12, 24),
     ),
-    "class token and patches": (FromPictures, (5, 3, 48, 32)),  # threads part within a sample
+    "class token and patches": (FromImages, (5, 3, 48, 32)),  # threads part within a sample
     "patches": (lambda: OnMaps(Conv2d(3, 10, 4, 4, 0)), (BATCH, 3, 13, 12)),
     "convolution": (lambda: OnMaps(Conv2d(3, 10, 3, 2, 1)), (BATCH, 3, 13, 12)),
     "overlapping convolution": (lambda: OnMaps(Conv2d(4, 10, 7, 4, 2, bias=False)), (BATCH, 4, 18, 15)),
@@ -273,7 +273,7 @@ def test_pixels_are_normalised(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 140, 131, 4)])
 @pytest.mark.parametrize("erase, mix", [(False, False), (True, False), (False, True), (True, True)])
-def test_pictures_are_prepared(shape: tuple[int, ...], erase: bool, mix: bool) -> None:
+def test_images_are_prepared(shape: tuple[int, ...], erase: bool, mix: bool) -> None:
     batch, height, width, channels = shape
     random = np.random.default_rng(0)
     edges = np.sort(random.integers(0, (height + 1, width + 1), (batch, 2, 2)), 1)

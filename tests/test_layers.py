@@ -49,8 +49,8 @@ def both(slow: Platform, build: Any, x: np.ndarray) -> None:
         assert ours.shape == reference.shape and np.abs(ours - reference).max() < 2e-5 * max(1, np.abs(reference).max())
 
 
-class OnPictures(nn.Cell):
-    """A cell that works on maps, between pictures."""
+class OnImages(nn.Cell):
+    """A cell that works on maps, between images."""
 
     def __init__(self, cell: nn.Cell):
         super().__init__()
@@ -61,7 +61,7 @@ class OnPictures(nn.Cell):
 
 
 class Tokens(nn.Cell):
-    """Pictures -> tokens -> maps -> tokens of a convolution."""
+    """Images -> tokens -> maps -> tokens of a convolution."""
 
     def __init__(self, cell: Conv2d):
         super().__init__()
@@ -77,10 +77,10 @@ class Tokens(nn.Cell):
 @pytest.mark.parametrize(
     "kernel, stride, padding, around",
     [
-        (7, 4, 3, OnPictures),
+        (7, 4, 3, OnImages),
         (3, 3, 0, Tokens),
-        (3, 2, 1, OnPictures),
-        (3, 1, 1, OnPictures),
+        (3, 2, 1, OnImages),
+        (3, 1, 1, OnImages),
         (4, 2, 1, Tokens),
         (4, 4, 0, Tokens),
     ],
@@ -94,19 +94,19 @@ def test_convolution_as_a_product(kernel: int, stride: int, padding: int, around
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_convolution_as_a_product(stride: int, height: int, width: int) -> None:
     x = np.random.default_rng(0).standard_normal((2, 4, height, width)).astype(np.float32)
-    both(Platform(slow_convolution=True), lambda: OnPictures(DepthwiseConv3x3(4, stride)), x)
+    both(Platform(slow_convolution=True), lambda: OnImages(DepthwiseConv3x3(4, stride)), x)
 
 
 def test_batch_norm_in_both_layouts() -> None:
     x = 2 * np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32) + 1
-    both(Platform(slow_convolution=True), lambda: OnPictures(BatchNorm(4)).set_train(True), x)
+    both(Platform(slow_convolution=True), lambda: OnImages(BatchNorm(4)).set_train(True), x)
 
 
 @pytest.mark.parametrize("slow", [True, False])
 def test_batch_norm_is_pytorchs(slow: bool) -> None:
     x = 2 * np.random.default_rng(0).standard_normal((3, 4, 1, 2)).astype(np.float32) + 1
     with platform.use(Platform(slow_convolution=slow)):
-        cell = OnPictures(BatchNorm(4)).set_train(True)
+        cell = OnImages(BatchNorm(4)).set_train(True)
     mean, var = x.mean((0, 2, 3), dtype=np.float64), x.var((0, 2, 3), dtype=np.float64)
     assert (
         np.abs(cell(Tensor(x)).asnumpy() - (x - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]).max() < 1e-5

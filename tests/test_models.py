@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden import VARIANTS, is_without_gradient
 from mindspore import Tensor
-from small import SIDE, SMALL, pictures, small
+from small import SIDE, SMALL, inputs_of, small
 from steps import neutral_inputs, train_step
 
 import mindvit
@@ -17,7 +17,7 @@ from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
 from mindvit.optim.schedule import is_decayed
 
-# variants that differ in weights or picture size alone are one network
+# variants that differ in weights or image size alone are one network
 CORRECTED = {"cvt_13_224": {"acc5": 95.67}, "cvt_21_224": {"acc1": 82.46, "acc5": 96.0}}  # docs/errata.md
 DISTINCT = list({str(model_config(name)): name for name in reversed(list_models())}.values())
 
@@ -126,7 +126,7 @@ def test_published_sizes_and_others() -> None:
 
 @pytest.mark.parametrize("family", SMALL)
 def test_heads_come_and_go(family: str) -> None:
-    net, x = small(family, in_channels=1).set_train(False), pictures(family, channels=1)
+    net, x = small(family, in_channels=1).set_train(False), inputs_of(family, channels=1)
     assert net(x).shape == (2, 5)
     net.reset_classifier(3)
     assert net.num_classes == 3
@@ -145,7 +145,7 @@ def test_heads_come_and_go(family: str) -> None:
 @pytest.mark.parametrize("family", SMALL)
 def test_feature_maps_are_what_feature_info_says(family: str) -> None:
     every = range(len(small(family).feature_info))
-    x = pictures(family, wider=0 if family == "crossvit" else 32)
+    x = inputs_of(family, wider=0 if family == "crossvit" else 32)
     net = small(family, features_only=True, out_indices=(*every, -1)).set_train(False)
     maps = net(x)
     assert len(maps) == len(net.feature_info) == len(every) + 1 and np.array_equal(
@@ -161,8 +161,8 @@ def test_feature_maps_are_what_feature_info_says(family: str) -> None:
 
 @pytest.mark.parametrize("family", SMALL)
 def test_operator_by_operator_gives_the_same(family: str) -> None:
-    x, compiled = pictures(family), small(family).set_train(False)
-    names, logits = [item.name for item in compiled.get_parameters()], compiled(pictures(family)).asnumpy()
+    x, compiled = inputs_of(family), small(family).set_train(False)
+    names, logits = [item.name for item in compiled.get_parameters()], compiled(inputs_of(family)).asnumpy()
     ms.set_context(mode=ms.PYNATIVE_MODE)
     try:
         net = small(family).set_train(False)
@@ -190,7 +190,7 @@ def test_networks_of_any_size_say_so(family: str) -> None:
 
 @pytest.mark.parametrize("family", SMALL)
 def test_dropout_is_in_the_training_graph_only(family: str) -> None:
-    net, x = small(family, drop_rate=0.3, attn_drop_rate=0.3, drop_path_rate=0.3), pictures(family)
+    net, x = small(family, drop_rate=0.3, attn_drop_rate=0.3, drop_path_rate=0.3), inputs_of(family)
     net.set_train(False)
     assert np.array_equal(net(x).asnumpy(), net(x).asnumpy())
     net.set_train(True)
@@ -224,11 +224,11 @@ def test_one_batch_is_learned_by_heart(family: str) -> None:
     ]  # CvT's last queries of patches are seen by nobody
 
 
-def test_crossvit_resizes_pictures_of_other_sizes() -> None:
+def test_crossvit_resizes_images_of_other_sizes() -> None:
     net = small("crossvit").set_train(False)
     assert net(Tensor(np.ones((2, 3, 30, 40), np.float32))).shape == (
         2,
         5,
     )  # neither branch's height: both are resized to squares
     with pytest.raises(UserError, match="24 x 32 px: .* must be square"):
-        net(pictures("crossvit", wider=8))
+        net(images("crossvit", wider=8))

@@ -1,10 +1,10 @@
-"""The compiled picture functions beside Pillow's, and life without a compiler."""
+"""The compiled image functions beside Pillow's, and life without a compiler."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from pictures import stripes
+from image_files import stripes
 from PIL import Image
 
 from mindvit.data import native
@@ -47,7 +47,7 @@ def test_resizing_is_pillows_where_it_does_the_width_first(
 
 @pytest.mark.parametrize("size", [(40, 200), (200, 40), (133, 91), (17, 250)])
 def test_other_shapes_differ_by_a_rounding_at_most(size: tuple[int, int]) -> None:
-    """Smooth pictures: where the one in between doesn't clip, rounding it moves the result by one or two levels."""
+    """Smooth images: where the one in between doesn't clip, rounding it moves the result by one or two levels."""
     x, y = np.meshgrid(np.linspace(0, 3, size[0]), np.linspace(0, 3, size[1]))
     image = Image.fromarray(
         np.stack([128 + 60 * np.sin(x + y), 128 + 60 * np.cos(x - y), 100 + 20 * x], -1).astype(np.uint8)
@@ -94,7 +94,7 @@ def test_moved_pixels_are_pillows(matrix: tuple[float, ...], size: tuple[int, in
 
 
 @pytest.mark.parametrize("degrees", [0, 90, -90, 180, 13.37, -29.9, 135, 400.5, 1e-3])
-def test_turned_pictures_are_pillows(degrees: float) -> None:
+def test_turned_images_are_pillows(degrees: float) -> None:
     for image in (noise(50, 40), noise(31, 31)):
         assert (
             largest(

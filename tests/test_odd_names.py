@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import stripes
+from image_files import stripes
 from real_inputs import GBK, SPELT, class_folders, link
 from small import SMALL, small
 
@@ -170,7 +170,7 @@ def test_train_report_and_validate_with_predictions(data: Path, tmp_path: Path, 
     )
     with said.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert sorted(row["picture"] for row in rows) == wanted(data) and {row["label"] for row in rows} == {"dog", SPELT}
+    assert sorted(row["image"] for row in rows) == wanted(data) and {row["label"] for row in rows} == {"dog", SPELT}
     assert [row["class1"] for row in rows].count("dog") + [row["class1"] for row in rows].count(SPELT) == 9
 
 
@@ -224,8 +224,8 @@ def test_predict_in_every_format(
         texts[kind] = place.read_text("utf-8") if where == "file" else out
         assert where == "stdout" or (out == "" and f"it.{kind}.partial" not in os.listdir(place.parent))
     rows = list(csv.DictReader(texts["csv"].splitlines(keepends=True)))
-    assert sorted({row["picture"] for row in rows}) == wanted(data) and {row["class"] for row in rows} == {"dog", SPELT}
-    assert sorted(item["picture"] for item in json.loads(texts["json"])) == wanted(data)
+    assert sorted({row["image"] for row in rows}) == wanted(data) and {row["class"] for row in rows} == {"dog", SPELT}
+    assert sorted(item["image"] for item in json.loads(texts["json"])) == wanted(data)
     lines = texts["table"].splitlines()
     assert (
         len(lines) == 1 + 2 * 9
@@ -295,7 +295,7 @@ def test_what_was_answered_is_kept_when_predict_ends_early(
     with pytest.raises(KeyboardInterrupt):
         run(predict, tmp_path, "--ckpt_path", weights, "--format", "json", "--batch_size", 2, "--out", out)
     assert out.read_text() == "old" and f"the answers so far are in {out}.partial" in capsys.readouterr().err
-    assert [Path(item["picture"]).name for item in json.loads(Path(f"{out}.partial").read_text("utf-8"))] == [
+    assert [Path(item["image"]).name for item in json.loads(Path(f"{out}.partial").read_text("utf-8"))] == [
         "0.png",
         "1.png",
         "2.png",

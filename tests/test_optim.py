@@ -16,7 +16,7 @@ from mindvit.recipe.options import ScheduleOptions
 
 TESTS = Path(__file__).parent
 CONFIGS = TESTS.parent / "configs"
-IMAGENET = 1281167  # training pictures
+IMAGENET = 1281167  # training images
 
 
 def assert_same_rates(ours: np.ndarray, theirs: np.ndarray) -> None:

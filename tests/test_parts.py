@@ -62,13 +62,13 @@ def test_this_environment_is_accepted() -> None:
 
 def test_meter_leaves_the_first_step_out_and_counts_waits() -> None:
     ticks = itertools.count(0, 0.5)  # every look at the clock is half a second later
-    meter = Meter(pictures=8, clock=lambda: next(ticks))
+    meter = Meter(images=8, clock=lambda: next(ticks))
     assert list(meter.waiting("abc")) == ["a", "b", "c"] and meter.waited == 1.5
     for seconds in (9.0, 2.0, 4.0, 3.0):
         meter.step(seconds)
-    assert meter.ms_per_step == 3000 and meter.pictures_per_second == 8 / 3
-    assert meter.recent_pictures_per_second == 8 / 3.5 and meter.wait_share == 1.5 / 18
-    assert Meter(1).ms_per_step == Meter(1).pictures_per_second == Meter(1).wait_share == 0
+    assert meter.ms_per_step == 3000 and meter.images_per_second == 8 / 3
+    assert meter.recent_images_per_second == 8 / 3.5 and meter.wait_share == 1.5 / 18
+    assert Meter(1).ms_per_step == Meter(1).images_per_second == Meter(1).wait_share == 0
 
 
 def test_rows_with_other_columns_go_to_another_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Mapping
 
 import numpy as np
 import pytest
-from pictures import stripes
+from image_files import stripes
 from PIL import Image
 
 from mindvit.data.transforms.image import policies
@@ -271,10 +271,10 @@ def generator_state() -> list[int]:
     return list(state[1])
 
 
-def draw(name: str, pictures: int, seed: int = 0) -> None:
-    """Let a policy loose on some pictures."""
+def draw(name: str, images: int, seed: int = 0) -> None:
+    """Let a policy loose on some images."""
     policy, rng = parse(name), np.random.default_rng(seed)
-    for _ in range(pictures):
+    for _ in range(images):
         policy(RAMP, rng, FILL, BICUBIC)
 
 
@@ -345,13 +345,13 @@ def test_magnitudes_are_clipped_at_0_and_at_10_or_mmax(applied: list[tuple[str, 
 def test_autoaugment_takes_pairs_with_their_probabilities(applied: list[tuple[str, float]]) -> None:
     draw("autoaug", 5000)
     counts = Counter(name for name, _ in applied)
-    per_picture = {
+    per_image = {
         "equalize": (0.8 + 0.6 + 0.4 + 0.4 + 0.6 + 1 + 0.6 + 0.6 + 0 + 0.8 + 1 + 1 + 0.6 + 0.4 + 1 + 0.8 + 0.6) / 25,
         "shear_x": 0.6 / 25,
         "posterize": (0.4 + 0.6 + 0.6 + 0.8 + 0.4) / 25,
         "rotate": (0.6 + 0.8 + 0.2 + 0.8 + 0.4 + 0.8) / 25,
     }
-    assert {name: counts[name] / 5000 for name in per_picture} == pytest.approx(per_picture, abs=0.035)
+    assert {name: counts[name] / 5000 for name in per_image} == pytest.approx(per_image, abs=0.035)
     assert {argument for name, argument in applied if name == "posterize"} == {6, 7}
     applied.clear()
     draw("autoaugr", 2000)

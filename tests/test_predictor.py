@@ -1,4 +1,4 @@
-"""Predictions: what validation sees, of any picture, in any form, and what a user is told when something is wrong."""
+"""Predictions: what validation sees, of any image, in any form, and what a user is told when something is wrong."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from image_files import MODES, make_data_dir, stripes
 from mindspore import Tensor
-from pictures import MODES, make_data_dir, stripes
 from PIL import Image
 from small import SIDE, SMALL, small
 
@@ -96,7 +96,7 @@ def test_predictions_are_those_of_validation(family: str, tmp_path: Path) -> Non
     step = EvalStep(net, *setting.statistics)
     score = evaluate(net, step, source, setting)
     wide = logits.astype(np.float64)
-    losses = np.log(np.exp(wide).sum(1, keepdims=True)) - wide  # pictures classes
+    losses = np.log(np.exp(wide).sum(1, keepdims=True)) - wide  # images classes
     assert score.count == 10 and score.loss == pytest.approx(losses[np.arange(10), source.labels].mean(), abs=1e-5)
     pixels = np.stack([found.prepared(path) for path in source.paths])
     np.testing.assert_array_equal(pixels[0], EvalTransform(SIDE[family], 0.7, "bilinear", False)(source.read(0)))
@@ -105,7 +105,7 @@ def test_predictions_are_those_of_validation(family: str, tmp_path: Path) -> Non
         np.testing.assert_allclose(
             step(images, Tensor(np.full(10, label, np.int32)))[1].asnumpy(), losses[:, label], atol=1e-5
         )
-    assert losses.std(0).min() > 1e-4  # the pictures differ, ten times what is tolerated
+    assert losses.std(0).min() > 1e-4  # the images differ, ten times what is tolerated
 
 
 def test_every_mode_is_taken_and_names_stand_beside_probabilities(predictor: mindvit.Predictor, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_every_mode_is_taken_and_names_stand_beside_probabilities(predictor: min
             assert predictor(image) == answer
 
 
-def test_a_picture_is_the_same_as_file_image_or_array_alone_or_among_others(
+def test_an_image_is_the_same_as_file_image_or_array_alone_or_among_others(
     predictor: mindvit.Predictor, tmp_path: Path
 ) -> None:
     image = stripes(0, 2, 1)
@@ -152,8 +152,8 @@ def test_few_sizes_of_batches_are_compiled(weights: Path) -> None:
 @pytest.mark.parametrize(
     "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8)]
 )
-def test_an_array_that_is_no_picture(predictor: mindvit.Predictor, array: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"is no picture: give uint8"):
+def test_an_array_that_is_no_image(predictor: mindvit.Predictor, array: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"is no image: give uint8"):
         predictor(array)
 
 
@@ -171,7 +171,7 @@ def test_the_command_s_formats_agree(weights: Path, tmp_path: Path, capsys: pyte
     (folder / "2.png").write_bytes(b"nothing")
     texts = {}
     for kind in ("json", "csv", "table"):
-        with pytest.raises(Unreadable, match=r"1 of 6 pictures can't be decoded") as caught:
+        with pytest.raises(Unreadable, match=r"1 of 6 images can't be decoded") as caught:
             run(
                 tmp_path / "in",
                 "--ckpt_path",
@@ -190,15 +190,15 @@ def test_the_command_s_formats_agree(weights: Path, tmp_path: Path, capsys: pyte
         assert told.out == "" and told.err.count("2.png") == 1 and "can't be decoded" in told.err
         texts[kind] = (tmp_path / "out" / f"it.{kind}").read_text("utf-8")
     found = json.loads(texts["json"])
-    assert [item["picture"] for item in found] == [str(folder / f"{number}.jpg") for number in range(5)]
+    assert [item["image"] for item in found] == [str(folder / f"{number}.jpg") for number in range(5)]
     rows = list(csv.DictReader(texts["csv"].splitlines()))
-    assert [(row["picture"], int(row["rank"]), row["class"], float(row["probability"])) for row in rows] == [
-        (item["picture"], rank, kind["name"], kind["probability"])
+    assert [(row["image"], int(row["rank"]), row["class"], float(row["probability"])) for row in rows] == [
+        (item["image"], rank, kind["name"], kind["probability"])
         for item in found
         for rank, kind in enumerate(item["classes"], 1)
     ]
     lines = texts["table"].splitlines()
-    assert lines[0].split() == ["picture", "class", "probability"] and len(lines) == 11
+    assert lines[0].split() == ["image", "class", "probability"] and len(lines) == 11
     assert len({line.index("%") for line in lines[1:]}) == 1
     assert all(
         kind["name"] in line and f"{100 * kind['probability']:.1f}"[:-1] in line
@@ -208,12 +208,12 @@ def test_the_command_s_formats_agree(weights: Path, tmp_path: Path, capsys: pyte
 
 def test_a_csv_quotes_and_a_json_of_nothing_is_a_list() -> None:
     assert list(predict.as_csv([('a,"b".png', [("x\ny", 0.5)])])) == [
-        "picture,rank,class,probability",
+        "image,rank,class,probability",
         '"a,""b"".png",1,"x\ny",0.500000',
     ]
     assert (
         json.loads("".join(predict.as_json([]))) == []
-        and json.loads("".join(predict.as_json([("a", [("b", 1.0)])])))[0]["picture"] == "a"
+        and json.loads("".join(predict.as_json([("a", [("b", 1.0)])])))[0]["image"] == "a"
     )
 
 
@@ -250,14 +250,14 @@ def test_wrong_input_is_one_line(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "b.png").write_bytes(b"nothing")
     rest = ["--ckpt_path", weights]
-    assert refused(tmp_path / "c.png", *rest).startswith("no picture or folder ")
-    assert "holds no picture" in refused(tmp_path / "empty", *rest)
+    assert refused(tmp_path / "c.png", *rest).startswith("no image or folder ")
+    assert "holds no image" in refused(tmp_path / "empty", *rest)
     assert "no file with weights" in refused(tmp_path / "a.png", "--ckpt_path", tmp_path / "no.ckpt")
     assert "is a checkpoint of small_xcit" in refused(tmp_path / "a.png", *rest, "--model", "small_cvt")
     assert "unknown model 'xcit_99'" in refused(tmp_path / "a.png", *rest, "--model", "xcit_99")
     assert "'0' is no whole number of at least 1" in refused(tmp_path / "a.png", *rest, "--topk", 0)
     assert "can't be written" in refused(tmp_path / "a.png", *rest, "--out", tmp_path / "a.png" / "x")
-    assert "1 of 1 pictures can't be decoded" in refused(tmp_path / "b.png", *rest)
+    assert "1 of 1 images can't be decoded" in refused(tmp_path / "b.png", *rest)
 
 
 def test_weights_that_give_no_numbers_are_told(tmp_path: Path) -> None:

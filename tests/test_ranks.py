@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import train_small
-from pictures import make_data_dir
+from image_files import make_data_dir
 from small import SIDE, SMALL
 from test_run import free_port, msrun
 
@@ -60,8 +60,8 @@ KILLS = 10
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 pictures to train and 10 to validate."""
-    return make_data_dir(tmp_path_factory.mktemp("pictures"), classes=2, train=24, val=5, modes=("jpeg_rgb",))
+    """48 images to train and 10 to validate."""
+    return make_data_dir(tmp_path_factory.mktemp("images"), classes=2, train=24, val=5, modes=("jpeg_rgb",))
 
 
 def start(folder: Path, out: Path, *more: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:

@@ -574,7 +574,7 @@ def test_fine_tuning_differs_from_training_in_these_keys_only() -> None:
         assert differences(name.replace("_384", "_224"), name) == {**deit, "image_resize": 384}
 
 
-def test_the_larger_pictures_of_cvt_change_nothing_else() -> None:
+def test_the_larger_images_of_cvt_change_nothing_else() -> None:
     assert differences("cvt_13_224", "cvt_13_384") == {"image_resize": 384}
     assert differences("cvt_21_224", "cvt_21_384") == {"image_resize": 384, "aug_repeats": 0}
     for name in ("cvt_13_384", "cvt_21_384"):

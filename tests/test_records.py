@@ -1,4 +1,4 @@
-"""MindRecord: packed pictures are the folder's, a cut-off packing goes on, and what is wrong is said in a line."""
+"""MindRecord: packed images are the folder's, a cut-off packing goes on, and what is wrong is said in a line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 import pytest
-from pictures import MODES, make_data_dir, make_list_files
+from image_files import MODES, make_data_dir, make_list_files
 
 from mindvit.cli.prepare import main
 from mindvit.data.datasets import mindrecord
 from mindvit.data.datasets.mindrecord import MindRecordSource, pack, plan, read_shard
-from mindvit.data.sources import BadPicture, FileSource, open_source
+from mindvit.data.sources import DecodeError, FileSource, open_source
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 
@@ -37,7 +37,7 @@ def _data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_packed_pictures_are_those_of_the_folder_or_list(
+def test_packed_images_are_those_of_the_folder_or_list(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: bool
 ) -> None:
     if listed:
@@ -49,7 +49,7 @@ def test_packed_pictures_are_those_of_the_folder_or_list(
         assert (
             isinstance(packed, MindRecordSource)
             and len(packed) == count
-            and f"{split}: {count} pictures of 3 classes in 1 file," in told
+            and f"{split}: {count} images of 3 classes in 1 file," in told
         )
         assert (
             packed.class_names == folder.class_names
@@ -81,10 +81,10 @@ def test_a_shard_ends_before_it_grows_too_big(data: Path) -> None:
     shards = plan(source, data, max(sizes) * 2)
     assert sum(shards, []) == list(range(15)) and len(shards) > 4
     assert all(sum(sizes[index] for index in shard) <= max(sizes) * 2 for shard in shards)
-    assert [len(shard) for shard in plan(source, data, 1)] == [1] * 15  # a picture that is bigger than a shard is alone
+    assert [len(shard) for shard in plan(source, data, 1)] == [1] * 15  # an image that is bigger than a shard is alone
 
 
-def test_pictures_of_all_pages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_all_pages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mindrecord, "PAGE", 32 << 10)
     data = make_data_dir(tmp_path / "data", classes=2, train=20, val=1, modes=("bmp",))
     main([str(data), str(tmp_path / "out"), "--split", "train"])
@@ -93,7 +93,7 @@ def test_pictures_of_all_pages_are_found(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(packed.content(index) == Path(folder.name(index)).read_bytes() for index in range(40))
 
 
-def test_a_picture_too_big_for_a_page_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_too_big_for_a_page_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mindrecord, "PAGE", 1 << 10)
     assert "more than a MindRecord page" in error_of(data, tmp_path / "out")
 
@@ -139,7 +139,7 @@ def test_a_packing_that_was_cut_off_goes_on(data: Path, tmp_path: Path, monkeypa
 def test_files_of_another_data_set_are_not_kept(data: Path, tmp_path: Path) -> None:
     main([str(data), str(tmp_path / "out"), "--split", "train"])
     shutil.copy(data / "train" / "class_0" / "000_jpeg_rgb.JPEG", data / "train" / "class_2" / "more.JPEG")
-    assert "train_0000.mindrecord holds other pictures than those of" in error_of(
+    assert "train_0000.mindrecord holds other images than those of" in error_of(
         data, tmp_path / "out", "--split", "train"
     )
 
@@ -162,10 +162,10 @@ def test_damaged_files_are_told(data: Path, tmp_path: Path) -> None:
     content, source = shard.read_bytes(), opened(out)
     place, size = int(source._place[7]), int(source._size[7])
     shard.write_bytes(content[:place] + (size + 1).to_bytes(8, "little") + content[place + 8 :])
-    with pytest.raises(BadPicture, match="disagree"):
+    with pytest.raises(DecodeError, match="disagree"):
         opened(out).read(7)
     shard.write_bytes(content[: place + 8] + bytes(size) + content[place + 8 + size :])
-    with pytest.raises(BadPicture, match="can't be decoded"):
+    with pytest.raises(DecodeError, match="can't be decoded"):
         opened(out).read(7)
     shard.write_bytes(content[:place])
     with pytest.raises(UserError, match="is cut short; remove it"):
@@ -187,7 +187,7 @@ def test_a_promise_of_other_counts_is_refused(data: Path, tmp_path: Path) -> Non
     main([str(data), str(tmp_path / "out"), "--split", "train"])
     meta = tmp_path / "out" / "train.mindrecord.json"
     meta.write_text(meta.read_text().replace('"count": 15', '"count": 16'))
-    with pytest.raises(UserError, match="promises 16 pictures, but its files hold 15"):
+    with pytest.raises(UserError, match="promises 16 images, but its files hold 15"):
         opened(tmp_path / "out")
 
 

@@ -31,7 +31,7 @@ OLD = "epoch,train_loss,val_loss,top1,top5,ema_top1,img_s\n4,1.2,0.5,86,98,,57.6
 
 
 class Reader(HTMLParser):
-    """Tags, pictures and the cells of tables of a page."""
+    """Tags, images and the cells of tables of a page."""
 
     def __init__(self, page: str):
         super().__init__()

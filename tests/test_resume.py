@@ -15,7 +15,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 import train_small
-from pictures import make_data_dir
+from image_files import make_data_dir
 
 from mindvit.engine import checkpoint, compile_cache, trainer
 from mindvit.engine.evaluate import Best, Score, best_of
@@ -82,8 +82,8 @@ def network(small_networks: None) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures to train and 4 to validate."""
-    return make_data_dir(tmp_path_factory.mktemp("pictures"), classes=2, train=12, val=2, modes=("jpeg_rgb",))
+    """24 images to train and 4 to validate."""
+    return make_data_dir(tmp_path_factory.mktemp("images"), classes=2, train=12, val=2, modes=("jpeg_rgb",))
 
 
 def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def test_another_batch_goes_on_from_an_epochs_end_only(
     at_step(monkeypatch, STEPS + 2, cut)
     with pytest.raises(PowerCut):
         run(folder, tmp_path / "b", "--ckpt_save_steps", "4")
-    assert "within an epoch with 8 pictures a step, and there are 4 now" in refused(
+    assert "within an epoch with 8 images a step, and there are 4 now" in refused(
         folder, tmp_path / "b", "--gradient_accumulation_steps", "1"
     )
     assert "was saved within epoch 2, but epoch_size is 1: give a larger one" in refused(
@@ -254,13 +254,13 @@ def test_whatever_a_validation_meets_no_training_is_lost(
     folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     data, out = shutil.copytree(folder, tmp_path / "data"), tmp_path / "out"
-    picture = next((data / "val").rglob("*.JPEG"))
-    good = picture.read_bytes()
-    picture.write_bytes(good[:40])
-    assert f"{picture.name} can't be decoded" in refused(data, out)
+    image = next((data / "val").rglob("*.JPEG"))
+    good = image.read_bytes()
+    image.write_bytes(good[:40])
+    assert f"{image.name} can't be decoded" in refused(data, out)
     meta = read_weights(out / f"{MODEL}-2.ckpt")[1]
     assert meta["step"] == 2 * STEPS and meta["score"] is None
-    picture.write_bytes(good)
+    image.write_bytes(good)
     plain, count = trainer.evaluate, itertools.count(1)
 
     # of epoch 2 the weights (1, 3, 5) and their average (2, 4, 6), then of epoch 3 the weights (7)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import train_small
-from pictures import make_data_dir
+from image_files import make_data_dir
 
 from mindvit.engine.evaluate import validate
 from mindvit.engine.trainer import Run, TrainingFailed, fit
@@ -62,9 +62,9 @@ LIVELY = train_small.LIVELY
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes, 24 pictures to train and 10 to validate, of several modes."""
+    """Two classes, 24 images to train and 10 to validate, of several modes."""
     return make_data_dir(
-        tmp_path_factory.mktemp("pictures"),
+        tmp_path_factory.mktemp("images"),
         classes=2,
         train=12,
         val=5,
@@ -118,7 +118,7 @@ def msrun(workers: int, logs: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of three plain steps of eight pictures in one process; its recipe says distribute: True."""
+    """The output folder of three plain steps of eight images in one process; its recipe says distribute: True."""
     out = tmp_path_factory.mktemp("alone")
     done = command("train.py", *options(folder, out, *PLAIN, "--batch_size", "8", "--distribute", "True"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -170,7 +170,7 @@ def test_two_workers_take_the_same_steps(folder: Path, alone: Path, tmp_path: Pa
             two[f"mindvit.moment1.{name}"],
         )  # AdamW hides a gradient's scale, its moment does not
         assert np.abs(ours - theirs).max() < 1e-3 * np.abs(ours).max() + 1e-7, name
-    assert meta["score"]["count"] == 10  # each picture once, although 10 is no multiple of 2 x 4
+    assert meta["score"]["count"] == 10  # each image once, although 10 is no multiple of 2 x 4
 
 
 def test_validate_repeats_the_accuracy(folder: Path, alone: Path) -> None:
@@ -242,7 +242,7 @@ def test_training_refuses_wrong_data(folder: Path, tmp_path: Path, capfd: pytest
     assert "batch_size" in refused(options(other, tmp_path, "--batch_size", "64"))
     assert "in_channels is 1" in refused(options(other, tmp_path, "--in_channels", "1"))
     assert "unknown model" in refused([*options(tmp_path / "nowhere", tmp_path), "--model", "crossvit_10"])
-    (other / "train" / "class_0" / "000_jpeg_rgb.JPEG").write_bytes(b"\xff\xd8 no picture")
+    (other / "train" / "class_0" / "000_jpeg_rgb.JPEG").write_bytes(b"\xff\xd8 no image")
     assert "000_jpeg_rgb.JPEG" in refused(options(other, tmp_path / "out", "--batch_size", "8", "--bad_image", "stop"))
     assert not list((tmp_path / "out").glob("*.ckpt"))
     fit(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import stripes
+from image_files import stripes
 from real_inputs import GBK, SIDE_FOLDERS, SPELT, class_folders, endings, ladder, link, list_file, side_folders, unseen
 
 from mindvit.data.scan import Scan
-from mindvit.data.sources import FolderSource, Source, find_pictures, open_source, passed_over, remarks
+from mindvit.data.sources import FolderSource, Source, find_images, open_source, passed_over, remarks
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime.files import printable
@@ -100,7 +100,7 @@ def test_an_image_belongs_to_the_class_of_its_real_folder(tmp_path: Path) -> Non
     link(tmp_path / "val" / "only" / "loop", "..")
     with pytest.raises(
         UserError,
-        match=r"class folder only of .* has no picture .*\(passed over: symbolic link only/loop -> \.\. \(a loop\)\)",
+        match=r"class folder only of .* has no image .*\(passed over: symbolic link only/loop -> \.\. \(a loop\)\)",
     ):
         opened(tmp_path, "val")
 
@@ -117,8 +117,8 @@ def test_broken_links_are_named(tmp_path: Path) -> None:
     )
     with pytest.raises(Exception, match=r"zgone.jpg can't be decoded \(a broken link to nowhere.jpg\)"):
         source.read(4)
-    with pytest.raises(UserError, match="no picture or folder .*gone: a broken link to "):
-        find_pictures([str(tmp_path / "train" / "a" / "gone")])
+    with pytest.raises(UserError, match="no image or folder .*gone: a broken link to "):
+        find_images([str(tmp_path / "train" / "a" / "gone")])
 
 
 def test_side_folders_and_files_are_no_classes_and_no_images(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
     (tmp_path / "val" / "a").rename(tmp_path / "val" / "c")
     (tmp_path / "val" / "a").mkdir()
     unseen(tmp_path / "val" / "a")
-    with pytest.raises(UserError, match=r"class folder a of .*/val has no picture .*\(passed over: 3 .heic, 2 .ppm"):
+    with pytest.raises(UserError, match=r"class folder a of .*/val has no image .*\(passed over: 3 .heic, 2 .ppm"):
         opened(tmp_path, "val")
 
 
@@ -185,15 +185,13 @@ def test_predict_and_attention_find_the_same_and_say_what_they_pass_over(
     place = tmp_path / "train"
     link(place / "b" / "up", "..")
     stripes(0, 2, 0).save(place / "stray.jpg")
-    assert len(find_pictures([str(place), str(place / "stray.jpg")])) == 4 + 4 + 1 + 1
+    assert len(find_images([str(place), str(place / "stray.jpg")])) == 4 + 4 + 1 + 1
     assert capsys.readouterr().err == f"passed over in {place}: symbolic link b/up -> .. (a loop)\n"
-    assert (
-        len(find_pictures([os.fsdecode(os.path.join(os.fsencode(place), GBK))])) == 4 and capsys.readouterr().err == ""
-    )
+    assert len(find_images([os.fsdecode(os.path.join(os.fsencode(place), GBK))])) == 4 and capsys.readouterr().err == ""
     unseen(tmp_path / "val")
     link(tmp_path / "only" / "loop", ".")
-    with pytest.raises(UserError, match=r"only holds no picture .*passed over: symbolic link loop -> \. \(a loop\)"):
-        find_pictures([str(tmp_path / "only")])
+    with pytest.raises(UserError, match=r"only holds no image .*passed over: symbolic link loop -> \. \(a loop\)"):
+        find_images([str(tmp_path / "only")])
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any, Callable
 import mindspore as ms
 import numpy as np
 import pytest
+from image_files import make_data_dir
 from mindspore import Tensor, nn
 from mindspore.experimental import optim as experimental
-from pictures import make_data_dir
 from small import small
 
 import validate

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 import pytest
-from pictures import make_data_dir
+from image_files import make_data_dir
 from small import SMALL
 
 from mindvit.benchmark import census

@@ -104,8 +104,8 @@ def test_prepare_normalises_erases_and_mixes_in_this_order() -> None:
         random.standard_normal((6, 6, 3), np.float32),
     )
     x = (images / 255 - MEAN) / STD
-    for picture, (top, bottom, left, right) in zip(x, aug.erase_boxes):
-        picture[top:bottom, left:right] = aug.erase_noise[top:bottom, left:right]
+    for image, (top, bottom, left, right) in zip(x, aug.erase_boxes):
+        image[top:bottom, left:right] = aug.erase_noise[top:bottom, left:right]
     x = x * aug.mix_mask + x[::-1] * (1 - aug.mix_mask)
     ours = Prepare(MEAN, STD, erase=True, mix=True)(Tensor(images), *(Tensor(item) for item in aug[1:4])).asnumpy()
     assert np.abs(ours - x.transpose(0, 3, 1, 2)).max() < 1e-5
@@ -290,7 +290,7 @@ def test_an_overflow_that_only_the_device_knows_of_leaves_the_step_out(monkeypat
 
 
 class Given(nn.Cell):
-    """A 'network' whose logits are the picture's first row."""
+    """A 'network' whose logits are the image's first row."""
 
     def construct(self, x: Tensor) -> Tensor:
         return x[:, 0, 0, :]

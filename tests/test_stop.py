@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import train_small
-from pictures import make_data_dir
+from image_files import make_data_dir
 
 from mindvit.weights import read_weights
 
@@ -41,8 +41,8 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures to train and 4 to validate."""
-    return make_data_dir(tmp_path_factory.mktemp("pictures"), classes=2, train=12, val=2, modes=("jpeg_rgb",))
+    """24 images to train and 4 to validate."""
+    return make_data_dir(tmp_path_factory.mktemp("images"), classes=2, train=12, val=2, modes=("jpeg_rgb",))
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:

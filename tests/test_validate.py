@@ -1,4 +1,4 @@
-"""validate.py: the moving average, and what was said of every picture."""
+"""validate.py: the moving average, and what was said of every image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import make_data_dir
 from mindspore import Parameter, Tensor
-from pictures import make_data_dir
 
 import train
 import validate
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A data set of 3 classes with 15 pictures to validate, and the folder of a run over it that kept an average."""
-    data = make_data_dir(tmp_path_factory.mktemp("pictures"), classes=3, train=8, val=5, modes=("jpeg_rgb",))
+    """A data set of 3 classes with 15 images to validate, and the folder of a run over it that kept an average."""
+    data = make_data_dir(tmp_path_factory.mktemp("images"), classes=3, train=8, val=5, modes=("jpeg_rgb",))
     out = tmp_path_factory.mktemp("out")
     train.main(
         [
@@ -60,7 +60,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_every_picture_once_with_what_was_said(
+def test_every_image_once_with_what_was_said(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     data, out = trained
@@ -77,8 +77,8 @@ def test_every_picture_once_with_what_was_said(
         ]
     )
     said = rows(tmp_path / "new" / "said.csv")
-    assert [row["picture"] for row in said] == sorted(str(path) for path in (data / "val").rglob("*.*"))
-    assert all(row["label"] == Path(row["picture"]).parent.name for row in said) and list(
+    assert [row["image"] for row in said] == sorted(str(path) for path in (data / "val").rglob("*.*"))
+    assert all(row["label"] == Path(row["image"]).parent.name for row in said) and list(
         (tmp_path / "new").iterdir()
     ) == [tmp_path / "new" / "said.csv"]
     right = sum(row["label"] == row["class1"] for row in said)

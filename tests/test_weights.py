@@ -185,7 +185,7 @@ def test_other_input_channels_are_asked_for() -> None:
             report = load_weights(net, weights, adapt_channels=True)
             assert len(report.adapted) == stems and "fitted to other input channels" in str(report)
             adapted = {item.name: item.asnumpy() for item in net.get_parameters() if item.name in report.adapted}
-            for name, value in adapted.items():  # a grey picture gives what it gave
+            for name, value in adapted.items():  # a grey image gives what it gave
                 assert np.allclose(value.sum(1), weights[name].sum(1), atol=1e-4) and value.shape[1] == channels
 
 

@@ -36,7 +36,7 @@ def test_position_table_is_the_authors(name: str) -> None:
     assert np.abs(np.broadcast_to(table, shape).ravel()[index] - value).max() < 2e-6
 
 
-def test_positions_of_a_picture_that_is_not_square() -> None:
+def test_positions_of_an_image_that_is_not_square() -> None:
     table = fourier_table(3, 5).reshape(3, 5, 64)
     assert (
         np.ptp(table[:, :, :32], 1).max() == 0 and np.ptp(table[:, :, 32:], 0).max() == 0

@@ -1,4 +1,4 @@
-"""Measuring the data pipeline: pictures a second and CPU milliseconds a picture, from the encoded file to the uint8
+"""Measuring the data pipeline: images a second and CPU milliseconds an image, from the encoded file to the uint8
 batch.
 """
 
@@ -27,7 +27,7 @@ from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
 from mindvit.version import __version__
 
-PICTURES = 256
+IMAGES = 256
 SIZE = (500, 375)  # px: ImageNet's commonest
 QUALITY = 95  # files of 100 to 110 kB, as ImageNet's
 BLOBS = 12
@@ -35,7 +35,7 @@ BATCH = 32
 
 
 def made_up(number: int) -> Image.Image:
-    """A picture as busy as a photograph: soft noise of several sizes, blobs with edges, grain. The same for the same
+    """An image as busy as a photograph: soft noise of several sizes, blobs with edges, grain. The same for the same
     number.
     """
     random = np.random.default_rng(number)
@@ -57,11 +57,11 @@ def made_up(number: int) -> Image.Image:
     return Image.fromarray(np.clip(128 + 48 * pixels, 0, 255).astype(np.uint8))
 
 
-def made_up_folder(count: int = PICTURES) -> Path:
+def made_up_folder(count: int = IMAGES) -> Path:
     """A data set of `count` made-up JPEGs in the machine's folder for temporary files, written the first time."""
     folder = Path(tempfile.gettempdir()) / f"mindvit-{SIZE[0]}x{SIZE[1]}-q{QUALITY}-{os.getuid()}" / str(count)
     if not folder.is_dir():
-        console.say(f"writing {count} pictures to {folder} ...")
+        console.say(f"writing {count} images to {folder} ...")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
             inside = Path(unfinished) / "whole" / "train" / "made_up"
@@ -73,12 +73,12 @@ def made_up_folder(count: int = PICTURES) -> Path:
 
 
 def kilobytes(source: Source) -> Optional[float]:
-    """Mean size of a picture's file, kB; None where the source has no files."""
+    """Mean size of an image's file, kB; None where the source has no files."""
     paths = getattr(source, "paths", None)
     return (
         None
         if paths is None
-        else round(sum(os.path.getsize(path) for path in paths[:PICTURES]) / 1000 / len(paths[:PICTURES]), 1)
+        else round(sum(os.path.getsize(path) for path in paths[:IMAGES]) / 1000 / len(paths[:IMAGES]), 1)
     )
 
 
@@ -95,16 +95,16 @@ def timed(
     clock: Callable[[], float] = time.perf_counter,
     cpu: Callable[[], float] = cpu_seconds,
 ) -> tuple[float, float]:
-    """(pictures a second, CPU milliseconds a picture) over `steps` batches after `warmup` ones.
+    """(images a second, CPU milliseconds an image) over `steps` batches after `warmup` ones.
 
     Batches are made ahead, as many when the clock starts as when it stops.
     """
     for _ in range(warmup):
         next(batches)
-    pictures, started, spent = 0, clock(), cpu()
+    images, started, spent = 0, clock(), cpu()
     for _ in range(steps):
-        pictures += len(next(batches).labels)
-    return pictures / (clock() - started), 1000 * (cpu() - spent) / pictures
+        images += len(next(batches).labels)
+    return images / (clock() - started), 1000 * (cpu() - spent) / images
 
 
 def pipelines(recipe: Recipe, info: ModelInfo, train: Source, val: Source, workers: int) -> dict[str, Iterator[Batch]]:
@@ -145,7 +145,7 @@ def pipelines(recipe: Recipe, info: ModelInfo, train: Source, val: Source, worke
 
 
 def described(recipe: Recipe) -> str:
-    """What training does to a picture on the host, in a few words."""
+    """What training does to an image on the host, in a few words."""
     augment = recipe.augment
     parts = [f"crop {augment.scale[0]:g}-{augment.scale[1]:g}", f"flip {augment.hflip:g}"]
     if augment.auto_augment:
@@ -156,7 +156,7 @@ def described(recipe: Recipe) -> str:
 
 
 def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, Any]]:
-    """A row for each pipeline and number of threads: the recipe's data set, or made-up pictures where it names none."""
+    """A row for each pipeline and number of threads: the recipe's data set, or made-up images where it names none."""
     recipe = sized(recipe)
     info = model_info(recipe.model.model)
     if recipe.data.data_dir or recipe.data.dataset == "digits":
@@ -165,7 +165,7 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
     else:
         train = val = FolderSource(made_up_folder() / "train")
     if not len(val):
-        raise UserError("the validation split has no picture: there is nothing to measure")
+        raise UserError("the validation split has no image: there is nothing to measure")
     rows = []
     asked = recipe.data.num_parallel_workers
     for workers in [asked] if asked else sorted({1, 2, default_workers(1)}):
@@ -175,7 +175,7 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
             rows.append(
                 {
                     "pipeline": name,
-                    "pictures": recipe.data.data_dir or ("digits" if recipe.data.dataset == "digits" else "made up"),
+                    "images": recipe.data.data_dir or ("digits" if recipe.data.dataset == "digits" else "made up"),
                     "kB": kilobytes(train if name == "train" else val),
                     "resolution": f"{size}x{size}",
                     "augmentation": described(recipe) if name == "train" else "none",

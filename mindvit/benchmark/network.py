@@ -1,4 +1,4 @@
-"""Measuring a network on the device of this process: compile seconds, ms a step, pictures a second, share of the
+"""Measuring a network on the device of this process: compile seconds, ms a step, images a second, share of the
 machine's peak.
 
 `measure(task)` does it here; `python -m mindvit.benchmark.network FILE` does it in a process of its own for
@@ -68,8 +68,8 @@ class Task:
     compile_only: bool = False  # fill that folder, and tell how long it took
 
 
-class NoPictures(Source):
-    """Stands in for a data set where pictures are made up: classes by number."""
+class NoImages(Source):
+    """Stands in for a data set where images are made up: classes by number."""
 
     def __init__(self, classes: int) -> None:
         super().__init__([], [str(number) for number in range(classes)])
@@ -92,16 +92,16 @@ class Product(nn.Cell):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is timed: how it is compiled, one step of it, and how many of this rank's pictures that takes."""
+    """What is timed: how it is compiled, one step of it, and how many of this rank's images that takes."""
 
     compile: Callable[[], Any]
     step: Callable[[], Tensor]
-    pictures: int
+    images: int
     params: int
 
 
 def training(setting: Setting) -> Subject:
-    """The very step that train.py runs, on made-up uint8 pictures; a step's output is its loss."""
+    """The very step that train.py runs, on made-up uint8 images; a step's output is its loss."""
     options, chosen = setting.recipe, setting.device
     net = build(setting, resize=True)
     distributed.same_weights(net, chosen.ranks)
@@ -126,7 +126,7 @@ def training(setting: Setting) -> Subject:
 
 
 def forward(setting: Setting) -> Subject:
-    """The network as it is evaluated, on made-up float32 pictures; a step's output is the logits."""
+    """The network as it is evaluated, on made-up float32 images; a step's output is the logits."""
     options, chosen = setting.recipe, setting.device
     net = build(setting, resize=True)
     set_precision(net, chosen.val_amp_level, chosen.half)
@@ -189,7 +189,7 @@ def multiply_adds(setting: Setting) -> Optional[float]:
 def measure(task: Task) -> dict[str, Any]:
     """The row of one network, COLUMNS; UserError for what the user can mend."""
     given = sized(schema.build(task.values, task.origins))
-    setting = prepare(given, NoPictures(given.model.num_classes or CLASSES))
+    setting = prepare(given, NoImages(given.model.num_classes or CLASSES))
     subject = SUBJECTS[task.mode](setting)
     seconds = compiled(subject, setting, task.compile_cache)
     row = {
@@ -203,7 +203,7 @@ def measure(task: Task) -> dict[str, Any]:
     timing = time_steps(
         subject.step,
         lambda output: output.asnumpy(),
-        pictures=subject.pictures,
+        images=subject.images,
         warmup=task.warmup,
         steps=task.steps,
         queued=setting.device.target != "CPU",
@@ -221,7 +221,7 @@ def measure(task: Task) -> dict[str, Any]:
 
 
 def speed(timing: Timing, rates: np.ndarray, setting: Setting, mode: str) -> dict[str, Any]:
-    """The figures of a timing; `rates` are pictures a second over all ranks, at the median and sustained."""
+    """The figures of a timing; `rates` are images a second over all ranks, at the median and sustained."""
     chosen = setting.device
     half = chosen.half if (chosen.amp_level if mode == "train" else chosen.val_amp_level) != "O0" else None
     peak, macs = peak_flops(half), multiply_adds(setting)

@@ -29,7 +29,7 @@ BATCH = 8  # unless a recipe or the command line says another: what a laptop can
 MODES = ("forward", "train", "data")
 SHOWN_DATA = (
     "pipeline",
-    "pictures",
+    "images",
     "kB",
     "resolution",
     "augmentation",
@@ -54,7 +54,7 @@ EXTRA = (
             "choices": MODES,
             "default": "train",
             "help": "what is timed: evaluation's graph, the training step, or the data pipeline "
-            "(on made-up pictures, all three; default: train)",
+            "(on made-up images, all three; default: train)",
         },
     ),
     (
@@ -179,7 +179,7 @@ def child(task: Task) -> dict[str, Any]:
         path.write_text(as_json(task), encoding="utf-8")
         print(
             f"{task.values['model']}: {task.mode}, {task.warmup} + {task.steps} steps of {task.values['batch_size']} "
-            "pictures ...",
+            "images ...",
             flush=True,
         )
         code = subprocess.run([sys.executable, "-m", "mindvit.benchmark.network", str(path)], check=False).returncode

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OURS = "mindvit"
 # what a checkpoint's metadata say of the run's state, whose tensors no conversion carries: kept under "run", so that
 # the file isn't taken for one to resume from
-RUN = ("epoch", "step", "steps", "pictures", "tally", "data", "best", "mindvit", "mindspore")
+RUN = ("epoch", "step", "steps", "images", "tally", "data", "best", "mindvit", "mindspore")
 # what this command itself writes there; kept under "before" when a file is converted again
 CONVERSION = ("names", "origin", "format", "source", "sha256", "report", "taken", "before")
 

@@ -40,10 +40,10 @@ def parser() -> Parser:
     )
     result.add_argument("--out", required=True, type=Path, metavar="FILE", help="a name in .mindir or .onnx")
     result.add_argument(
-        "--batch_size", default=DYNAMIC, metavar="N|dynamic", help="pictures at once; dynamic: any number (default)"
+        "--batch_size", default=DYNAMIC, metavar="N|dynamic", help="images at once; dynamic: any number (default)"
     )
     result.add_argument(
-        "--size", type=int, metavar="PX", help="side of the pictures (default: that of training, else the network's)"
+        "--size", type=int, metavar="PX", help="side of the images (default: that of training, else the network's)"
     )
     result.add_argument(
         "--num_classes", type=int, metavar="N", help="classes of the head (default: the checkpoint's, else 1000)"

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         "--val_split", default=DataOptions.val_split, metavar="NAME", help="name of the validation split (default: val)"
     )
     parser.add_argument(
-        "--shard_size", type=int, default=1024, metavar="MIB", help="pictures in one file, MiB (default: 1024)"
+        "--shard_size", type=int, default=1024, metavar="MIB", help="images in one file, MiB (default: 1024)"
     )
     given = parser.parse_args(arguments)
     if given.shard_size < 1:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
         given.out.mkdir(parents=True, exist_ok=True)
         for split, source in sources.items():
             assert isinstance(source, FileSource)
-            with tqdm(total=len(source), desc=split, unit=" pictures", disable=not sys.stderr.isatty()) as bar:
+            with tqdm(total=len(source), desc=split, unit=" images", disable=not sys.stderr.isatty()) as bar:
                 paths = pack(
                     source,
                     Path(given.data_dir),
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
                     bar.update,
                 )
             console.say(
-                f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} "
+                f"{split}: {len(source)} images of {len(source.class_names)} classes in {len(paths)} "
                 f"file{'s' * (len(paths) > 1)}, counted and checked" + passed_over((split, source))
             )
             for line in remarks(source) if split == "train" else ():

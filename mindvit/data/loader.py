@@ -1,7 +1,7 @@
-"""Batches of pictures, uint8 and HWC: decoded and augmented by threads, ahead of the step that uses them.
+"""Batches of images, uint8 and HWC: decoded and augmented by threads, ahead of the step that uses them.
 
 Threads of our own and Pillow: it lets go of Python's lock while it decodes and resizes, gives the papers' pixels, and
-makes every picture a function of (seed, epoch, position), so that neither the number of threads nor that of ranks
+makes every image a function of (seed, epoch, position), so that neither the number of threads nor that of ranks
 changes a batch.
 """
 
@@ -17,18 +17,18 @@ import numpy as np
 from PIL import Image
 
 from mindvit.data import native
-from mindvit.data.samplers import PICTURE_STREAM, generator, rank_positions, train_order, val_order
-from mindvit.data.sources import BadPicture, Source
+from mindvit.data.samplers import IMAGE_STREAM, generator, rank_positions, train_order, val_order
+from mindvit.data.sources import DecodeError, Source
 from mindvit.data.transforms.image import EvalTransform, TrainTransform
 from mindvit.errors import UserError
 from mindvit.recipe.options import AugmentOptions, DataOptions, Triple
 
-PADDING = -1  # label of the pictures that fill up evaluation's last batch
+PADDING = -1  # label of the images that fill up evaluation's last batch
 AHEAD = 3  # batches in the making beyond the one in use
 MOST_WORKERS = 8
 MOST_BAD_IN_A_ROW = 100
 
-Picture = tuple[np.ndarray, int]  # uint8 (size, size, 3), label
+Sample = tuple[np.ndarray, int]  # uint8 (size, size, 3), label
 
 
 class Batch(NamedTuple):
@@ -47,21 +47,21 @@ def default_workers(local_ranks: int) -> int:
 
 
 def steps_per_epoch(source: Source, data: DataOptions, ranks: int, parts: int = 1) -> int:
-    """Steps of an epoch, each of `parts` batches a rank; UserError if the pictures don't fill one."""
+    """Steps of an epoch, each of `parts` batches a rank; UserError if the images don't fill one."""
     batches = ranks * parts
     steps = len(source) // (data.batch_size * batches)
     if steps == 0:
         accumulated = f" and {parts} batches a step" if parts > 1 else ""
         raise UserError(
             f"batch_size {data.batch_size} on {ranks} rank{'s' * (ranks > 1)}{accumulated} needs "
-            f"{data.batch_size * batches} training pictures "
+            f"{data.batch_size * batches} training images "
             f"a step, but there are {len(source)}; the largest batch_size is {len(source) // batches}"
         )
     return steps
 
 
 def eval_steps(count: int, batch_size: int, ranks: int) -> int:
-    """Batches of an evaluation of `count` pictures, equally many on all ranks."""
+    """Batches of an evaluation of `count` images, equally many on all ranks."""
     return -(-count // (batch_size * ranks))
 
 
@@ -80,10 +80,10 @@ def train_batches(
     workers: int,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """One rank's batches of one epoch from the `first` on, pictures size x size px; `mean` (0..1) is the colour that
+    """One rank's batches of one epoch from the `first` on, images size x size px; `mean` (0..1) is the colour that
     policies fill with.
 
-    UserError for a picture that can't be decoded where data.bad_image is 'stop'.
+    UserError for an image that can't be decoded where data.bad_image is 'stop'.
     """
     steps_per_epoch(source, data, ranks)
     transform = TrainTransform(size, interpolation, mean, augment)
@@ -101,18 +101,16 @@ def train_batches(
         batch_size=data.batch_size,
     )
 
-    def picture(place: int) -> Picture:
+    def sample(place: int) -> Sample:
         index = int(order[place])
         image, index = (
             _decodable(source, index)
             if data.bad_image == "skip"
             else (_decoded(source, index, ", or set bad_image: skip"), index)
         )
-        return transform(image, generator(PICTURE_STREAM, seed, epoch, int(positions[place]))), int(
-            source.labels[index]
-        )
+        return transform(image, generator(IMAGE_STREAM, seed, epoch, int(positions[place]))), int(source.labels[index])
 
-    return _batches(picture, len(order), data.batch_size, size, workers, first * data.batch_size)
+    return _batches(sample, len(order), data.batch_size, size, workers, first * data.batch_size)
 
 
 def eval_batches(
@@ -127,27 +125,27 @@ def eval_batches(
     rank: int,
     workers: int,
 ) -> Iterator[Batch]:
-    """One rank's batches of an evaluation: over all ranks every picture once; the rest of the last batch repeats a
-    picture, labelled -1.
+    """One rank's batches of an evaluation: over all ranks every image once; the rest of the last batch repeats an
+    image, labelled -1.
 
-    UserError for a picture that can't be decoded.
+    UserError for an image that can't be decoded.
     """
     transform = EvalTransform(size, crop_pct, interpolation, squeeze)
     order = val_order(len(source), ranks, rank)
     last = int(order[-1]) if len(order) else 0
 
-    def picture(place: int) -> Picture:
+    def sample(place: int) -> Sample:
         index = int(order[place]) if place < len(order) else last
         label = int(source.labels[index]) if place < len(order) else PADDING
-        return transform(_decoded(source, index, ": evaluation counts every picture")), label
+        return transform(_decoded(source, index, ": evaluation counts every image")), label
 
-    return _batches(picture, eval_steps(len(source), batch_size, ranks) * batch_size, batch_size, size, workers)
+    return _batches(sample, eval_steps(len(source), batch_size, ranks) * batch_size, batch_size, size, workers)
 
 
 def _decoded(source: Source, index: int, why: str) -> Image.Image:
     try:
         return source.read(index)
-    except BadPicture as error:
+    except DecodeError as error:
         raise UserError(f"{error}; repair or remove it{why}") from None
 
 
@@ -157,26 +155,26 @@ def _decodable(source: Source, index: int) -> tuple[Image.Image, int]:
     for candidate in range(index, index + tries):
         try:
             return source.read(candidate % len(source)), candidate % len(source)
-        except BadPicture as error:
+        except DecodeError as error:
             source.skip(error)
             last = error
     raise UserError(
-        f"{tries} training pictures in a row can't be decoded, the last one being {last.name} ({last.reason}); check "
+        f"{tries} training images in a row can't be decoded, the last one being {last.name} ({last.reason}); check "
         "the data set"
     ) from None
 
 
 def _batches(
-    picture: Callable[[int], Picture], count: int, batch_size: int, size: int, workers: int, start: int = 0
+    sample: Callable[[int], Sample], count: int, batch_size: int, size: int, workers: int, start: int = 0
 ) -> Iterator[Batch]:
-    """Batches of picture(start), ..., picture(count - 1), made by threads; `start` and `count` are multiples of
+    """Batches of sample(start), ..., sample(count - 1), made by threads; `start` and `count` are multiples of
     `batch_size`.
     """
 
     def fill(batch: Batch, slot: int, place: int) -> None:
-        batch.images[slot], batch.labels[slot] = picture(place)
+        batch.images[slot], batch.labels[slot] = sample(place)
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     pending: deque[tuple[Batch, list[Future[None]]]] = deque()
     try:
         for first in range(start, count, batch_size):

@@ -1,4 +1,4 @@
-"""Pictures with random access: class folders, list files, and the digits that ship with the package (MindRecord:
+"""Images with random access: class folders, list files, and the digits that ship with the package (MindRecord:
 records.py).
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from mindvit.data import decoding
-from mindvit.data.decoding import EXTENSIONS, BadPicture, read_picture
+from mindvit.data.decoding import EXTENSIONS, DecodeError, read_image
 from mindvit.data.scan import Scan
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
@@ -31,8 +31,8 @@ MOST_LABELS = 1_000_000  # in a list; a larger one is no class number, and every
 
 
 class Source(ABC):
-    """Pictures by index: `labels` int32 (count,), `class_names` by label, and `bad`, the reason by name of each
-    undecodable picture met so far.
+    """Images by index: `labels` int32 (count,), `class_names` by label, and `bad`, the reason by name of each
+    undecodable image met so far.
 
     max_pixels: what is larger isn't decoded. passed_over: a phrase for what lies among the images and is none. remarks:
     lines for what may be a mistake.
@@ -61,14 +61,14 @@ class Source(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """The picture's path, for messages."""
+        """The image's path, for messages."""
 
     @abstractmethod
     def read(self, index: int) -> Image.Image:
-        """The decoded picture, RGB, 8 bits; BadPicture if that is impossible."""
+        """The decoded image, RGB, 8 bits; DecodeError if that is impossible."""
 
     def fingerprint(self) -> str:
-        """Eight digits that change with the pictures' number, names (of file and folder, wherever the data set lies),
+        """Eight digits that change with the images' number, names (of file and folder, wherever the data set lies),
         labels or classes; not with pixels.
         """
         crc = zlib.crc32(repr(self.class_names).encode(), zlib.crc32(self.labels.tobytes()))
@@ -76,8 +76,8 @@ class Source(ABC):
             crc = zlib.crc32("/".join(self.name(index).rsplit("/", 2)[-2:]).encode("utf-8", "surrogateescape"), crc)
         return f"{crc:08x}"
 
-    def skip(self, error: BadPicture) -> None:
-        """Count an undecodable picture and, the first time, say so on stderr."""
+    def skip(self, error: DecodeError) -> None:
+        """Count an undecodable image and, the first time, say so on stderr."""
         with self._bad_lock:
             if error.name not in self.bad:
                 self.bad[error.name] = error.reason
@@ -85,23 +85,23 @@ class Source(ABC):
 
 
 class FileSource(Source):
-    """Pictures in files."""
+    """Images in files."""
 
     def __init__(self, paths: Sequence[str], labels: Iterable[int], class_names: Sequence[str]) -> None:
         super().__init__(labels, class_names)
         self.paths = paths
 
     def name(self, index: int) -> str:
-        """The picture's path."""
+        """The image's path."""
         return self.paths[index]
 
     def read(self, index: int) -> Image.Image:
-        """The decoded picture, RGB; BadPicture if the file can't be read or decoded."""
-        return read_picture(self.paths[index], self.max_pixels)
+        """The decoded image, RGB; DecodeError if the file can't be read or decoded."""
+        return read_image(self.paths[index], self.max_pixels)
 
 
 class FolderSource(FileSource):
-    """Every picture below `folder`, whose sub-folders are the classes; numbered by name, or by `class_names` where
+    """Every image below `folder`, whose sub-folders are the classes; numbered by name, or by `class_names` where
     given.
     """
 
@@ -119,14 +119,14 @@ class FolderSource(FileSource):
             without += [] if inside else [name]
         if without:
             raise UserError(
-                f"class folder {_some(without)} of {folder} has no picture ({' '.join(EXTENSIONS)}); add pictures or "
+                f"class folder {_some(without)} of {folder} has no image ({' '.join(EXTENSIONS)}); add images or "
                 "remove the folder" + (f" (passed over: {self.passed_over})" if self.passed_over else "")
             )
         super().__init__(paths, labels, tuple(numbers))
 
 
 class ListSource(FileSource):
-    """The pictures that a list file names, one 'relative/path label' a line; `class_names`, where given, bounds the
+    """The images that a list file names, one 'relative/path label' a line; `class_names`, where given, bounds the
     labels.
     """
 
@@ -135,7 +135,7 @@ class ListSource(FileSource):
     def __init__(self, file: Path, class_names: Sequence[str] | None = None) -> None:
         entries = list(_list_entries(file))
         if not entries:
-            raise UserError(f"list file {file} names no picture; it needs one line 'relative/path label' for each")
+            raise UserError(f"list file {file} names no image; it needs one line 'relative/path label' for each")
         highest = max(label for _, _, label in entries)
         names = tuple(class_names) if class_names is not None else tuple(str(label) for label in range(highest + 1))
         for number, _, label in entries:
@@ -167,12 +167,12 @@ class DigitsSource(Source):
         return f"digits/{self._split}/{self._chosen[index]}"
 
     def read(self, index: int) -> Image.Image:
-        """The digit as an RGB picture, 8x8 px."""
+        """The digit as an RGB image, 8x8 px."""
         return Image.fromarray(self._images[index])
 
 
 def open_source(data: DataOptions, split: str, class_names: Sequence[str] | None = None) -> Source:
-    """The pictures of `split` ('train' or 'val'), none larger than data.max_pixels: see `_open`."""
+    """The images of `split` ('train' or 'val'), none larger than data.max_pixels: see `_open`."""
     decoding.allow(data.max_pixels)
     source = _open(data, split, class_names)
     source.max_pixels = data.max_pixels
@@ -180,7 +180,7 @@ def open_source(data: DataOptions, split: str, class_names: Sequence[str] | None
 
 
 def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> Source:
-    """The pictures of `split` ('train' or 'val'); for val pass train's `class_names`, so that both number the classes
+    """The images of `split` ('train' or 'val'); for val pass train's `class_names`, so that both number the classes
     alike.
 
     UserError for a folder or list file that is missing, empty, unreadable or inconsistent.
@@ -223,7 +223,7 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> S
 
 
 def check_same_classes(train: Source, val: Source) -> None:
-    """UserError unless both splits number the same classes; a class without validation pictures is fine."""
+    """UserError unless both splits number the same classes; a class without validation images is fine."""
     refuse_unknown(val.class_names, train.class_names, "the validation split")
     if val.class_names != train.class_names:
         missing = [name for name in train.class_names if name not in set(val.class_names)]
@@ -269,7 +269,7 @@ def _class_folders(folder: Path) -> Scan:
         entries = _entries(folder)
         inside = f"only {_some(entries)}" if entries else "nothing"
         raise UserError(
-            f"{folder} has no class folder ({inside}); it needs one folder of pictures for each class"
+            f"{folder} has no class folder ({inside}); it needs one folder of images for each class"
             + (f" (passed over: {scan.passed_over})" if str(scan.passed_over) and entries else "")
         )
     return scan
@@ -282,17 +282,17 @@ def _entries(folder: Path) -> list[str]:
         raise UserError(f"{folder} can't be read ({error.strerror}); check its permissions") from None
 
 
-def find_pictures(places: Sequence[str]) -> list[str]:
-    """Files as they are named, and every picture below folders, in alphabetical order.
+def find_images(places: Sequence[str]) -> list[str]:
+    """Files as they are named, and every image below folders, in alphabetical order.
 
     What is passed over there is said on stderr.
-    UserError for a place that isn't there or holds no picture.
+    UserError for a place that isn't there or holds no image.
     """
     found: list[str] = []
     for place in places:
         if not os.path.exists(place):
             broken = f": a broken link to {os.readlink(place)}" if os.path.islink(place) else ""
-            raise UserError(f"no picture or folder {place}{broken}")
+            raise UserError(f"no image or folder {place}{broken}")
         if not os.path.isdir(place):
             found.append(place)
             continue
@@ -300,7 +300,7 @@ def find_pictures(places: Sequence[str]) -> list[str]:
         told = str(scan.passed_over)
         if not scan.images[""]:
             raise UserError(
-                f"folder {place} holds no picture ({' '.join(EXTENSIONS)})" + (f"; passed over: {told}" if told else "")
+                f"folder {place} holds no image ({' '.join(EXTENSIONS)})" + (f"; passed over: {told}" if told else "")
             )
         if told:
             print(f"passed over in {on_one_line(place)}: {told}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Accuracy over every validation picture, each counted once."""
+"""Accuracy over every validation image, each counted once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mindvit.weights.sets import AVERAGES, EMA, MODEL
 
 @dataclass(frozen=True)
 class Score:
-    """Evaluation over `count` pictures: how many have their class first and among the first five, and the mean loss."""
+    """Evaluation over `count` images: how many have their class first and among the first five, and the mean loss."""
 
     correct1: int
     correct5: int
@@ -104,7 +104,7 @@ def evaluate(
     what: str = "validating",
     between: Optional[Callable[[], None]] = None,
 ) -> Score:
-    """Every picture of `source` once, whatever the batch and the number of ranks; each is added to `predictions`, where
+    """Every image of `source` once, whatever the batch and the number of ranks; each is added to `predictions`, where
     given.
 
     The main rank shows how far it is, as `what`; `between` is called after each batch, and may raise.
@@ -161,9 +161,9 @@ def asked_for(recipe: Recipe) -> Optional[str]:
 
 
 def validate(recipe: Recipe, predictions: Optional[str] = None) -> Score:
-    """Accuracy of recipe.model.ckpt_path on the validation pictures, printed and returned.
+    """Accuracy of recipe.model.ckpt_path on the validation images, printed and returned.
 
-    predictions: a CSV file for what the network says of every picture. Of a file with several sets of weights
+    predictions: a CSV file for what the network says of every image. Of a file with several sets of weights
     recipe.model.take says which are measured, by default those that scored better in the last validation.
     """
     path = recipe.model.ckpt_path

@@ -78,7 +78,7 @@ def row(setting: Setting, meter: Meter, outcome: Outcome, config: Optional[str])
         "epochs": recipe.schedule.epoch_size,
         "compile_s": round(meter.compile_seconds, 1),
         "ms_per_step": round(meter.ms_per_step, 2) if stepped else None,
-        "img_per_s": round(meter.pictures_per_second, 2) if stepped else None,
+        "img_per_s": round(meter.images_per_second, 2) if stepped else None,
         "top1": number(outcome.score.top1, 2),
         "top5": number(outcome.score.top5, 2),
         "val_loss": number(outcome.score.loss, 4),

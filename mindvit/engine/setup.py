@@ -30,12 +30,12 @@ from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import Source as Weights
 from mindvit.weights.readers import read
 
-CHANNELS = 3  # of every picture that a source gives
+CHANNELS = 3  # of every image that a source gives
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures are prepared for evaluation: as a recipe says and, where it says nothing, as the network's authors
+    """How images are prepared for evaluation: as a recipe says and, where it says nothing, as the network's authors
     did.
     """
 
@@ -44,7 +44,7 @@ class Preprocessing:
 
     @property
     def size(self) -> int:
-        """Side of the picture, px."""
+        """Side of the image, px."""
         return self.augment.image_resize or self.info.input_size
 
     @property
@@ -66,7 +66,7 @@ class Preprocessing:
 
     @property
     def transform(self) -> EvalTransform:
-        """From an RGB picture to uint8 (size, size, 3)."""
+        """From an RGB image to uint8 (size, size, 3)."""
         return EvalTransform(self.size, self.crop_pct, self.interpolation, self.info.squeeze)
 
 
@@ -83,12 +83,12 @@ class Setting:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How pictures are prepared for evaluation."""
+        """How images are prepared for evaluation."""
         return Preprocessing(self.info, self.recipe.augment)
 
     @property
     def size(self) -> int:
-        """Side of the picture, px."""
+        """Side of the image, px."""
         return self.preprocessing.size
 
     @property
@@ -150,7 +150,7 @@ def prepare(recipe: Recipe, source: Source) -> Setting:
         )
     if recipe.model.in_channels != CHANNELS:
         raise UserError(
-            f"in_channels is {recipe.model.in_channels}, but pictures are read as RGB, {CHANNELS} channels (other "
+            f"in_channels is {recipe.model.in_channels}, but images are read as RGB, {CHANNELS} channels (other "
             "inputs: mindvit.create_model)"
         )
     chosen, line = device.set_up(recipe.runtime, recipe.precision)

@@ -168,7 +168,7 @@ class Run:
             )
         if meta["data"] != self.fingerprint:
             raise UserError(
-                f"the training pictures are not those that {path} was trained with: another number, other names or "
+                f"the training images are not those that {path} was trained with: another number, other names or "
                 "other classes "
                 f"(--resume none starts anew; --ckpt_path {path} takes its weights alone)"
             )
@@ -182,12 +182,12 @@ class Run:
         self.at, self.tally, self.path = meta["step"], Tally(**meta["tally"]), path
         self.best_weights = meta.get("best_weights", MODEL)
         if (
-            meta["pictures"] != self.meter.pictures
+            meta["images"] != self.meter.images
         ):  # another batch over all cards: its steps can't be counted in the old ones
             if meta["step"] % meta["steps"]:
                 raise UserError(
-                    f"{path} was saved within an epoch with {meta['pictures']} pictures a step, and there are "
-                    f"{self.meter.pictures} now: go on "
+                    f"{path} was saved within an epoch with {meta['images']} images a step, and there are "
+                    f"{self.meter.images} now: go on "
                     f"with as many, or from an epoch's checkpoint, --resume FILE"
                 )
             self.at = meta["step"] // meta["steps"] * self.steps
@@ -316,13 +316,13 @@ class Run:
         return row
 
     def dry_run(self) -> None:
-        """Compile, take a few steps on real pictures, say what they need. Nothing is written."""
+        """Compile, take a few steps on real images, say what they need. Nothing is written."""
         self.describe()
         self.compile()
         list(itertools.islice(self.stepped(0), DRY_STEPS))
         whole = self.steps * self.recipe.schedule.epoch_size * self.meter.ms_per_step / 1000
         self.say(
-            f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.pictures_per_second:.1f} img/s over "
+            f"dry run: {self.meter.ms_per_step:.1f} ms/step, {self.meter.images_per_second:.1f} img/s over "
             "all cards, "
             f"{device.memory(self.device.target)}; the whole run's steps would take {console.duration(whole)}"
         )
@@ -414,7 +414,7 @@ class Run:
         """
         recipe = self.recipe
         lr = learning_rate(
-            self.at, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.pictures
+            self.at, schedule=recipe.schedule, steps_per_epoch=self.steps, global_batch=self.meter.images
         )
         draws = random_draws(self.task, self.setting, self.step, self.at * self.parts + part)
         return lr, self.step(*map(Tensor, (*batch, *draws)), Tensor(lr, ms.float32))
@@ -438,7 +438,7 @@ class Run:
                 "lr": lr,
                 "norm": norm,
                 "scale": scale,
-                "img/s": self.meter.recent_pictures_per_second,
+                "img/s": self.meter.recent_images_per_second,
                 "data wait": self.meter.wait_share,
             }
 
@@ -534,7 +534,7 @@ class Run:
         self.say(
             f"epoch {epoch}/{whole}  train loss {loss:.4f}  {score}"
             + (f"  ema {average}" if average else "")
-            + (f"  {len(self.train.bad)} bad pictures" if self.train.bad else "")
+            + (f"  {len(self.train.bad)} bad images" if self.train.bad else "")
         )
         if epoch >= self.recipe.log.chance_epochs and score.is_guessing(self.setting.num_classes, self.commonest):
             self.say(
@@ -587,7 +587,7 @@ class Run:
             "epoch": self.at // self.steps,
             "step": self.at,
             "steps": self.steps,
-            "pictures": self.meter.pictures,
+            "images": self.meter.images,
             "best": dataclasses.asdict(self.best) if self.best else None,
             "tally": dataclasses.asdict(self.tally),
             "data": self.fingerprint,
@@ -613,14 +613,14 @@ class Run:
             self.say(line)
         self.say(
             f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(self.train)} training and "
-            f"{len(self.val)} validation pictures; "
+            f"{len(self.val)} validation images; "
             f"{self.steps} steps of {data.batch_size} x {self.device.ranks}{parts} an epoch, "
             f"{self.recipe.schedule.epoch_size} epochs"
             + passed_over((data.train_split, self.train), (data.val_split, self.val))
         )
         for line in remarks(self.train):
             self.say(f"WARNING: {line}")
-        for line in schedule_lines(self.recipe.schedule, self.meter.pictures):
+        for line in schedule_lines(self.recipe.schedule, self.meter.images):
             self.say(line)
 
     def finish(self, score: Score, average: Optional[Score]) -> dict[str, Any]:

@@ -29,11 +29,11 @@ def option(
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the pictures come from and how they are batched."""
+    """Where the images come from and how they are batched."""
 
     dataset: str = option(
         "imagenet",
-        "data set: a folder of pictures or list files (imagenet), or the digits that ship",
+        "data set: a folder of images or list files (imagenet), or the digits that ship",
         ("imagenet", "digits"),
     )
     data_dir: Optional[str] = option(
@@ -46,20 +46,20 @@ class DataOptions:
         "file with the class folders in the order of the logits, a name a line (none: the checkpoint's, else sorted)",
         path=True,
     )
-    shuffle: bool = option(True, "shuffle the training pictures anew in every epoch")
-    batch_size: int = option(128, "pictures a card and step", low=1)
+    shuffle: bool = option(True, "shuffle the training images anew in every epoch")
+    batch_size: int = option(128, "images a card and step", low=1)
     drop_remainder: bool = option(
         True, "leave out an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,)
     )
     aug_repeats: int = option(
-        0, "repeated augmentation: times a picture appears in an epoch's order (0 or 1: off; usual: 3)", low=0
+        0, "repeated augmentation: times an image appears in an epoch's order (0 or 1: off; usual: 3)", low=0
     )
     num_parallel_workers: Optional[int] = option(
         None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1
     )
     bad_image: str = option(
         "skip",
-        "a training picture that can't be decoded: skip (named, counted, another one taken) or stop",
+        "a training image that can't be decoded: skip (named, counted, another one taken) or stop",
         ("skip", "stop"),
     )
     max_pixels: int = option(
@@ -74,9 +74,9 @@ class AugmentOptions:
     """Training augmentation, and the preprocessing of evaluation. None means: as the model's entry says."""
 
     image_resize: Optional[int] = option(
-        None, "side of the square picture that reaches the network, px (none: the model's)", low=1
+        None, "side of the square image that reaches the network, px (none: the model's)", low=1
     )
-    scale: Pair = option((0.08, 1.0), "random crop: smallest and largest share of the picture's area")
+    scale: Pair = option((0.08, 1.0), "random crop: smallest and largest share of the image's area")
     ratio: Pair = option((3 / 4, 4 / 3), "random crop: smallest and largest aspect ratio")
     hflip: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
     vflip: float = option(0.0, "probability of a vertical flip", low=0, high=1)
@@ -159,7 +159,7 @@ class OptimOptions:
         high=1,
     )
     gradient_accumulation_steps: int = option(
-        1, "batches whose mean gradient makes one step: a step takes that many times batch_size pictures a card", low=1
+        1, "batches whose mean gradient makes one step: a step takes that many times batch_size images a card", low=1
     )
     clip_grad: bool = option(False, "clip the gradient by its global norm")
     clip_value: float = option(5.0, "largest global norm of the gradient", low=0)

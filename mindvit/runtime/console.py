@@ -68,9 +68,9 @@ class Progress(contextlib.AbstractContextManager):
 
 
 def validating(
-    batches: Iterable[T], total: int, pictures: int, what: str = "validating", interval: int = 100, shown: bool = True
+    batches: Iterable[T], total: int, images: int, what: str = "validating", interval: int = 100, shown: bool = True
 ) -> Iterator[T]:
-    """The same `total` batches of `pictures` each (over all ranks), and how far they are.
+    """The same `total` batches of `images` each (over all ranks), and how far they are.
 
     A bar on a terminal; elsewhere a line every `interval` batches and every half a minute. The first batch is left out
     of img/s: its graph is compiled.
@@ -81,7 +81,7 @@ def validating(
     done, began = 0, time.perf_counter()
 
     def rate() -> float:
-        return (done - 1) * pictures / (time.perf_counter() - began) if done > 1 else 0.0
+        return (done - 1) * images / (time.perf_counter() - began) if done > 1 else 0.0
 
     def text() -> str:
         return f"{what} {done}/{total}" + (f"  img/s {rate():.0f}" if done > 1 else "")

@@ -311,7 +311,7 @@ def as_html(table: Table) -> str:
 
 
 def page(title: str, images: Mapping[str, bytes], tables: Sequence[Table], note: str = "") -> str:
-    """One HTML page with its pictures inside: no script, no other file, nothing from the network."""
+    """One HTML page with its images inside: no script, no other file, nothing from the network."""
     charts = "".join(
         f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(image).decode()}">\n'
         for name, image in images.items()

@@ -19,7 +19,7 @@ from mindvit.weights import names, prefixes
 from mindvit.weights.readers import STATE, Arrays, Source, read, select
 
 POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
-STEM = "patch_embed."  # in the names of the convolutions that see the picture
+STEM = "patch_embed."  # in the names of the convolutions that see the image
 HEAD = "head."
 TOP, BACKBONE = ("norm.", HEAD), ("norm.*", "head.*")  # what backbones end without
 # buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of

@@ -1,4 +1,4 @@
-"""What a network said of every picture of an evaluation, as a CSV file."""
+"""What a network said of every image of an evaluation, as a CSV file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mindvit.errors import UserError
 from mindvit.runtime import distributed
 from mindvit.runtime.files import SPELT_OUT
 
-MOST = 5  # classes a picture
+MOST = 5  # classes an image
 
 
 def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tuple[str, float]]:
@@ -33,9 +33,9 @@ def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tupl
 
 
 class Predictions:
-    """Collects the rows of one rank's pictures; `write` puts all ranks' rows into `file`, in the order of the data set.
+    """Collects the rows of one rank's images; `write` puts all ranks' rows into `file`, in the order of the data set.
 
-    Columns: picture, label, loss, then class1, probability1, ... for the five most probable classes. UserError if the
+    Columns: image, label, loss, then class1, probability1, ... for the five most probable classes. UserError if the
     file can't be written.
     """
 
@@ -50,7 +50,7 @@ class Predictions:
         self._write(self._part(rank), [])  # what can't be written is better known before an hour of work
 
     def add(self, logits: np.ndarray, losses: np.ndarray) -> None:
-        """A batch: logits (B, classes) and losses (B,) of the next pictures, those that fill up the last batch among
+        """A batch: logits (B, classes) and losses (B,) of the next images, those that fill up the last batch among
         them.
         """
         names = self.source.class_names
@@ -67,7 +67,7 @@ class Predictions:
             rows = [row for part in parts for row in csv.reader(part.open(newline="", encoding="utf-8"))]
             columns = (max(map(len, rows), default=4) - 4) // 2
             header = [
-                "picture",
+                "image",
                 "label",
                 "loss",
                 *(f"{what}{place}" for place in range(1, columns + 1) for what in ("class", "probability")),

@@ -1,4 +1,4 @@
-"""Small synthetic pictures in every mode, which a network can tell apart by class: each has its own stripe direction
+"""Small synthetic images in every mode, which a network can tell apart by class: each has its own stripe direction
 and colour.
 """
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def stripes(kind: int, kinds: int, number: int, size: tuple[int, int] = (50, 40)) -> Image.Image:
-    """Picture `number` of class `kind` of `kinds`, RGB, `size` (width, height) px: same direction and colour, another
+    """Image `number` of class `kind` of `kinds`, RGB, `size` (width, height) px: same direction and colour, another
     phase and noise.
     """
     rng = np.random.default_rng((kind, number))
@@ -35,7 +35,7 @@ def _palette_see_through(image: Image.Image) -> Image.Image:
     return palette
 
 
-# Name of a mode -> extension and the picture as it is saved.
+# Name of a mode -> extension and the image as it is saved.
 MODES: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {
     "jpeg_rgb": (".JPEG", lambda image: image),
     "jpeg_grey": (".jpg", lambda image: image.convert("L")),
@@ -62,7 +62,7 @@ def make_folder(
     modes: Sequence[str] = ("jpeg_rgb",),
     first: int = 0,
 ) -> Path:
-    """Write root/class_<c>/<number>_<mode>.<ext>, cycling through `modes`; `first` is the first picture's number, so
+    """Write root/class_<c>/<number>_<mode>.<ext>, cycling through `modes`; `first` is the first image's number, so
     that splits can differ.
     """
     for kind in range(classes):
@@ -83,7 +83,7 @@ def make_data_dir(
     size: tuple[int, int] = (50, 40),
     modes: Sequence[str] = ("jpeg_rgb",),
 ) -> Path:
-    """Write root/train and root/val with `train` and `val` different pictures a class: what `data_dir` expects."""
+    """Write root/train and root/val with `train` and `val` different images a class: what `data_dir` expects."""
     make_folder(Path(root) / "train", classes, train, size, modes)
     make_folder(Path(root) / "val", classes, val, size, modes, first=train)
     return Path(root)
