@@ -230,12 +230,12 @@ def test_a_run_keeps_the_teacher_out_of_its_checkpoint(
     )
     assert f"teacher: {FOREIGN}, 0.74 M parameters, weights from {foreign}: 52 loaded" in capsys.readouterr().out
     run.train()
-    teacher, saved = run.step.scaled_objective.objective.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
+    teacher, saved = run.runner.step.scaled_objective.objective.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
     assert all(
         np.array_equal(item.asnumpy(), read_weights(foreign)[0][item.name[len("mindvit.teacher.") :]])
         for item in teacher.get_parameters()
     )
-    assert set(saved) == {item.name for item in (*run.net.get_parameters(), *run.step.state())}
+    assert set(saved) == {item.name for item in (*run.net.get_parameters(), *run.runner.step.state())}
     assert not any("teacher" in name for name in saved)
     load_weights(mindvit.create_model(OWN, num_classes=2), tmp_path / f"{OWN}-best.ckpt")
 
