@@ -19,11 +19,11 @@ from mindvit import models
 from mindvit.engine.step import TrainStep
 from mindvit.engine.trainer import Trainer
 from mindvit.errors import UserError
+from mindvit.layers.augment import AugmentImages
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
 from mindvit.recipe.commandline import parse
 from mindvit.runtime.device import Device
 from mindvit.tasks.base import RunContext
-from mindvit.tasks.classification.augment import Prepare
 from mindvit.tasks.classification.distill import build_teacher, check_teacher, freeze
 from mindvit.tasks.classification.losses import Distillation, SoftTargetCrossEntropy
 from mindvit.tasks.classification.objective import ObjectiveOptions
@@ -127,7 +127,7 @@ def check_step(student: nn.Cell, teacher: nn.Cell, kind: str) -> TrainStep:
     assert len(set(names)) == len(names)
     inputs = step_inputs(step.drop_paths)
     images, labels, lam, mix_mask, erase_boxes, erase_noise, drop_path_rand = (Tensor(item) for item in inputs)
-    x = Prepare(MEAN, STD, erase=True, mix=True)(images, mix_mask, erase_boxes, erase_noise)
+    x = AugmentImages(MEAN, STD, erase=True, mix=True)(images, mix_mask, erase_boxes, erase_noise)
     expected = by_hand(
         options,
         student(x, DropPathScale(number_drop_paths(student))(drop_path_rand)).asnumpy(),

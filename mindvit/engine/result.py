@@ -23,7 +23,8 @@ from mindvit.engine.resume import Resume
 from mindvit.engine.state import Best
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
-from mindvit.tasks.base import Metric, RunContext, Score, Task
+from mindvit.tasks.base import RunContext, Score, Task
+from mindvit.tasks.metric import Metric
 from mindvit.version import __version__
 
 ROOT = Path(__file__).parents[2]
