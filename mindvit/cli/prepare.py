@@ -1,6 +1,6 @@
 """Pack a data set into MindRecord files: mindvit prepare DATA_DIR OUT.
 
-train.py and validate.py take OUT as data_dir. What was cut off goes on when the same command is given again.
+train.py and validate.py take OUT as data_dir. What was cut off continues when the same command is given again.
 """
 
 from __future__ import annotations

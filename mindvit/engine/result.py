@@ -116,7 +116,7 @@ def column(key: str) -> str:
 
 
 def number(value: float, digits: int) -> Optional[float]:
-    """Rounded; None for what is no number, which JSON does not have."""
+    """Rounded; None for NaN and infinity, which JSON does not have."""
     return round(value, digits) if math.isfinite(value) else None
 
 

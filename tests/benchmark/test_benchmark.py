@@ -90,7 +90,7 @@ def test_the_row_of_a_training_step_adds_up() -> None:
     row = row_of("train", gradient_accumulation_steps=2, mixup=0.8)
     assert tuple(row) == COLUMNS and row["error"] is None and row["with cache"] is None
     macs = registry.model_info("nano").macs
-    assert (row["model"], row["mode"], row["cards"], row["batch size"], row["resolution"]) == (
+    assert (row["model"], row["mode"], row["devices"], row["batch size"], row["resolution"]) == (
         "nano",
         "train",
         "1 x CPU",
@@ -98,10 +98,11 @@ def test_the_row_of_a_training_step_adds_up() -> None:
         "16x16",
     )
     assert (
-        row["img/s"] == pytest.approx(4 * 2 / row["ms/step"] * 1000, rel=0.01) and row["img/s per card"] == row["img/s"]
+        row["img/s"] == pytest.approx(4 * 2 / row["ms/step"] * 1000, rel=0.01)
+        and row["img/s per device"] == row["img/s"]
     )
-    assert row["GFLOP/s per card"] == pytest.approx(6 * macs * row["img/s"] / 1e9, abs=0.06)
-    assert row["share of peak"] == pytest.approx(row["GFLOP/s per card"] / row["peak GFLOP/s"], rel=0.01)
+    assert row["GFLOP/s per device"] == pytest.approx(6 * macs * row["img/s"] / 1e9, abs=0.06)
+    assert row["share of peak"] == pytest.approx(row["GFLOP/s per device"] / row["peak GFLOP/s"], rel=0.01)
     assert (
         row["graph compile"] > 0
         and row["p90 ms"] >= row["ms/step"]
@@ -112,7 +113,9 @@ def test_the_row_of_a_training_step_adds_up() -> None:
 
 def test_the_forward_row_and_a_profile(capsys: pytest.CaptureFixture[str]) -> None:
     row = measure(Job(NANO, "forward", warmup=1, steps=3, profile=True))
-    assert row["GFLOP/s per card"] == pytest.approx(2 * registry.model_info("nano").macs * row["img/s"] / 1e9, abs=0.06)
+    assert row["GFLOP/s per device"] == pytest.approx(
+        2 * registry.model_info("nano").macs * row["img/s"] / 1e9, abs=0.06
+    )
     assert "| operator " in capsys.readouterr().out
 
 
@@ -127,7 +130,7 @@ def test_another_size_is_counted_anew_and_another_build_not_at_all(monkeypatch: 
 
 
 def test_outputs_that_are_no_numbers_end_a_measurement() -> None:
-    with pytest.raises(UserError, match="nano: the outputs are no numbers any more"):
+    with pytest.raises(UserError, match="nano: the outputs are NaN or infinite"):
         row_of("train", lr=1e30)
 
 
@@ -227,7 +230,7 @@ def test_a_task_goes_through_a_file_into_another_process(tmp_path: Path) -> None
     path.write_text(as_json(Job({**NANO, "lr": 1e30}, "train", warmup=1, steps=2)))
     with pytest.raises(SystemExit):
         benchmark.main([str(path)])
-    assert "no numbers" in json.loads(path.read_text())["error"]
+    assert "NaN or infinite" in json.loads(path.read_text())["error"]
     assert (
         first_line(RuntimeError("\n  Out of memory \n---- C++ Call Stack")) == "RuntimeError: Out of memory"
         and first_line(KeyError()) == "KeyError"

@@ -256,7 +256,7 @@ def test_wrong_input_is_one_line(weights: Path, tmp_path: Path) -> None:
     assert "no file with weights" in refused(tmp_path / "a.png", "--ckpt_path", tmp_path / "no.ckpt")
     assert "is a checkpoint of small_xcit" in refused(tmp_path / "a.png", *rest, "--model", "small_cvt")
     assert "unknown model 'xcit_99'" in refused(tmp_path / "a.png", *rest, "--model", "xcit_99")
-    assert "'0' is no whole number of at least 1" in refused(tmp_path / "a.png", *rest, "--topk", 0)
+    assert "'0' is not an int of at least 1" in refused(tmp_path / "a.png", *rest, "--topk", 0)
     assert "can't be written" in refused(tmp_path / "a.png", *rest, "--out", tmp_path / "a.png" / "x")
     assert "1 of 1 images can't be decoded" in refused(tmp_path / "b.png", *rest)
 
@@ -266,7 +266,7 @@ def test_weights_that_give_no_numbers_are_told(tmp_path: Path) -> None:
     arrays = {item.name: item.asnumpy().copy() for item in net.get_parameters()}
     arrays["head.bias"][0] = np.nan
     np.savez(tmp_path / "nan.npz", **arrays)
-    with pytest.raises(UserError, match=r"logits that are no numbers"):
+    with pytest.raises(UserError, match=r"logits that are NaN or infinite"):
         mindvit.Predictor(tmp_path / "nan.npz", "small_xcit", device_target="CPU")(stripes(0, 2, 0))
 
 

@@ -157,7 +157,7 @@ def test_extra_arguments_of_a_command_are_no_recipe_keys() -> None:
     "content, says",
     [
         ("batchsize: 3", "unknown key 'batchsize'; did you mean batch_size"),
-        ("batch_size: many", "batch_size is 'many', but must be a whole number"),
+        ("batch_size: many", "batch_size is 'many', but must be an int"),
         ("scale: [0.1, 0.5, 1.0]", "scale is [0.1, 0.5, 1.0], but must be a list of 2 numbers"),
         ("hflip: 2", "hflip is 2.0, but must be at least 0 and at most 1"),
         ("amp_level: O5", "amp_level is 'O5', but must be one of O0, O1, O2, O3; did you mean"),
@@ -261,10 +261,10 @@ def test_a_key_that_is_given_twice_names_both_lines(tmp_path: Path, text: str, l
 @pytest.mark.parametrize(
     "text, says",
     [
-        ("batch_size: 010", "batch_size is '010', but must be a whole number: a leading 0 may mean octal; write 10"),
-        ("batch_size: 0o10", "batch_size is '0o10', but must be a whole number"),
-        ("batch_size: 0x10", "batch_size is '0x10', but must be a whole number"),
-        ("batch_size: 1:30", "batch_size is '1:30', but must be a whole number"),
+        ("batch_size: 010", "batch_size is '010', but must be an int: a leading 0 may mean octal; write 10"),
+        ("batch_size: 0o10", "batch_size is '0o10', but must be an int"),
+        ("batch_size: 0x10", "batch_size is '0x10', but must be an int"),
+        ("batch_size: 1:30", "batch_size is '1:30', but must be an int"),
         ("batch_size: 0b11", "batch_size is '0b11'"),
         ("scale: [0.1, 01.0]", "scale is [0.1, '01.0'], but must be a list of 2 numbers"),
         ("batch_size: on", "batch_size is 'on'"),
@@ -450,7 +450,7 @@ def test_help_and_printing_need_no_mindspore(tmp_path: Path) -> None:
         (["config.py", "--batchsize", "3"], "command line: unknown argument '--batchsize'; did you mean --batch_size"),
         (
             ["validate.py", "-c", QUICKSTART, "--batch_size", "many"],
-            "command line: batch_size is 'many', but must be a whole number",
+            "command line: batch_size is 'many', but must be an int",
         ),
         (
             ["train.py", "-c", "configs/quickstart/crossvit_digit.yaml"],

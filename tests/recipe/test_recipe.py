@@ -98,10 +98,10 @@ def test_a_value_is_taken_as_the_key_s_type(key: str, given: Any, taken: Any) ->
 @pytest.mark.parametrize(
     "key, given, says",
     [
-        ("batch_size", "many", "a whole number"),
-        ("batch_size", 1.5, "a whole number"),
-        ("batch_size", True, "a whole number"),
-        ("batch_size", None, "a whole number"),
+        ("batch_size", "many", "an int"),
+        ("batch_size", 1.5, "an int"),
+        ("batch_size", True, "an int"),
+        ("batch_size", None, "an int"),
         ("lr", "fast", "a number"),
         ("lr", [1, 2], "a number"),
         ("lr", float("nan"), "a number"),
@@ -109,14 +109,14 @@ def test_a_value_is_taken_as_the_key_s_type(key: str, given: Any, taken: Any) ->
         ("lr", float("inf"), "a number"),
         ("distribute", "maybe", "True or False"),
         ("distribute", 2, "True or False"),
-        ("model", True, "a text"),
-        ("model", ["a"], "a text"),
+        ("model", True, "a string"),
+        ("model", ["a"], "a string"),
         ("scale", [0.1], "a list of 2 numbers"),
         ("scale", [0.1, 0.5, 1], "a list of 2 numbers"),
         ("scale", 0.1, "a list of 2 numbers"),
         ("scale", [0.1, "x"], "a list of 2 numbers"),
         ("mean", "0.5", "a list of 3 numbers or none"),
-        ("img_size", [1, 2, 3], "none or a whole number or a list of 2 whole numbers"),
+        ("img_size", [1, 2, 3], "none or an int or a list of 2 ints"),
     ],
 )
 def test_a_wrong_type_names_file_key_value_and_type(key: str, given: Any, says: str) -> None:

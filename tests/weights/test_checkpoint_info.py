@@ -288,7 +288,7 @@ def test_a_new_head_and_another_size_are_what_the_file_says_then(tmp_path: Path,
     for wrong in (["--img_size", "24", "16"], ["--img_size", "24,16"]):
         told = refused(convert.main, first, "--out", tmp_path / "b.ckpt", *wrong)
         assert "--img_size is 24,16, but the weights in" in told and "are for 36,32: leave it out" in told
-    assert "must be a whole number of px, or two" in refused(
+    assert "must be an int, px, or two" in refused(
         convert.main, first, "--out", tmp_path / "b.ckpt", "--img_size", "large"
     )
     assert not (tmp_path / "b.ckpt").exists()

@@ -128,7 +128,7 @@ class MindRecordDataset(LabelledDataset):
             return decode(io.BytesIO(self.content(index)), self.max_pixels)
 
     def fingerprint(self) -> str:
-        """That of the folder or list that was packed: a run may go on with either."""
+        """That of the folder or list that was packed: a run may resume with either."""
         return self._fingerprint if self.class_names == self._packed else super().fingerprint()
 
     def __del__(self) -> None:
