@@ -217,7 +217,7 @@ def measure(job: Job) -> dict[str, Any]:
         )
     memory = device.memory(ctx.device.target).split(" of ")[0]
     if job.profile and ctx.device.is_main:
-        console.say(profile_table(profile(subject.step, ctx.device.target)))
+        console.log_info(profile_table(profile(subject.step, ctx.device.target)))
     rates = distributed.total((timing.rate, timing.sustained), ctx.device.ranks)
     return {**row, **speed(timing, rates, ctx, job.mode), "peak memory": memory}
 

@@ -250,7 +250,7 @@ def pack(
         "is_by_label": dataset.is_by_label,
     }
     place = out / META.format(split)
-    with files.whole(place) as path:
+    with files.atomic_write(place) as path:
         path.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
     check(MindRecordDataset(out, split), dataset)
     return paths
