@@ -24,8 +24,8 @@ from mindvit.engine.setup import step_options
 from mindvit.errors import UserError
 from mindvit.kernels import build
 from mindvit.runtime import console, device, files
+from mindvit.runtime.quiet import quiet
 from mindvit.tasks.base import RunContext
-from mindvit.weights.readers import quiet
 
 SOURCES = Path(__file__).parents[1]  # all of the package: layers and models too
 WHOLE = "whole.json"  # sizes and times of a folder's files, written when they are complete

@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
-from mindvit.weights.readers import quiet
+from mindvit.runtime.quiet import quiet
 
 FORMATS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
 TOLERANCE = 1e-4  # of max(1, the largest logit)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -19,22 +18,20 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
 from mindvit.errors import UserError, nearest
+from mindvit.runtime.quiet import quiet
 from mindvit.weights import prefixes
 from mindvit.weights.pickles import (
     BFLOAT16,
-    LEGACY_HEAD,
     Budget,
     Inert,
     NumpyArray,
-    Pickled,
     TensorRef,
-    TorchLegacy,
-    TorchZip,
     described,
     widened,
 )
 from mindvit.weights.prefixes import LEAVE_OUT
 from mindvit.weights.sets import EMA, MODEL, average_of, optimizer_values
+from mindvit.weights.torch_files import LEGACY_HEAD, Pickled, TorchLegacy, TorchZip
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
 # JSON text: model, recipe, versions, epoch, accuracy; or model, origin, checksum, report of a converted file
@@ -402,15 +399,3 @@ def _meta(text: object) -> dict:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep MindSpore's own log lines about an error away: the error says it once, in one line."""
-    logger = logging.getLogger("MindSpore")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before

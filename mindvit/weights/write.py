@@ -16,7 +16,8 @@ from safetensors import numpy as safetensors
 
 from mindvit.errors import UserError
 from mindvit.runtime import files
-from mindvit.weights.readers import META, Arrays, quiet
+from mindvit.runtime.quiet import quiet
+from mindvit.weights.readers import META, Arrays
 
 SUFFIXES = (".ckpt", ".safetensors")
 

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from mindvit.weights.pickles import LEGACY_MAGIC, LEGACY_PROTOCOL
+from mindvit.weights.torch_files import LEGACY_MAGIC, LEGACY_PROTOCOL
 
 STORAGES = {
     "float32": "FloatStorage",

@@ -14,7 +14,15 @@ ROOMS = (
     ("recipe",),
     ("runtime",),
     ("layers",),
-    ("weights.pickles", "weights.prefixes", "weights.sets", "weights.names", "weights.readers"),
+    (
+        "weights.pickles",
+        "weights.pickle_rules",
+        "weights.torch_files",
+        "weights.prefixes",
+        "weights.sets",
+        "weights.names",
+        "weights.readers",
+    ),
     ("weights", "models"),  # a registry that loads, and loading that knows the registry's networks
     ("optim", "data"),
     ("tasks",),
