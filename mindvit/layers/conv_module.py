@@ -25,7 +25,11 @@ class ConvModule(nn.Cell):
         super().__init__()
         self.conv = Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm)
         places = kernel * kernel
-        init = Uniform(math.sqrt(6 / ((inputs + outputs) * places))) if xavier else Normal(math.sqrt(2 / (outputs * places)))
+        init = (
+            Uniform(math.sqrt(6 / ((inputs + outputs) * places)))
+            if xavier
+            else Normal(math.sqrt(2 / (outputs * places)))
+        )
         self.conv.weight.set_data(initializer(init, self.conv.weight.shape, self.conv.weight.dtype))
         if not norm:
             self.conv.bias.set_data(initializer(Zero(), self.conv.bias.shape, self.conv.bias.dtype))

@@ -130,8 +130,8 @@ class Pyramid(nn.Cell):
             )
         elif not all(fine < coarse for fine, coarse in zip(strides, strides[1:])):
             raise UserError(
-                f"{net.model_name or type(net).__name__} has no pyramid of feature maps, which segmentors need: it sees "
-                "two squares of fixed sizes, through patches of two sizes (take crossformer_*, cvt_* or xcit_*)"
+                f"{net.model_name or type(net).__name__} has no pyramid of feature maps, which segmentors need: it "
+                "sees two squares of fixed sizes, through patches of two sizes (take crossformer_*, cvt_* or xcit_*)"
             )
         net.remove_classifier()
 

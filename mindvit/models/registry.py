@@ -115,7 +115,9 @@ def _entry(name: str) -> Entry:
         if tag and base in _aliases:
             known = f"has no tag but {' and '.join(tags)}" if tags else "has no tags"
             raise UserError(f"unknown model {name!r}: {base} {known} (all models: mindvit.list_models())")
-        raise UserError(f"unknown model {name!r}{nearest(name, [*_aliases, *_builders])} (all models: mindvit.list_models())")
+        raise UserError(
+            f"unknown model {name!r}{nearest(name, [*_aliases, *_builders])} (all models: mindvit.list_models())"
+        )
     return _entries[_aliases[name]]
 
 

@@ -23,7 +23,7 @@ from mindspore.common.initializer import Constant
 from mindvit.errors import UserError
 from mindvit.layers.activation import GELU
 from mindvit.layers.class_attention import ClassAttention
-from mindvit.layers.conv import Conv2d, FeatureLayout
+from mindvit.layers.conv import Conv2d
 from mindvit.layers.cross_covariance import CrossCovarianceAttention
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.linear import weight_of

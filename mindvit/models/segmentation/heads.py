@@ -132,9 +132,7 @@ class UPerHead(Head):
         outputs = [conv(laterals[level]) for level, conv in enumerate(self.fpn_convs)]
         outputs.append(laterals[-1])
         outputs = [self.resized(output, outputs[0]) for output in outputs]
-        return self.classify(
-            self.fpn_bottleneck(ops.cat(outputs, self.layout.channel_axis)), batch, dropout_scale
-        )
+        return self.classify(self.fpn_bottleneck(ops.cat(outputs, self.layout.channel_axis)), batch, dropout_scale)
 
 
 HeadCell = Any  # one of the above; cells have no common type that tells their inputs

@@ -54,7 +54,9 @@ class Segmentor(Compiled):
         heads = (self.decode_head, self.auxiliary_head)
         return tuple(head.channels for head in heads if head is not None and head.drop_rate > 0)
 
-    def features(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def features(
+        self, x: Tensor, drop_path_scale: Optional[Tensor] = None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """What the auxiliary head and what the decode head takes: the backbone's maps, and the neck's."""
         maps = self.backbone(x, drop_path_scale)
         return maps, maps if self.neck is None else self.neck(maps)

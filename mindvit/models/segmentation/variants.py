@@ -62,7 +62,9 @@ def create_segmentor(
     if classes < 1:
         raise UserError(f"{method}: num_classes is {classes}, but a segmentor has at least 1")
     if backbone not in list_models(task="segmentation") and backbone.startswith("mindcv/"):
-        raise UserError(f"{method}: backbone {backbone}: MindCV's networks can't be backbones here (take one of mindvit's)")
+        raise UserError(
+            f"{method}: backbone {backbone}: MindCV's networks can't be backbones here (take one of mindvit's)"
+        )
     settings = dict(CROSSFORMER[method]) if backbone.startswith("crossformer") else {}
     net = create_model(
         backbone,
