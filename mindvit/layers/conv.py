@@ -22,12 +22,13 @@ from mindvit.runtime import platform
 
 
 class FeatureLayout(nn.Cell):
-    """The layout of maps."""
+    """The layout of maps; channel_axis is where they have their channels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.channels_last: Any = kernels.ChannelsLast() if platform.current().kernels else None
         self.channels_first = platform.current().slow_convolution
+        self.channel_axis = 3 if self.channels_last is not None else (0 if self.channels_first else 1)
 
     def grid(self, x: Tensor) -> tuple[int, int]:
         """Height and width of maps."""
@@ -81,6 +82,7 @@ class Conv2d(nn.Cell):
         self.im2col_op: Any = kernels.Im2col(kernel, stride, padding) if platform.current().kernels else None
         self.tokens_product = Product(outputs)
         self.as_product = platform.current().slow_convolution
+        self.pointwise = kernel == stride == 1 and padding == 0
         self.patches = kernel == stride and padding == 0  # they do not overlap: a reshape finds them
         self.product = ops.MatMul()
         self.product_t = ops.MatMul(transpose_b=True)
@@ -94,6 +96,8 @@ class Conv2d(nn.Cell):
     def im2col(self, x: Tensor) -> Tensor:
         """(I, B, H, W) -> (I*k*k, B*H'*W'), the input under the kernel at every place."""
         inputs, batch, height, width = x.shape
+        if self.pointwise:
+            return x.reshape(inputs, -1)
         x = ops.unfold(
             x.reshape(inputs * batch, 1, height, width), (self.kernel, self.kernel), 1, self.padding, self.stride
         )
@@ -105,7 +109,9 @@ class Conv2d(nn.Cell):
 
     def by_kernel(self, x: Tensor) -> Tensor:
         """(B, H, W, I) -> (B*H'*W', O)."""
-        columns = self.im2col_op(x.astype(ms.float32)).astype(self.compute_type)
+        columns = x.astype(self.compute_type)
+        if not self.pointwise:
+            columns = self.im2col_op(x.astype(ms.float32)).astype(self.compute_type)
         weight = self.weight.astype(self.compute_type).transpose(0, 2, 3, 1)
         columns, weight = columns.reshape(-1, columns.shape[3]), weight.reshape(weight.shape[0], -1)
         bias = None if self.bias is None else self.bias.astype(self.compute_type)

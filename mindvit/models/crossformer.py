@@ -292,12 +292,13 @@ class CrossFormer(Network):
         tokens = self.norm(self.stages(x, drop_path_scale)[-1])
         return tokens.reshape(x.shape[0], -1, tokens.shape[1]).mean(1)
 
-    def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
-        """(B, in_channels, H, W) -> a map (B, C * 2^i, H / 2^(i+2), W / 2^(i+2)) of each stage i."""
+    def feature_maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
+        """(B, in_channels, H, W) -> maps of C * 2^i channels and H / 2^(i+2) x W / 2^(i+2) tokens of each stage i."""
+        batch, height, width = x.shape[0], x.shape[2] // STRIDE, x.shape[3] // STRIDE
         found = []
-        for tokens, feature in zip(self.stages(x, drop_path_scale), self.feature_info):
-            tokens = tokens.reshape(x.shape[0], x.shape[2] // feature.stride, x.shape[3] // feature.stride, -1)
-            found.append(tokens.transpose(0, 3, 1, 2))
+        for tokens in self.stages(x, drop_path_scale):
+            found.append(self.layout.from_tokens(tokens, batch, height, width))
+            height, width = height // 2, width // 2
         return found
 
 

@@ -274,8 +274,8 @@ class CrossViT(Network):
             return ops.cat((small, large), 1)
         return (in_float32(self.head[0](small)) + in_float32(self.head[1](large))) / 2
 
-    def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
-        """(B, in_channels, H, W) -> maps (B, C, grid, grid), of the small and of the large branch after each multi-
+    def feature_maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
+        """(B, in_channels, H, W) -> maps of grid x grid patches, of the small and of the large branch after each multi-
         scale block.
         """
         found = []
@@ -284,9 +284,10 @@ class CrossViT(Network):
         return found
 
     def map_of(self, branch: int, tokens: Tensor, batch: int) -> Tensor:
-        """Tokens with the class token (B*N, C) -> the patches' map (B, C, grid, grid)."""
+        """Tokens with the class token (B*N, C) -> the patches' maps."""
         patches = tokens.reshape(batch, -1, tokens.shape[1])[:, 1:]  # B N C
-        return patches.transpose(0, 2, 1).reshape(batch, -1, self.grids[branch], self.grids[branch])
+        grid = self.grids[branch]
+        return self.layout.from_tokens(patches.reshape(-1, tokens.shape[1]), batch, grid, grid)
 
     def saved_multiply_adds(self, size: int) -> int:
         """See Network; the branches' sizes are the same whatever the image's."""

@@ -235,7 +235,6 @@ class CvT(Network):
         ]
         self.norm = LayerNorm(embed_dim[-1], LAYER_NORM_EPS)
         self.head = self.new_head(num_classes)
-        self.layout = FeatureLayout()
 
     @classmethod
     def check_input(cls, config: Mapping[str, Any], height: int, width: int) -> None:
@@ -266,13 +265,13 @@ class CvT(Network):
         x = self.stage1(self.stage0(self.layout.from_images(x), batch, drop_path_scale), batch, drop_path_scale)
         return self.norm(self.stage2.for_class_token(x, batch, drop_path_scale))
 
-    def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
-        """(B, in_channels, H, W) -> what each stage gives, (B, C, H', W'), not normalised."""
+    def feature_maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
+        """(B, in_channels, H, W) -> the maps that each stage gives, not normalised."""
         batch, found = x.shape[0], []
         x = self.layout.from_images(x)
         for stage in (self.stage0, self.stage1, self.stage2):
             x = stage(x, batch, drop_path_scale)
-            found.append(self.layout.to_images(x))
+            found.append(x)
         return found
 
 

@@ -9,6 +9,7 @@ from mindspore import Tensor
 
 from mindvit.errors import UserError
 from mindvit.layers.compiled import Compiled
+from mindvit.layers.conv import FeatureLayout
 from mindvit.layers.linear import Linear
 from mindvit.layers.precision import FULL_PRECISION, in_float32
 
@@ -33,10 +34,12 @@ def multiples_beside(side: int, step: int) -> list[int]:
 class Network(Compiled):
     """A classifier of images (B, in_channels, H, W) -> logits (B, num_classes), or features with num_classes=0.
 
-    A family gives `forward_features` (what the classifier sees), `forward_head`, `maps` (every feature map, in the
-    order of `feature_info`) and, where not all sizes fit, `check_input` and `check_size`. `construct` and those three
-    take Residual's `drop_path_scale` last.
+    A family gives `forward_features` (what the classifier sees), `forward_head`, `feature_maps` (in the order of
+    `feature_info` and the layout of layers.conv) and, where not all sizes fit, `check_input` and `check_size`.
+    `construct` and those three take Residual's `drop_path_scale` last.
     """
+
+    CLASSIFIER: tuple[str, ...] = ("norm", "head")  # cells and parameters through which no feature map passes
 
     def __init__(
         self, num_classes: int, feature_info: Sequence[Feature], default_indices: Optional[Sequence[int]] = None
@@ -47,11 +50,24 @@ class Network(Compiled):
         self.feature_info = tuple(feature_info)
         self.default_indices = tuple(range(len(self.feature_info)) if default_indices is None else default_indices)
         self.stream_type = FULL_PRECISION
+        self.layout = FeatureLayout()
         self.head: Any = None
 
     def __call__(self, x: Tensor, *others: Any) -> Any:
         self.check_size(*x.shape[2:])
         return super().__call__(x, *others)
+
+    def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
+        """(B, in_channels, H, W) -> every feature map, (B, C, H', W'), in the order of `feature_info`."""
+        return [self.layout.to_images(found) for found in self.feature_maps(x, drop_path_scale)]
+
+    def remove_classifier(self) -> None:
+        """Take away what no feature map passes through: for a backbone that gives nothing else."""
+        for name in self.CLASSIFIER:
+            if name in self._cells or name in self._params:
+                delattr(self, name)
+        self.head = None
+        self.num_classes = 0
 
     @classmethod
     def check_input(cls, config: Mapping[str, Any], height: int, width: int) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import os
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 from mindvit.errors import UserError, nearest
 from mindvit.models import mindcv
@@ -55,8 +55,35 @@ class Entry:
     config: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class DenseInfo:
+    """What is known of a detector or segmentor without building it.
+
+    params counts all trainable values, macs the multiply-adds of one image of macs_size (height, width) as it is
+    evaluated. metrics: published figures in per cent by name, on the validation images of `data`.
+    """
+
+    name: str
+    task: str
+    method: str
+    backbone: str
+    params: int
+    macs: int
+    macs_size: tuple[int, int]
+    num_classes: int
+    metrics: Mapping[str, float]
+    data: str
+    metrics_source: str
+    paper: str
+    source: str
+
+
+CLASSIFICATION = "classification"
 _entries: dict[str, Entry] = {}
 _aliases: dict[str, str] = {}
+# networks of other tasks: their builders by name, with what create_model's arguments are, and facts of published ones
+_builders: dict[str, Callable[..., Any]] = {}
+_dense: dict[str, DenseInfo] = {}
 
 
 def register(entry: Entry) -> None:
@@ -68,20 +95,47 @@ def register(entry: Entry) -> None:
     _entries[entry.info.name] = entry
 
 
+def register_builder(name: str, build: Callable[..., Any], info: Optional[DenseInfo] = None) -> None:
+    """Make a detector or segmentor available: `build` takes create_model's arguments that were given, by name.
+
+    Without `info` the name is a method's, which needs a backbone.
+    """
+    if name in _aliases or name in _builders:
+        raise ValueError(f"two networks are called {name}")
+    _builders[name] = build
+    if info is not None:
+        _dense[name] = info
+
+
 def _entry(name: str) -> Entry:
+    if name in _builders:
+        raise UserError(f"{name} is no classifier, which is wanted here (mindvit.list_models() has them)")
     if name not in _aliases:
         base, _, tag = name.partition(".")
         tags = [f".{alias.partition('.')[2]}" for alias in _aliases if alias.startswith(f"{base}.")]
         if tag and base in _aliases:
             known = f"has no tag but {' and '.join(tags)}" if tags else "has no tags"
             raise UserError(f"unknown model {name!r}: {base} {known} (all models: mindvit.list_models())")
-        raise UserError(f"unknown model {name!r}{nearest(name, _aliases)} (all models: mindvit.list_models())")
+        raise UserError(
+            f"unknown model {name!r}{nearest(name, [*_aliases, *_builders])} (all models: mindvit.list_models())"
+        )
     return _entries[_aliases[name]]
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Canonical names that match a shell pattern, in alphabetical order."""
-    return sorted(fnmatch.filter(_entries, pattern))
+def list_models(pattern: str = "*", task: str = CLASSIFICATION) -> list[str]:
+    """Canonical names of a task's networks that match a shell pattern, in alphabetical order."""
+    tasks = {CLASSIFICATION, *(info.task for info in _dense.values())}
+    if task not in tasks:
+        raise UserError(f"list_models: task is {task!r}, but must be one of {', '.join(sorted(tasks))}")
+    names = _entries if task == CLASSIFICATION else [name for name, info in _dense.items() if info.task == task]
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def dense_info(name: str) -> DenseInfo:
+    """The facts of a published detector or segmentor by name; UserError for an unknown one."""
+    if name not in _dense:
+        raise UserError(f"no published detector or segmentor is called {name!r}{nearest(name, _dense)}")
+    return _dense[name]
 
 
 def model_info(name: str) -> ModelInfo:
@@ -139,7 +193,7 @@ def _check_arguments(name: str, given: Mapping[str, Any], known: set[str]) -> No
 
 def create_model(
     name: str,
-    num_classes: int = 1000,
+    num_classes: Optional[int] = None,
     in_channels: int = 3,
     drop_path_rate: Optional[float] = None,
     img_size: Any = None,
@@ -148,12 +202,13 @@ def create_model(
     pretrained: Union[None, bool, str, os.PathLike] = None,
     for_platform: Optional[platform.Platform] = None,
     **overrides: Any,
-) -> Union[Network, Backbone]:
+) -> Any:
     """A network by name or alias, freshly initialized.
 
     Args:
-        name: of the registry, or "mindcv/NAME": mindcv's network of that name, with mindcv's arguments.
-        num_classes: 0 leaves the classifier out.
+        name: of the registry, or "mindcv/NAME": mindcv's network of that name, with mindcv's arguments. A segmentor's
+            takes `backbone_weights` (a file), `backbone_config` and, if it is a method's ("upernet"), `backbone`.
+        num_classes: None means ImageNet's 1000, or a segmentor's own; 0 leaves the classifier out.
         in_channels: the images'.
         drop_path_rate: None means the paper's.
         img_size: px; None means the variant's own.
@@ -164,13 +219,20 @@ def create_model(
         overrides: other arguments of the family's class (drop_rate, attn_drop_rate, embed_dim, ...).
 
     Returns:
-        A cell: (B, in_channels, H, W) float32 -> (B, num_classes), or feature maps.
+        A cell: (B, in_channels, H, W) float32 -> (B, num_classes), or feature maps; a segmentor's logits are (B,
+        num_classes, H, W).
 
     Raises:
         UserError: an unknown name or argument.
     """
     if pretrained is True:
         raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained=FILE")
+    if name in _builders:
+        if img_size is not None or features_only or out_indices is not None:
+            raise UserError(f"{name} is no classifier: it has no img_size, features_only and out_indices")
+        common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}
+        return _builders[name](pretrained=pretrained, for_platform=for_platform, **common, **overrides)
+    num_classes = 1000 if num_classes is None else num_classes
     if name.startswith(mindcv.THEIRS):
         overrides.update({"checkpoint_path": str(pretrained)} if pretrained else {})
         common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}

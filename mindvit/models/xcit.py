@@ -23,7 +23,7 @@ from mindspore.common.initializer import Constant
 from mindvit.errors import UserError
 from mindvit.layers.activation import GELU
 from mindvit.layers.class_attention import ClassAttention
-from mindvit.layers.conv import Conv2d, FeatureLayout
+from mindvit.layers.conv import Conv2d
 from mindvit.layers.cross_covariance import CrossCovarianceAttention
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.linear import weight_of
@@ -173,6 +173,8 @@ class XCiT(Network):
     Residual.
     """
 
+    CLASSIFIER = ("norm", "head", "cls_token", "cls_attn_blocks")
+
     def __init__(
         self,
         patch_size: int,
@@ -194,7 +196,6 @@ class XCiT(Network):
         # the authors' detectors take 3, 5, 7, 11 of 12 blocks and 7, 11, 15, 23 of 24
         super().__init__(num_classes, features, sorted({max(depth * part // 12 - 1, 0) for part in (4, 6, 8, 12)}))
         self.patch_size = patch_size
-        self.layout = FeatureLayout()
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
         self.pos_embeder = FourierPositions(embed_dim)
         self.cls_token = weight_of((1, 1, embed_dim))
@@ -246,12 +247,13 @@ class XCiT(Network):
         """Patches along an image's side; one that hangs over the edge counts, as the stem's halvings leave it."""
         return -(-side // self.patch_size)
 
-    def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> tuple[Tensor, ...]:
-        """(B, in_channels, H, W) -> the patches on their grid, (B, C, H / patch_size, W / patch_size), after each
-        block, without norm.
+    def feature_maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
+        """(B, in_channels, H, W) -> the patches on their grid of H / patch_size x W / patch_size after each block,
+        without norm.
         """
-        shape = (x.shape[0], self.side(x.shape[2]), self.side(x.shape[3]), -1)
-        return tuple([tokens.reshape(shape).transpose(0, 3, 1, 2) for tokens in self.after_blocks(x, drop_path_scale)])
+        batch, height, width = x.shape[0], self.side(x.shape[2]), self.side(x.shape[3])
+        found = self.after_blocks(x, drop_path_scale)
+        return [self.layout.from_tokens(tokens, batch, height, width) for tokens in found]
 
     def forward_features(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> Tensor:
         """(B, in_channels, H, W) -> the normalised class token (B, C)."""

@@ -7,7 +7,11 @@ from typing import Collection, Sequence
 
 
 def is_decayed(name: str, dimensions: int, weight_decay_filter: str, no_weight_decay: Collection[str]) -> bool:
-    """Whether weight decay applies to a parameter: timm's rule for norm_and_bias, everything for disable."""
+    """Whether weight decay applies to a parameter: timm's rule for norm_and_bias, everything for disable; for
+    norm_names, OpenMMLab's rule of Swin's and CrossFormer's segmentors, all but those with `norm` in their names.
+    """
+    if weight_decay_filter == "norm_names":
+        return "norm" not in name
     return weight_decay_filter == "disable" or not (
         dimensions <= 1 or name.endswith(".bias") or name in no_weight_decay
     )

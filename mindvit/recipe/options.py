@@ -170,8 +170,9 @@ class OptimOptions:
     weight_decay_filter: str = option(
         "norm_and_bias",
         "tensors without weight decay: one-dimensional ones, biases and what the paper's code names (norm_and_bias), "
-        "or none (disable)",
-        ("norm_and_bias", "disable"),
+        "those with norm in their names, as OpenMMLab's recipes of CrossFormer's segmentors have it (norm_names), or "
+        "none (disable)",
+        ("norm_and_bias", "norm_names", "disable"),
     )
     layer_decay: float = option(
         1.0,

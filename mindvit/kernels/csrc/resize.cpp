@@ -34,6 +34,22 @@ struct Band {
   }
 };
 
+// to = the sum of the rows of `from`, `stride` values apart, by the band's values for row `out` of
+// `outputs`
+void WeighedRows(const float *from, int64_t stride, const Band &band, int64_t out, int64_t outputs,
+                 int64_t values, float *to) {
+  const float first = band.values[out];
+#pragma omp simd
+  for (int64_t i = 0; i < values; ++i) to[i] = first * from[i];
+  for (int64_t t = 1; t < band.count; ++t) {
+    const float value = band.values[t * outputs + out];
+    if (value == 0.0f) continue;
+    const float *row = from + t * stride;
+#pragma omp simd
+    for (int64_t i = 0; i < values; ++i) to[i] += value * row[i];
+  }
+}
+
 }  // namespace
 
 // x (B, C, H, W), rows (H', H), columns (W', W), matrices with few values that are not zero -> rows
@@ -64,6 +80,30 @@ KERNEL(Resize) {
 #pragma omp simd
              for (int64_t c = 0; c < new_width; ++c) to[c] += value[c] * line[begin[c] + t];
            }
+         }
+       });
+}
+
+// the same of maps: x (B, H, W, C), rows (H', H), columns (W', W), and both transposed, which the
+// gradient takes -> (B, H', W', C)
+KERNEL(ResizeMaps) {
+  const Input x = args.in(), rows = args.in(), columns = args.in();
+  args.in();
+  args.in();
+  const Output y = args.out();
+  const int64_t height = x.dim(1), width = x.dim(2), channels = x.dim(3), new_height = rows.dim(0),
+                new_width = columns.dim(0), line_size = width * channels;
+  const Band down(rows, new_height, height), across(columns, new_width, width);
+  Rows(x.dim(0) * new_height, down.count * line_size + across.count * new_width * channels,
+       [&](int64_t first, int64_t last, int) {
+         float *line = Scratch(0, line_size);
+         for (int64_t r = first; r < last; ++r) {
+           const int64_t out = r % new_height;
+           const float *from = x + (r / new_height * height + down.first[out]) * line_size;
+           WeighedRows(from, line_size, down, out, new_height, line_size, line);
+           for (int64_t c = 0; c < new_width; ++c)
+             WeighedRows(line + across.first[c] * channels, channels, across, c, new_width, channels,
+                         y + (r * new_width + c) * channels);
          }
        });
 }

@@ -5,7 +5,7 @@ from mindvit.kernels.ops.attention import Attention, BiasedAttention, ClassQuery
 from mindvit.kernels.ops.attention_branch import AttentionBranch, CrossCovarianceBranch
 from mindvit.kernels.ops.conv import Depthwise, Im2col, PatchTokens
 from mindvit.kernels.ops.cross_fusion import CrossFusion
-from mindvit.kernels.ops.images import ChannelsLast, MixedPixels, Pixels, Resize
+from mindvit.kernels.ops.images import ChannelsLast, MixedPixels, Pixels, Resize, ResizeMaps
 from mindvit.kernels.ops.linear import Linear
 from mindvit.kernels.ops.local_branch import LocalBranch
 from mindvit.kernels.ops.mlp import MlpBranch
@@ -51,6 +51,7 @@ __all__ = [
     "Pixels",
     "Residual",
     "Resize",
+    "ResizeMaps",
     "Softmax",
     "SquareSum",
     "Sum",

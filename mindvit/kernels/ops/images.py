@@ -72,6 +72,36 @@ class Resize(nn.Cell):
         return dx, ops.zeros_like(rows), ops.zeros_like(columns)
 
 
+class ResizeMaps(nn.Cell):
+    """R x K^T for each channel of maps.
+
+    x: (B, H, W, C); rows R: (H', H) and columns K: (W', W), of few values that are not zero, and both transposed; they
+    get no gradients. -> (B, H', W', C).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("ResizeMaps", lambda x, rows, columns, *_: [x[0], rows[0], columns[0], x[3]])
+
+    def construct(self, x: Tensor, rows: Tensor, columns: Tensor, rows_t: Tensor, columns_t: Tensor) -> Tensor:
+        return self.forward(x, rows, columns, rows_t, columns_t)
+
+    def bprop(
+        self,
+        x: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        rows_t: Tensor,
+        columns_t: Tensor,
+        out: Tensor,
+        gradient: Tensor,
+    ) -> Tensors:
+        """Gradient of x."""
+        dx = self.forward(gradient, rows_t, columns_t, rows, columns)
+        none = ops.zeros_like(rows), ops.zeros_like(columns), ops.zeros_like(rows_t), ops.zeros_like(columns_t)
+        return (dx, *none)
+
+
 def channels_first(x: Shape, *_: Shape) -> Shape:
     """(B, H, W, C) -> (B, C, H, W)."""
     return [x[0], x[3], *x[1:3]]

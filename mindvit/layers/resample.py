@@ -1,0 +1,120 @@
+"""Maps (layers.conv) of another height and width, by a constant matrix along each axis: bilinear, nearest, averages.
+
+One operator and its gradient (the same with the matrices transposed) serve all three. The matrices hold few values
+that are not zero; our own kernel skips the zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindvit.kernels import ops as kernels
+from mindvit.layers.conv import FeatureLayout
+from mindvit.runtime import platform
+
+
+def bilinear_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """(outputs, inputs) float32 matrix of PyTorch's bilinear resizing with align_corners=False, without antialias."""
+    scale = np.float32(inputs) / np.float32(outputs)
+    centre = np.maximum(scale * (np.arange(outputs, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
+    low = np.minimum(centre.astype(np.int64), inputs - 1)
+    share = (centre - low).astype(np.float32)
+    matrix = np.zeros((outputs, inputs), np.float32)
+    np.add.at(matrix, (np.arange(outputs), low), 1 - share)
+    np.add.at(matrix, (np.arange(outputs), np.minimum(low + 1, inputs - 1)), share)
+    return matrix
+
+
+def nearest_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """(outputs, inputs) float32 matrix of PyTorch's nearest-neighbour resizing: output i takes input i * inputs /
+    outputs, rounded down.
+    """
+    scale = np.float32(inputs) / np.float32(outputs)
+    places = np.minimum((np.arange(outputs, dtype=np.float32) * scale).astype(np.int64), inputs - 1)
+    return np.eye(inputs, dtype=np.float32)[places]
+
+
+def average_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """(outputs, inputs) float32 matrix of adaptive average pooling: output i is the mean of inputs floor(i * inputs /
+    outputs) to ceil((i + 1) * inputs / outputs) - 1.
+    """
+    first = np.arange(outputs) * inputs // outputs
+    last = -(-(np.arange(outputs) + 1) * inputs // outputs)
+    places = np.arange(inputs)
+    inside = (places >= first[:, None]) & (places < last[:, None])
+    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+
+
+MATRICES: dict[str, Callable[[int, int], np.ndarray]] = {
+    "bilinear": bilinear_matrix,
+    "nearest": nearest_matrix,
+    "average": average_matrix,
+}
+
+
+@ops.constexpr
+def _matrix(rule: str, inputs: int, outputs: int) -> Tensor:
+    return Tensor(MATRICES[rule](inputs, outputs))
+
+
+@ops.constexpr
+def _transposed_matrix(rule: str, inputs: int, outputs: int) -> Tensor:
+    return Tensor(np.ascontiguousarray(MATRICES[rule](inputs, outputs).T))
+
+
+class Resample(nn.Cell):
+    """Maps -> maps of height x width, in float32, by a rule of MATRICES."""
+
+    def __init__(self, rule: str):
+        super().__init__()
+        self.rule = rule
+        self.layout = FeatureLayout()
+        self.fused_op: Any = kernels.ResizeMaps() if platform.current().kernels else None
+
+    def construct(self, x: Tensor, height: int, width: int) -> Tensor:
+        kind = x.dtype
+        grid = self.layout.grid(x)
+        if grid == (height, width):
+            return x
+        x = x.astype(ms.float32)
+        if self.fused_op is not None:
+            rows = (_matrix(self.rule, grid[0], height), _matrix(self.rule, grid[1], width))
+            columns = (
+                _transposed_matrix(self.rule, grid[0], height),
+                _transposed_matrix(self.rule, grid[1], width),
+            )
+            return self.fused_op(x, rows[0], rows[1], columns[0], columns[1]).astype(kind)
+        first, second = x.shape[:2]
+        x = ops.matmul(x.reshape(-1, grid[1]), _transposed_matrix(self.rule, grid[1], width))
+        x = x.reshape(first, second, grid[0], width).transpose(0, 1, 3, 2)
+        x = ops.matmul(x.reshape(-1, grid[0]), _transposed_matrix(self.rule, grid[0], height))
+        return x.reshape(first, second, width, height).transpose(0, 1, 3, 2).astype(kind)
+
+
+class Enlarge(nn.Cell):
+    """Maps -> maps with both sides twice as long, bilinear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layout = FeatureLayout()
+        self.resample = Resample("bilinear")
+
+    def construct(self, x: Tensor) -> Tensor:
+        height, width = self.layout.grid(x)
+        return self.resample(x, 2 * height, 2 * width)
+
+
+class AdaptiveAveragePool(nn.Cell):
+    """Maps -> maps of side x side means."""
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+        self.resample = Resample("average")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.resample(x, self.side, self.side)

@@ -1,0 +1,82 @@
+"""Segmentors: a backbone, perhaps a neck, and heads."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from mindspore import Tensor, nn
+
+from mindvit.layers.compiled import Compiled
+from mindvit.layers.conv import FeatureLayout
+from mindvit.layers.precision import in_float32
+from mindvit.layers.resample import Resample
+from mindvit.models.pyramid import Pyramid, add_prefix
+from mindvit.models.segmentation.heads import Head
+
+
+class Segmentor(Compiled):
+    """The class of every pixel: (B, in_channels, H, W) -> logits (B, num_classes, H, W), float32.
+
+    drop_path_scale: see Residual. `heads` gives what a training loss takes. Parameter names are mmsegmentation's:
+    backbone, neck, decode_head, auxiliary_head.
+    """
+
+    def __init__(
+        self, backbone: Pyramid, neck: Optional[nn.Cell], decode_head: Head, auxiliary_head: Optional[Head] = None
+    ):
+        super().__init__(auto_prefix=False)
+        self.model_name = ""
+        self.num_classes = decode_head.conv_seg.weight.shape[0]
+        self.layout = FeatureLayout()
+        self.backbone, self.neck, self.decode_head, self.auxiliary_head = backbone, neck, decode_head, auxiliary_head
+        backbone.prefix = "backbone."
+        for name in ("backbone", "neck", "decode_head", "auxiliary_head"):
+            part = getattr(self, name)
+            if part is not None:
+                add_prefix(part, f"{name}.")
+        self.resample = Resample("bilinear")
+
+    def __call__(self, x: Tensor, *others: Any) -> Any:
+        self.check_size(*x.shape[2:])
+        return super().__call__(x, *others)
+
+    def check_size(self, height: int, width: int) -> None:
+        """UserError for an image that the backbone can't take."""
+        self.backbone.net.check_size(height, width)
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """As the backbone's."""
+        return self.backbone.no_weight_decay()
+
+    @property
+    def dropout_channels(self) -> tuple[int, ...]:
+        """Channels that each head drops from, for the draws of a training step."""
+        heads = (self.decode_head, self.auxiliary_head)
+        return tuple(head.channels for head in heads if head is not None and head.drop_rate > 0)
+
+    def features(
+        self, x: Tensor, drop_path_scale: Optional[Tensor] = None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """What the auxiliary head and what the decode head takes: the backbone's maps, and the neck's."""
+        maps = self.backbone(x, drop_path_scale)
+        return maps, maps if self.neck is None else self.neck(maps)
+
+    def heads(
+        self,
+        x: Tensor,
+        drop_path_scale: Optional[Tensor] = None,
+        dropout_scales: tuple[Optional[Tensor], ...] = (None, None),
+    ) -> tuple[Tensor, ...]:
+        """Logits of the decode head and, where there is one, of the auxiliary head: maps of their own sides, float32.
+
+        dropout_scales: see Head, one for each.
+        """
+        maps, decoded = self.features(x, drop_path_scale)
+        logits = in_float32(self.decode_head(decoded, x.shape[0], dropout_scales[0]))
+        if self.auxiliary_head is None:
+            return (logits,)
+        return logits, in_float32(self.auxiliary_head(maps, x.shape[0], dropout_scales[1]))
+
+    def construct(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> Tensor:
+        logits = in_float32(self.decode_head(self.features(x, drop_path_scale)[1], x.shape[0]))
+        return self.layout.to_images(self.resample(logits, x.shape[2], x.shape[3]))

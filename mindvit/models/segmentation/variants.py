@@ -1,0 +1,162 @@
+"""The segmentors by name: CrossFormer's six as published, and both methods on any other backbone."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from typing import Any, Mapping, Optional, Sequence, Union
+
+from mindvit.errors import UserError, nearest
+from mindvit.models.necks import FPN
+from mindvit.models.network import Network
+from mindvit.models.pyramid import Pyramid
+from mindvit.models.registry import DenseInfo, create_model, list_models, register_builder
+from mindvit.models.segmentation.heads import FCNHead, FPNHead, UPerHead
+from mindvit.models.segmentation.segmentor import Segmentor
+from mindvit.runtime import platform
+
+TASK = "segmentation"
+ADE20K_CLASSES = 150
+AUXILIARY_STRIDE = 16  # of the map that the auxiliary head looks at
+AUXILIARY_CHANNELS = 256
+NECK_CHANNELS = 256
+HEAD_CHANNELS = {"semantic_fpn": 128, "upernet": 512}
+DROP_RATE = 0.1
+# what CrossFormer's authors trained their segmentors with: the code of 2021, and larger groups under Semantic FPN
+CROSSFORMER: Mapping[str, Mapping[str, Any]] = {
+    "semantic_fpn": {"revision": "iclr", "group_size": (14, 14, 7, 7), "interval": (16, 8, 2, 1)},
+    "upernet": {"revision": "iclr"},
+}
+METHODS = tuple(CROSSFORMER)
+PAPERS = {"semantic_fpn": "https://arxiv.org/abs/1901.02446", "upernet": "https://arxiv.org/abs/1807.10221"}
+
+
+def create_segmentor(
+    method: str,
+    backbone: str = "crossformer_small",
+    num_classes: Optional[int] = None,
+    in_channels: int = 3,
+    drop_path_rate: Optional[float] = None,
+    drop_rate: float = DROP_RATE,
+    backbone_config: Optional[Mapping[str, Any]] = None,
+) -> Segmentor:
+    """A segmentor, freshly initialized.
+
+    Args:
+        method: one of METHODS.
+        backbone: a network of the registry whose maps make a pyramid.
+        num_classes: of the pixels; None: ADE20K's 150.
+        in_channels: the images'.
+        drop_path_rate: the backbone's; None means its paper's.
+        drop_rate: of the channels that the heads' last convolutions see.
+        backbone_config: other arguments of the backbone (group_size, interval, revision, ...).
+
+    Returns:
+        (B, in_channels, H, W) float32 -> logits (B, num_classes, H, W).
+
+    Raises:
+        UserError: a backbone that is unknown or has no pyramid; a number of classes below 1.
+    """
+    classes = ADE20K_CLASSES if num_classes is None else num_classes
+    if classes < 1:
+        raise UserError(f"{method}: num_classes is {classes}, but a segmentor has at least 1")
+    if backbone not in list_models(task="segmentation") and backbone.startswith("mindcv/"):
+        raise UserError(
+            f"{method}: backbone {backbone}: MindCV's networks can't be backbones here (take one of mindvit's)"
+        )
+    settings = dict(CROSSFORMER[method]) if backbone.startswith("crossformer") else {}
+    net = create_model(
+        backbone,
+        num_classes=0,
+        in_channels=in_channels,
+        drop_path_rate=drop_path_rate,
+        **{**settings, **(backbone_config or {})},
+    )
+    if not isinstance(net, Network):
+        raise UserError(f"{method}: backbone {backbone} is no classifier's network (mindvit.list_models() has them)")
+    pyramid = Pyramid(net)
+    widths = [feature.channels for feature in pyramid.feature_info]
+    strides = [feature.stride for feature in pyramid.feature_info]
+    channels = HEAD_CHANNELS[method]
+    if method == "semantic_fpn":
+        head = FPNHead([NECK_CHANNELS] * len(widths), strides, channels, classes, drop_rate)
+        return Segmentor(pyramid, FPN(widths, NECK_CHANNELS), head)
+    index = strides.index(AUXILIARY_STRIDE)
+    auxiliary = FCNHead(widths[index], AUXILIARY_CHANNELS, classes, drop_rate, index)
+    return Segmentor(pyramid, None, UPerHead(widths, channels, classes, drop_rate), auxiliary)
+
+
+def build(
+    name: str,
+    method: str,
+    fixed_backbone: Optional[str],
+    pretrained: Union[None, str, os.PathLike] = None,
+    backbone_weights: Union[None, str, os.PathLike] = None,
+    for_platform: Optional[platform.Platform] = None,
+    **arguments: Any,
+) -> Segmentor:
+    """What `create_model` gives for a segmentor's name.
+
+    pretrained: a file with all of a segmentor's weights; backbone_weights: one with the backbone's, from ImageNet.
+    """
+    if fixed_backbone is not None and "backbone" in arguments:
+        raise UserError(f"{name} has its backbone, {fixed_backbone}: leave backbone out, or take {method!r}")
+    known = {"backbone", "num_classes", "in_channels", "drop_path_rate", "drop_rate", "backbone_config"}
+    for key in arguments:
+        if key not in known:
+            raise UserError(f"{name} has no argument {key!r}{nearest(key, known)}")
+    if pretrained and backbone_weights:
+        raise UserError("pretrained and backbone_weights are both given: a segmentor's file has its backbone's too")
+    if fixed_backbone is not None:
+        arguments["backbone"] = fixed_backbone
+    with platform.use(for_platform) if for_platform else contextlib.nullcontext():
+        net = create_segmentor(method, **arguments)
+    net.model_name = name
+    if pretrained or backbone_weights:
+        from mindvit.weights import load_weights  # which need not wait for networks to be known
+
+        load_weights(net if pretrained else net.backbone, pretrained or backbone_weights)
+    return net
+
+
+# name: params with both heads, multiply-adds at 1024 x 1024 px without the auxiliary head, mIoU, mIoU with several
+# scales. Accuracies on ADE20K's validation images: the README of the authors' segmentation folder.
+# fmt: off
+VARIANTS: Mapping[str, tuple[int, int, float, Optional[float]]] = {
+    "semantic_fpn_crossformer_small": (34260000, 0, 46.4, None),
+    "semantic_fpn_crossformer_base": (55574160, 0, 48.0, None),
+    "semantic_fpn_crossformer_large": (95440158, 0, 49.1, None),
+    "upernet_crossformer_small": (62308022, 0, 47.6, 48.4),
+    "upernet_crossformer_base": (83622182, 0, 49.7, 50.6),
+    "upernet_crossformer_large": (125478836, 0, 50.4, 51.4),
+}
+# fmt: on
+
+
+def _register_all() -> None:
+    for name, (params, macs, miou, several) in VARIANTS.items():
+        method = next(item for item in METHODS if name.startswith(item))
+        backbone = name[len(method) + 1 :]
+        figures: Sequence[tuple[str, Optional[float]]] = (("mIoU", miou), ("mIoU, multi-scale", several))
+        info = DenseInfo(
+            name=name,
+            task=TASK,
+            method=method,
+            backbone=backbone,
+            params=params,
+            macs=macs,
+            macs_size=(1024, 1024),
+            num_classes=ADE20K_CLASSES,
+            metrics={key: value for key, value in figures if value is not None},
+            data="ADE20K",
+            metrics_source="cheerss/CrossFormer segmentation/README",
+            paper=PAPERS[method],
+            source="cheerss/CrossFormer segmentation, 4fbf750",
+        )
+        register_builder(name, functools.partial(build, name, method, backbone), info)
+    for method in METHODS:
+        register_builder(method, functools.partial(build, method, method, None))
+
+
+_register_all()

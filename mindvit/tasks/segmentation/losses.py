@@ -1,0 +1,97 @@
+"""What a segmentor's training minimizes."""
+
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindvit.layers.conv import FeatureLayout
+from mindvit.layers.resample import Resample
+
+IGNORED = 255  # the label of pixels that count nowhere
+AUXILIARY_WEIGHT = 0.4
+
+
+class PixelCrossEntropy(nn.Cell):
+    """Cross entropy of every pixel, float32 (), as mmsegmentation 0.x takes it: the sum over the pixels with a label,
+    divided by the number of all pixels, ignored ones included.
+
+    logits: maps in the layout of layers.conv, which are resized (bilinear) to the labels; labels: (B, H, W) int32, of
+    which IGNORED count nothing. Labels must lie below the number of classes: a data set checks its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layout = FeatureLayout()
+        self.resample = Resample("bilinear")
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        height, width = labels.shape[1:]
+        rows = self.layout.to_tokens(self.resample(logits.astype(ms.float32), height, width))  # B*H*W classes
+        labels = labels.reshape(-1, 1)
+        counted = labels != IGNORED
+        target = ops.where(counted, labels, ops.zeros_like(labels))
+        own = ops.gather_elements(ops.log_softmax(rows, -1), 1, target)
+        own = (own * counted.astype(ms.float32)).reshape(-1, width)
+        return -own.sum(1).sum() / labels.shape[0]  # row by row: one sum over all pixels would lose digits
+
+
+class SegmentationLoss(nn.Cell):
+    """The decode head's loss, plus the auxiliary head's times AUXILIARY_WEIGHT.
+
+    logits: of each head (Segmentor.heads); labels: (B, H, W) int32. -> (), and each head's part of it.
+    """
+
+    def __init__(self, weights: Sequence[float] = (1.0, AUXILIARY_WEIGHT)):
+        super().__init__()
+        self.weights = tuple(weights)
+        self.cross_entropy = PixelCrossEntropy()
+
+    def construct(self, logits: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        losses = [self.weights[place] * self.cross_entropy(found, labels) for place, found in enumerate(logits)]
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total, tuple(losses)
+
+
+class PixelAccuracy(nn.Cell):
+    """The share of labelled pixels whose largest logit is the label's, per cent, (); NaN without labelled pixels.
+
+    The inputs are PixelCrossEntropy's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layout = FeatureLayout()
+        self.resample = Resample("bilinear")
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = self.resample(logits.astype(ms.float32), labels.shape[1], labels.shape[2])
+        found = self.layout.to_tokens(logits).argmax(1).astype(ms.int32)
+        labels = labels.reshape(-1)
+        right = ops.logical_and(found == labels, labels != IGNORED)
+        counted = (labels != IGNORED).astype(ms.float32).sum()
+        return 100 * right.astype(ms.float32).sum() / counted
+
+
+class ChannelDropout(nn.Cell):
+    """Random numbers, uniform in 0..1, (B, channels of all heads) -> each head's factors (see heads.Head).
+
+    channels: of each head; None of a head that drops nothing.
+    """
+
+    def __init__(self, channels: Sequence[int], rate: float):
+        super().__init__()
+        self.channels, self.rate = tuple(channels), rate
+
+    def construct(self, dropout_rand: Tensor) -> tuple[Optional[Tensor], ...]:
+        factors = (dropout_rand >= self.rate).astype(ms.float32) / (1 - self.rate)
+        first = 0
+        found = []
+        for count in self.channels:
+            found.append(factors[:, first : first + count])
+            first = first + count
+        return tuple(found)
