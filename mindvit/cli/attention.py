@@ -9,9 +9,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from mindvit import errors
+
+if TYPE_CHECKING:
+    from mindvit.inference.predictor import Predictor
+    from mindvit.visualization.attention_sheet import Fonts
 
 LONGEST_STEM = 220  # bytes: with what is put behind it a file's name, which has at most 255
 
@@ -69,17 +73,10 @@ def main(arguments: Sequence[str]) -> None:
     )
     given = parser.parse_args(arguments)
     from mindvit.data.datasets.build import find_images
-    from mindvit.data.decoding import DecodeError
 
     paths = find_images(given.images)
-    from PIL import Image
-    from tqdm import tqdm
-
-    from mindvit.inference.predictor import Predictor, Unreadable
-    from mindvit.runtime import console  # MindSpore takes seconds to import: not for --help or a mistyped path
-    from mindvit.runtime.files import on_one_line
+    from mindvit.inference.predictor import Predictor  # MindSpore takes seconds: not for --help or a mistyped path
     from mindvit.visualization import attention_sheet
-    from mindvit.visualization.attention import attention_maps
 
     with errors.hints_for(parser.options()):
         predictor = Predictor(
@@ -96,6 +93,21 @@ def main(arguments: Sequence[str]) -> None:
     except OSError as error:
         raise errors.UserError(f"--out {given.out} can't be written: {error.strerror}") from None
     print(predictor, file=sys.stderr)
+    draw(predictor, paths, given, font)
+
+
+def draw(predictor: Predictor, paths: Sequence[str], given: argparse.Namespace, font: Fonts) -> None:
+    """A sheet for every image. UserError if one can't be written or, once all others are drawn, decoded."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    from mindvit.data.decoding import DecodeError
+    from mindvit.inference.predictor import Unreadable
+    from mindvit.runtime import console
+    from mindvit.runtime.files import on_one_line
+    from mindvit.visualization import attention_sheet
+    from mindvit.visualization.attention import attention_maps
+
     bad = 0
     for path, target in zip(
         tqdm(paths, unit="image", dynamic_ncols=True, leave=False, disable=None), targets(paths, given.out)

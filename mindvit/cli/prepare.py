@@ -6,6 +6,7 @@ train.py and validate.py take OUT as data_dir. What was cut off continues when t
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Sequence
 
@@ -51,11 +52,17 @@ def main(arguments: Sequence[str]) -> None:
             f"OUT {given.out} has a name that is no UTF-8, which MindSpore's writer can't open; "
             f"give another folder (DATA_DIR may have any name)"
         )
+    write(given)
+
+
+def write(given: Namespace) -> None:
+    """Pack the splits that the command line names. UserError for data or a folder that can't be used."""
     from tqdm import tqdm
 
     from mindvit.data.datasets.base import FileDataset
     from mindvit.data.datasets.build import check_same_classes, open_dataset, passed_over, remarks
     from mindvit.data.datasets.mindrecord import pack
+    from mindvit.recipe.options import DataOptions
     from mindvit.runtime import console
 
     data = DataOptions(data_dir=given.data_dir, train_split=given.train_split, val_split=given.val_split)
