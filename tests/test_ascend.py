@@ -152,7 +152,7 @@ def test_maps_of_attention_see_all_weights(calls: list[Call], family: str) -> No
     set_precision(net, "O1", ms.float16)
     before = flash_cells(net)
     with record_attention(net) as weights:
-        net(images(family))
+        net(inputs_of(family))
     assert not calls and len(weights) >= before > 0 and flash_cells(net) == before
     assert all(np.allclose(found.sum(-1), 1, atol=1e-5) for found in weights.values())
 

@@ -57,9 +57,11 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, valu
         if not held or folder is None:
             step.compile(*inputs)
             return False
+        level = chosen.running_level
         with caching(folder):
             step.compile(*inputs)
-        return _completed(folder, before)
+        # a graph that was compiled at a lower level is not the one that this folder is named for
+        return level == chosen.running_level and _completed(folder, before)
 
 
 def key(step: nn.Cell, setting: Setting, values: Mapping[str, Any]) -> str:
@@ -71,7 +73,7 @@ def key(step: nn.Cell, setting: Setting, values: Mapping[str, Any]) -> str:
         step_options(setting),
         setting.device.ranks,
         setting.device.target,
-        setting.device.jit_level,
+        setting.device.running_level,
         setting.device.amp_level,
         str(setting.device.half),
         device.machine(),

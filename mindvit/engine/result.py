@@ -63,7 +63,7 @@ def row(setting: Setting, meter: Meter, outcome: Outcome, config: Optional[str])
 
     Accuracies are per cent; data_wait is the share (0..1) of the steps' time in which they waited for images.
     """
-    recipe, half, chosen = setting.recipe, setting.device.half, setting.device
+    recipe, chosen = setting.recipe, setting.device
     stepped = bool(meter.steps)
     return {
         "model": setting.info.name,
@@ -72,9 +72,9 @@ def row(setting: Setting, meter: Meter, outcome: Outcome, config: Optional[str])
         "ranks": chosen.ranks,
         "batch_size": recipe.data.batch_size,
         "image_size": setting.size,
-        "jit_level": chosen.jit_level,
+        "jit_level": chosen.running_level,
         "amp_level": chosen.amp_level,
-        "dtype": recipe.precision.amp_type if half else "float32",
+        "dtype": chosen.dtype,
         "epochs": recipe.schedule.epoch_size,
         "compile_s": round(meter.compile_seconds, 1),
         "ms_per_step": round(meter.ms_per_step, 2) if stepped else None,
