@@ -305,7 +305,7 @@ def test_rollout_of_cvt_shows_no_border_where_attention_is_even() -> None:
 
 def test_one_image_of_a_network_that_is_known() -> None:
     with pytest.raises(UserError, match="one image at a time"):
-        attention_maps(network("xcit"), images("xcit"))
+        attention_maps(network("xcit"), inputs_of("xcit"))
     with pytest.raises(UserError, match="this is Dense"):
         attention_maps(ms.nn.Dense(2, 2), noise("xcit"))
 

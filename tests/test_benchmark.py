@@ -17,7 +17,7 @@ from image_files import make_data_dir
 
 from mindvit.benchmark import data as databench
 from mindvit.benchmark import network as benchmark
-from mindvit.benchmark.network import COLUMNS, Task, as_json, first_line, measure, profile_table, read_profile
+from mindvit.benchmark.network import COLUMNS, Job, as_json, first_line, measure, profile_table, read_profile
 from mindvit.benchmark.timing import Timing, fastest, flops, time_steps
 from mindvit.cli import benchmark as tool
 from mindvit.errors import UserError
@@ -83,7 +83,7 @@ def test_the_fastest_of_some_calls_but_not_the_first() -> None:
 
 
 def row_of(mode: str, **values: Any) -> dict[str, Any]:
-    return measure(Task({**NANO, **values}, mode, warmup=1, steps=3))
+    return measure(Job({**NANO, **values}, mode, warmup=1, steps=3))
 
 
 def test_the_row_of_a_training_step_adds_up() -> None:
@@ -111,18 +111,18 @@ def test_the_row_of_a_training_step_adds_up() -> None:
 
 
 def test_the_forward_row_and_a_profile(capsys: pytest.CaptureFixture[str]) -> None:
-    row = measure(Task(NANO, "forward", warmup=1, steps=3, profile=True))
+    row = measure(Job(NANO, "forward", warmup=1, steps=3, profile=True))
     assert row["GFLOP/s per card"] == pytest.approx(2 * registry.model_info("nano").macs * row["img/s"] / 1e9, abs=0.06)
     assert "| operator " in capsys.readouterr().out
 
 
 def test_another_size_is_counted_anew_and_another_build_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = benchmark.prepare(build(NANO, {}), benchmark.NoImages(5))
+    setting = benchmark.setup(build(NANO, {}), benchmark.NoImages(5))
     assert benchmark.multiply_adds(setting) == registry.model_info("nano").macs and setting.num_classes == 5
-    resized = benchmark.prepare(build({**NANO, "model": "small_xcit", "image_resize": 48}, {}), benchmark.NoImages(5))
+    resized = benchmark.setup(build({**NANO, "model": "small_xcit", "image_resize": 48}, {}), benchmark.NoImages(5))
     counted = benchmark.multiply_adds(resized)
     assert counted is not None and 0 < counted < registry.model_info("xcit_nano_12_p16_224").macs / 10
-    rebuilt = benchmark.prepare(build({**NANO, "model": "crossvit_9", "img_size": 48}, {}), benchmark.NoImages(5))
+    rebuilt = benchmark.setup(build({**NANO, "model": "crossvit_9", "img_size": 48}, {}), benchmark.NoImages(5))
     assert benchmark.multiply_adds(rebuilt) is None
 
 
@@ -200,7 +200,7 @@ def test_a_network_that_fails_is_a_row_with_the_reason(
 def test_with_a_compile_cache_the_second_process_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def child(task: Task) -> dict[str, Any]:
+    def child(task: Job) -> dict[str, Any]:
         asked.append(task)
         return {
             **dict.fromkeys(COLUMNS),
@@ -210,7 +210,7 @@ def test_with_a_compile_cache_the_second_process_is_measured(tmp_path: Path, mon
         }
 
     monkeypatch.setattr(tool, "child", child)
-    row = tool.in_child(Task({"model": "crossvit_9"}, "train"), str(tmp_path / "cache"))
+    row = tool.in_child(Job({"model": "crossvit_9"}, "train"), str(tmp_path / "cache"))
     assert (row["graph compile"], row["with cache"], row["ms/step"]) == (20.0, 2.0, 7.0)
     assert [task.compile_only for task in asked] == [True, False] and asked[0].compile_cache == asked[1].compile_cache
     assert Path(str(asked[0].compile_cache)).parent == tmp_path / "cache" and not list(
@@ -220,11 +220,11 @@ def test_with_a_compile_cache_the_second_process_is_measured(tmp_path: Path, mon
 
 def test_a_task_goes_through_a_file_into_another_process(tmp_path: Path) -> None:
     path = tmp_path / "task.json"
-    task = Task({**build(NANO, {}).flat()}, "train", warmup=1, steps=2)
+    task = Job({**build(NANO, {}).flat()}, "train", warmup=1, steps=2)
     path.write_text(as_json(task))
     benchmark.main([str(path)])
     assert json.loads(path.read_text())["model"] == "nano"
-    path.write_text(as_json(Task({**NANO, "lr": 1e30}, "train", warmup=1, steps=2)))
+    path.write_text(as_json(Job({**NANO, "lr": 1e30}, "train", warmup=1, steps=2)))
     with pytest.raises(SystemExit):
         benchmark.main([str(path)])
     assert "no numbers" in json.loads(path.read_text())["error"]
@@ -274,9 +274,9 @@ def test_without_out_the_table_is_all(
 
 
 def test_models_may_come_before_and_after_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tasks: list[Task] = []
+    tasks: list[Job] = []
 
-    def child(task: Task) -> dict[str, Any]:
+    def child(task: Job) -> dict[str, Any]:
         tasks.append(task)
         return {**dict.fromkeys(COLUMNS)}
 
@@ -302,10 +302,10 @@ def test_models_may_come_before_and_after_options(monkeypatch: pytest.MonkeyPatc
 def test_data_rates_with_a_clock_of_our_own() -> None:
     clock, cpu = Clock(), Clock()
 
-    def batches() -> Iterator[databench.Batch]:
+    def batches() -> Iterator[tuple[np.ndarray, ...]]:
         for number in range(5):
             clock.now, cpu.now = clock.now + (50 if number < 2 else 2), cpu.now + (50 if number < 2 else 3)
-            yield databench.Batch(np.zeros(0), np.zeros(4))
+            yield (np.zeros(4), np.zeros(4))
 
     assert databench.timed(batches(), 2, 3, clock, cpu) == (4 * 3 / 6, 1000 * 9 / 12)
 

@@ -17,13 +17,16 @@ from torchfile import save_torch
 import mindvit
 from mindvit.cli import attention, convert, export, predict
 from mindvit.engine import checkpoint
-from mindvit.engine.evaluate import asked_for
-from mindvit.engine.setup import Setting, build, build_teacher
+from mindvit.engine.evaluate import wanted_set
+from mindvit.engine.setup import build
 from mindvit.errors import UserError
 from mindvit.inference import export as exporting
 from mindvit.models import model_info
 from mindvit.recipe.commandline import parse
 from mindvit.runtime.device import Device
+from mindvit.tasks.base import RunContext
+from mindvit.tasks.classification.distill import build_teacher
+from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.weights import load_weights, names, read_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read
@@ -101,8 +104,8 @@ def refused(action: Callable[..., Any], *arguments: Any) -> str:
     return str(caught.value)
 
 
-def setting(*options: str) -> Setting:
-    return Setting(
+def setting(*options: str) -> RunContext:
+    return RunContext(
         parse(["--model", "small_xcit", *options], "")[0],
         model_info("small_xcit"),
         Device("CPU", "O0", "O0", "O0", None),
@@ -134,7 +137,7 @@ def by_convert(path: Path, take: list[str], folder: Path) -> Any:
 
 
 def by_train(path: Path, take: list[str], _: Path) -> Any:
-    return build(setting("--ckpt_path", str(path), *take))
+    return build(setting("--ckpt_path", str(path), *take), ClassificationTask())
 
 
 def by_teacher(path: Path, take: list[str], _: Path) -> Any:
@@ -186,7 +189,7 @@ def test_a_file_without_average_says_so_in_every_command(both: tuple[Weights, We
 
 def test_what_validate_s_short_forms_mean() -> None:
     def asked(*options: str) -> Optional[str]:
-        return asked_for(parse(["--ckpt_path", "a.ckpt", *options], "")[0])
+        return wanted_set(parse(["--ckpt_path", "a.ckpt", *options], "")[0])
 
     assert [asked(), asked("--ema"), asked("--ema", "False"), asked("--take", "swa")] == [None, "ema", "model", "swa"]
     assert asked("--ema", "--take", "model_ema") == "model_ema"
@@ -196,8 +199,8 @@ def test_what_validate_s_short_forms_mean() -> None:
 
 def test_a_recipe_s_take_is_not_that_of_another_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("pretrained: deit.pth\ntake: model_ema\nema: True\n")
-    assert asked_for(parse(["-c", str(tmp_path / "a.yaml"), "--ckpt_path", "best.ckpt"], "")[0]) is None
-    assert asked_for(parse(["-c", str(tmp_path / "a.yaml")], "")[0]) == "model_ema"
+    assert wanted_set(parse(["-c", str(tmp_path / "a.yaml"), "--ckpt_path", "best.ckpt"], "")[0]) is None
+    assert wanted_set(parse(["-c", str(tmp_path / "a.yaml")], "")[0]) == "model_ema"
 
 
 def preprocessing_of(predictor: mindvit.Predictor) -> tuple[Any, ...]:

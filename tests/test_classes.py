@@ -16,8 +16,9 @@ from image_files import make_data_dir, stripes
 import train
 import validate
 from mindvit.data.classes import Head, imagenet, is_ambiguous, open_ordered, read_classes
+from mindvit.data.datasets.folder import FolderDataset
+from mindvit.data.datasets.list_file import ListDataset
 from mindvit.data.datasets.mindrecord import pack
-from mindvit.data.sources import FolderSource, ListSource
 from mindvit.errors import UserError
 from mindvit.inference.predictor import Predictor
 from mindvit.recipe.options import DataOptions
@@ -177,14 +178,14 @@ def test_list_files_are_numbered_by_label(tmp_path: Path) -> None:
     assert source.class_names[source.labels[0]] == "h"
     out = tmp_path / "packed"
     out.mkdir()
-    pack(ListSource(data / "val_list.txt"), data, out, "val", 1 << 20, lambda count: None)
+    pack(ListDataset(data / "val_list.txt"), data, out, "val", 1 << 20, lambda count: None)
     assert labels(out, FOREIGN) == {"a": 7, "b": 2}
 
 
 def test_packed_folders_are_numbered_as_the_folders(tmp_path: Path) -> None:
     data, out = folders(tmp_path / "data", ["b", "d"]), tmp_path / "packed"
     out.mkdir()
-    pack(FolderSource(data / "val"), data, out, "val", 1 << 20, lambda count: None)
+    pack(FolderDataset(data / "val"), data, out, "val", 1 << 20, lambda count: None)
     names = write(tmp_path / "names.txt", ["d", "c", "b", "a"])
     assert "--classes FILE" in refused(out, SMALL_HEAD) and labels(out, SMALL_HEAD, classes=names) == {"b": 2, "d": 0}
     prints = {

@@ -15,7 +15,7 @@ from mindvit.layers.drop_path import Residual
 from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.network import Backbone
-from mindvit.optim.schedule import is_decayed
+from mindvit.optim.param_groups import is_decayed
 from mindvit.runtime import platform
 
 NARROW: dict[str, Any] = {"num_classes": 5, "embed_dim": (8, 16, 24), "num_heads": (1, 2, 3)}
@@ -116,4 +116,4 @@ def test_names_that_two_variants_share_and_squeezed_images() -> None:
     assert model_info("cvt-13-384x384").name == "cvt_13_384" and model_info("cvt-13-384-22k").name == "cvt_13_384_22k"
     assert model_info("cvt-w24-384x384").name == model_info("CvT-w24-384-22k").name == "cvt_w24_384_22k"
     for name in list_models("cvt*"):
-        assert model_info(name).squeeze == ("resize_to" in VARIANTS[name]["eval"])
+        assert (model_info(name).crop_mode == "squash") == ("resize_to" in VARIANTS[name]["eval"])

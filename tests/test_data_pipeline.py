@@ -14,21 +14,25 @@ import numpy as np
 import pytest
 from image_files import make_folder
 from PIL import Image
+from pipelines import MEAN, eval_pipeline, train_pipeline
 
 from mindvit.data import loader
-from mindvit.data.loader import default_workers, eval_batches, eval_steps, steps_per_epoch, train_batches
-from mindvit.data.sources import FolderSource, Source
+from mindvit.data.datasets.base import Dataset
+from mindvit.data.datasets.folder import FolderDataset
+from mindvit.data.loader import default_workers, eval_steps, steps_per_epoch
+from mindvit.data.preprocessing import Preprocessing
+from mindvit.data.samplers import Shard
 from mindvit.data.transforms.image import EvalTransform, TrainTransform, policies, random_box
 from mindvit.errors import UserError
+from mindvit.models import model_info
 from mindvit.recipe.options import AugmentOptions, DataOptions
 
-MEAN = (0.485, 0.456, 0.406)
 DEFAULT = AugmentOptions()
 PLAIN = AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 
 
 def train(
-    source: Source,
+    source: Dataset,
     *,
     batch_size: int = 4,
     size: int = 24,
@@ -43,57 +47,43 @@ def train(
     """All batches of one rank and epoch, as images and labels."""
     options = DataOptions(batch_size=batch_size, **data)
     batches = list(
-        train_batches(
-            source,
-            options,
-            augment,
-            size=size,
-            interpolation="bicubic",
-            mean=MEAN,
-            epoch=epoch,
-            seed=seed,
-            ranks=ranks,
-            rank=rank,
-            workers=workers,
+        train_pipeline(
+            source, options, augment, size=size, shard=Shard(ranks, rank), epoch=epoch, seed=seed, workers=workers
         )
     )
     return np.stack([batch.images for batch in batches]), np.stack([batch.labels for batch in batches])
 
 
 def evaluate(
-    source: Source,
+    source: Dataset,
     *,
     batch_size: int = 4,
     size: int = 24,
     crop_pct: float = 0.875,
-    squeeze: bool = False,
+    crop_mode: str = "center",
     ranks: int = 1,
     rank: int = 0,
     workers: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
     """All batches of one rank's evaluation, as images and labels."""
     batches = list(
-        eval_batches(
+        eval_pipeline(
             source,
-            batch_size=batch_size,
-            size=size,
-            crop_pct=crop_pct,
-            interpolation="bicubic",
-            squeeze=squeeze,
-            ranks=ranks,
-            rank=rank,
-            workers=workers,
+            batch_size,
+            EvalTransform(size, crop_pct, "bicubic", crop_mode),
+            Shard(ranks, rank),
+            workers,
         )
     )
     return np.concatenate([batch.images for batch in batches]), np.concatenate([batch.labels for batch in batches])
 
 
 @pytest.fixture(name="source")
-def _source(tmp_path: Path) -> FolderSource:
-    return FolderSource(make_folder(tmp_path / "images", classes=3, per_class=7))
+def _source(tmp_path: Path) -> FolderDataset:
+    return FolderDataset(make_folder(tmp_path / "images", classes=3, per_class=7))
 
 
-def damage(source: Source, index: int) -> None:
+def damage(source: Dataset, index: int) -> None:
     """Cut an image's file short."""
     os.truncate(source.name(index), os.path.getsize(source.name(index)) - 200)
 
@@ -101,10 +91,10 @@ def damage(source: Source, index: int) -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_evaluation_sees_every_image_once_in_batches_of_one_shape(
-    source: FolderSource, ranks: int, batch_size: int
+    source: FolderDataset, ranks: int, batch_size: int
 ) -> None:
     once = {
-        EvalTransform(24, 0.875, "bicubic", False)(source.read(index)).tobytes(): int(source.labels[index])
+        EvalTransform(24, 0.875, "bicubic")(source.read(index)).tobytes(): int(source.labels[index])
         for index in range(21)
     }
     seen = []
@@ -119,7 +109,7 @@ def test_evaluation_sees_every_image_once_in_batches_of_one_shape(
     assert len(seen) == 21 and dict(seen) == once
 
 
-def test_a_rank_without_images_still_has_a_batch(source: FolderSource) -> None:
+def test_a_rank_without_images_still_has_a_batch(source: FolderDataset) -> None:
     source.labels = source.labels[:2]
     assert [evaluate(source, ranks=3, rank=rank)[1].tolist() for rank in range(3)] == [
         [0, -1, -1, -1],
@@ -147,22 +137,22 @@ def test_evaluation_is_pillows_resize_and_centre_crop(
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     left, top = corner
     expected = np.asarray(image.resize(resized, Image.Resampling.BICUBIC).crop((left, top, left + 24, top + 24)))
-    assert (EvalTransform(24, crop_pct, "bicubic", False)(image) == expected).all()
+    assert (EvalTransform(24, crop_pct, "bicubic")(image) == expected).all()
 
 
 def test_squeeze_keeps_the_whole_image() -> None:
     image = Image.new("RGB", (60, 20), "black")
     image.paste("white", (50, 0, 60, 20))
-    squeezed = EvalTransform(24, 0.875, "bicubic", True)(image)
+    squeezed = EvalTransform(24, 0.875, "bicubic", "squash")(image)
     assert squeezed.shape == (24, 24, 3) and squeezed[:, -2:].min() > 250 and squeezed[:, :18].max() < 5
-    assert EvalTransform(24, 0.875, "bicubic", False)(image).max() == 0
+    assert EvalTransform(24, 0.875, "bicubic")(image).max() == 0
 
 
 @pytest.mark.parametrize(
     "augment", [AugmentOptions(color_jitter=0.4, vflip=0.5), AugmentOptions(auto_augment="randaug-m9-mstd0.5-inc1")]
 )
 def test_batches_are_a_function_of_seed_and_epoch_whatever_the_workers(
-    source: FolderSource, augment: AugmentOptions
+    source: FolderDataset, augment: AugmentOptions
 ) -> None:
     images, labels = train(source, augment=augment, workers=1)
     assert images.shape == (5, 4, 24, 24, 3) and labels.shape == (5, 4)
@@ -173,7 +163,7 @@ def test_batches_are_a_function_of_seed_and_epoch_whatever_the_workers(
         assert (train(source, augment=augment, **other)[0] != images).any()
 
 
-def test_an_image_looks_different_in_every_epoch_and_copy(source: FolderSource) -> None:
+def test_an_image_looks_different_in_every_epoch_and_copy(source: FolderDataset) -> None:
     first, second = (train(source, shuffle=False, epoch=epoch)[0] for epoch in (0, 1))
     assert all((one != other).any() for one, other in zip(first.reshape(20, -1), second.reshape(20, -1)))
     copies = train(source, aug_repeats=3, batch_size=3, shuffle=False)[0][0]
@@ -181,7 +171,7 @@ def test_an_image_looks_different_in_every_epoch_and_copy(source: FolderSource) 
 
 
 @pytest.mark.parametrize("repeats", [0, 3])
-def test_global_batch_does_not_depend_on_the_number_of_ranks(source: FolderSource, repeats: int) -> None:
+def test_global_batch_does_not_depend_on_the_number_of_ranks(source: FolderDataset, repeats: int) -> None:
     def step(ranks: int, number: int) -> list[tuple[bytes, int]]:
         shares = [
             train(source, ranks=ranks, rank=rank, batch_size=6 // ranks, aug_repeats=repeats) for rank in range(ranks)
@@ -196,7 +186,7 @@ def test_global_batch_does_not_depend_on_the_number_of_ranks(source: FolderSourc
         assert step(1, number) == step(2, number) == step(3, number)
 
 
-def test_labels_belong_to_their_images(source: FolderSource) -> None:
+def test_labels_belong_to_their_images(source: FolderDataset) -> None:
     plain = {
         TrainTransform(24, "bicubic", MEAN, PLAIN)(
             source.read(index), np.random.default_rng()
@@ -207,7 +197,7 @@ def test_labels_belong_to_their_images(source: FolderSource) -> None:
     assert [plain[image.tobytes()] for image in images.reshape(21, 24, 24, 3)] == labels.ravel().tolist()
 
 
-def test_without_crop_the_whole_image_is_resized(source: FolderSource) -> None:
+def test_without_crop_the_whole_image_is_resized(source: FolderDataset) -> None:
     images, _ = train(source, augment=PLAIN, shuffle=False, batch_size=21)
     assert (images[0, 3] == np.asarray(source.read(3).resize((24, 24), Image.Resampling.BICUBIC))).all()
     for flip, axis in ((dataclasses.replace(PLAIN, hflip=1.0), 1), (dataclasses.replace(PLAIN, vflip=1.0), 0)):
@@ -215,7 +205,7 @@ def test_without_crop_the_whole_image_is_resized(source: FolderSource) -> None:
         assert (flipped[0, 3] == np.flip(images[0, 3], axis)).all()
 
 
-def test_flips_happen_with_their_probability(source: FolderSource) -> None:
+def test_flips_happen_with_their_probability(source: FolderDataset) -> None:
     plain = train(source, augment=PLAIN, shuffle=False, batch_size=21)[0][0]
     half = np.concatenate(
         [
@@ -244,7 +234,7 @@ def test_random_boxes_have_the_asked_area_and_ratio() -> None:
     assert random_box((10, 1000), (0.9, 1.0), (3 / 4, 4 / 3), rng) == (0, 493, 10, 506)
 
 
-def test_colour_jitter_changes_colours_within_its_strength(source: FolderSource) -> None:
+def test_colour_jitter_changes_colours_within_its_strength(source: FolderDataset) -> None:
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
     values = [
         TrainTransform(8, "bicubic", MEAN, dataclasses.replace(PLAIN, color_jitter=0.4))(
@@ -259,7 +249,7 @@ def test_colour_jitter_changes_colours_within_its_strength(source: FolderSource)
 
 
 def test_policy_gets_the_mean_colour_the_resampling_and_the_images_generator(
-    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+    source: FolderDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     augment = dataclasses.replace(PLAIN, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4)
     calls: list[Any] = []
@@ -279,7 +269,7 @@ def test_policy_gets_the_mean_colour_the_resampling_and_the_images_generator(
     )
 
 
-def test_policies_change_some_of_the_images(source: FolderSource) -> None:
+def test_policies_change_some_of_the_images(source: FolderDataset) -> None:
     augmented = train(source, augment=dataclasses.replace(PLAIN, auto_augment="rand-m9-mstd0.5-inc1"), shuffle=False)[0]
     changed = (augmented != train(source, augment=PLAIN, shuffle=False)[0]).any((2, 3, 4))
     assert 5 < changed.sum() < 20  # of 20; a quarter keeps both operations off
@@ -299,25 +289,13 @@ def test_policies_change_some_of_the_images(source: FolderSource) -> None:
         ("autoaug-m", "'m' is no option of autoaug"),
     ],
 )
-def test_unknown_policies_are_refused_before_the_first_batch(source: FolderSource, policy: str, message: str) -> None:
+def test_unknown_policies_are_refused_before_the_first_batch(policy: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        train_batches(
-            source,
-            DataOptions(batch_size=4),
-            AugmentOptions(auto_augment=policy),
-            size=24,
-            interpolation="bicubic",
-            mean=MEAN,
-            epoch=0,
-            seed=0,
-            ranks=1,
-            rank=0,
-            workers=1,
-        )
+        _ = Preprocessing(model_info("crossvit_9"), AugmentOptions(auto_augment=policy)).train_transform
 
 
 def test_bad_training_image_is_skipped_named_once_and_counted(
-    source: FolderSource, capfd: pytest.CaptureFixture[str]
+    source: FolderDataset, capfd: pytest.CaptureFixture[str]
 ) -> None:
     damage(source, 4)
     for _ in range(2):
@@ -334,7 +312,7 @@ def test_bad_training_image_is_skipped_named_once_and_counted(
 
 
 def test_the_last_image_is_replaced_by_the_first_with_its_label(
-    source: FolderSource, capfd: pytest.CaptureFixture[str]
+    source: FolderDataset, capfd: pytest.CaptureFixture[str]
 ) -> None:
     damage(source, 20)
     images, labels = train(source, augment=PLAIN, shuffle=False, batch_size=7)
@@ -342,7 +320,7 @@ def test_the_last_image_is_replaced_by_the_first_with_its_label(
     assert "another one" in capfd.readouterr().err
 
 
-def test_bad_training_image_stops_where_asked(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_training_image_stops_where_asked(source: FolderDataset, capfd: pytest.CaptureFixture[str]) -> None:
     damage(source, 4)
     with pytest.raises(UserError) as caught:
         train(source, bad_image="stop")
@@ -351,7 +329,7 @@ def test_bad_training_image_stops_where_asked(source: FolderSource, capfd: pytes
     assert caught.value.__suppress_context__ and capfd.readouterr().err == ""
 
 
-def test_bad_evaluation_image_always_stops(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_evaluation_image_always_stops(source: FolderDataset, capfd: pytest.CaptureFixture[str]) -> None:
     damage(source, 20)
     with pytest.raises(UserError) as caught:
         evaluate(source)
@@ -361,7 +339,7 @@ def test_bad_evaluation_image_always_stops(source: FolderSource, capfd: pytest.C
     assert capfd.readouterr().err == ""
 
 
-def test_only_decode_errors_stop_the_training(source: FolderSource, capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_decode_errors_stop_the_training(source: FolderDataset, capfd: pytest.CaptureFixture[str]) -> None:
     for index in range(21):
         damage(source, index)
     with pytest.raises(UserError, match="21 training images in a row can't be decoded, the last one being .*truncated"):
@@ -369,7 +347,7 @@ def test_only_decode_errors_stop_the_training(source: FolderSource, capfd: pytes
     assert 1 <= capfd.readouterr().err.count("warning") <= 21
 
 
-def test_too_few_images_for_a_step(source: FolderSource) -> None:
+def test_too_few_images_for_a_step(source: FolderDataset) -> None:
     assert steps_per_epoch(source, DataOptions(batch_size=5), 2) == 2
     with pytest.raises(
         UserError,
@@ -379,7 +357,7 @@ def test_too_few_images_for_a_step(source: FolderSource) -> None:
 
 
 def test_little_is_read_ahead_and_leaving_early_ends_the_threads(
-    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+    source: FolderDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
     original = source.read
@@ -390,18 +368,8 @@ def test_little_is_read_ahead_and_leaving_early_ends_the_threads(
         return original(index)
 
     monkeypatch.setattr(source, "read", slow)
-    batches = train_batches(
-        source,
-        DataOptions(batch_size=3),
-        PLAIN,
-        size=8,
-        interpolation="bicubic",
-        mean=MEAN,
-        epoch=0,
-        seed=0,
-        ranks=1,
-        rank=0,
-        workers=2,
+    batches = train_pipeline(
+        source, DataOptions(batch_size=3), PLAIN, size=8, shard=Shard(), epoch=0, seed=0, workers=2
     )
     next(batches)
     time.sleep(0.4)

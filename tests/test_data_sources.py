@@ -12,7 +12,10 @@ import pytest
 from image_files import MODES, make_data_dir, make_folder, make_list_files
 from PIL import Image
 
-from mindvit.data.sources import DecodeError, DigitsSource, FolderSource, check_same_classes, open_source
+from mindvit.data.datasets.build import check_same_classes, open_dataset
+from mindvit.data.datasets.digits import DigitsDataset
+from mindvit.data.datasets.folder import FolderDataset
+from mindvit.data.decoding import DecodeError
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 
@@ -22,7 +25,7 @@ CUT = b"the file itself, cut short"
 def error_of(data_dir: Optional[Path], split: str = "train", class_names: Optional[Sequence[str]] = None) -> str:
     """The UserError's text on opening a split; it must be one line."""
     with pytest.raises(UserError) as caught:
-        open_source(DataOptions(data_dir=None if data_dir is None else str(data_dir)), split, class_names)
+        open_dataset(DataOptions(data_dir=None if data_dir is None else str(data_dir)), split, class_names)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -35,7 +38,7 @@ def test_folder_is_sorted_nested_and_without_hidden_files(tmp_path: Path) -> Non
         (tmp_path / "class_0" / name).write_text("no image")
     (tmp_path / ".cache").mkdir()
     (tmp_path / "readme.txt").write_text("no class")
-    source = FolderSource(tmp_path)
+    source = FolderDataset(tmp_path)
     assert source.class_names == ("class_0", "class_1", "class_2") and source.labels.dtype == np.int32
     assert [os.path.relpath(source.name(index), tmp_path) for index in range(len(source))] == [
         "class_0/000_jpeg_rgb.JPEG",
@@ -53,7 +56,7 @@ def test_folder_is_sorted_nested_and_without_hidden_files(tmp_path: Path) -> Non
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_decodes_as_pillow_does(tmp_path: Path, mode: str) -> None:
     make_folder(tmp_path, classes=1, per_class=1, modes=(mode,))
-    source = FolderSource(tmp_path)
+    source = FolderDataset(tmp_path)
     decoded = source.read(0)
     assert decoded.mode == "RGB" and decoded.size == (50, 40)
     with Image.open(source.name(0)) as image:
@@ -72,7 +75,7 @@ def test_exif_orientation_is_ignored_and_contents_beat_the_name(tmp_path: Path) 
     exif[0x0112] = 6
     Image.new("RGB", (50, 40), "red").save(folder / "turned.jpg", exif=exif)
     Image.new("RGB", (30, 20), "red").save(folder / "zpng.JPEG", format="PNG")
-    source = FolderSource(tmp_path)
+    source = FolderDataset(tmp_path)
     assert [source.read(0).size, source.read(1).size] == [(50, 40), (30, 20)]
 
 
@@ -82,11 +85,11 @@ def test_list_files_equal_folders(tmp_path: Path) -> None:
         tmp_path / "train" / "class_1" / "000_jpeg_rgb.JPEG", tmp_path / "train" / "class_1" / "000 with spaces.JPEG"
     )
     data = DataOptions(data_dir=str(tmp_path))
-    folders = [open_source(data, split) for split in ("train", "val")]
+    folders = [open_dataset(data, split) for split in ("train", "val")]
     make_list_files(tmp_path)
     with open(tmp_path / "train_list.txt", "a", encoding="utf-8") as file:
         file.write("\n  \n")
-    for folder, listed in zip(folders, [open_source(data, split) for split in ("train", "val")]):
+    for folder, listed in zip(folders, [open_dataset(data, split) for split in ("train", "val")]):
         assert listed.class_names == ("0", "1", "2")
         assert listed.labels.tolist() == folder.labels.tolist()
         assert [listed.name(index) for index in range(len(listed))] == [
@@ -164,12 +167,12 @@ def test_validation_is_numbered_by_training_classes(tmp_path: Path) -> None:
     make_data_dir(tmp_path, classes=3)
     shutil.rmtree(tmp_path / "val" / "class_0")
     data = DataOptions(data_dir=str(tmp_path))
-    train = open_source(data, "train")
-    val = open_source(data, "val", train.class_names)
+    train = open_dataset(data, "train")
+    val = open_dataset(data, "val", train.class_names)
     check_same_classes(train, val)
     assert set(val.labels) == {1, 2} and val.class_names == train.class_names
     with pytest.raises(UserError, match="lacks class class_0"):
-        check_same_classes(train, open_source(data, "val"))
+        check_same_classes(train, open_dataset(data, "val"))
     for name in "pqrst":
         shutil.copytree(tmp_path / "val" / "class_1", tmp_path / "val" / name)
     message = (
@@ -178,7 +181,7 @@ def test_validation_is_numbered_by_training_classes(tmp_path: Path) -> None:
     )
     assert error_of(tmp_path, "val", train.class_names) == f"{tmp_path}/val {message}"
     with pytest.raises(UserError, match=message):
-        check_same_classes(train, open_source(data, "val"))
+        check_same_classes(train, open_dataset(data, "val"))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,7 @@ def test_validation_is_numbered_by_training_classes(tmp_path: Path) -> None:
 )
 def test_bad_files_are_named_with_a_reason(tmp_path: Path, content: Optional[bytes], reason: str) -> None:
     make_folder(tmp_path, classes=1, per_class=1, size=(200, 150))
-    source = FolderSource(tmp_path)
+    source = FolderDataset(tmp_path)
     path = tmp_path / "class_0" / "000_jpeg_rgb.JPEG"
     if content is None:
         path.unlink()
@@ -204,7 +207,7 @@ def test_bad_files_are_named_with_a_reason(tmp_path: Path, content: Optional[byt
 
 
 def test_digits_split() -> None:
-    train, val = DigitsSource("train"), DigitsSource("val")
+    train, val = DigitsDataset("train"), DigitsDataset("val")
     assert (len(train), len(val)) == (1437, 360) and train.class_names == val.class_names == tuple("0123456789")
     assert not {train.name(i).split("/")[-1] for i in range(1437)} & {val.name(i).split("/")[-1] for i in range(360)}
     for source in (train, val):
@@ -219,7 +222,7 @@ def test_digits_split() -> None:
 
 def test_digits_can_be_told_apart() -> None:
     """Labels belong to their images: the nearest training digit is nearly always of the same class."""
-    train, val = DigitsSource("train"), DigitsSource("val")
+    train, val = DigitsDataset("train"), DigitsDataset("val")
     known, asked = (
         np.stack([np.asarray(s.read(i))[..., 0].ravel() for i in range(len(s))]).astype(np.float32)
         for s in (train, val)

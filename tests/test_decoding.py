@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from image_files import make_data_dir, stripes
 from PIL import Image, ImageCms
+from pipelines import eval_pipeline
 from real_inputs import DEEP, huge, png, tiff_12_bits
 
 from mindvit.data import decoding, native
+from mindvit.data.datasets.build import open_dataset
+from mindvit.data.datasets.folder import FolderDataset
 from mindvit.data.decoding import DecodeError, as_rgb, read_image
-from mindvit.data.loader import eval_batches
-from mindvit.data.sources import FolderSource, open_source
+from mindvit.data.samplers import Shard
 from mindvit.data.transforms.image import RESAMPLING, EvalTransform, TrainTransform, centre
 from mindvit.errors import UserError
 from mindvit.recipe.options import AugmentOptions, DataOptions
@@ -187,7 +189,7 @@ from mindvit.data.decoding import DecodeError, read_image
 from mindvit.data.transforms.image import EvalTransform, TrainTransform
 from mindvit.recipe.options import AugmentOptions
 native.loaded()
-steps = [EvalTransform(224, 0.875, "bicubic", squeeze) for squeeze in (False, True)]
+steps = [EvalTransform(224, 0.875, "bicubic", mode) for mode in ("center", "squash")]
 steps += [lambda image, t=TrainTransform(224, "bicubic", (0, 0, 0), o): t(image, np.random.default_rng(0))
           for o in (AugmentOptions(), AugmentOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0)))]
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -220,26 +222,14 @@ def test_the_limit_is_a_key_in_both_directions(tmp_path: Path) -> None:
         DecodeError,
         match=r"50 x 40 px are 2000 pixels, and max_pixels is 1999; raise max_pixels for images that you trust",
     ):
-        open_source(DataOptions(data_dir=str(data), max_pixels=1999), "train").read(0)
-    source = open_source(DataOptions(data_dir=str(data), max_pixels=1000), "val")
+        open_dataset(DataOptions(data_dir=str(data), max_pixels=1999), "train").read(0)
+    source = open_dataset(DataOptions(data_dir=str(data), max_pixels=1000), "val")
     with pytest.raises(
         UserError,
         match=r"00\d_.*max_pixels is 1000; raise max_pixels for images that you trust\); repair or remove it: eval",
     ):
-        list(
-            eval_batches(
-                source,
-                batch_size=2,
-                size=8,
-                crop_pct=1.0,
-                interpolation="bicubic",
-                squeeze=False,
-                ranks=1,
-                rank=0,
-                workers=1,
-            )
-        )
-    assert open_source(DataOptions(data_dir=str(data), max_pixels=2000), "train").read(0).size == (50, 40)
+        list(eval_pipeline(source, 2, EvalTransform(8, 1.0, "bicubic"), Shard()))
+    assert open_dataset(DataOptions(data_dir=str(data), max_pixels=2000), "train").read(0).size == (50, 40)
 
 
 def test_a_large_image_is_read_where_it_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +242,7 @@ def test_a_large_image_is_read_where_it_is_allowed(tmp_path: Path, monkeypatch: 
     crop = TrainTransform(8, "bicubic", (0.0, 0.0, 0.0), AugmentOptions(scale=(0.9, 1.0)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        source = open_source(DataOptions(data_dir=str(data), max_pixels=2000), "train")
+        source = open_dataset(DataOptions(data_dir=str(data), max_pixels=2000), "train")
         large = [crop(source.read(index), np.random.default_rng(index)) for index in range(3)]
     assert Image.MAX_IMAGE_PIXELS == 2000
     monkeypatch.setattr(native, "LARGE", 10**9)
@@ -269,25 +259,25 @@ def test_a_large_file_is_read_as_it_is_decoded(tmp_path: Path, monkeypatch: pyte
         val=1,
         modes=("jpeg_rgb", "png_palette", "bmp", "webp", "tiff", "png_grey16"),
     )
-    source = FolderSource(data / "train")
+    source = FolderDataset(data / "train")
     plain = [pixels(source.read(index)) for index in range(12)]
     monkeypatch.setattr(decoding, "READ_AT_ONCE", 100)
     assert all((pixels(source.read(index)) == plain[index]).all() for index in range(12))
 
 
-@pytest.mark.parametrize("squeeze", [False, True])
-def test_images_of_ordinary_shape_are_resized_as_a_whole(squeeze: bool) -> None:
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+def test_images_of_ordinary_shape_are_resized_as_a_whole(crop_mode: str) -> None:
     """Up to a ratio of 28, to the last bit as the papers' code does."""
     random = np.random.default_rng(0)
     for width, height in ((500, 375), (1, 1), (17, 30), (256, 256), (9, 250), (560, 20), (3, 84)):
         image = Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
         for name, method in RESAMPLING.items():
             size, short = (24, 24), int(24 / 0.875)
-            if not squeeze:
+            if crop_mode == "center":
                 size = (short * width // min(width, height), short * height // min(width, height))
             left, top = round((size[0] - 24) / 2), round((size[1] - 24) / 2)
             expected = pixels(image.resize(size, method).crop((left, top, left + 24, top + 24)))
-            assert (EvalTransform(24, 0.875, name, squeeze)(image) == expected).all(), (width, height, name)
+            assert (EvalTransform(24, 0.875, name, crop_mode)(image) == expected).all(), (width, height, name)
 
 
 @pytest.mark.parametrize("size", [(1, 40), (2, 99), (90, 3), (7, 600), (5000, 11)])
@@ -308,6 +298,6 @@ def test_very_long_images_keep_their_colours() -> None:
     image = Image.new("RGB", (1, 300_000), "red")
     image.paste("blue", (0, 150_000, 1, 300_000))
     train = TrainTransform(32, "bicubic", (0.0, 0.0, 0.0), WHOLE_IMAGE)
-    for found in (EvalTransform(32, 0.875, "bicubic", True)(image), train(image, np.random.default_rng(0))):
+    for found in (EvalTransform(32, 0.875, "bicubic", "squash")(image), train(image, np.random.default_rng(0))):
         assert (found[:15] == (255, 0, 0)).all() and (found[17:] == (0, 0, 255)).all()
     assert native.shortened(Image.new("RGB", (65_536, 2))).size == (65_536, 2)

@@ -16,15 +16,15 @@ from steps import MEAN, STD, objective, train_step
 
 import mindvit
 from mindvit import models
-from mindvit.engine.setup import Setting, build_teacher, check_teacher
 from mindvit.engine.step import TrainStep
-from mindvit.engine.trainer import Run
+from mindvit.engine.trainer import Trainer
 from mindvit.errors import UserError
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
 from mindvit.recipe.commandline import parse
 from mindvit.runtime.device import Device
+from mindvit.tasks.base import RunContext
 from mindvit.tasks.classification.augment import Prepare
-from mindvit.tasks.classification.distill import freeze
+from mindvit.tasks.classification.distill import build_teacher, check_teacher, freeze
 from mindvit.tasks.classification.losses import Distillation, SoftTargetCrossEntropy
 from mindvit.tasks.classification.objective import ObjectiveOptions
 from mindvit.weights import load_weights, read_weights
@@ -219,7 +219,7 @@ def test_a_run_keeps_the_teacher_out_of_its_checkpoint(
 ) -> None:
     entry = models.registry._entries[OWN]  # recipes have no keys for depth and width
     monkeypatch.setitem(models.registry._entries, OWN, dataclasses.replace(entry, config={**entry.config, **SMALLER}))
-    run = Run(
+    run = Trainer(
         parse(
             arguments(
                 folder, tmp_path, "--distill_type", "hard", "--teacher", FOREIGN, "--teacher_ckpt_path", str(foreign)
@@ -229,7 +229,7 @@ def test_a_run_keeps_the_teacher_out_of_its_checkpoint(
         None,
     )
     assert f"teacher: {FOREIGN}, 0.74 M parameters, weights from {foreign}: 52 loaded" in capsys.readouterr().out
-    run.fit()
+    run.train()
     teacher, saved = run.step.scaled_objective.objective.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
     assert all(
         np.array_equal(item.asnumpy(), read_weights(foreign)[0][item.name[len("mindvit.teacher.") :]])
@@ -240,9 +240,9 @@ def test_a_run_keeps_the_teacher_out_of_its_checkpoint(
     load_weights(mindvit.create_model(OWN, num_classes=2), tmp_path / f"{OWN}-best.ckpt")
 
 
-def setting(*options: str, half: Any = None, level: str = "O0") -> Setting:
+def setting(*options: str, half: Any = None, level: str = "O0") -> RunContext:
     recipe = parse(["--image_resize", "24", *options], "")[0]
-    return Setting(recipe, mindvit.model_info("crossvit_tiny"), Device("CPU", "O0", level, level, half), 2, 1)
+    return RunContext(recipe, mindvit.model_info("crossvit_tiny"), Device("CPU", "O0", level, level, half), 2, 1)
 
 
 def test_our_own_teacher_reads_our_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -304,7 +304,7 @@ def test_what_is_wrong_with_a_teacher_is_one_line(folder: Path, foreign: Path, t
     assert "did you mean squeezenet1_1 or squeezenet1_0" in asked("--teacher", "mindcv/squeezenet1_O")
     nothing_yet = arguments(folder / "nowhere", tmp_path, "--distill_type", "hard", "--teacher", FOREIGN)
     assert "--teacher_ckpt_path FILE" in refused(
-        Run, parse(nothing_yet, "")[0], None
+        Trainer, parse(nothing_yet, "")[0], None
     )  # said before the images are looked for
     assert "no file with weights" in teacher(FOREIGN, tmp_path / "none.ckpt")
     assert "the student's 7 classes: 50 loaded; 2 of another shape" in teacher(FOREIGN, foreign, 7)

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from mindspore import Tensor, nn
-from small import SIDE, SMALL, small
+from small import SIDE, SMALL, inputs_of, small
 
 from mindvit.cli import export as tool
 from mindvit.errors import UserError

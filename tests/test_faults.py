@@ -18,11 +18,11 @@ from image_files import make_data_dir
 
 import train
 from mindvit.engine import checkpoint
-from mindvit.engine.evaluate import Score
-from mindvit.engine.trainer import Run, TrainingFailed, fit
+from mindvit.engine.trainer import Trainer, TrainingFailed, fit
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import parse
 from mindvit.runtime import console, files
+from mindvit.tasks.classification.metrics import Accuracy
 from mindvit.weights import read_weights, write
 
 OPTIONS = [*train_small.NANO, "--batch_size", "8"]
@@ -57,14 +57,14 @@ def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
 def test_steps_without_a_number_are_left_out_as_often_as_the_recipe_says(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    plain = Run.take
+    plain = Trainer.train_step
     broken: list[int] = []
 
-    def take(self: Run, batch: Any, part: int) -> Any:
+    def take(self: Trainer, batch: Any, part: int) -> Any:
         lr, (loss, norm, scale) = plain(self, batch, part)
-        return lr, (loss * np.nan if self.at in broken else loss, norm, scale)
+        return lr, (loss * np.nan if self.state.global_step in broken else loss, norm, scale)
 
-    monkeypatch.setattr(Run, "take", take)
+    monkeypatch.setattr(Trainer, "train_step", take)
     broken[:] = [1, 2, 4]
     run(folder, tmp_path / "a", "--skip_nonfinite", "2")
     text = capsys.readouterr().out
@@ -105,7 +105,7 @@ def test_a_network_that_only_guesses_is_warned_of(folder: Path, tmp_path: Path, 
     ],
 )
 def test_guessing(correct: int, count: int, classes: int, commonest: int, guessing: bool) -> None:
-    assert Score(correct, correct, count, 0.0).is_guessing(classes, commonest) is guessing
+    assert Accuracy(correct, correct, count, 0.0).is_guessing(classes, commonest) is guessing
 
 
 def test_a_full_disk_costs_one_checkpoint_and_not_the_run(
@@ -125,7 +125,7 @@ def test_a_full_disk_costs_one_checkpoint_and_not_the_run(
     text = capsys.readouterr().out
     assert (
         "WARNING" in text
-        and "nano-2.ckpt can't be written: No space left on device; the run goes on" in text
+        and "nano-2.ckpt can't be written: No space left on device; the run continues" in text
         and "nano-1.ckpt" in text
     )
     assert sorted(path.name for path in (tmp_path / "a").glob("*.ckpt") if "best" not in path.name) == [
@@ -165,7 +165,7 @@ def test_what_cannot_be_written_is_told_before_the_first_step(
         assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
         return str(caught.value)
 
-    monkeypatch.setattr(Run, "compile", lambda _: pytest.fail("compiled"))
+    monkeypatch.setattr(Trainer, "compile", lambda _: pytest.fail("compiled"))
     (tmp_path / "file").write_text("")
     assert f"results_csv {tmp_path / 'file' / 'all.csv'} can't be written" in refused(
         "--results_csv", str(tmp_path / "file" / "all.csv")

@@ -18,13 +18,14 @@ import pytest
 import train_small
 from image_files import make_data_dir
 
-from mindvit.data.sources import open_source
+from mindvit.data.datasets.build import open_dataset
 from mindvit.engine import compile_cache
-from mindvit.engine.setup import Setting, build, prepare, train_step
-from mindvit.engine.trainer import UNIMPORTANT
+from mindvit.engine.setup import build, setup, train_step
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import parse
 from mindvit.runtime import device
+from mindvit.tasks.base import RunContext
+from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.weights import read_weights
 
 TESTS = Path(__file__).parent
@@ -145,7 +146,7 @@ def _named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kept(step: Any, root: object, rank: int = 0) -> bool:
-    return compile_cache.compile_step(step, (), setting_of(str(root), rank), {})
+    return compile_cache.compile_step(step, (), setting_of(str(root), rank))
 
 
 @pytest.mark.usefixtures("named")
@@ -249,14 +250,16 @@ def test_auto_keeps_graphs_on_ascend(
     assert device.graphs_folder(wanted) == (found and Path(found))
 
 
-def setting_for(folder: Path, *more: str) -> Setting:
+def setting_for(folder: Path, *more: str) -> RunContext:
     recipe = parse(["--data_dir", str(folder), *OPTIONS, *more], "")[0]
-    return prepare(recipe, open_source(recipe.data, "train"))
+    return setup(recipe, open_dataset(recipe.data, "train"))
 
 
-def key_of(setting: Setting) -> str:
-    values = {key: value for key, value in setting.recipe.flat().items() if key not in UNIMPORTANT}
-    return compile_cache.key(train_step(build(setting), setting), setting, values)
+TASK = ClassificationTask()
+
+
+def key_of(setting: RunContext) -> str:
+    return compile_cache.key(train_step(build(setting, TASK), setting, TASK), setting)
 
 
 def test_a_graph_is_known_by_all_that_it_depends_on(
@@ -289,21 +292,14 @@ def test_a_graph_is_known_by_all_that_it_depends_on(
         {"half": ms.bfloat16},
     ):
         chosen = dataclasses.replace(plain.device, **change)
-        values = plain.recipe.flat()
         monkeypatch.setattr(compile_cache, "step_options", lambda setting: None)  # which some of these change too
-        another(
-            compile_cache.key(SimpleNamespace(get_parameters=list), dataclasses.replace(plain, device=chosen), values)
-        )  # type: ignore[arg-type]
+        another(compile_cache.key(SimpleNamespace(get_parameters=list), dataclasses.replace(plain, device=chosen)))  # type: ignore[arg-type]
     monkeypatch.undo()
     for owner, name in ((device, "chip"), (device, "machine"), (device, "has_kernels")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda: None)
-            step = train_step(build(plain), plain)
-            another(
-                compile_cache.key(
-                    step, plain, {key: value for key, value in plain.recipe.flat().items() if key not in UNIMPORTANT}
-                )
-            )
+            step = train_step(build(plain, TASK), plain, TASK)
+            another(compile_cache.key(step, plain))
     with monkeypatch.context() as patch:
         patch.setattr(ms, "__version__", "9")
         another(key_of(plain))

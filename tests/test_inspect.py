@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mindvit.weights.inspect import num_classes_of
-from mindvit.weights.readers import Source
+from mindvit.weights.readers import WeightsFile
 
 sys.path[:0] = [str(Path(__file__).parent / "interop")]
 
@@ -19,8 +19,8 @@ LISTS = lists()
 CLASSIFIERS = [file for file in LISTS if not file.startswith("mm/") and not file.endswith("_backbone")]
 
 
-def source(shapes: dict[str, tuple[int, ...]]) -> Source:
-    return Source({name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, {}, "")
+def source(shapes: dict[str, tuple[int, ...]]) -> WeightsFile:
+    return WeightsFile({name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, {}, "")
 
 
 def with_classes(shapes: dict[str, tuple[int, ...]], classes: int) -> dict[str, tuple[int, ...]]:

@@ -47,20 +47,20 @@ def test_a_busy_lock_and_none_at_all_are_two_things(
 def test_a_run_goes_without_locks_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     fail_with(monkeypatch, number)
     told: list[str] = []
-    with checkpoint.own_folder(tmp_path / "run", told.append):
+    with checkpoint.run_lock(tmp_path / "run", told.append):
         assert (tmp_path / "run" / ".lock").read_text() == str(os.getpid())
     assert len(told) == 1 and told[0].startswith("WARNING: ") and "has no locks" in told[0]
 
 
 def test_a_busy_folder_is_refused(tmp_path: Path) -> None:
     with (
-        checkpoint.own_folder(tmp_path, pytest.fail),
+        checkpoint.run_lock(tmp_path, pytest.fail),
         pytest.raises(
             UserError,
             match=rf"in use by another run "
             rf"\(process {os.getpid()}\)",
         ),
-        checkpoint.own_folder(tmp_path, pytest.fail),
+        checkpoint.run_lock(tmp_path, pytest.fail),
     ):
         pytest.fail("two runs in one folder")
 

@@ -15,7 +15,7 @@ from mindvit.errors import UserError
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
-from mindvit.optim.schedule import is_decayed
+from mindvit.optim.param_groups import is_decayed
 
 # variants that differ in weights or image size alone are one network
 CORRECTED = {"cvt_13_224": {"acc5": 95.67}, "cvt_21_224": {"acc1": 82.46, "acc5": 96.0}}  # docs/errata.md
@@ -49,7 +49,9 @@ def test_facts_are_the_measured_ones(name: str) -> None:
         and info.crop_pct == evaluation["crop_pct"]
         and info.interpolation == evaluation["interpolation"]
     )
-    assert evaluation.get("resize_short_side") == (None if info.squeeze else int(info.input_size / info.crop_pct))
+    assert evaluation.get("resize_short_side") == (
+        None if (info.crop_mode == "squash") else int(info.input_size / info.crop_pct)
+    )
     rate = variant["train"]["drop_path_rate"]
     assert (
         list(info.mean) == evaluation["mean"]
@@ -231,4 +233,4 @@ def test_crossvit_resizes_images_of_other_sizes() -> None:
         5,
     )  # neither branch's height: both are resized to squares
     with pytest.raises(UserError, match="24 x 32 px: .* must be square"):
-        net(images("crossvit", wider=8))
+        net(inputs_of("crossvit", wider=8))

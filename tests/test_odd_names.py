@@ -20,13 +20,14 @@ import train
 import validate
 from mindvit import errors
 from mindvit.cli import attention, predict, prepare
+from mindvit.data.datasets.build import open_dataset
 from mindvit.data.decoding import MAX_PIXELS
-from mindvit.data.sources import open_source
 from mindvit.engine import checkpoint, evaluate
 from mindvit.inference import predictor
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime import files
+from mindvit.tasks.classification.metrics import Accuracy
 from mindvit.tasks.classification.predictions import Predictions
 from mindvit.visualization import run_report
 from mindvit.weights import read_weights
@@ -178,7 +179,7 @@ def test_the_score_is_printed_although_the_predictions_cannot_be_written(
     data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     original = Predictions._write
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_: evaluate.Score(5, 9, 9, 1.0))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: Accuracy(5, 9, 9, 1.0))
 
     def full(self: Any, path: Path, rows: list[Any]) -> None:
         if rows:
@@ -263,7 +264,7 @@ def test_prepare_packs_them(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(errors.UserError, match="has a name that is no UTF-8"):
         prepare.main([str(data), str(tmp_path / ODD)])
     for split in ("train", "val"):
-        folder, packed = (open_source(DataOptions(data_dir=str(root)), split) for root in (data, tmp_path / "out"))
+        folder, packed = (open_dataset(DataOptions(data_dir=str(root)), split) for root in (data, tmp_path / "out"))
         assert (
             packed.class_names == folder.class_names == CLASSES
             and packed.fingerprint() == folder.fingerprint()

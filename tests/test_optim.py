@@ -10,7 +10,8 @@ import pytest
 from mindcv.scheduler import create_scheduler
 
 from mindvit import create_model
-from mindvit.optim.schedule import floors, is_decayed, learning_rate, peak_lr, schedule_lines
+from mindvit.optim.param_groups import is_decayed
+from mindvit.optim.schedule import floors, learning_rate, peak_lr, schedule_lines
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.options import ScheduleOptions
 

@@ -14,7 +14,7 @@ from mindspore import Parameter, ParameterTuple, Tensor
 from small import SMALL, small
 
 from mindvit.engine.step import StepOptions, create_optimizer
-from mindvit.optim.schedule import layer_rates
+from mindvit.optim.param_groups import layer_lr_scales
 
 NAMES: dict[str, dict[str, Any]] = {
     "adamw": {"opt": "adamw"},
@@ -83,7 +83,7 @@ EXPECTED = {  # the first weight of every layer, from the stem to the head
 @pytest.mark.parametrize("family", SMALL)
 def test_rates_fall_from_the_head_to_the_stem(family: str) -> None:
     names = [item.name for item in small(family).trainable_params()]
-    rates = layer_rates(names, 0.5)
+    rates = layer_lr_scales(names, 0.5)
     first = [name for name, rate, before in zip(names, rates, [None, *rates]) if rate != before]
     assert first == EXPECTED[family] and rates == sorted(rates) and rates[-1] == 1
     assert sorted(set(rates)) == [0.5**power for power in range(len(first) - 1, -1, -1)]

@@ -100,7 +100,7 @@ def parameters(value: float) -> list[ms.Parameter]:
 
 
 def test_keeper_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
-    keeper = checkpoint.Keeper(tmp_path, "net", keep=2)
+    keeper = checkpoint.CheckpointManager(tmp_path, "net", keep=2)
     for epoch in range(1, 5):
         assert keeper.save(epoch, parameters(epoch), {"epoch": epoch}) == tmp_path / f"net-{epoch}.ckpt"
         if epoch == 1:
@@ -135,7 +135,7 @@ def test_what_a_killed_save_left_is_cleared_away(tmp_path: Path) -> None:
     for name in (".net-1.unfinished.tmp", ".net-2.unfinished.ckpt", "net-2.ckpt", ".hidden"):
         (tmp_path / name).write_text("")
     (tmp_path / ".net-1.unfinished.tmp").chmod(0o400)
-    with checkpoint.own_folder(tmp_path, pytest.fail):
+    with checkpoint.run_lock(tmp_path, pytest.fail):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".lock", "net-2.ckpt"]
 
 

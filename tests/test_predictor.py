@@ -17,16 +17,16 @@ from small import SIDE, SMALL, small
 
 import mindvit
 from mindvit.cli import predict
-from mindvit.data.sources import FolderSource
+from mindvit.data.datasets.folder import FolderDataset
 from mindvit.data.transforms.image import EvalTransform
 from mindvit.engine import checkpoint
 from mindvit.engine.evaluate import evaluate
-from mindvit.engine.setup import Setting
 from mindvit.errors import UserError
 from mindvit.inference.predictor import Unreadable
 from mindvit.models import model_info
 from mindvit.recipe.commandline import parse
-from mindvit.tasks.classification.metrics import EvalStep
+from mindvit.tasks.base import RunContext
+from mindvit.tasks.classification.task import ClassificationTask
 
 NAMES = ("apple", "bear", "cherry tree", "dog", "elk")
 FAMILIES = list(SMALL)
@@ -72,7 +72,7 @@ def test_predictions_are_those_of_validation(family: str, tmp_path: Path) -> Non
     data = make_data_dir(tmp_path, classes=5, train=1, val=2, modes=("jpeg_rgb", "jpeg_cmyk"))
     recipe = {"crop_pct": 0.7, "interpolation": "bilinear", "mean": (100.0, 110.0, 120.0), "std": (50.0, 51.0, 52.0)}
     found = mindvit.Predictor(save(tmp_path, family, **recipe), batch_size=16, device_target="CPU")
-    source = FolderSource(data / "val")
+    source = FolderDataset(data / "val")
     logits = found.logits(source.paths)
     wanted, _ = parse(
         [
@@ -91,15 +91,16 @@ def test_predictions_are_those_of_validation(family: str, tmp_path: Path) -> Non
         ],
         "",
     )
-    setting = Setting(wanted, model_info(f"small_{family}"), found.device, 5, 1)
+    ctx = RunContext(wanted, model_info(f"small_{family}"), found.device, 5, 1)
     net = small(family)
-    step = EvalStep(net, *setting.statistics)
-    score = evaluate(net, step, source, setting)
+    task = ClassificationTask()
+    step = task.predict(net, ctx)
+    score = evaluate(net, step, task.evaluator(ctx, source), ctx)
     wide = logits.astype(np.float64)
     losses = np.log(np.exp(wide).sum(1, keepdims=True)) - wide  # images classes
     assert score.count == 10 and score.loss == pytest.approx(losses[np.arange(10), source.labels].mean(), abs=1e-5)
     pixels = np.stack([found.prepared(path) for path in source.paths])
-    np.testing.assert_array_equal(pixels[0], EvalTransform(SIDE[family], 0.7, "bilinear", False)(source.read(0)))
+    np.testing.assert_array_equal(pixels[0], EvalTransform(SIDE[family], 0.7, "bilinear")(source.read(0)))
     images = Tensor(pixels)
     for label in range(5):
         np.testing.assert_allclose(

@@ -234,7 +234,7 @@ def killed_and_restarted(folder: Path, out: Path, count: int, logs: Path, ranks:
             text = process.communicate()[0]
             for left in processes(str(out)):  # msrun's workers have sessions of their own
                 os.kill(left, signal.SIGKILL)
-        resumed += "going on from" in (workers(place) if ranks > 1 else text)
+        resumed += "resuming from" in (workers(place) if ranks > 1 else text)
     return resumed
 
 

@@ -14,14 +14,16 @@ from image_files import MODES, make_data_dir, make_list_files
 
 from mindvit.cli.prepare import main
 from mindvit.data.datasets import mindrecord
-from mindvit.data.datasets.mindrecord import MindRecordSource, pack, plan, read_shard
-from mindvit.data.sources import DecodeError, FileSource, open_source
+from mindvit.data.datasets.base import FileDataset
+from mindvit.data.datasets.build import open_dataset
+from mindvit.data.datasets.mindrecord import MindRecordDataset, pack, plan, read_shard
+from mindvit.data.decoding import DecodeError
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 
 
 def opened(folder: Path, split: str = "train", class_names: Optional[Sequence[str]] = None) -> Any:
-    return open_source(DataOptions(data_dir=str(folder)), split, class_names)
+    return open_dataset(DataOptions(data_dir=str(folder)), split, class_names)
 
 
 def error_of(*arguments: Union[str, Path]) -> str:
@@ -47,7 +49,7 @@ def test_packed_images_are_those_of_the_folder_or_list(
     for split, count in (("train", 15), ("val", 6)):
         folder, packed = opened(data, split), opened(tmp_path / "out", split)
         assert (
-            isinstance(packed, MindRecordSource)
+            isinstance(packed, MindRecordDataset)
             and len(packed) == count
             and f"{split}: {count} images of 3 classes in 1 file," in told
         )
@@ -76,7 +78,7 @@ def test_validation_is_numbered_by_the_training_classes(data: Path, tmp_path: Pa
 
 def test_a_shard_ends_before_it_grows_too_big(data: Path) -> None:
     source = opened(data)
-    assert isinstance(source, FileSource)
+    assert isinstance(source, FileDataset)
     sizes = [os.path.getsize(path) for path in source.paths]
     shards = plan(source, data, max(sizes) * 2)
     assert sum(shards, []) == list(range(15)) and len(shards) > 4

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from mindvit.engine import result
-from mindvit.engine.evaluate import Best, Score
 from mindvit.engine.meter import Meter
-from mindvit.engine.setup import Setting, model_info
-from mindvit.models import list_models
+from mindvit.engine.state import Best
+from mindvit.models import list_models, model_info
 from mindvit.recipe.schema import build
 from mindvit.runtime import device
+from mindvit.tasks.base import RunContext
+from mindvit.tasks.classification.metrics import Accuracy
+from mindvit.tasks.classification.task import ClassificationTask
 
 TEXTS = {
     "model",
@@ -36,6 +38,10 @@ TEXTS = {
 }
 
 
+TASK = ClassificationTask()
+METRICS = TASK.metrics
+
+
 def made(steps: int = 3, **more: Any) -> dict[str, Any]:
     """The row of a run that never was."""
     recipe = build({"model": "crossvit_9", "batch_size": 32, "epoch_size": 16, "seed": 7}, {})
@@ -44,16 +50,16 @@ def made(steps: int = 3, **more: Any) -> dict[str, Any]:
     for _ in range(steps):
         meter.step(0.25)
     facts = {
-        "score": Score(355, 360, 360, 0.1),
+        "score": Accuracy(355, 360, 360, 0.1),
         "average": None,
-        "best": Best(356, 360, 12, "ab"),
+        "best": Best(100 * 356 / 360, 360, 12, "ab"),
         "checkpoint": Path("a.ckpt"),
         "bad": 1,
         "params": 8_070_000,
         "seconds": 20.0,
     }
-    setting = Setting(recipe, model_info("crossvit_9"), chosen, 10, 1)
-    return result.row(setting, meter, result.Outcome(**{**facts, **more}), "configs/a.yaml")
+    ctx = RunContext(recipe, model_info("crossvit_9"), chosen, 10, 1)
+    return result.row(TASK, ctx, meter, result.Outcome(**{**facts, **more}), "configs/a.yaml")
 
 
 def test_numbers_are_numbers_and_keys_are_names() -> None:
@@ -86,11 +92,11 @@ def test_numbers_are_numbers_and_keys_are_names() -> None:
         "val_loss": 0.1,
     }
     assert {key: row[key] for key in expected} == expected
-    assert made(average=Score(36, 90, 360, 2.0))["ema_top1"] == 10.0
-    untrained = made(steps=0, best=None, score=Score(1, 2, 4, float("nan")))
+    assert made(average=Accuracy(36, 90, 360, 2.0))["ema_top1"] == 10.0
+    untrained = made(steps=0, best=None, score=Accuracy(1, 2, 4, float("nan")))
     unknown = ("ms_per_step", "img_per_s", "data_wait", "best_top1", "best_epoch", "val_loss")
     assert all(untrained[key] is None for key in unknown)
-    assert "n/a" in result.tables(untrained)
+    assert "n/a" in result.tables(untrained, METRICS)
 
 
 def test_tables_fit_a_hundred_columns_for_every_network() -> None:
@@ -114,17 +120,19 @@ def test_tables_fit_a_hundred_columns_for_every_network() -> None:
             "best_top1": 100.0,
             "best_epoch": 1000,
         }
-        assert max(map(len, result.tables({**made(), "model": name, **big, **slow}).splitlines())) <= 100, name
-    assert "| 98.61 % | 100.00 % | 98.89 %    | 12 " in result.tables(made()) and "EMA" not in result.tables(made())
+        assert max(map(len, result.tables({**made(), "model": name, **big, **slow}, METRICS).splitlines())) <= 100, name
+    assert "| 98.61 % | 100.00 % | 98.89 %    | 12 " in result.tables(made(), METRICS) and "EMA" not in result.tables(
+        made(), METRICS
+    )
 
 
 def test_a_row_is_read_back_and_an_earlier_version_s_is_not(tmp_path: Path) -> None:
     file, row = tmp_path / "result.json", made()
     file.write_text(json.dumps(row))
-    assert result.read(file) == row
+    assert result.read(file, METRICS) == row
     for content in ('{"acc@top1": 98.06, "checkpoint": "a"}', "[1]", "{", ""):
         file.write_text(content)
-        assert result.read(file) is None
+        assert result.read(file, METRICS) is None
 
 
 def test_the_revision_is_that_of_our_own_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

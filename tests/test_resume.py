@@ -18,12 +18,13 @@ import train_small
 from image_files import make_data_dir
 
 from mindvit.engine import checkpoint, compile_cache, trainer
-from mindvit.engine.evaluate import Best, Score, best_of
-from mindvit.engine.trainer import Interrupted, Run, fit
+from mindvit.engine.state import Best
+from mindvit.engine.trainer import Interrupted, Trainer, fit
 from mindvit.errors import UserError
 from mindvit.models import model_info, registry
 from mindvit.recipe.commandline import parse
 from mindvit.runtime import console
+from mindvit.tasks.classification.metrics import Accuracy
 from mindvit.weights import read_weights
 
 # everything that a run remembers: batch normalisation's statistics, moments, average; and all that is drawn
@@ -171,7 +172,7 @@ def test_a_power_cut_costs_what_came_after_the_last_checkpoint(
     (tmp_path / f"{MODEL}-best.ckpt").unlink(missing_ok=True)
     run(folder, tmp_path, "--ckpt_save_steps", "4")
     text = capsys.readouterr().out
-    assert "passed over" in text and "going on from" in text and "epoch 1, step 0 of 3" in text
+    assert "passed over" in text and "resuming from" in text and "epoch 1, step 0 of 3" in text
     same(tmp_path, whole)
 
 
@@ -228,7 +229,7 @@ def content(out: Path) -> dict[str, bytes]:
 def test_a_finished_run_is_shown_and_left_as_it_is(
     folder: Path, whole: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(Run, "compile", lambda _: pytest.fail("compiled"))
+    monkeypatch.setattr(Trainer, "compile", lambda _: pytest.fail("compiled"))
     before = content(whole)
     row = run(folder, whole, *more)
     text = capsys.readouterr().out
@@ -264,7 +265,7 @@ def test_whatever_a_validation_meets_no_training_is_lost(
     plain, count = trainer.evaluate, itertools.count(1)
 
     # of epoch 2 the weights (1, 3, 5) and their average (2, 4, 6), then of epoch 3 the weights (7)
-    def evaluate(*words: Any, **more: Any) -> Score:
+    def evaluate(*words: Any, **more: Any) -> Accuracy:
         number = next(count)
         if number == 2:
             raise MemoryError
@@ -320,24 +321,24 @@ def test_checkpoints_of_earlier_versions_and_other_validation_images(
 
 
 def test_the_best_is_a_share() -> None:
-    best = best_of({"best": {"correct": 90, "count": 100, "epoch": 7, "data": "ab"}}, 50)
-    assert best == Best(90, 100, 7, "ab") and best.top1 == 90
-    assert best.is_beaten_by(Score(46, 50, 50, 0.0))
-    assert not best.is_beaten_by(Score(45, 50, 50, 0.0)) and not best.is_beaten_by(Score(899, 999, 1000, 0.0))
+    best = Best.of_meta({"best": {"correct": 90, "count": 100, "epoch": 7, "data": "ab"}}, 50)
+    assert best == Best(90.0, 100, 7, "ab")
+    assert best.is_beaten_by(Accuracy(46, 50, 50, 0.0))
+    assert not best.is_beaten_by(Accuracy(45, 50, 50, 0.0)) and not best.is_beaten_by(Accuracy(899, 999, 1000, 0.0))
 
 
 @pytest.mark.parametrize(
     "best, score, expected",
     [
-        (40, {"count": 60}, Best(40, 60, 0, "")),
-        (40, None, Best(40, 50, 0, "")),
+        (40, {"count": 60}, Best(100 * 40 / 60, 60, 0, "")),
+        (40, None, Best(80.0, 50, 0, "")),
         (-1, None, None),
         (51, None, None),
         (None, None, None),
     ],
 )
 def test_the_best_of_earlier_versions_is_a_count(best: Any, score: Any, expected: Any) -> None:
-    assert best_of({"best": best, "score": score}, 50) == expected
+    assert Best.of_meta({"best": best, "score": score}, 50) == expected
 
 
 def test_two_runs_in_one_folder_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import train_small
 from image_files import make_data_dir
 
 from mindvit.engine.evaluate import validate
-from mindvit.engine.trainer import Run, TrainingFailed, fit
+from mindvit.engine.trainer import Trainer, TrainingFailed, fit
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import parse
 from mindvit.weights import read_weights
@@ -160,7 +160,7 @@ def test_two_workers_take_the_same_steps(folder: Path, alone: Path, tmp_path: Pa
     assert "device: 2 x CPU" in logs and logs.count("| crossvit_tiny") == 1
     one, _ = read_weights(alone / "crossvit_tiny-1.ckpt")
     two, meta = read_weights(tmp_path / "out" / "crossvit_tiny-1.ckpt")
-    untrained = Run(parse(options(folder, tmp_path / "new", *PLAIN, "--batch_size", "8"), "")[0], None).net
+    untrained = Trainer(parse(options(folder, tmp_path / "new", *PLAIN, "--batch_size", "8"), "")[0], None).net
     initial = {item.name: item.asnumpy() for item in untrained.get_parameters()}
     assert max(np.abs(one[name] - value).max() for name, value in initial.items()) > 1e-4  # the steps moved the weights
     for name in initial:

@@ -7,24 +7,27 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from image_files import stripes
 from real_inputs import GBK, SIDE_FOLDERS, SPELT, class_folders, endings, ladder, link, list_file, side_folders, unseen
 
+from mindvit.data.datasets.base import LabelledDataset
+from mindvit.data.datasets.build import find_images, open_dataset, passed_over, remarks
+from mindvit.data.datasets.folder import FolderDataset
 from mindvit.data.scan import Scan
-from mindvit.data.sources import FolderSource, Source, find_images, open_source, passed_over, remarks
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime.files import printable
 
 
-def opened(root: Path, split: str = "train", **data: object) -> Source:
-    return open_source(DataOptions(data_dir=str(root), **data), split)  # type: ignore[arg-type]
+def opened(root: Path, split: str = "train", **data: object) -> LabelledDataset:
+    return open_dataset(DataOptions(data_dir=str(root), **data), split)  # type: ignore[arg-type]
 
 
-def counts(source: Source) -> dict[str, int]:
+def counts(source: LabelledDataset) -> dict[str, int]:
     return dict(zip(source.class_names, np.bincount(source.labels, minlength=len(source.class_names)).tolist()))
 
 
@@ -173,7 +176,7 @@ def test_deep_folders_are_no_hindrance(tmp_path: Path) -> None:
         os.mkdir(f"{place}{'/d' * depth}")
     place = Path(f"{place}{'/d' * 1010}")
     stripes(0, 2, 0).save(place / "x.jpg")
-    assert len(FolderSource(tmp_path / "train")) == 1
+    assert len(FolderDataset(tmp_path / "train")) == 1
     (place / "x.jpg").unlink()
     os.removedirs(place)  # pytest's own clearing up goes down by recursion
 
@@ -210,16 +213,22 @@ def test_a_list_whose_labels_have_gaps_is_told(tmp_path: Path, labels: tuple[int
     assert remarks(opened(tmp_path)) == told
 
 
+def described(run: Any) -> None:
+    from mindvit.engine.history import announce
+
+    announce(run.task, run.ctx, run.state, run.datasets, run.params, run.said)
+
+
 @pytest.mark.usefixtures("small_networks")
 def test_training_and_prepare_say_it_before_they_begin(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from mindvit.cli import prepare
-    from mindvit.engine.trainer import Run
+    from mindvit.engine.trainer import Trainer
     from mindvit.recipe.commandline import parse
 
     class_folders(tmp_path / "data")
     unseen(tmp_path / "data" / "train" / "a")
     options = ["--model", "nano", "--data_dir", str(tmp_path / "data"), "--device_target", "CPU", "--batch_size", "4"]
-    Run(parse(options, "")[0], None).describe()
+    described(Trainer(parse(options, "")[0]))
     data, *others = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("data: ", "WARNING: "))]
     assert not others and data.endswith(
         "; passed over in train: 3 .heic, 2 .ppm, 1 file without extension, 1 .npy, 1 .txt"
@@ -230,7 +239,7 @@ def test_training_and_prepare_say_it_before_they_begin(tmp_path: Path, capsys: p
             [f"{split}/a/p{number:03d}.jpg 1" for number in ((0, 1, 2, 3) if split == "train" else (100, 101))],
             split,
         )
-    Run(parse(options, "")[0], None).describe()
+    described(Trainer(parse(options, "")[0]))
     prepare.main([str(tmp_path / "data"), str(tmp_path / "out")])
     told = capsys.readouterr().out
     assert (
@@ -241,7 +250,7 @@ def test_training_and_prepare_say_it_before_they_begin(tmp_path: Path, capsys: p
 
 def test_classes_without_images_are_told_by_name(tmp_path: Path) -> None:
     class_folders(tmp_path, ("b", "d"))
-    source = FolderSource(tmp_path / "train", ("a", "b", "c", "d", "e"))
+    source = FolderDataset(tmp_path / "train", ("a", "b", "c", "d", "e"))
     assert remarks(source) == ["of 5 classes, classes 0, 2, 4 (a, c, e) have no image to train on"]
 
 

@@ -13,15 +13,15 @@ from small import SMALL
 
 from mindvit.benchmark import census
 from mindvit.benchmark.data import measure_data
-from mindvit.benchmark.network import Task, measure
+from mindvit.benchmark.network import Job, measure
 from mindvit.cli import export
 from mindvit.engine import checkpoint, evaluate, trainer
-from mindvit.engine.setup import sized
 from mindvit.errors import UserError
 from mindvit.inference.predictor import Predictor
 from mindvit.models import create_model, input_sizes, registry
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.schema import Recipe
+from mindvit.tasks.classification.sizes import sized
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read
 
@@ -83,7 +83,7 @@ def test_a_size_that_a_network_cannot_take_is_refused_before_anything_is_listed_
         lambda: trainer.dry_run(given),
         lambda: evaluate.validate(weights),
         lambda: measure_data(given, warmup=1, steps=1),
-        lambda: measure(Task(given.flat(), "train", given.origins)),
+        lambda: measure(Job(given.flat(), "train", given.origins)),
         lambda: census.network(name, side),
     ):
         with pytest.raises(UserError) as caught:
@@ -174,9 +174,9 @@ def test_a_run_builds_what_it_says_and_its_checkpoint_knows_it(data: Path, tmp_p
         (["--img_size", "36,32"], (36, 32)),
         ([], SMALL["crossvit"][1]["img_size"]),
     ):
-        run = trainer.Run(recipe(*words, *more), None)
-        assert tuple(run.net.sizes) == expected and run.setting.size == expected[0]
-        kept = run.meta(None)["recipe"]
+        run = trainer.Trainer(recipe(*words, *more), None)
+        assert tuple(run.net.sizes) == expected and run.ctx.preprocessing.size == expected[0]
+        kept = run.meta()["recipe"]
         assert (kept["image_resize"], kept["img_size"]) == (expected[0], expected)
 
 
@@ -255,10 +255,10 @@ def test_going_on_from_an_earlier_mindvit_s_checkpoint_tells_no_change_of_size(
 ) -> None:
     words = ["--model", "small_crossvit", "--data_dir", str(data), "--batch_size", "4", "--device_target", "CPU"]
     path = tmp_path / "small_crossvit-1.ckpt"
-    run = trainer.Run(recipe(*words, "--ckpt_save_dir", str(tmp_path), "--resume", str(path)), None)
+    run = trainer.Trainer(recipe(*words, "--ckpt_save_dir", str(tmp_path), "--resume", str(path)), None)
     meta = run.meta()
-    checkpoint.save(path, run.state(), {**meta, "recipe": {**meta["recipe"], **stored}})
-    run.resume(checkpoint.of_file(str(path)))
+    checkpoint.save(path, run.parameters(), {**meta, "recipe": {**meta["recipe"], **stored}})
+    run.restore(checkpoint.of_file(str(path)))
     printed = capsys.readouterr().out
-    assert "going on from" in printed and ("other values than there: seed" in printed) == told
+    assert "resuming from" in printed and ("other values than there: seed" in printed) == told
     assert "image_resize" not in printed and "img_size" not in printed

@@ -237,7 +237,7 @@ def test_two_halves_make_the_step_of_the_whole(options: dict) -> None:
         results.append(
             (
                 [float(item.asnumpy()) for item in outputs],
-                [item.asnumpy() for item in (*step.weights, *step.update.ema, *step.update.optimizer.moment1)],
+                [item.asnumpy() for item in (*step.weights, *step.update.ema, *step.update.optimizer.exp_avg)],
             )
         )
     (whole, expected), (parted, ours) = results

@@ -15,7 +15,7 @@ from mindvit.layers.drop_path import Residual, number_drop_paths
 from mindvit.models import create_model, list_models, model_info
 from mindvit.models.network import Backbone
 from mindvit.models.xcit import ClassAttention, CrossCovarianceAttention, fourier_table
-from mindvit.optim.schedule import is_decayed
+from mindvit.optim.param_groups import is_decayed
 from mindvit.runtime import platform
 
 NANO = "xcit_nano_12_p16_224"

@@ -197,7 +197,7 @@ def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
 
     from mindvit.engine.step import StepOptions, TrainStep
     from mindvit.models import model_info
-    from mindvit.optim.schedule import is_decayed
+    from mindvit.optim.param_groups import is_decayed
     from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
     from mindvit.tasks.classification.task import batch_spec
 

@@ -18,13 +18,15 @@ import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow
 
-from mindvit.data.loader import Batch, default_workers, eval_batches, train_batches
-from mindvit.data.sources import FolderSource, Source, open_source
-from mindvit.engine.setup import Preprocessing, sized
+from mindvit.data.datasets.base import Dataset
+from mindvit.data.datasets.folder import FolderDataset
+from mindvit.data.loader import Batch, default_workers, train_batches
+from mindvit.engine.setup import setup
 from mindvit.errors import UserError
-from mindvit.models import ModelInfo, model_info
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
+from mindvit.tasks import task_of
+from mindvit.tasks.base import RunContext, Task
 from mindvit.version import __version__
 
 IMAGES = 256
@@ -72,9 +74,9 @@ def made_up_folder(count: int = IMAGES) -> Path:
     return folder
 
 
-def kilobytes(source: Source) -> Optional[float]:
-    """Mean size of an image's file, kB; None where the source has no files."""
-    paths = getattr(source, "paths", None)
+def kilobytes(dataset: Dataset) -> Optional[float]:
+    """Mean size of an image's file, kB; None where the data set has no files."""
+    paths = getattr(dataset, "paths", None)
     return (
         None
         if paths is None
@@ -103,44 +105,26 @@ def timed(
         next(batches)
     images, started, spent = 0, clock(), cpu()
     for _ in range(steps):
-        images += len(next(batches).labels)
+        images += len(next(batches)[0])
     return images / (clock() - started), 1000 * (cpu() - spent) / images
 
 
-def pipelines(recipe: Recipe, info: ModelInfo, train: Source, val: Source, workers: int) -> dict[str, Iterator[Batch]]:
+def pipelines(ctx: RunContext, task: Task, train: Dataset, val: Dataset) -> dict[str, Iterator[Batch]]:
     """Endless batches of training and of evaluation, as train.py makes them."""
-    augment, wanted = recipe.augment, Preprocessing(info, recipe.augment)
-    data = dataclasses.replace(recipe.data, batch_size=min(recipe.data.batch_size, BATCH, len(train)))
+    recipe = ctx.recipe
     epochs = (
         train_batches(
             train,
-            data,
-            augment,
-            size=wanted.size,
-            interpolation=wanted.interpolation,
-            mean=wanted.statistics[0],
+            task.transform(ctx),
+            task.spec(ctx).batch,
+            recipe.data,
             epoch=epoch,
             seed=recipe.runtime.seed,
-            ranks=1,
-            rank=0,
-            workers=workers,
+            workers=ctx.workers,
         )
         for epoch in itertools.count()
     )
-    passes = (
-        eval_batches(
-            val,
-            batch_size=min(data.batch_size, len(val)),
-            size=wanted.size,
-            crop_pct=wanted.crop_pct,
-            interpolation=wanted.interpolation,
-            squeeze=info.squeeze,
-            ranks=1,
-            rank=0,
-            workers=workers,
-        )
-        for _ in itertools.count()
-    )
+    passes = (task.evaluator(ctx, val).batches() for _ in itertools.count())
     return {"train": itertools.chain.from_iterable(epochs), "eval": itertools.chain.from_iterable(passes)}
 
 
@@ -157,21 +141,22 @@ def described(recipe: Recipe) -> str:
 
 def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, Any]]:
     """A row for each pipeline and number of threads: the recipe's data set, or made-up images where it names none."""
-    recipe = sized(recipe)
-    info = model_info(recipe.model.model)
+    task = task_of(recipe)
+    recipe = task.resolve(recipe)
     if recipe.data.data_dir or recipe.data.dataset == "digits":
-        train = open_source(recipe.data, "train")
-        val = open_source(recipe.data, "val", train.class_names)
+        train, val = task.datasets(recipe, None, console.say)
     else:
-        train = val = FolderSource(made_up_folder() / "train")
+        train = val = FolderDataset(made_up_folder() / "train")
     if not len(val):
         raise UserError("the validation split has no image: there is nothing to measure")
+    recipe = recipe.replace("benchmark", batch_size=min(recipe.data.batch_size, BATCH, len(train)))
+    ctx = setup(recipe, train)
     rows = []
     asked = recipe.data.num_parallel_workers
     for workers in [asked] if asked else sorted({1, 2, default_workers(1)}):
-        for name, batches in pipelines(recipe, info, train, val, workers).items():
+        for name, batches in pipelines(dataclasses.replace(ctx, workers=workers), task, train, val).items():
             rate, spent = timed(batches, warmup, steps)
-            size = Preprocessing(info, recipe.augment).size
+            size = task.input_size(ctx)
             rows.append(
                 {
                     "pipeline": name,
@@ -179,7 +164,7 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
                     "kB": kilobytes(train if name == "train" else val),
                     "resolution": f"{size}x{size}",
                     "augmentation": described(recipe) if name == "train" else "none",
-                    "batch size": min(recipe.data.batch_size, BATCH, len(train)),
+                    "batch size": recipe.data.batch_size,
                     "workers": workers,
                     "img/s": round(rate, 1),
                     "CPU-ms an image": round(spent, 2),

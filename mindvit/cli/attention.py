@@ -68,7 +68,8 @@ def main(arguments: Sequence[str]) -> None:
         "--font", type=Path, metavar="FILE", help="TrueType font for class names that aren't in Latin letters"
     )
     given = parser.parse_args(arguments)
-    from mindvit.data.sources import DecodeError, find_images
+    from mindvit.data.datasets.build import find_images
+    from mindvit.data.decoding import DecodeError
 
     paths = find_images(given.images)
     from PIL import Image

@@ -62,11 +62,12 @@ def batch_of(text: str) -> Optional[int]:
 
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
-    from mindvit.engine.setup import Preprocessing, sized
+    from mindvit.data.preprocessing import Preprocessing
     from mindvit.models import create_model
     from mindvit.recipe.commandline import COMMAND_LINE
     from mindvit.recipe.schema import build
     from mindvit.runtime import platform
+    from mindvit.tasks.classification.sizes import sized
     from mindvit.weights import load_weights
     from mindvit.weights.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.weights.readers import read

@@ -66,7 +66,7 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
     """
     from tqdm import tqdm
 
-    from mindvit.data.sources import DecodeError
+    from mindvit.data.decoding import DecodeError
 
     with tqdm(total=len(paths), unit="image", dynamic_ncols=True, leave=False, disable=None) as bar:
         for path, logits in zip(paths, predictor.stream(paths)):
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str]) -> None:
         "--batch_size", type=positive, default=32, metavar="N", help="most images computed at once (default: 32)"
     )
     given = parser.parse_args(arguments)
-    from mindvit.data.sources import find_images
+    from mindvit.data.datasets.build import find_images
 
     paths = find_images(given.images)
     from mindvit.inference.predictor import (

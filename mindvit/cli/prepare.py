@@ -53,23 +53,24 @@ def main(arguments: Sequence[str]) -> None:
         )
     from tqdm import tqdm
 
+    from mindvit.data.datasets.base import FileDataset
+    from mindvit.data.datasets.build import check_same_classes, open_dataset, passed_over, remarks
     from mindvit.data.datasets.mindrecord import pack
-    from mindvit.data.sources import FileSource, check_same_classes, open_source, passed_over, remarks
     from mindvit.runtime import console
 
     data = DataOptions(data_dir=given.data_dir, train_split=given.train_split, val_split=given.val_split)
-    sources = {split: open_source(data, split) for split in given.split}
+    sources = {split: open_dataset(data, split) for split in given.split}
     for split, source in sources.items():
-        if not isinstance(source, FileSource):
+        if not isinstance(source, FileDataset):
             raise UserError(f"{given.data_dir} is packed already: give the folder that {split} was packed from")
     if len(sources) == 2:
-        check_same_classes(sources["train"], open_source(data, "val", sources["train"].class_names))
+        check_same_classes(sources["train"], open_dataset(data, "val", sources["train"].class_names))
     if given.out.resolve() == Path(given.data_dir).resolve():
         raise UserError(f"OUT and DATA_DIR are both {given.data_dir}: give another folder for the MindRecord files")
     try:
         given.out.mkdir(parents=True, exist_ok=True)
         for split, source in sources.items():
-            assert isinstance(source, FileSource)
+            assert isinstance(source, FileDataset)
             with tqdm(total=len(source), desc=split, unit=" images", disable=not sys.stderr.isatty()) as bar:
                 paths = pack(
                     source,

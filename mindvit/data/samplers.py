@@ -7,11 +7,21 @@ the same B*R.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 # First word of every seed: NumPy's SeedSequence ignores trailing zeros, so (seed, epoch) and (seed, epoch, 0) would be
 # the same stream.
 ORDER_STREAM, IMAGE_STREAM = 1, 2
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the data a process takes: that of `rank` among `ranks`."""
+
+    ranks: int = 1
+    rank: int = 0
 
 
 def generator(*words: int) -> np.random.Generator:

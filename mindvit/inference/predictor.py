@@ -16,7 +16,7 @@ from mindvit.data import decoding
 from mindvit.data.classes import IMAGENET, imagenet, read_classes
 from mindvit.data.decoding import DecodeError, as_rgb, check_pixels, named, read_image
 from mindvit.data.loader import default_workers
-from mindvit.engine.setup import Preprocessing, sized
+from mindvit.data.preprocessing import Preprocessing
 from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision
@@ -26,6 +26,7 @@ from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.recipe.schema import build
 from mindvit.runtime import device
 from mindvit.tasks.classification.predictions import likeliest
+from mindvit.tasks.classification.sizes import sized
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.load import taken

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mindvit.engine.setup import Preprocessing
+from mindvit.data.preprocessing import Preprocessing
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo
 from mindvit.recipe.options import AugmentOptions
@@ -35,7 +35,7 @@ def contents(info: ModelInfo, told: CheckpointInfo, augment: AugmentOptions) -> 
         "mean": list(mean),
         "std": list(std),
         "crop_pct": preprocessing.crop_pct,
-        "crop_mode": "squash" if info.squeeze else "center",
+        "crop_mode": info.crop_mode,
         "interpolation": preprocessing.interpolation,
     }
 

@@ -20,11 +20,23 @@ def option(
     low: Optional[float] = None,
     high: Optional[float] = None,
     path: bool = False,
+    affects_result: bool = True,
 ) -> Any:
-    """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), and whether a
-    string is a path: `~` is expanded.
+    """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), whether a
+    string is a path (`~` is expanded), and whether the key changes what a run computes: a run that resumes with another
+    value of one that does says so.
     """
-    return field(default=default, metadata={"doc": doc, "choices": choices, "low": low, "high": high, "path": path})
+    return field(
+        default=default,
+        metadata={
+            "doc": doc,
+            "choices": choices,
+            "low": low,
+            "high": high,
+            "path": path,
+            "affects_result": affects_result,
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,10 @@ class DataOptions:
         ("imagenet", "digits"),
     )
     data_dir: Optional[str] = option(
-        None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt", path=True
+        None,
+        "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt",
+        path=True,
+        affects_result=False,
     )
     train_split: str = option("train", "name of the training split")
     val_split: str = option("val", "name of the validation split")
@@ -45,6 +60,7 @@ class DataOptions:
         None,
         "file with the class folders in the order of the logits, a name a line (none: the checkpoint's, else sorted)",
         path=True,
+        affects_result=False,
     )
     shuffle: bool = option(True, "shuffle the training images anew in every epoch")
     batch_size: int = option(128, "images a card and step", low=1)
@@ -55,7 +71,7 @@ class DataOptions:
         0, "repeated augmentation: times an image appears in an epoch's order (0 or 1: off; usual: 3)", low=0
     )
     num_parallel_workers: Optional[int] = option(
-        None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1
+        None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1, affects_result=False
     )
     bad_image: str = option(
         "skip",
@@ -123,14 +139,19 @@ class ModelOptions:
     drop_path_rate: Optional[float] = option(
         None, "largest stochastic-depth rate (none: the paper's)", low=0, high=0.99
     )
-    pretrained: Union[bool, str] = option(False, "file with weights to start from", path=True)
-    ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure", path=True)
-    new_head: bool = option(False, "leave the classifier untrained, whatever the weights to start from have")
+    pretrained: Union[bool, str] = option(False, "file with weights to start from", path=True, affects_result=False)
+    ckpt_path: Optional[str] = option(
+        None, "train: weights to start from; validate: weights to measure", path=True, affects_result=False
+    )
+    new_head: bool = option(
+        False, "leave the classifier untrained, whatever the weights to start from have", affects_result=False
+    )
     take: Optional[str] = option(
         None,
         "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a "
         "PyTorch training checkpoint's name (none: the one that scored better in validation, if the file says so, "
         "else model)",
+        affects_result=False,
     )
 
 
@@ -185,8 +206,10 @@ class DistillOptions:
         ("none", "soft", "hard"),
     )
     teacher: Optional[str] = option(None, "the teacher, a network by name; mindcv/NAME takes mindcv's")
-    teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights", path=True)
-    teacher_take: Optional[str] = option(None, "which set of weights to take of that file: see take")
+    teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights", path=True, affects_result=False)
+    teacher_take: Optional[str] = option(
+        None, "which set of weights to take of that file: see take", affects_result=False
+    )
     distill_alpha: float = option(0.5, "share of the teacher's term in the loss", low=0, high=1)
     distill_tau: float = option(1.0, "temperature of soft distillation, more than 0", low=0)
 
@@ -266,20 +289,26 @@ class PrecisionOptions:
 class RuntimeOptions:
     """Device, graph and randomness."""
 
-    device_target: str = option("auto", "device; auto: the best one found", ("auto", "Ascend", "GPU", "CPU"))
-    mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1))
+    device_target: str = option(
+        "auto", "device; auto: the best one found", ("auto", "Ascend", "GPU", "CPU"), affects_result=False
+    )
+    mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1), affects_result=False)
     jit_level: str = option(
         "auto",
         "graph compilation level; auto: O2 on Ascend, O1 or O0 where that can't take a graph; O0 elsewhere",
         ("auto", "O0", "O1", "O2"),
+        affects_result=False,
     )
     compile_cache: str = option(
         "auto",
         "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, "
         "or a DIR",
         path=True,
+        affects_result=False,
     )
-    distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")
+    distribute: bool = option(
+        True, "use all ranks of the launcher (msrun); without a launcher the run is alone", affects_result=False
+    )
     seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0, high=2**32 - 1)
 
 
@@ -287,30 +316,43 @@ class RuntimeOptions:
 class CheckpointOptions:
     """What is saved."""
 
-    ckpt_save_dir: str = option("./ckpt", "folder of the run: checkpoints, log, resolved recipe", path=True)
-    ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1)
+    ckpt_save_dir: str = option(
+        "./ckpt", "folder of the run: checkpoints, log, resolved recipe", path=True, affects_result=False
+    )
+    ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1, affects_result=False)
     ckpt_save_steps: Optional[int] = option(
-        None, "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)", low=1
+        None,
+        "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)",
+        low=1,
+        affects_result=False,
     )
     resume: str = option(
         "auto",
         "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)",
         path=True,
+        affects_result=False,
     )
-    keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1)
+    keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1, affects_result=False)
 
 
 @dataclass(frozen=True)
 class LogOptions:
     """What is shown and kept."""
 
-    val_while_train: bool = option(True, "validate during training (the last epoch is always validated)")
-    val_interval: int = option(1, "epochs between validations", low=1)
-    log_interval: int = option(100, "steps between lines when the output is no terminal", low=1)
-    chance_epochs: int = option(5, "epochs after which an accuracy no better than guessing is warned of", low=1)
+    val_while_train: bool = option(
+        True, "validate during training (the last epoch is always validated)", affects_result=False
+    )
+    val_interval: int = option(1, "epochs between validations", low=1, affects_result=False)
+    log_interval: int = option(100, "steps between lines when the output is no terminal", low=1, affects_result=False)
+    chance_epochs: int = option(
+        5, "epochs after which an accuracy no better than guessing is warned of", low=1, affects_result=False
+    )
     summary: str = option(
         "none",
         "files for a viewer, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX)",
         ("none", "mindspore", "tensorboard"),
+        affects_result=False,
     )
-    results_csv: str = option("results/runs.csv", "file to which the final row is appended", path=True)
+    results_csv: str = option(
+        "results/runs.csv", "file to which the final row is appended", path=True, affects_result=False
+    )

@@ -160,6 +160,10 @@ class Recipe:
         """Every key with its value, in the order of the sections."""
         return {key: getattr(getattr(self, section), key) for key, (section, _, _) in FIELDS.items()}
 
+    def affecting_result(self) -> dict[str, Any]:
+        """The keys with their values that change what a run computes."""
+        return {key: value for key, value in self.flat().items() if FIELDS[key][1].metadata["affects_result"]}
+
     def replace(self, origin: str, **values: Any) -> Recipe:
         """A copy in which some keys have other values, checked anew."""
         return build({**self.flat(), **values}, {**self.origins, **dict.fromkeys(values, origin)})

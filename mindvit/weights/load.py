@@ -16,7 +16,7 @@ from mindspore import Tensor, nn
 from mindvit.errors import Hint, UserError
 from mindvit.layers.resize import bicubic_matrix
 from mindvit.weights import names, prefixes
-from mindvit.weights.readers import STATE, Arrays, Source, read, select
+from mindvit.weights.readers import STATE, Arrays, WeightsFile, read, select
 
 POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
 STEM = "patch_embed."  # in the names of the convolutions that see the image
@@ -116,7 +116,7 @@ class Wanted:
 
 def load_weights(
     net: nn.Cell,
-    source: Union[str, os.PathLike, Mapping[str, np.ndarray], Source],
+    source: Union[str, os.PathLike, Mapping[str, np.ndarray], WeightsFile],
     may_differ: Sequence[str] = (),
     resize: bool = False,
     new_head: bool = False,
@@ -131,15 +131,15 @@ def load_weights(
     """
     wanted = Wanted(may_differ, resize, new_head, adapt_channels, take)
     if isinstance(source, Mapping):
-        source = select(Source(dict(source), {}, ""), take)
-    report, values = fitted(net, source if isinstance(source, Source) else read(source, take), wanted)
+        source = select(WeightsFile(dict(source), {}, ""), take)
+    report, values = fitted(net, source if isinstance(source, WeightsFile) else read(source, take), wanted)
     for parameter in net.get_parameters():
         if parameter.name in values:
             parameter.set_data(Tensor(values[parameter.name].astype(np.float32), parameter.dtype))
     return report
 
 
-def fitted(net: nn.Cell, content: Source, wanted: Wanted) -> tuple[Report, Arrays]:
+def fitted(net: nn.Cell, content: WeightsFile, wanted: Wanted) -> tuple[Report, Arrays]:
     """The values for the network's parameters out of what a file holds; the network stays as it is."""
     report = Report()
     arrays, absent, wide = _ours(net, content, report)
@@ -168,7 +168,7 @@ def fitted(net: nn.Cell, content: Source, wanted: Wanted) -> tuple[Report, Array
     return report, values
 
 
-def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
+def _ours(net: nn.Cell, content: WeightsFile, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
     """The arrays under our names, without what no network needs; what the origin never has; and what was stored as
     bfloat16.
 
@@ -207,7 +207,7 @@ def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[
     return {name: value for name, value in arrays.items() if name not in set(report.unused)}, absent, wide
 
 
-def taken(content: Source) -> str:
+def taken(content: WeightsFile) -> str:
     """Which set of weights was taken of a file, why, and which others it holds, in words."""
     if not content.others:
         return str(content.taken)
@@ -250,7 +250,7 @@ def _has_other_channels(name: str, there: tuple[int, ...], here: tuple[int, ...]
     return STEM in name and len(there) == 4 and there != here and there[:1] + there[2:] == here[:1] + here[2:]
 
 
-def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> None:
+def _refuse(report: Report, content: WeightsFile, net: nn.Cell, wanted: Wanted) -> None:
     missing, unexpected, differing = (
         [name for name in found if not _matches(name, wanted.may_differ)]
         for found in (report.missing, report.unexpected, report.differing)

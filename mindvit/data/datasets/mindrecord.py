@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mindvit.data.datasets.base import FileDataset, LabelledDataset, refuse_unknown
 from mindvit.data.decoding import DecodeError, decode, named
-from mindvit.data.sources import FileSource, Source, refuse_unknown
 from mindvit.errors import UserError
 from mindvit.runtime import files
 
@@ -80,7 +80,7 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, [row[0] for row in rows], [int(row[1]) for row in rows], places, sizes)
 
 
-class MindRecordSource(Source):
+class MindRecordDataset(LabelledDataset):
     """The images of a split in `root` that `prepare` packed; numbered as they were, or by `class_names` where
     given.
     """
@@ -146,13 +146,13 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} can't be read ({error}); run mindvit prepare again") from None
 
 
-def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:
+def plan(dataset: FileDataset, root: Path, shard_bytes: int) -> list[list[int]]:
     """Indices of the images of each shard, in order; a shard ends where it would grow beyond `shard_bytes`.
     UserError for a file that is gone or too big.
     """
     shards: list[list[int]] = [[]]
     held = 0
-    for index, path in enumerate(source.paths):
+    for index, path in enumerate(dataset.paths):
         try:
             size = os.path.getsize(path)
         except OSError as error:
@@ -170,13 +170,15 @@ def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:
     return shards
 
 
-def entry(source: FileSource, root: Path, index: int) -> Entry:
+def entry(dataset: FileDataset, root: Path, index: int) -> Entry:
     """What a shard says of an image: its path below `root`, whose bytes that are no text are spelt out."""
-    path = os.path.relpath(source.paths[index], root)
-    return files.printable(path), int(source.labels[index]), os.path.getsize(source.paths[index])
+    path = os.path.relpath(dataset.paths[index], root)
+    return files.printable(path), int(dataset.labels[index]), os.path.getsize(dataset.paths[index])
 
 
-def write_shard(path: Path, source: FileSource, root: Path, indices: Sequence[int], done: Callable[[int], Any]) -> None:
+def write_shard(
+    path: Path, dataset: FileDataset, root: Path, indices: Sequence[int], done: Callable[[int], Any]
+) -> None:
     """Write one file and its .db, in a folder of their own first, so that a shard is either whole or not there."""
     from mindspore.mindrecord import FileWriter
 
@@ -188,7 +190,7 @@ def write_shard(path: Path, source: FileSource, root: Path, indices: Sequence[in
         writer.add_index(["label", "name"])
         for first in range(0, len(indices), AT_ONCE):
             part = indices[first : first + AT_ONCE]
-            writer.write_raw_data([raw(source, root, index) for index in part])
+            writer.write_raw_data([raw(dataset, root, index) for index in part])
             done(len(part))
         writer.commit()
         for name in (path.name, f"{path.name}.db"):
@@ -197,13 +199,13 @@ def write_shard(path: Path, source: FileSource, root: Path, indices: Sequence[in
         os.replace(folder / path.name, path)
 
 
-def raw(source: FileSource, root: Path, index: int) -> dict[str, Any]:
+def raw(dataset: FileDataset, root: Path, index: int) -> dict[str, Any]:
     """An image as the writer takes it."""
-    name, label, _ = entry(source, root, index)
+    name, label, _ = entry(dataset, root, index)
     try:
-        return {"image": Path(source.paths[index]).read_bytes(), "label": label, "name": name}
+        return {"image": Path(dataset.paths[index]).read_bytes(), "label": label, "name": name}
     except OSError as error:
-        raise UserError(f"{source.paths[index]} can't be read ({error.strerror})") from None
+        raise UserError(f"{dataset.paths[index]} can't be read ({error.strerror})") from None
 
 
 @contextlib.contextmanager
@@ -219,7 +221,7 @@ def unfinished(out: Path) -> Iterator[Path]:
 
 
 def pack(
-    source: FileSource, root: Path, out: Path, split: str, shard_bytes: int, done: Callable[[int], Any]
+    dataset: FileDataset, root: Path, out: Path, split: str, shard_bytes: int, done: Callable[[int], Any]
 ) -> list[Path]:
     """Pack a split's images; the files. Shards that are there already stay; done(count) is called as images are in
     place.
@@ -227,11 +229,11 @@ def pack(
     UserError if a shard that is there holds other images, or the result isn't what was to be packed.
     """
     paths = []
-    for number, indices in enumerate(plan(source, root, shard_bytes)):
+    for number, indices in enumerate(plan(dataset, root, shard_bytes)):
         path = out / f"{split}_{number:04d}.mindrecord"
-        wanted = [entry(source, root, index) for index in indices]
+        wanted = [entry(dataset, root, index) for index in indices]
         if not (path.exists() and Path(f"{path}.db").exists()):
-            write_shard(path, source, root, indices, done)
+            write_shard(path, dataset, root, indices, done)
         else:
             done(len(indices))
         if read_shard(path).entries != wanted:
@@ -241,37 +243,37 @@ def pack(
             )
         paths.append(path)
     meta = {
-        "class_names": list(source.class_names),
-        "count": len(source),
-        "fingerprint": source.fingerprint(),
+        "class_names": list(dataset.class_names),
+        "count": len(dataset),
+        "fingerprint": dataset.fingerprint(),
         "shards": [path.name for path in paths],
-        "is_by_label": source.is_by_label,
+        "is_by_label": dataset.is_by_label,
     }
     place = out / META.format(split)
     with files.whole(place) as path:
         path.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    check(MindRecordSource(out, split), source)
+    check(MindRecordDataset(out, split), dataset)
     return paths
 
 
-def check(packed: MindRecordSource, source: FileSource) -> None:
+def check(packed: MindRecordDataset, dataset: FileDataset) -> None:
     """UserError unless both have the same labels, and the same bytes at both ends of every shard, as MindSpore counts
     them too.
     """
     from mindspore.mindrecord import FileReader
 
     ends = [0, *np.flatnonzero(np.diff(packed._shard)), len(packed) - 1]
-    same = np.array_equal(packed.labels, source.labels) and all(
-        packed.content(index) == Path(source.paths[index]).read_bytes() for index in ends
+    same = np.array_equal(packed.labels, dataset.labels) and all(
+        packed.content(index) == Path(dataset.paths[index]).read_bytes() for index in ends
     )
     counted = 0
     for path in packed._paths:
         reader = FileReader(str(path))
         counted += reader.len()
         reader.close()
-    if not same or counted != len(source):
+    if not same or counted != len(dataset):
         raise UserError(
-            f"{packed._paths[0].parent} doesn't hold the {len(source)} images that were to be packed (MindSpore "
+            f"{packed._paths[0].parent} doesn't hold the {len(dataset)} images that were to be packed (MindSpore "
             f"counts {counted}); "
             "remove it and run again"
         )

@@ -29,19 +29,19 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the short side to size/crop_pct and cut out the centre, or, with `squeeze`, resize to size x size px
-    straight away.
+    """Resize the short side to size/crop_pct and cut out the centre (crop_mode 'center'), or resize to size x size px
+    straight away ('squash').
     """
 
     size: int
     crop_pct: float
     interpolation: str
-    squeeze: bool
+    crop_mode: str = "center"
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """uint8 (size, size, 3)."""
         method = RESAMPLING[self.interpolation]
-        if self.squeeze:
+        if self.crop_mode == "squash":
             return np.asarray(native.shortened(image).resize((self.size, self.size), method))
         short = int(self.size / self.crop_pct)
         width, height = (short * side // min(image.size) for side in image.size)

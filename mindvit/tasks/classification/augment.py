@@ -13,11 +13,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindvit.data.arrays import ArraySpec
 from mindvit.kernels import ops as kernels
 from mindvit.layers.normalize import Normalize
 from mindvit.recipe.options import AugmentOptions
 from mindvit.runtime import device
-from mindvit.tasks.base import ArraySpec
 
 ERASING_TRIES = 10
 

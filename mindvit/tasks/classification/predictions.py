@@ -9,8 +9,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from mindvit.data.samplers import val_order
-from mindvit.data.sources import Source
+from mindvit.data.datasets.base import LabelledDataset
+from mindvit.data.samplers import Shard, val_order
 from mindvit.errors import UserError
 from mindvit.runtime import distributed
 from mindvit.runtime.files import SPELT_OUT
@@ -39,24 +39,25 @@ class Predictions:
     file can't be written.
     """
 
-    def __init__(self, file: str, source: Source, ranks: int, rank: int):
-        self.file, self.source, self.ranks, self.rank = Path(os.path.realpath(file)), source, ranks, rank
+    def __init__(self, file: str, dataset: LabelledDataset, shard: Shard):
+        self.file, self.dataset = Path(os.path.realpath(file)), dataset
+        self.ranks, self.rank = shard.ranks, shard.rank
         if self.file.exists() and not self.file.is_file():
             raise UserError(
                 f"predictions can't be written to {file}: it is a folder or a device; give the name of a file"
             )
-        self.order = val_order(len(source), ranks, rank)
+        self.order = val_order(len(dataset), self.ranks, self.rank)
         self.rows: list[list[Any]] = []
-        self._write(self._part(rank), [])  # what can't be written is better known before an hour of work
+        self._write(self._part(self.rank), [])  # what can't be written is better known before an hour of work
 
     def add(self, logits: np.ndarray, losses: np.ndarray) -> None:
         """A batch: logits (B, classes) and losses (B,) of the next images, those that fill up the last batch among
         them.
         """
-        names = self.source.class_names
+        names = self.dataset.class_names
         for row, loss, index in zip(logits, losses, self.order[len(self.rows) : len(self.rows) + len(losses)]):
             said = [text for name, probability in likeliest(row, names, MOST) for text in (name, f"{probability:.6f}")]
-            self.rows.append([index, self.source.name(index), names[self.source.labels[index]], f"{loss:.6f}", *said])
+            self.rows.append([index, self.dataset.name(index), names[self.dataset.labels[index]], f"{loss:.6f}", *said])
 
     def write(self) -> None:
         """All ranks' rows, in order; called on every rank."""
