@@ -19,11 +19,11 @@ from mindvit import models
 from mindvit.engine.step import TrainStep
 from mindvit.engine.trainer import Trainer
 from mindvit.errors import UserError
+from mindvit.layers.augment import AugmentImages
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
 from mindvit.recipe.commandline import parse
 from mindvit.runtime.device import Device
 from mindvit.tasks.base import RunContext
-from mindvit.tasks.classification.augment import Prepare
 from mindvit.tasks.classification.distill import build_teacher, check_teacher, freeze
 from mindvit.tasks.classification.losses import Distillation, SoftTargetCrossEntropy
 from mindvit.tasks.classification.objective import ObjectiveOptions
@@ -127,7 +127,7 @@ def check_step(student: nn.Cell, teacher: nn.Cell, kind: str) -> TrainStep:
     assert len(set(names)) == len(names)
     inputs = step_inputs(step.drop_paths)
     images, labels, lam, mix_mask, erase_boxes, erase_noise, drop_path_rand = (Tensor(item) for item in inputs)
-    x = Prepare(MEAN, STD, erase=True, mix=True)(images, mix_mask, erase_boxes, erase_noise)
+    x = AugmentImages(MEAN, STD, erase=True, mix=True)(images, mix_mask, erase_boxes, erase_noise)
     expected = by_hand(
         options,
         student(x, DropPathScale(number_drop_paths(student))(drop_path_rand)).asnumpy(),
@@ -230,12 +230,12 @@ def test_a_run_keeps_the_teacher_out_of_its_checkpoint(
     )
     assert f"teacher: {FOREIGN}, 0.74 M parameters, weights from {foreign}: 52 loaded" in capsys.readouterr().out
     run.train()
-    teacher, saved = run.step.scaled_objective.objective.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
+    teacher, saved = run.runner.step.scaled_objective.objective.teacher, read_weights(tmp_path / f"{OWN}-1.ckpt")[0]
     assert all(
         np.array_equal(item.asnumpy(), read_weights(foreign)[0][item.name[len("mindvit.teacher.") :]])
         for item in teacher.get_parameters()
     )
-    assert set(saved) == {item.name for item in (*run.net.get_parameters(), *run.step.state())}
+    assert set(saved) == {item.name for item in (*run.net.get_parameters(), *run.runner.step.state())}
     assert not any("teacher" in name for name in saved)
     load_weights(mindvit.create_model(OWN, num_classes=2), tmp_path / f"{OWN}-best.ckpt")
 

@@ -18,6 +18,7 @@ from image_files import make_data_dir
 
 import train
 from mindvit.engine import checkpoint
+from mindvit.engine.steps import StepRunner
 from mindvit.engine.trainer import Trainer, TrainingFailed, fit
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import parse
@@ -57,14 +58,14 @@ def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
 def test_steps_without_a_number_are_left_out_as_often_as_the_recipe_says(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    plain = Trainer.train_step
+    plain = StepRunner.train_step
     broken: list[int] = []
 
-    def take(self: Trainer, batch: Any, part: int) -> Any:
+    def take(self: StepRunner, batch: Any, part: int) -> Any:
         lr, (loss, norm, scale) = plain(self, batch, part)
         return lr, (loss * np.nan if self.state.global_step in broken else loss, norm, scale)
 
-    monkeypatch.setattr(Trainer, "train_step", take)
+    monkeypatch.setattr(StepRunner, "train_step", take)
     broken[:] = [1, 2, 4]
     run(folder, tmp_path / "a", "--skip_nonfinite", "2")
     text = capsys.readouterr().out

@@ -20,6 +20,7 @@ from mindspore import Tensor, nn, ops
 from mindvit.kernels import ops as kernels
 from mindvit.layers.activation import GELU, QuickGELU, Softmax
 from mindvit.layers.attention import Block, HeadAttention, SelfAttention
+from mindvit.layers.augment import AugmentImages
 from mindvit.layers.class_attention import ClassAttention, CrossAttention
 from mindvit.layers.conv import Conv2d, DepthwiseConv3x3, FeatureLayout
 from mindvit.layers.cross_covariance import CrossCovarianceAttention
@@ -34,7 +35,6 @@ from mindvit.models.cvt import Attention
 from mindvit.models.xcit import CrossCovarianceBlock
 from mindvit.optim.optimizers import SquareSum
 from mindvit.runtime import platform
-from mindvit.tasks.classification.augment import Prepare
 
 BATCH = 6
 PLAIN = dataclasses.replace(platform.of("CPU"), kernels=False, product_kernels=False)  # the framework's operators
@@ -288,7 +288,7 @@ def test_images_are_prepared(shape: tuple[int, ...], erase: bool, mix: bool) -> 
     results = []
     for own in (True, False):
         with contextlib.nullcontext() if own else platform.use(PLAIN):
-            results.append(Prepare(mean, std, erase, mix)(*map(Tensor, arrays)).asnumpy())
+            results.append(AugmentImages(mean, std, erase, mix)(*map(Tensor, arrays)).asnumpy())
     assert results[0].dtype == np.float32 and results[0].shape == (batch, channels, height, width)
     assert np.allclose(results[0], results[1], rtol=1e-5, atol=1e-5)
 
@@ -313,11 +313,11 @@ import mindspore as ms, numpy as np
 from mindspore import Tensor
 ms.set_device("CPU"); ms.set_context(mode=ms.GRAPH_MODE)
 from mindvit.kernels import build
-from mindvit.tasks.classification.augment import Prepare
+from mindvit.layers.augment import AugmentImages
 images, pixel = np.zeros((2, 6, 6, 3), np.uint8), np.ones((6, 6, 1), np.float32)
 box, noise = np.zeros((2, 4), np.int32), np.ones((6, 6, 3), np.float32)
 # nobody has the cell, so its graph goes at once
-Prepare((0.5,) * 3, (0.2,) * 3, erase=True, mix=True)(*map(Tensor, (images, pixel, box, noise)))
+AugmentImages((0.5,) * 3, (0.2,) * 3, erase=True, mix=True)(*map(Tensor, (images, pixel, box, noise)))
 print(build.library() in open("/proc/self/maps").read())"""
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent.parent

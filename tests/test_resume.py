@@ -17,7 +17,7 @@ import pytest
 import train_small
 from image_files import make_data_dir
 
-from mindvit.engine import checkpoint, compile_cache, trainer
+from mindvit.engine import checkpoint, compile_cache, validator
 from mindvit.engine.state import Best
 from mindvit.engine.trainer import Interrupted, Trainer, fit
 from mindvit.errors import UserError
@@ -262,7 +262,7 @@ def test_whatever_a_validation_meets_no_training_is_lost(
     meta = read_weights(out / f"{MODEL}-2.ckpt")[1]
     assert meta["step"] == 2 * STEPS and meta["score"] is None
     image.write_bytes(good)
-    plain, count = trainer.evaluate, itertools.count(1)
+    plain, count = validator.evaluate, itertools.count(1)
 
     # of epoch 2 the weights (1, 3, 5) and their average (2, 4, 6), then of epoch 3 the weights (7)
     def evaluate(*words: Any, **more: Any) -> Accuracy:
@@ -275,7 +275,7 @@ def test_whatever_a_validation_meets_no_training_is_lost(
             raise PowerCut
         return plain(*words, **more)
 
-    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    monkeypatch.setattr(validator, "evaluate", evaluate)
     with pytest.raises(MemoryError):
         run(data, out)
     with pytest.raises(
@@ -284,7 +284,7 @@ def test_whatever_a_validation_meets_no_training_is_lost(
         run(data, out)
     with pytest.raises(PowerCut):
         run(data, out)
-    monkeypatch.setattr(trainer, "evaluate", plain)
+    monkeypatch.setattr(validator, "evaluate", plain)
     capsys.readouterr()
     monkeypatch.setattr(compile_cache, "compile_step", lambda *_: pytest.fail("compiled"))  # nothing is left to train
     row = run(data, out)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -213,12 +212,6 @@ def test_a_list_whose_labels_have_gaps_is_told(tmp_path: Path, labels: tuple[int
     assert remarks(opened(tmp_path)) == told
 
 
-def described(run: Any) -> None:
-    from mindvit.engine.history import announce
-
-    announce(run.task, run.ctx, run.state, run.datasets, run.params, run.said)
-
-
 @pytest.mark.usefixtures("small_networks")
 def test_training_and_prepare_say_it_before_they_begin(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from mindvit.cli import prepare
@@ -228,7 +221,7 @@ def test_training_and_prepare_say_it_before_they_begin(tmp_path: Path, capsys: p
     class_folders(tmp_path / "data")
     unseen(tmp_path / "data" / "train" / "a")
     options = ["--model", "nano", "--data_dir", str(tmp_path / "data"), "--device_target", "CPU", "--batch_size", "4"]
-    described(Trainer(parse(options, "")[0]))
+    Trainer(parse(options, "")[0]).announce()
     data, *others = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("data: ", "WARNING: "))]
     assert not others and data.endswith(
         "; passed over in train: 3 .heic, 2 .ppm, 1 file without extension, 1 .npy, 1 .txt"
@@ -239,7 +232,7 @@ def test_training_and_prepare_say_it_before_they_begin(tmp_path: Path, capsys: p
             [f"{split}/a/p{number:03d}.jpg 1" for number in ((0, 1, 2, 3) if split == "train" else (100, 101))],
             split,
         )
-    described(Trainer(parse(options, "")[0]))
+    Trainer(parse(options, "")[0]).announce()
     prepare.main([str(tmp_path / "data"), str(tmp_path / "out")])
     told = capsys.readouterr().out
     assert (

@@ -176,7 +176,7 @@ def test_a_run_builds_what_it_says_and_its_checkpoint_knows_it(data: Path, tmp_p
     ):
         run = trainer.Trainer(recipe(*words, *more), None)
         assert tuple(run.net.sizes) == expected and run.ctx.preprocessing.size == expected[0]
-        kept = run.meta()["recipe"]
+        kept = run.saver.meta()["recipe"]
         assert (kept["image_resize"], kept["img_size"]) == (expected[0], expected)
 
 
@@ -256,7 +256,7 @@ def test_going_on_from_an_earlier_mindvit_s_checkpoint_tells_no_change_of_size(
     words = ["--model", "small_crossvit", "--data_dir", str(data), "--batch_size", "4", "--device_target", "CPU"]
     path = tmp_path / "small_crossvit-1.ckpt"
     run = trainer.Trainer(recipe(*words, "--ckpt_save_dir", str(tmp_path), "--resume", str(path)), None)
-    meta = run.meta()
+    meta = run.saver.meta()
     checkpoint.save(path, run.parameters(), {**meta, "recipe": {**meta["recipe"], **stored}})
     run.restore(checkpoint.of_file(str(path)))
     printed = capsys.readouterr().out

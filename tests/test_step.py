@@ -14,12 +14,13 @@ from small import small
 from steps import MEAN, STD, neutral_inputs, train_step
 
 from mindvit.engine.step import GROWTH_STEPS, random_draws
+from mindvit.layers.augment import AugmentImages
 from mindvit.layers.drop_path import DropPathScale, Residual, number_drop_paths
 from mindvit.layers.precision import set_precision
 from mindvit.models import create_model, list_models
 from mindvit.models.crossvit import drop_paths
 from mindvit.recipe.options import AugmentOptions
-from mindvit.tasks.classification.augment import BatchAug, Prepare, sample_batch_aug
+from mindvit.tasks.classification.augment import BatchAug, sample_batch_aug
 from mindvit.tasks.classification.losses import BinaryCrossEntropy, SoftTargetCrossEntropy
 from mindvit.tasks.classification.metrics import EvalStep
 from mindvit.tasks.classification.task import ClassificationTask
@@ -107,7 +108,9 @@ def test_prepare_normalises_erases_and_mixes_in_this_order() -> None:
     for image, (top, bottom, left, right) in zip(x, aug.erase_boxes):
         image[top:bottom, left:right] = aug.erase_noise[top:bottom, left:right]
     x = x * aug.mix_mask + x[::-1] * (1 - aug.mix_mask)
-    ours = Prepare(MEAN, STD, erase=True, mix=True)(Tensor(images), *(Tensor(item) for item in aug[1:4])).asnumpy()
+    ours = AugmentImages(MEAN, STD, erase=True, mix=True)(
+        Tensor(images), *(Tensor(item) for item in aug[1:4])
+    ).asnumpy()
     assert np.abs(ours - x.transpose(0, 3, 1, 2)).max() < 1e-5
 
 

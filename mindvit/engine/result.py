@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import math
@@ -20,8 +21,10 @@ from mindvit.engine import checkpoint
 from mindvit.engine.meter import Meter
 from mindvit.engine.resume import Resume
 from mindvit.engine.state import Best
+from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
-from mindvit.tasks.base import Metric, RunContext, Score, Task
+from mindvit.tasks.base import RunContext, Score, Task
+from mindvit.tasks.metric import Metric
 from mindvit.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +183,23 @@ def versions() -> str:
     """What ran, in one line."""
     libraries = f"mindspore {ms.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
     return f"mindvit {__version__}, {libraries}; {device.machine()}"
+
+
+def keep(row: Mapping[str, Any], metrics: Sequence[Metric], outcome: Outcome, recipe: Recipe) -> None:
+    """Show a run's row, write it beside its checkpoints as JSON, and append it to the results."""
+    console.say(
+        f"\n{tables(row, metrics)}\n"
+        + (f"\nmoving average: {outcome.average}" if outcome.average else "")
+        + f"\ncheckpoint: {outcome.checkpoint}\n"
+    )
+    for path, write in (
+        (Path(recipe.checkpoint.ckpt_save_dir) / "result.json", console.write_json),
+        (Path(recipe.log.results_csv), console.append_csv),
+    ):
+        try:
+            write(path, row)
+        except (OSError, csv.Error) as error:  # the weights are trained and saved
+            console.say(f"WARNING: {path} can't be written: {console.first_line(error)}")
 
 
 def show_finished(resume: Resume, found: checkpoint.Found) -> dict[str, Any]:

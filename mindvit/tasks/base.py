@@ -15,6 +15,7 @@ from mindvit.data.samplers import Shard
 from mindvit.models import ModelInfo
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime.device import Device
+from mindvit.tasks.metric import Metric
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
 
@@ -67,20 +68,6 @@ class RunContext:
     def shard(self) -> Shard:
         """This rank's part of the data."""
         return Shard(self.device.ranks, self.device.rank)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that evaluation gives: its key in files, how tables call it, its unit ('%' or none), its digits."""
-
-    key: str
-    title: str
-    unit: str = ""
-    digits: int = 4
-
-    def text(self, value: Optional[float]) -> Optional[str]:
-        """As tables show it."""
-        return None if value is None else f"{value:.{self.digits}f}{' ' * bool(self.unit)}{self.unit}"
 
 
 class Score(Protocol):

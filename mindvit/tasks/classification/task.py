@@ -14,13 +14,14 @@ from mindvit.data.datasets.build import check_same_classes, open_dataset, remark
 from mindvit.data.loader import Row, Transform
 from mindvit.models import create_model
 from mindvit.recipe.schema import Recipe
-from mindvit.tasks.base import BatchSpec, Metric, RunContext, Say
+from mindvit.tasks.base import BatchSpec, RunContext, Say
 from mindvit.tasks.classification.augment import batch_aug_spec, sample_batch_aug
 from mindvit.tasks.classification.distill import build_teacher, check_teacher
 from mindvit.tasks.classification.evaluator import ClassificationEvaluator
 from mindvit.tasks.classification.metrics import Accuracy, EvalStep
 from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
 from mindvit.tasks.classification.sizes import sized
+from mindvit.tasks.metric import METRICS
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
 
@@ -42,7 +43,7 @@ class ClassificationTask:
     """Images into classes: one label an image."""
 
     name = "classification"
-    metrics = (Metric("top1", "top-1", "%", 2), Metric("top5", "top-5", "%", 2), Metric("loss", "loss"))
+    metrics = METRICS[name]
 
     def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
         """The recipe with image_resize and, for CrossViT, img_size. UserError for a teacher that can't be had."""
