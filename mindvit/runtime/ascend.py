@@ -94,5 +94,8 @@ def compile_graph(attempt: Callable[[], object]) -> None:
             if not (refused and REFUSALS[level].search(str(error))):
                 raise
             lower = LEVELS[LEVELS.index(level) + 1]
-            console.say(f"note: jit level {lower}: {level} can't take this graph ({console.first_line(error)})")
+            console.say(
+                f"note: jit level {lower}: {level} can't take this graph ({console.first_line(error)}); "
+                f"jit_level: {lower} from the start is faster"
+            )
             ms.set_context(jit_config={"jit_level": lower})

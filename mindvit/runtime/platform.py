@@ -42,12 +42,15 @@ PORTABLE = Platform()  # plain operators alone: for files that other machines re
 
 
 @functools.cache
-def of(target: str, chip_name: str = "") -> Platform:
-    """The platform of a device: CPU, GPU or Ascend, and what its driver calls the chip."""
+def of(target: str, chip_name: str = "", jit_level: str = "") -> Platform:
+    """The platform of a device: CPU, GPU or Ascend, what its driver calls the chip, and the graph level.
+
+    Ascend's graph engine (O2) launches nothing by itself and knows the older operators best.
+    """
     if target == "Ascend":
         newer = ascend.generation(chip_name) in (ascend.A2, ascend.A3)
         flag = ascend.keeps_overflow_flag(chip_name)
-        return Platform(flash_attention=newer, direct_operators=newer, overflow_flag=flag)
+        return Platform(flash_attention=newer, direct_operators=newer and jit_level != "O2", overflow_flag=flag)
     if target != "CPU":
         return PORTABLE
     # on AVX-512 CPUs oneDNN's reference kernel runs a convolution, 70 to 150 times too slow
@@ -64,7 +67,7 @@ _chosen: ContextVar[Optional[Platform]] = ContextVar("platform", default=None)
 
 def current() -> Platform:
     """The platform for which cells are built now: this machine's, unless `use` names another."""
-    return _chosen.get() or of(ms.get_context("device_target"), chip())
+    return _chosen.get() or of(ms.get_context("device_target"), chip(), ascend.jit_level())
 
 
 @contextlib.contextmanager
