@@ -292,9 +292,7 @@ def on(chip: str, build: Any) -> Any:
         (lambda: BatchNorm(3), "batch_norm", False),
     ],
 )
-def test_direct_operators_give_the_same(
-    monkeypatch: pytest.MonkeyPatch, build: Any, name: str, training: bool
-) -> None:
+def test_direct_operators_give_the_same(monkeypatch: pytest.MonkeyPatch, build: Any, name: str, training: bool) -> None:
     plain = Plain(monkeypatch)
     x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 5, 6)) * 3 + 1, ms.float32)
     found, reference = (on(chip, build).set_train(training) for chip in ("Ascend910B3", ""))

@@ -19,8 +19,12 @@ NAMES = {
     A2: re.compile(r"Ascend910B\d\w*(-\d)?"),
     A3: re.compile(r"Ascend910_93\d\d"),
 }
-SERIES = {FIRST: "first generation", A2: "Atlas A2", A3: "Atlas A3"}
-CANN = ((8, 2), (9, 1))  # that MindSpore 2.10 takes
+SUPPORT = {
+    FIRST: "(first generation: best effort, MindSpore's makers test it no more)",
+    A2: "(Atlas A2, supported)",
+    A3: "(Atlas A3, supported)",
+    0: "(a chip that mindvit doesn't know: not supported)",
+}
 LEVELS = ("O2", "O1", "O0")  # of graph compilation, the one to try first first
 # what MindSpore says where a level can't take a graph; the graph engine's own files are named in its call stack
 REFUSALS = {"O2": re.compile(r"\bGE\b|ge_backend"), "O1": re.compile(r"graph.?kernel|\bdvm\b", re.IGNORECASE)}
@@ -31,6 +35,11 @@ GRAPH_ENGINE = "lib/libmindspore_ge_backend.so"
 def generation(chip: str) -> int:
     """FIRST, A2 or A3 by what the driver calls a chip (Ascend910B3, ...); 0 for another chip or none."""
     return next((number for number, name in NAMES.items() if name.fullmatch(chip)), 0)
+
+
+def support(chip: str) -> str:
+    """What mindvit's support of a chip is, in a few words."""
+    return SUPPORT[generation(chip)]
 
 
 def keeps_overflow_flag(chip: str) -> bool:
