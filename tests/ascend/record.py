@@ -31,13 +31,17 @@ def main() -> None:
     """Compile all cases and write what became of them."""
     if missing():
         sys.exit(missing())
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(HERE / "probe.py"), *CASES]
         variables = {**os.environ, **build(Path(folder))}
-        text = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True).stdout
-    rows = [json.loads(line) for line in text.splitlines()]
-    for row in rows:
-        print(row["case"], row["kernels"], row["axes"], f"{row['seconds']} s", flush=True)
+        with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                row = json.loads(line)
+                rows.append(row)
+                print(row["case"], row["kernels"], row["axes"], f"{row['seconds']} s", row["error"], flush=True)
+    if len(rows) < len(CASES):
+        sys.exit(f"probe.py ended with {process.returncode} after {len(rows)} of {len(CASES)} cases")
     lines = (f'  "{row["case"]}": {json.dumps({key: row[key] for key in KEPT})}' for row in rows)
     (HERE / "recorded.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "ascii")
 
