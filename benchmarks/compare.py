@@ -179,7 +179,7 @@ def in_turn(sides: Mapping[str, Side], mode: str, found: Mapping[str, Figures], 
                 found[name].rounds.append(answer["seconds"])
             else:
                 found[name].compile = answer["compile"]
-    console.say(
+    console.log_info(
         f"  {mode}: " + ", ".join(f"{name} {item.error or f'{item.ms:.0f} ms'}" for name, item in found.items())
     )
 
@@ -244,7 +244,7 @@ def networks(given: argparse.Namespace) -> None:
     load = os.getloadavg()[0]
     for model in names(given.models):
         for mode in given.modes:
-            console.say(
+            console.log_info(
                 f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} images ..."
             )
             found = compare(model, mode, given, environment)

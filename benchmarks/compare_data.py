@@ -62,7 +62,7 @@ def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]]
                     found[who].append(one(who, split, place, workers))
             table.append(row(split, workers, found))
             details.append({**table[-1], "rounds": found})
-            console.say(", ".join(f"{key} {value}" for key, value in table[-1].items()))
+            console.log_info(", ".join(f"{key} {value}" for key, value in table[-1].items()))
     what = str(folder) if folder else f"{IMAGES} made-up JPEGs of {SIZE[0]}x{SIZE[1]} px, quality {QUALITY}"
     told = (
         f"{what}, to 240 px with the recipe of crossvit_9; mindvit up to the uint8 batch, mindcv up to its float32 "

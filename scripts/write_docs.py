@@ -220,7 +220,7 @@ SCALING_COLUMNS = (
     "multiply-adds (G)",
     "ms/step",
     "img/s",
-    "GFLOP/s per card",
+    "GFLOP/s per device",
     "share of peak",
     "peak memory",
     "date",

@@ -63,7 +63,7 @@ def made_up_folder(count: int = IMAGES) -> Path:
     """A data set of `count` made-up JPEGs in the machine's folder for temporary files, written the first time."""
     folder = Path(tempfile.gettempdir()) / f"mindvit-{SIZE[0]}x{SIZE[1]}-q{QUALITY}-{os.getuid()}" / str(count)
     if not folder.is_dir():
-        console.say(f"writing {count} images to {folder} ...")
+        console.log_info(f"writing {count} images to {folder} ...")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
             inside = Path(unfinished) / "whole" / "train" / "made_up"
@@ -144,7 +144,7 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
     task = task_of(recipe)
     recipe = task.resolve(recipe)
     if recipe.data.data_dir or recipe.data.dataset == "digits":
-        train, val = task.datasets(recipe, None, console.say)
+        train, val = task.datasets(recipe, None, console.log_info)
     else:
         train = val = FolderDataset(made_up_folder() / "train")
     if not len(val):
@@ -176,5 +176,7 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
                     "date": datetime.date.today().isoformat(),
                 }
             )
-            console.say(f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image")
+            console.log_info(
+                f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image"
+            )
     return rows

@@ -212,12 +212,12 @@ def measure(job: Job) -> dict[str, Any]:
     )
     if not np.isfinite(subject.step().asnumpy()).all():
         raise UserError(
-            f"{ctx.info.name}: the outputs are no numbers any more after {job.steps} steps: figures of such a "
+            f"{ctx.info.name}: the outputs are NaN or infinite after {job.steps} steps: figures of such a "
             "run mean nothing"
         )
     memory = device.memory(ctx.device.target).split(" of ")[0]
     if job.profile and ctx.device.is_main:
-        console.say(profile_table(profile(subject.step, ctx.device.target)))
+        console.log_info(profile_table(profile(subject.step, ctx.device.target)))
     rates = distributed.total((timing.rate, timing.sustained), ctx.device.ranks)
     return {**row, **speed(timing, rates, ctx, job.mode), "peak memory": memory}
 
@@ -232,7 +232,7 @@ def speed(timing: Timing, rates: np.ndarray, ctx: RunContext, mode: str) -> dict
         "ms/step": round(timing.ms, 2),
         "p90 ms": round(timing.p90, 2),
         "img/s": round(total, 2),
-        "img/s per card": round(total / chosen.ranks, 2),
+        "img/s per device": round(total / chosen.ranks, 2),
         "sustained img/s": round(float(rates[1]), 2),
         "peak GFLOP/s": round(peak / 1e9, 1),
     }
@@ -242,7 +242,7 @@ def speed(timing: Timing, rates: np.ndarray, ctx: RunContext, mode: str) -> dict
     return {
         **row,
         "multiply-adds (G)": round(macs / 1e9, 3),
-        "GFLOP/s per card": round(reached / 1e9, 1),
+        "GFLOP/s per device": round(reached / 1e9, 1),
         "share of peak": round(reached / peak, 4),
     }
 
@@ -254,7 +254,7 @@ def circumstances(ctx: RunContext, job: Job) -> dict[str, Any]:
     return {
         "model": ctx.info.name,
         "mode": job.mode,
-        "cards": f"{chosen.ranks} x {chosen.target}",
+        "devices": f"{chosen.ranks} x {chosen.target}",
         "batch size": given.data.batch_size,
         "resolution": f"{ctx.preprocessing.size}x{ctx.preprocessing.size}",
         "jit level": chosen.running_level,

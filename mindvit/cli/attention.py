@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
             sheet.save(target)
         except OSError as error:
             raise errors.UserError(f"{target} can't be written: {error.strerror or error}") from None
-        console.say(on_one_line(str(target)))
+        console.log_info(on_one_line(str(target)))
     if bad:
         raise Unreadable(bad, len(paths))
 

@@ -91,9 +91,7 @@ def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> Chec
         try:
             size = convert(text, FIELDS["img_size"][2])
         except ValueError:
-            raise UserError(
-                f"--img_size is {text!r}, but must be a whole number of px, or two, one a branch: 48,32"
-            ) from None
+            raise UserError(f"--img_size is {text!r}, but must be an int, px, or two, one a branch: 48,32") from None
         if told.img_size and branch_sizes(size) != branch_sizes(told.img_size) and not given.resize:
             own = ",".join(map(str, branch_sizes(told.img_size)))
             raise UserError(

@@ -56,7 +56,7 @@ def batch_of(text: str) -> Optional[int]:
     if text == DYNAMIC:
         return None
     if not text.isdigit() or not int(text):
-        raise UserError(f"--batch_size is {text!r}, but must be a whole number of at least 1, or {DYNAMIC}")
+        raise UserError(f"--batch_size is {text!r}, but must be an int of at least 1, or {DYNAMIC}")
     return int(text)
 
 

@@ -1,6 +1,6 @@
 """Pack a data set into MindRecord files: mindvit prepare DATA_DIR OUT.
 
-train.py and validate.py take OUT as data_dir. What was cut off goes on when the same command is given again.
+train.py and validate.py take OUT as data_dir. What was cut off continues when the same command is given again.
 """
 
 from __future__ import annotations
@@ -80,15 +80,15 @@ def main(arguments: Sequence[str]) -> None:
                     given.shard_size << 20,
                     bar.update,
                 )
-            console.say(
+            console.log_info(
                 f"{split}: {len(source)} images of {len(source.class_names)} classes in {len(paths)} "
                 f"file{'s' * (len(paths) > 1)}, counted and checked" + passed_over((split, source))
             )
             for line in remarks(source) if split == "train" else ():
-                console.say(f"WARNING: {line}")
+                console.log_info(f"WARNING: {line}")
     except OSError as error:
         raise UserError(f"OUT {given.out} can't be written: {error.strerror}") from None
-    console.say(f"use them with: --data_dir {given.out}")
+    console.log_info(f"use them with: --data_dir {given.out}")
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def allow(max_pixels: int) -> None:
 def as_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB, 8 bits: alpha is dropped, grey of 12 and 16 bits and floats of 0 to 1 are scaled.
 
-    Refused for values whose scale can't be known: NaN, floats beyond 0..1, whole numbers beyond 16 bits.
+    Refused for values whose scale can't be known: NaN, floats beyond 0..1, ints beyond 16 bits.
     """
     mode = image.mode
     if mode == "RGB":
@@ -180,7 +180,7 @@ def _tag(image: Image.Image, number: int) -> Any:
 
 
 def _top(image: Image.Image) -> int:
-    """The whole number that means white: with 16 bits what the file says; with 32, the numbers decide."""
+    """The int that means white: with 16 bits what the file says; with 32, the numbers decide."""
     if image.mode.startswith("I;16"):
         bits = _tag(image, BITS_PER_SAMPLE)
         return (1 << bits) - 1 if isinstance(bits, int) and 8 < bits < 16 else 65535

@@ -49,7 +49,7 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], ctx: RunContext) -> bo
                     f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, "
                     "or none)"
                 ) from None
-            console.say(
+            console.log_info(
                 f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none "
                 "keeps this quiet)"
             )
@@ -106,7 +106,7 @@ def _held(folder: Path) -> Iterator[bool]:
     with folder.with_suffix(".lock").open("w") as lock:
         held = files.try_lock(lock)
         if held is None:
-            console.say(
+            console.log_info(
                 f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, "
                 "or a folder elsewhere)"
             )

@@ -103,9 +103,9 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Any:
     if ctx.device.is_main:
         place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
         skipped = passed_over((recipe.data.val_split, dataset))
-        console.say(f"data: {recipe.data.dataset}{place}, {len(dataset)} validation images{skipped}")
+        console.log_info(f"data: {recipe.data.dataset}{place}, {len(dataset)} validation images{skipped}")
         for line in remarks:
-            console.say(line)
+            console.log_info(line)
     # another size than the file's may be meant
     resize = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])
     net = build(ctx, task, resize=resize, weights=content)
@@ -116,7 +116,9 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Any:
         score = evaluate(net, task.predict(net, ctx), evaluator, ctx)
         if ctx.device.is_main:  # before anything is written, which may fail
             name = ctx.info.name + " (moving average)" * content.is_average
-            console.say(f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included")
+            console.log_info(
+                f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included"
+            )
         evaluator.save_predictions()
     finally:
         evaluator.close()

@@ -29,22 +29,22 @@ def announce(
         return
     recipe, (train, val) = ctx.recipe, datasets
     data, accum_steps = recipe.data, recipe.optim.gradient_accumulation_steps
-    console.say(
+    console.log_info(
         f"model: {ctx.info.name}, {params / 1e6:.2f} M parameters, {task.input_size(ctx)} px, {ctx.num_classes} classes"
     )
     for line in said:
-        console.say(line)
+        console.log_info(line)
     batches = f" x {accum_steps} batches" if accum_steps > 1 else ""
-    console.say(
+    console.log_info(
         f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(train)} training and "
         f"{len(val)} validation images; "
         f"{state.steps} steps of {data.batch_size} x {ctx.device.ranks}{batches} an epoch, "
         f"{state.epochs} epochs" + passed_over((data.train_split, train), (data.val_split, val))
     )
     for line in task.remarks(train):
-        console.say(f"WARNING: {line}")
+        console.log_info(f"WARNING: {line}")
     for line in schedule_lines(recipe.schedule, state.global_batch):
-        console.say(line)
+        console.log_info(line)
 
 
 def progress_values(values: Mapping[str, float], scale: bool, skipped: Optional[int]) -> dict[str, str]:
@@ -74,7 +74,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print on the main rank."""
         if self.ctx.device.is_main:
-            console.say(text)
+            console.log_info(text)
 
     def prepare_files(self) -> None:
         """Write what a run leaves before its first step, and see that the rest can be written.

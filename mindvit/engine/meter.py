@@ -13,7 +13,7 @@ RECENT = 50
 
 @dataclass
 class Meter:
-    """Collects the seconds of every step; `images` are those of one step over all cards.
+    """Collects the seconds of every step; `images` are those of one step over all devices.
 
     The first step after compiling is left out of the median: it still fills caches and memory pools.
     """
@@ -50,7 +50,7 @@ class Meter:
 
     @property
     def images_per_second(self) -> float:
-        """Over all cards, at the median step."""
+        """Over all devices, at the median step."""
         return 1000 * self.images / self.ms_per_step if self.steps else 0.0
 
     @property

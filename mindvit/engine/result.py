@@ -116,7 +116,7 @@ def column(key: str) -> str:
 
 
 def number(value: float, digits: int) -> Optional[float]:
-    """Rounded; None for what is no number, which JSON does not have."""
+    """Rounded; None for NaN and infinity, which JSON does not have."""
     return round(value, digits) if math.isfinite(value) else None
 
 
@@ -187,7 +187,7 @@ def versions() -> str:
 
 def keep(row: Mapping[str, Any], metrics: Sequence[Metric], outcome: Outcome, recipe: Recipe) -> None:
     """Show a run's row, write it beside its checkpoints as JSON, and append it to the results."""
-    console.say(
+    console.log_info(
         f"\n{tables(row, metrics)}\n"
         + (f"\nmoving average: {outcome.average}" if outcome.average else "")
         + f"\ncheckpoint: {outcome.checkpoint}\n"
@@ -199,7 +199,7 @@ def keep(row: Mapping[str, Any], metrics: Sequence[Metric], outcome: Outcome, re
         try:
             write(path, row)
         except (OSError, csv.Error) as error:  # the weights are trained and saved
-            console.say(f"WARNING: {path} can't be written: {console.first_line(error)}")
+            console.log_info(f"WARNING: {path} can't be written: {console.first_line(error)}")
 
 
 def show_finished(resume: Resume, found: checkpoint.Found) -> dict[str, Any]:

@@ -49,9 +49,9 @@ def setup(recipe: Recipe, dataset: Dataset) -> RunContext:
     # ranks drop different elements; rank 0's weights are sent to all
     ms.set_seed((recipe.runtime.seed + chosen.rank) % 2**32)
     if chosen.is_main:
-        console.say(line)
+        console.log_info(line)
         if without_effect(recipe):
-            console.say(f"keys without effect: {without_effect(recipe)}")
+            console.log_info(f"keys without effect: {without_effect(recipe)}")
     workers = recipe.data.num_parallel_workers or default_workers(chosen.local_ranks)
     names = () if dataset.is_by_label else dataset.class_names
     return RunContext(recipe, info, chosen, wanted or classes, workers, names)
@@ -66,7 +66,7 @@ def build(ctx: RunContext, task: Task, resize: bool = False, weights: Optional[W
     if weights:
         report = load_weights(net, weights, resize=resize, new_head=ctx.recipe.model.new_head)
         if ctx.device.is_main:
-            console.say(f"weights from {weights.where}: {report}")
+            console.log_info(f"weights from {weights.where}: {report}")
     return net
 
 

@@ -198,7 +198,8 @@ class Predictor:
         logits = self.step(Tensor(np.concatenate((images, np.repeat(images[-1:], size - count, 0))))).asnumpy()[:count]
         if not np.isfinite(logits).all():
             raise UserError(
-                f"{self.info.name} gives logits that are no numbers: its weights are damaged, or its training diverged"
+                f"{self.info.name} gives logits that are NaN or infinite: its weights are damaged, or its training "
+                "diverged"
             )
         return logits
 

@@ -44,7 +44,7 @@ def write(path: Path, content: dict[str, Any]) -> Path:
     """Write the side file of `path`, whole or not at all; where it stands. UserError if it can't be written."""
     target = side_path(path)
     try:
-        with files.whole(target) as unfinished:
+        with files.atomic_write(target) as unfinished:
             unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{target} can't be written: {error.strerror}") from None

@@ -8,7 +8,7 @@ from mindvit.recipe.options import ScheduleOptions
 
 
 def peak_lr(schedule: ScheduleOptions, global_batch: int) -> float:
-    """The highest learning rate for a batch of `global_batch` images over all cards (linear scaling, Goyal et al.
+    """The highest learning rate for a batch of `global_batch` images over all devices (linear scaling, Goyal et al.
     2017).
     """
     return schedule.lr * (global_batch / schedule.lr_reference_batch if schedule.lr_reference_batch else 1.0)

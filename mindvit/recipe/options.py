@@ -63,9 +63,9 @@ class DataOptions:
         affects_result=False,
     )
     shuffle: bool = option(True, "shuffle the training images anew in every epoch")
-    batch_size: int = option(128, "images a card and step", low=1)
+    batch_size: int = option(128, "images a device and step", low=1)
     drop_remainder: bool = option(
-        True, "leave out an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,)
+        True, "drop an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,)
     )
     aug_repeats: int = option(
         0, "repeated augmentation: times an image appears in an epoch's order (0 or 1: off; usual: 3)", low=0
@@ -180,7 +180,7 @@ class OptimOptions:
         high=1,
     )
     gradient_accumulation_steps: int = option(
-        1, "batches whose mean gradient makes one step: a step takes that many times batch_size images a card", low=1
+        1, "batches whose mean gradient makes one step: a step takes that many times batch_size images a device", low=1
     )
     clip_grad: bool = option(False, "clip the gradient by its global norm")
     clip_value: float = option(5.0, "largest global norm of the gradient", low=0)
@@ -226,7 +226,7 @@ class ScheduleOptions:
     )
     lr: float = option(5e-4, "highest learning rate (at lr_reference_batch, if that is given)", low=0)
     lr_reference_batch: Optional[int] = option(
-        None, "batch over all cards that lr belongs to; lr is scaled to the real one (none: lr as it is)", low=1
+        None, "batch over all devices that lr belongs to; lr is scaled to the real one (none: lr as it is)", low=1
     )
     min_lr: float = option(1e-5, "learning rate at the end of the decay", low=0)
     warmup_epochs: int = option(5, "epochs of linear warm-up", low=0)
@@ -277,11 +277,12 @@ class PrecisionOptions:
     loss_scale: float = option(65536.0, "loss scale, or the first one if it is dynamic", low=1)
     skip_nonfinite: int = option(
         0,
-        "steps in a row whose loss or gradient is no number, loss scaling apart, that are left out before a run stops",
+        "steps in a row whose loss or gradient is NaN or infinite, loss scaling apart, that are skipped before a run "
+        "stops",
         low=0,
     )
     drop_overflow_update: bool = option(
-        True, "leave out a step whose gradient is not finite while the loss is scaled (only True)", (True,)
+        True, "skip a step whose gradient is not finite while the loss is scaled (only True)", (True,)
     )
 
 
@@ -328,7 +329,7 @@ class CheckpointOptions:
     )
     resume: str = option(
         "auto",
-        "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)",
+        "resume from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)",
         path=True,
         affects_result=False,
     )

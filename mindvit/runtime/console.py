@@ -22,7 +22,7 @@ T = TypeVar("T")
 Scalars = Mapping[str, float]
 
 
-def say(text: str) -> None:
+def log_info(text: str) -> None:
     """One line that doesn't tear the progress bar."""
     tqdm.write(printable(text), file=sys.stdout)
     sys.stdout.flush()
@@ -55,7 +55,7 @@ class Progress(contextlib.AbstractContextManager):
         elif self.shown and (self.done % self.interval == 0 or self.done == self.steps):
             left = (time.monotonic() - self.started) / (self.done - self.first) * (self.steps - self.done)
             text = "  ".join(f"{key} {value}" for key, value in values.items())
-            say(f"epoch {epoch + 1}/{self.epochs}  step {self.done}/{self.steps}  {text}  ETA {duration(left)}")
+            log_info(f"epoch {epoch + 1}/{self.epochs}  step {self.done}/{self.steps}  {text}  ETA {duration(left)}")
 
     def hide(self) -> None:
         """Take the bar away until the next step."""
@@ -99,7 +99,7 @@ def validating(
             bar.set_postfix({"img/s": f"{rate():.0f}"}, refresh=False)
             bar.update()
             if not terminal and done % interval == 0 and done < total:
-                say(text())
+                log_info(text())
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def heartbeat(text: Union[str, Callable[[], str]], shown: bool = True, seconds: 
 
     def beat() -> None:
         while not over.wait(seconds):
-            say(f"{text if isinstance(text, str) else text()} ({time.monotonic() - start:.0f} s)")
+            log_info(f"{text if isinstance(text, str) else text()} ({time.monotonic() - start:.0f} s)")
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     if shown:

@@ -46,9 +46,9 @@ def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """files.whole, whose failure is NotSaved."""
+    """files.atomic_write, whose failure is NotSaved."""
     try:
-        with files.whole(path) as unfinished:
+        with files.atomic_write(path) as unfinished:
             yield unfinished
     except (OSError, RuntimeError) as error:  # the framework makes a RuntimeError of some
         raise NotSaved(
@@ -81,7 +81,7 @@ def save_weights(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
             {name: np.ascontiguousarray(value) for name, value in arrays.items()},
             {META: json.dumps(meta), "format": "pt"},
         )
-        with files.whole(path) as unfinished:
+        with files.atomic_write(path) as unfinished:
             unfinished.write_bytes(content)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} can't be written: {str(error).splitlines()[0]}") from None

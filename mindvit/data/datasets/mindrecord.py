@@ -128,7 +128,7 @@ class MindRecordDataset(LabelledDataset):
             return decode(io.BytesIO(self.content(index)), self.max_pixels)
 
     def fingerprint(self) -> str:
-        """That of the folder or list that was packed: a run may go on with either."""
+        """That of the folder or list that was packed: a run may resume with either."""
         return self._fingerprint if self.class_names == self._packed else super().fingerprint()
 
     def __del__(self) -> None:
@@ -250,7 +250,7 @@ def pack(
         "is_by_label": dataset.is_by_label,
     }
     place = out / META.format(split)
-    with files.whole(place) as path:
+    with files.atomic_write(place) as path:
         path.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
     check(MindRecordDataset(out, split), dataset)
     return paths

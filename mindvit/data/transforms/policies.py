@@ -130,7 +130,7 @@ IMAGENET = """
     rotate 8 8 color 4 0      | rotate 4 9 equalize 6 2       | equalize 0 7 equalize 8 8   | invert 6 4 equalize 10 8    | color 6 4 contrast 10 8    |
     rotate 8 8 color 10 2     | color 8 8 solarize 8 7        | sharpness 4 7 invert 6 8    | shear_x 6 5 equalize 10 9   | color 4 0 equalize 6 3     |
     equalize 4 7 solarize 2 4 | solarize 6 5 autocontrast 6 5 | invert 6 4 equalize 10 8    | color 6 4 contrast 10 8     | equalize 8 8 equalize 6 3"""
-# Options of each policy: smallest, largest value, whole numbers only.
+# Options of each policy: smallest, largest value, ints only.
 OPTIONS: dict[str, dict[str, tuple[float, float, bool]]] = {
     "randaug": {
         "m": (0, TOP, False),
@@ -259,7 +259,7 @@ def parse_options(name: str) -> tuple[str, dict[str, float]]:
         low, high, whole = accepted[key]
         high = result["mmax"] if key == "m" else high
         if not low <= value <= high or (whole and value != int(value)):
-            span = f"{'a whole number ' if whole else ''}from {low:g} to {high:g}" if low < high else f"{low:g}"
+            span = f"{'an int ' if whole else ''}from {low:g} to {high:g}" if low < high else f"{low:g}"
             raise UserError(
                 f"auto_augment is {name!r}, but {key} must be {span}{' (mmax sets the highest)' if key == 'm' else ''}"
             )

@@ -70,7 +70,7 @@ def build_teacher(ctx: RunContext) -> Optional[nn.Cell]:
             f"teacher_ckpt_path {path} doesn't fit {name} with the student's {ctx.num_classes} classes: {error.report}"
         ) from None
     if chosen.is_main:
-        console.say(
+        console.log_info(
             f"teacher: {name}, {sum(item.size for item in net.trainable_params()) / 1e6:.2f} M parameters, weights "
             f"from {path}: {report}"
         )

@@ -37,7 +37,7 @@ def sized(recipe: Recipe, checkpoint: str = "") -> Recipe:
         return recipe
     if (side, sizes) != (own, own_sizes) and device.launched_ranks()[0] == 0:
         other = f"img_size is {sizes}" if most == "image_resize" else f"image_resize is {side}, img_size {sizes}"
-        console.say(f"{name}: {other} px, as {most} is {given[most]} ({where})")
+        console.log_info(f"{name}: {other} px, as {most} is {given[most]} ({where})")
     return recipe.replace(where if ranks[most] else "default", image_resize=side, img_size=sizes)
 
 
