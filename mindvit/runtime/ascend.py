@@ -103,7 +103,7 @@ def compile_graph(attempt: Callable[[], object]) -> None:
             if not (refused and REFUSALS[level].search(str(error))):
                 raise
             lower = LEVELS[LEVELS.index(level) + 1]
-            console.say(
+            console.log_info(
                 f"note: jit level {lower}: {level} can't take this graph ({console.first_line(error)}); "
                 f"jit_level: {lower} from the start is faster"
             )

@@ -159,7 +159,8 @@ def choose_half(wanted: str, target: str) -> str:
         return "bfloat16" if generation in (ascend.A2, ascend.A3) else "float16"
     if wanted == "bfloat16" and generation == ascend.FIRST:
         raise UserError(
-            f"amp_type is bfloat16, but {chip()} (Ascend's first generation) has no bfloat16: amp_type: float16, or auto"
+            f"amp_type is bfloat16, but {chip()} (Ascend's first generation) has no bfloat16: amp_type: float16, "
+            "or auto"
         )
     return wanted
 

@@ -25,7 +25,8 @@ class Platform:
     kernels: our own kernels (mindvit.kernels) are there. product_kernels: those of products and attention too, for
     which the framework's matrix product must be found. flash_attention: the NPU's attention in one operator.
     direct_operators: the NPU's newer operators, which are launched directly, are there beside those that are compiled
-    first. overflow_flag: half precision overflows to its largest number and a flag of the device. slow_convolution: Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of
+    first. overflow_flag: half precision overflows to its largest number and a flag of the device.
+    slow_convolution: Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of
     LayerNorm.
     """
 

@@ -29,6 +29,7 @@ import numpy as np  # noqa: E402
 from mindspore import Parameter, Tensor, nn, ops  # noqa: E402
 from steps import MEAN, STD, neutral_inputs, train_step  # noqa: E402
 
+from mindvit.layers.compiled import Compiled  # noqa: E402
 from mindvit.layers.precision import set_precision  # noqa: E402
 from mindvit.models import create_model, crossvit, model_info, xcit  # noqa: E402
 from mindvit.runtime import device, platform  # noqa: E402
@@ -82,6 +83,15 @@ class While(nn.Cell):
         return x
 
 
+class Yielding(Compiled):
+    """The same as the suite's own cells are: compiled at a lower level where it is refused."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        while x.sum() < 10:
+            x = x * 2
+        return x
+
+
 class ParameterFromBranch(nn.Cell):
     """A branch that gives back a parameter."""
 
@@ -97,7 +107,7 @@ class ParameterFromBranch(nn.Cell):
         return y
 
 
-REFUSED: dict[str, Callable[[], nn.Cell]] = {"while": While, "parameter": ParameterFromBranch}
+REFUSED: dict[str, Callable[[], nn.Cell]] = {"while": While, "parameter": ParameterFromBranch, "yielding": Yielding}
 
 
 def network(name: str) -> tuple[nn.Cell, int, Any]:

@@ -23,6 +23,7 @@ CASES = (
     "xcit:train:O2:8:2",
     "none:while:O2",
     "none:parameter:O2",
+    "none:yielding:O2",
 )
 KEPT = ("kernels", "legacy", "checked", "error")
 

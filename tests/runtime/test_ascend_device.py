@@ -49,7 +49,7 @@ class Machine:
         patch.setattr(ms, "set_context", lambda **options: self.context.update(options))
         patch.setattr(ms, "set_auto_parallel_context", lambda **options: self.parallel.update(options))
         patch.setattr(ms.device_context.ascend.op_precision, "precision_mode", self.modes.append)
-        patch.setattr(console, "say", self.said.append)
+        patch.setattr(console, "log_info", self.said.append)
         patch.setattr(device, "launched_ranks", lambda: (3 % ranks, ranks))
         for name, value in {"init": None, "get_rank": 3, "get_group_size": ranks, "get_local_rank_size": ranks}.items():
             patch.setattr(communication, name, lambda value=value: value)
