@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
+from test_run import msrun
 
 from mindvit.layers.conv import FeatureLayout
 from mindvit.layers.norm import BatchNorm
@@ -133,3 +137,12 @@ def test_synchronized_norm_counts_all_ranks() -> None:
     axes = tuple(place for place in range(4) if place != axis)
     assert np.abs(y.mean(axes)).max() < 1e-5 and np.abs(y.std(axes) - 1).max() < 1e-4
     assert np.allclose(var.asnumpy(), 0.9 + 0.1 * x.var(axes) * 32 / 31, atol=1e-6)
+
+
+def test_two_ranks_normalize_as_one_with_all_maps(tmp_path: Path) -> None:
+    script = str(Path(__file__).with_name("sync_norm.py"))
+    command = (*msrun(2, tmp_path / "logs"), sys.executable, script, str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rank in range(2):
+        assert np.load(tmp_path / f"{rank}.npz")["deviations"].max() < 1e-5
