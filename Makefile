@@ -1,4 +1,4 @@
-# make quickstart: set up, train on real pictures for two or three minutes, validate, report
+# make quickstart: set up, train on real images for two or three minutes, validate, report
 # make test: set up, then every check that CI runs of one environment; make test-fast: what takes seconds of it
 # make PYTHON=python3.10 ...: with another Python (3.9 to 3.12, the range of MindSpore's wheels)
 
@@ -42,27 +42,27 @@ test: lint test-units test-goldens
 
 # what compiles no network and starts no process: an answer in three minutes
 test-fast: $(VENV)/ready-for-tests
-	$(TIMED) $@ $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not big and not interop" --ignore=tests/test_goldens.py
+	$(TIMED) $@ $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not big and not interop" --ignore=tests/models/test_goldens.py
 
 test-units: $(VENV)/ready-for-tests
-	$(TIMED) $@ $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/test_goldens.py
+	$(TIMED) $@ $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/models/test_goldens.py
 
 test-goldens: $(VENV)/ready-for-tests
 	$(TIMED) $@ $(TWO_AT_A_TIME) $(GOLDENS)
 
 $(GOLDENS): $(VENV)/ready-for-tests
-	$(TIMED) $@ $(BIN)/python -m pytest tests/test_goldens.py -k "$(NETWORKS)"
+	$(TIMED) $@ $(BIN)/python -m pytest tests/models/test_goldens.py -k "$(NETWORKS)"
 
 # what takes minutes: whole runs that are killed again and again, the commands on the pages that train, the notebook
 test-big: $(VENV)/ready-for-tests
-	$(TIMED) $@ $(BIN)/python -m pytest -m big --ignore=tests/test_goldens.py
+	$(TIMED) $@ $(BIN)/python -m pytest -m big --ignore=tests/models/test_goldens.py
 
 test-big-goldens: $(VENV)/ready-for-tests
-	$(TIMED) $@ $(BIN)/python -m pytest -m big tests/test_goldens.py
+	$(TIMED) $@ $(BIN)/python -m pytest -m big tests/models/test_goldens.py
 
 # the networks without our own kernels for CPUs, as on a machine without a compiler
 test-without-kernels: $(VENV)/ready-for-tests
-	$(TIMED) $@ env MINDVIT_KERNELS=0 $(BIN)/python -m pytest tests/test_layers.py tests/test_goldens.py \
+	$(TIMED) $@ env MINDVIT_KERNELS=0 $(BIN)/python -m pytest tests/layers/test_layers.py tests/models/test_goldens.py \
 		-k "layers or (logits and (xcit_nano_12_p16 or cvt_13_224 or crossformer_tiny)) or (gradient and crossvit_9)"
 
 # each requirements file alone, and after the others: it installs them into $(VENV)
@@ -75,15 +75,15 @@ test-oldest:
 	@$(PYTHON) -m venv $(VENV)-oldest
 	@$(TIMED) $@-installed $(VENV)-oldest/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements.txt \
 		-c requirements-oldest.txt pytest
-	$(TIMED) $@ $(VENV)-oldest/bin/python -m pytest tests/test_step.py tests/test_weights.py tests/test_parts.py tests/test_kernels.py \
-		"tests/test_goldens.py::test_logits[crossvit_9]"
+	$(TIMED) $@ $(VENV)-oldest/bin/python -m pytest tests/engine/test_step.py tests/weights/test_weights.py tests/repository/test_files.py tests/kernels/test_kernels.py \
+		"tests/models/test_goldens.py::test_logits[crossvit_9]"
 
 # files that torch, timm, transformers and paddle write, and ours read by them; they need another NumPy than MindSpore, hence an environment of their own
 test-interop: $(VENV)/ready-for-tests
 	@$(PYTHON) -m venv $(VENV)-interop
 	@$(TIMED) $@-installed $(VENV)-interop/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements-interop.txt
 	$(TIMED) $@-written $(VENV)-interop/bin/python tests/interop/write_files.py $(VENV)-interop/files
-	$(TIMED) $@ env MINDVIT_INTEROP=$(VENV)-interop/files $(BIN)/python -m pytest tests/test_interop.py -m interop -s
+	$(TIMED) $@ env MINDVIT_INTEROP=$(VENV)-interop/files $(BIN)/python -m pytest tests/weights/test_interop.py -m interop -s
 	$(TIMED) $@-read-back $(VENV)-interop/bin/python tests/interop/read_back.py $(VENV)-interop/files/back
 	rm -r $(VENV)-interop/files
 
@@ -108,7 +108,7 @@ lint-similar: $(VENV)/ready-for-tests
 	$(BIN)/pylint --disable=all --enable=similarities --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y mindvit tests *.py
 
 goldens: $(VENV)/ready-for-tests
-	$(BIN)/python tests/golden.py
+	$(BIN)/python tests/helpers/golden.py
 
 benchmark: $(VENV)/ready
 	$(MEASURE) $(BENCHMARKED) --mode forward --batch_size 8 --out results

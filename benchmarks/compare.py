@@ -4,7 +4,7 @@ run.
 python benchmarks/compare.py --torch_python VENV/bin/python [--models crossvit_9 xcit_tiny_12_p16_224] [--isa avx2]
 [--rounds 5] python benchmarks/compare.py --data [--folder DIR]
 
-Every side is a process of its own, stopped while another has its turn. A ratio is how many times as many pictures a
+Every side is a process of its own, stopped while another has its turn. A ratio is how many times as many images a
 second mindvit makes as a peer. mindcv must be installed beside mindvit; PyTorch, timm, torchvision and transformers in
 an environment of their own (--torch_python).
 """
@@ -179,7 +179,7 @@ def in_turn(sides: Mapping[str, Side], mode: str, found: Mapping[str, Figures], 
                 found[name].rounds.append(answer["seconds"])
             else:
                 found[name].compile = answer["compile"]
-    console.say(
+    console.log_info(
         f"  {mode}: " + ", ".join(f"{name} {item.error or f'{item.ms:.0f} ms'}" for name, item in found.items())
     )
 
@@ -200,7 +200,7 @@ def compare(model: str, mode: str, given: argparse.Namespace, environment: Mappi
 
 
 def rows(model: str, mode: str, found: Mapping[str, Figures], batch: int, multiply_adds: int) -> dict[str, Any]:
-    """One line of the table: pictures a second of each side, and the ratios."""
+    """One line of the table: images a second of each side, and the ratios."""
     from mindvit.benchmark.timing import flops
 
     ours = found["mindvit"]
@@ -244,8 +244,8 @@ def networks(given: argparse.Namespace) -> None:
     load = os.getloadavg()[0]
     for model in names(given.models):
         for mode in given.modes:
-            console.say(
-                f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} pictures ..."
+            console.log_info(
+                f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} images ..."
             )
             found = compare(model, mode, given, environment)
             table.append(rows(model, mode, found, given.batch_size, model_info(model).macs))
@@ -309,7 +309,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--data", action="store_true", help="compare the data pipelines instead, with mindcv's")
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="--data: class folders of pictures (none: made-up JPEGs)"
+        "--folder", type=Path, metavar="DIR", help="--data: class folders of images (none: made-up JPEGs)"
     )
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     given = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The data pipelines of mindvit and mindcv on the same pictures, in turn: compare.py --data."""
+"""The data pipelines of mindvit and mindcv on the same images, in turn: compare.py --data."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def row(split: str, workers: int, found: Mapping[str, Sequence[Mapping[str, floa
 
 def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]], str, list[dict[str, Any]]]:
     """(table, what it stands for, all figures), over class folders in `folder`/train, or made-up JPEGs."""
-    from mindvit.benchmark.data import PICTURES, QUALITY, SIZE, made_up_folder
+    from mindvit.benchmark.data import IMAGES, QUALITY, SIZE, made_up_folder
     from mindvit.runtime import device
 
     if folder is not None and not (folder / "train").is_dir():
         raise UserError(
-            f"--folder {folder} has no train/: give a folder whose train/ has a folder of pictures for each class"
+            f"--folder {folder} has no train/: give a folder whose train/ has a folder of images for each class"
         )
     place = folder or made_up_folder()
     table, details = [], []
@@ -62,8 +62,8 @@ def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]]
                     found[who].append(one(who, split, place, workers))
             table.append(row(split, workers, found))
             details.append({**table[-1], "rounds": found})
-            console.say(", ".join(f"{key} {value}" for key, value in table[-1].items()))
-    what = str(folder) if folder else f"{PICTURES} made-up JPEGs of {SIZE[0]}x{SIZE[1]} px, quality {QUALITY}"
+            console.log_info(", ".join(f"{key} {value}" for key, value in table[-1].items()))
+    what = str(folder) if folder else f"{IMAGES} made-up JPEGs of {SIZE[0]}x{SIZE[1]} px, quality {QUALITY}"
     told = (
         f"{what}, to 240 px with the recipe of crossvit_9; mindvit up to the uint8 batch, mindcv up to its float32 "
         f"batch with mixing; {rounds} rounds of "

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -17,23 +18,18 @@ sys.path.insert(0, str(ROOT))
 from side import answers_only  # noqa: E402
 
 from mindvit.benchmark.data import BATCH, pipelines, timed  # noqa: E402
-from mindvit.data.sources import FolderSource  # noqa: E402
+from mindvit.data.datasets.folder import FolderDataset  # noqa: E402
+from mindvit.engine.setup import setup  # noqa: E402
 from mindvit.models import model_info  # noqa: E402
 from mindvit.recipe.commandline import parse  # noqa: E402
 from mindvit.recipe.schema import Recipe  # noqa: E402
+from mindvit.tasks import task_of  # noqa: E402
 
 RECIPE = "configs/crossvit/crossvit_9_ascend.yaml"
 WARMUP = 4
 
 
-class Batch:
-    """A batch of mindcv's as `timed` counts it."""
-
-    def __init__(self, columns: Any):
-        self.labels = columns[1]
-
-
-def mindcvs(recipe: Recipe, size: int, split: str, folder: Path, workers: int) -> Iterator[Batch]:
+def mindcvs(recipe: Recipe, size: int, split: str, folder: Path, workers: int) -> Iterator[Any]:
     """Endless batches of mindcv's own pipeline with the recipe's augmentation, up to the float32 batch that it hands
     over.
     """
@@ -67,9 +63,7 @@ def mindcvs(recipe: Recipe, size: int, split: str, folder: Path, workers: int) -
         **mixing,
     )
     return (
-        Batch(columns)
-        for _ in itertools.count()
-        for columns in loader.create_tuple_iterator(num_epochs=1, output_numpy=True)
+        columns for _ in itertools.count() for columns in loader.create_tuple_iterator(num_epochs=1, output_numpy=True)
     )
 
 
@@ -78,8 +72,9 @@ def measured(who: str, split: str, folder: Path, workers: int, batches: int) -> 
     recipe, _ = parse(["--config", str(ROOT / RECIPE), "--batch_size", str(BATCH)], "")
     info = model_info(recipe.model.model)
     if who == "mindvit":
-        source = FolderSource(folder / "train")
-        found: Iterator[Any] = pipelines(recipe, info, source, source, workers)[split]
+        dataset = FolderDataset(folder / "train")
+        ctx = dataclasses.replace(setup(recipe, dataset), workers=workers)
+        found: Iterator[Any] = pipelines(ctx, task_of(recipe), dataset, dataset)[split]
     else:
         found = mindcvs(recipe, recipe.augment.image_resize or info.input_size, split, folder, workers)
     rate, spent = timed(found, WARMUP, batches)

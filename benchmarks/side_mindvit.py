@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import mindspore
 from side import Step, answers_only, serve
 
-from mindvit.benchmark.network import CLASSES, SUBJECTS, NoPictures, compiled
-from mindvit.engine.setup import prepare
+from mindvit.benchmark.network import CLASSES, SUBJECTS, NoImages, compiled
+from mindvit.engine.setup import setup
 from mindvit.models import model_info
 from mindvit.recipe import schema
 from mindvit.version import __version__
@@ -29,7 +29,7 @@ def main(model: str, batch: int) -> None:
         "drop_path_rate": 0.0,
         "lr": 1e-3,
     }
-    setting = prepare(schema.build(values, {}), NoPictures(CLASSES))
+    setting = setup(schema.build(values, {}), NoImages(CLASSES))
 
     def make(mode: str) -> Step:
         subject = SUBJECTS[mode](setting)
@@ -38,7 +38,11 @@ def main(model: str, batch: int) -> None:
 
     serve(
         answers,
-        {"what": f"mindvit {__version__}, MindSpore {mindspore.__version__}", "name": info.name, "size": setting.size},
+        {
+            "what": f"mindvit {__version__}, MindSpore {mindspore.__version__}",
+            "name": info.name,
+            "size": setting.preprocessing.size,
+        },
         make,
     )
 

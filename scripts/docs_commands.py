@@ -1,6 +1,6 @@
 """The commands and pieces of Python in README and docs, and what the tests do with each.
 
-python scripts/docs_commands.py prints them; tests/test_docs.py does what the list says.
+python scripts/docs_commands.py prints them; tests/repository/test_docs.py does what the list says.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ RULES = (
     (r"source \.venv/bin/activate$", "`make quickstart` makes it"),
     (r"python config\.py ", "run"),
     (r"python -m mindvit\.cli\.census ", BIG),
-    (r"python -m mindvit\.cli\.benchmark ", f"{OPTIONS}; measuring: tests/test_benchmark.py"),
-    (r"python benchmarks/compare\.py ", f"{PARSED}; comparing: tests/test_compare.py"),
+    (r"python -m mindvit\.cli\.benchmark ", f"{OPTIONS}; measuring: tests/benchmark/test_benchmark.py"),
+    (r"python benchmarks/compare\.py ", f"{PARSED}; comparing: tests/benchmark/test_compare.py"),
     (r"python (validate\.py|-m mindvit\.cli\.\w+) ", RUN),
     (r"mindvit census ", BIG),
-    (r"mindvit benchmark ", f"{OPTIONS}; measuring: tests/test_benchmark.py"),
+    (r"mindvit benchmark ", f"{OPTIONS}; measuring: tests/benchmark/test_benchmark.py"),
     (r"mindvit train ", DRY),
     (r"mindvit (--help|--version|completion|config|validate|predict|attention|report|convert|export|prepare)\b", RUN),
-    (r"mindvit doctor$", "tests/test_cli.py::test_the_doctor_finds_this_machine"),
+    (r"mindvit doctor$", "tests/cli/test_cli.py::test_the_doctor_finds_this_machine"),
     (r"python train\.py ", DRY),
     (
         r"msrun .*--node_rank",
-        f"{OPTIONS}; two nodes on one machine: tests/test_ranks.py::test_two_nodes_on_one_machine",
+        f"{OPTIONS}; two nodes on one machine: tests/engine/test_ranks.py::test_two_nodes_on_one_machine",
     ),
-    (r"msrun ", f"{OPTIONS}; two processes: tests/test_run.py::test_two_workers_take_the_same_steps"),
+    (r"msrun ", f"{OPTIONS}; two processes: tests/engine/test_trainer.py::test_two_workers_take_the_same_steps"),
 )
 
 

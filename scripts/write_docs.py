@@ -25,6 +25,7 @@ from mindvit.engine.result import tables  # noqa: E402
 from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
 from mindvit.recipe.schema import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
 from mindvit.runtime.console import table  # noqa: E402
+from mindvit.tasks.classification.task import ClassificationTask  # noqa: E402
 
 
 def models() -> str:
@@ -172,7 +173,8 @@ def quickstart() -> str:
     """The tables of the last quick start that was kept."""
     row = json.loads((ROOT / "results" / "quickstart.json").read_text(encoding="utf-8"))
     return (
-        f"{tables(row)}\n\nMindSpore {row['mindspore']}, {row['machine']}, {row['time'][:10]}: "
+        f"{tables(row, ClassificationTask.metrics)}\n\n"
+        f"MindSpore {row['mindspore']}, {row['machine']}, {row['time'][:10]}: "
         f"{row['train_s']:.0f} s of training, "
         f"{row['total_s']:.0f} s in all."
     )
@@ -218,7 +220,7 @@ SCALING_COLUMNS = (
     "multiply-adds (G)",
     "ms/step",
     "img/s",
-    "GFLOP/s per card",
+    "GFLOP/s per device",
     "share of peak",
     "peak memory",
     "date",

@@ -10,13 +10,15 @@ import mindspore as ms
 import pytest
 from mindspore import nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # Files that compile networks or start processes, with about how many seconds they take on a free core. Workers take
 # whole files, so what takes longest begins first; `make test-fast` takes none of them.
 SLOW = {
     "test_ranks.py": 280,
-    "test_run.py": 80,
+    "test_segmentation.py": 120,
+    "test_segmentors.py": 90,
+    "test_trainer.py": 80,
     "test_resume.py": 70,
     "test_distillation.py": 70,
     "test_attention.py": 60,
@@ -25,7 +27,7 @@ SLOW = {
     "test_models.py": 60,
     "test_kernels.py": 60,
     "test_step.py": 60,
-    "test_graphs.py": 60,
+    "test_compile_cache.py": 60,
     "test_export.py": 50,
     "test_cvt.py": 40,
     "test_crossformer.py": 40,
@@ -33,13 +35,14 @@ SLOW = {
     "test_faults.py": 40,
     "test_weights.py": 35,
     "test_layers.py": 30,
+    "test_dense_layers.py": 30,
     "test_benchmark.py": 30,
     "test_predictor.py": 30,
     "test_convert.py": 25,
     "test_compare.py": 20,
     "test_mindcv.py": 20,
     "test_validate.py": 15,
-    "test_optimiser.py": 15,
+    "test_optimizers.py": 15,
     "test_ascend.py": 15,
     "test_notebook.py": 10,
     "test_stop.py": 60,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mindspore import Tensor, nn
 
 TRAINING_BATCH = (
-    2  # with a single picture some sums and reshapes of the training step vanish; of the forward graph nothing does
+    2  # with a single image some sums and reshapes of the training step vanish; of the forward graph nothing does
 )
 CHANNELS = 3
 STRUCTURAL = ("Reshape", "Transpose", "StridedSlice", "Split", "Concat")
@@ -41,7 +41,7 @@ KINDS = ("convolution", "linear", "attention")
 class Census:
     """What a compiled graph holds.
 
-    counts: operators by kind, the structural ones first, then the most frequent. macs: multiply-adds of one picture by
+    counts: operators by kind, the structural ones first, then the most frequent. macs: multiply-adds of one image by
     kind, of the forward graph only. saved: how many more the published form needs. published: the registry's, None at
     another size.
     """
@@ -184,7 +184,7 @@ def network(name: str, size: int) -> Any:
 
 
 def forward(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
-    """A network as it is evaluated, and its input: one picture."""
+    """A network as it is evaluated, and its input: one image."""
     import mindspore as ms
     from mindspore import ops
 
@@ -197,7 +197,7 @@ def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
 
     from mindvit.engine.step import StepOptions, TrainStep
     from mindvit.models import model_info
-    from mindvit.optim.schedule import is_decayed
+    from mindvit.optim.param_groups import is_decayed
     from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
     from mindvit.tasks.classification.task import batch_spec
 
@@ -213,7 +213,7 @@ def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
 def census(name: str, train: bool = False, size: Optional[int] = None, as_run: bool = False) -> Census:
     """Count a network's forward graph or, with `train`, its training step's, in graph mode.
 
-    size: the pictures' side, by default the registry's. as_run: with the operators that this machine takes, not those
+    size: the images' side, by default the registry's. as_run: with the operators that this machine takes, not those
     of NPUs and GPUs. A network's `saved_multiply_adds(size)` tells how many more the published form needs, where it is
     another. UserError for an unknown network or a wrong size.
     """

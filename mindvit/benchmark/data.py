@@ -1,4 +1,4 @@
-"""Measuring the data pipeline: pictures a second and CPU milliseconds a picture, from the encoded file to the uint8
+"""Measuring the data pipeline: images a second and CPU milliseconds an image, from the encoded file to the uint8
 batch.
 """
 
@@ -18,16 +18,18 @@ import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow
 
-from mindvit.data.loader import Batch, default_workers, eval_batches, train_batches
-from mindvit.data.sources import FolderSource, Source, open_source
-from mindvit.engine.setup import Preprocessing, sized
+from mindvit.data.datasets.base import Dataset
+from mindvit.data.datasets.folder import FolderDataset
+from mindvit.data.loader import Batch, default_workers, train_batches
+from mindvit.engine.setup import setup
 from mindvit.errors import UserError
-from mindvit.models import ModelInfo, model_info
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
+from mindvit.tasks import task_of
+from mindvit.tasks.base import RunContext, Task
 from mindvit.version import __version__
 
-PICTURES = 256
+IMAGES = 256
 SIZE = (500, 375)  # px: ImageNet's commonest
 QUALITY = 95  # files of 100 to 110 kB, as ImageNet's
 BLOBS = 12
@@ -35,7 +37,7 @@ BATCH = 32
 
 
 def made_up(number: int) -> Image.Image:
-    """A picture as busy as a photograph: soft noise of several sizes, blobs with edges, grain. The same for the same
+    """An image as busy as a photograph: soft noise of several sizes, blobs with edges, grain. The same for the same
     number.
     """
     random = np.random.default_rng(number)
@@ -57,11 +59,11 @@ def made_up(number: int) -> Image.Image:
     return Image.fromarray(np.clip(128 + 48 * pixels, 0, 255).astype(np.uint8))
 
 
-def made_up_folder(count: int = PICTURES) -> Path:
+def made_up_folder(count: int = IMAGES) -> Path:
     """A data set of `count` made-up JPEGs in the machine's folder for temporary files, written the first time."""
     folder = Path(tempfile.gettempdir()) / f"mindvit-{SIZE[0]}x{SIZE[1]}-q{QUALITY}-{os.getuid()}" / str(count)
     if not folder.is_dir():
-        console.say(f"writing {count} pictures to {folder} ...")
+        console.log_info(f"writing {count} images to {folder} ...")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
             inside = Path(unfinished) / "whole" / "train" / "made_up"
@@ -72,13 +74,13 @@ def made_up_folder(count: int = PICTURES) -> Path:
     return folder
 
 
-def kilobytes(source: Source) -> Optional[float]:
-    """Mean size of a picture's file, kB; None where the source has no files."""
-    paths = getattr(source, "paths", None)
+def kilobytes(dataset: Dataset) -> Optional[float]:
+    """Mean size of an image's file, kB; None where the data set has no files."""
+    paths = getattr(dataset, "paths", None)
     return (
         None
         if paths is None
-        else round(sum(os.path.getsize(path) for path in paths[:PICTURES]) / 1000 / len(paths[:PICTURES]), 1)
+        else round(sum(os.path.getsize(path) for path in paths[:IMAGES]) / 1000 / len(paths[:IMAGES]), 1)
     )
 
 
@@ -95,57 +97,39 @@ def timed(
     clock: Callable[[], float] = time.perf_counter,
     cpu: Callable[[], float] = cpu_seconds,
 ) -> tuple[float, float]:
-    """(pictures a second, CPU milliseconds a picture) over `steps` batches after `warmup` ones.
+    """(images a second, CPU milliseconds an image) over `steps` batches after `warmup` ones.
 
     Batches are made ahead, as many when the clock starts as when it stops.
     """
     for _ in range(warmup):
         next(batches)
-    pictures, started, spent = 0, clock(), cpu()
+    images, started, spent = 0, clock(), cpu()
     for _ in range(steps):
-        pictures += len(next(batches).labels)
-    return pictures / (clock() - started), 1000 * (cpu() - spent) / pictures
+        images += len(next(batches)[0])
+    return images / (clock() - started), 1000 * (cpu() - spent) / images
 
 
-def pipelines(recipe: Recipe, info: ModelInfo, train: Source, val: Source, workers: int) -> dict[str, Iterator[Batch]]:
+def pipelines(ctx: RunContext, task: Task, train: Dataset, val: Dataset) -> dict[str, Iterator[Batch]]:
     """Endless batches of training and of evaluation, as train.py makes them."""
-    augment, wanted = recipe.augment, Preprocessing(info, recipe.augment)
-    data = dataclasses.replace(recipe.data, batch_size=min(recipe.data.batch_size, BATCH, len(train)))
+    recipe = ctx.recipe
     epochs = (
         train_batches(
             train,
-            data,
-            augment,
-            size=wanted.size,
-            interpolation=wanted.interpolation,
-            mean=wanted.statistics[0],
+            task.transform(ctx),
+            task.spec(ctx).batch,
+            recipe.data,
             epoch=epoch,
             seed=recipe.runtime.seed,
-            ranks=1,
-            rank=0,
-            workers=workers,
+            workers=ctx.workers,
         )
         for epoch in itertools.count()
     )
-    passes = (
-        eval_batches(
-            val,
-            batch_size=min(data.batch_size, len(val)),
-            size=wanted.size,
-            crop_pct=wanted.crop_pct,
-            interpolation=wanted.interpolation,
-            squeeze=info.squeeze,
-            ranks=1,
-            rank=0,
-            workers=workers,
-        )
-        for _ in itertools.count()
-    )
+    passes = (task.evaluator(ctx, val).batches() for _ in itertools.count())
     return {"train": itertools.chain.from_iterable(epochs), "eval": itertools.chain.from_iterable(passes)}
 
 
 def described(recipe: Recipe) -> str:
-    """What training does to a picture on the host, in a few words."""
+    """What training does to an image on the host, in a few words."""
     augment = recipe.augment
     parts = [f"crop {augment.scale[0]:g}-{augment.scale[1]:g}", f"flip {augment.hflip:g}"]
     if augment.auto_augment:
@@ -156,30 +140,31 @@ def described(recipe: Recipe) -> str:
 
 
 def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, Any]]:
-    """A row for each pipeline and number of threads: the recipe's data set, or made-up pictures where it names none."""
-    recipe = sized(recipe)
-    info = model_info(recipe.model.model)
+    """A row for each pipeline and number of threads: the recipe's data set, or made-up images where it names none."""
+    task = task_of(recipe)
+    recipe = task.resolve(recipe)
     if recipe.data.data_dir or recipe.data.dataset == "digits":
-        train = open_source(recipe.data, "train")
-        val = open_source(recipe.data, "val", train.class_names)
+        train, val = task.datasets(recipe, None, console.log_info)
     else:
-        train = val = FolderSource(made_up_folder() / "train")
+        train = val = FolderDataset(made_up_folder() / "train")
     if not len(val):
-        raise UserError("the validation split has no picture: there is nothing to measure")
+        raise UserError("the validation split has no image: there is nothing to measure")
+    recipe = recipe.replace("benchmark", batch_size=min(recipe.data.batch_size, BATCH, len(train)))
+    ctx = setup(recipe, train)
     rows = []
     asked = recipe.data.num_parallel_workers
     for workers in [asked] if asked else sorted({1, 2, default_workers(1)}):
-        for name, batches in pipelines(recipe, info, train, val, workers).items():
+        for name, batches in pipelines(dataclasses.replace(ctx, workers=workers), task, train, val).items():
             rate, spent = timed(batches, warmup, steps)
-            size = Preprocessing(info, recipe.augment).size
+            size = task.input_size(ctx)
             rows.append(
                 {
                     "pipeline": name,
-                    "pictures": recipe.data.data_dir or ("digits" if recipe.data.dataset == "digits" else "made up"),
+                    "images": recipe.data.data_dir or ("digits" if recipe.data.dataset == "digits" else "made up"),
                     "kB": kilobytes(train if name == "train" else val),
                     "resolution": f"{size}x{size}",
                     "augmentation": described(recipe) if name == "train" else "none",
-                    "batch size": min(recipe.data.batch_size, BATCH, len(train)),
+                    "batch size": recipe.data.batch_size,
                     "workers": workers,
                     "img/s": round(rate, 1),
                     "CPU-ms an image": round(spent, 2),
@@ -191,5 +176,7 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
                     "date": datetime.date.today().isoformat(),
                 }
             )
-            console.say(f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image")
+            console.log_info(
+                f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image"
+            )
     return rows

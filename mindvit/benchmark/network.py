@@ -1,7 +1,7 @@
-"""Measuring a network on the device of this process: compile seconds, ms a step, pictures a second, share of the
+"""Measuring a network on the device of this process: compile seconds, ms a step, images a second, share of the
 machine's peak.
 
-`measure(task)` does it here; `python -m mindvit.benchmark.network FILE` does it in a process of its own for
+`measure(job)` does it here; `python -m mindvit.benchmark.network FILE` does it in a process of its own for
 mindvit.cli.benchmark, since MindSpore gives the memory of a compiled graph back only when the process ends.
 """
 
@@ -26,9 +26,9 @@ from PIL import Image
 
 from mindvit.benchmark.columns import COLUMNS
 from mindvit.benchmark.timing import Timing, fastest, flops, time_steps
-from mindvit.data.sources import Source
+from mindvit.data.datasets.base import LabelledDataset
 from mindvit.engine.compile_cache import caching
-from mindvit.engine.setup import Setting, build, prepare, sized, train_step
+from mindvit.engine.setup import build, setup, train_step
 from mindvit.engine.step import random_draws
 from mindvit.errors import UserError, hints_for
 from mindvit.layers.precision import set_precision
@@ -36,7 +36,8 @@ from mindvit.models import input_sizes
 from mindvit.recipe import schema
 from mindvit.recipe.commandline import options
 from mindvit.runtime import console, device, distributed
-from mindvit.tasks.classification.task import ClassificationTask
+from mindvit.tasks import task_of
+from mindvit.tasks.base import RunContext
 from mindvit.version import __version__
 
 CLASSES = 1000  # ImageNet-1K's, as in every published figure
@@ -53,7 +54,7 @@ PROFILES = {
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """One network to measure: a flat recipe with the origins of its values, what is run (forward or train), and how
     long.
     """
@@ -68,8 +69,8 @@ class Task:
     compile_only: bool = False  # fill that folder, and tell how long it took
 
 
-class NoPictures(Source):
-    """Stands in for a data set where pictures are made up: classes by number."""
+class NoImages(LabelledDataset):
+    """Stands in for a data set where images are made up: classes by number."""
 
     def __init__(self, classes: int) -> None:
         super().__init__([], [str(number) for number in range(classes)])
@@ -92,25 +93,25 @@ class Product(nn.Cell):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is timed: how it is compiled, one step of it, and how many of this rank's pictures that takes."""
+    """What is timed: how it is compiled, one step of it, and how many of this rank's images that takes."""
 
     compile: Callable[[], Any]
     step: Callable[[], Tensor]
-    pictures: int
+    images: int
     params: int
 
 
-def training(setting: Setting) -> Subject:
-    """The very step that train.py runs, on made-up uint8 pictures; a step's output is its loss."""
-    options, chosen = setting.recipe, setting.device
-    net = build(setting, resize=True)
+def training(ctx: RunContext) -> Subject:
+    """The very step that train.py runs, on made-up uint8 images; a step's output is its loss."""
+    options, chosen = ctx.recipe, ctx.device
+    task, accum_steps = task_of(options), options.optim.gradient_accumulation_steps
+    net = build(ctx, task, resize=True)
     distributed.same_weights(net, chosen.ranks)
     set_precision(net, chosen.amp_level, chosen.half)
-    step = train_step(net.set_train(True), setting)
-    task, accum_steps = ClassificationTask(), options.optim.gradient_accumulation_steps
-    batch = task.random_batch(setting, np.random.default_rng(chosen.rank))
-    inputs = [*map(Tensor, (*batch, *random_draws(task, setting, step, 0))), Tensor(options.schedule.lr, ms.float32)]
-    empty = [Tensor(item) for item in step.spec(task.spec(setting)).inputs()]
+    step = train_step(net.set_train(True), ctx, task)
+    batch = task.random_batch(ctx, np.random.default_rng(chosen.rank))
+    inputs = [*map(Tensor, (*batch, *random_draws(task, ctx, step, 0))), Tensor(options.schedule.lr, ms.float32)]
+    empty = [Tensor(item) for item in step.spec(task.spec(ctx)).inputs()]
 
     def whole_step() -> Tensor:
         for _ in range(accum_steps):
@@ -125,32 +126,32 @@ def training(setting: Setting) -> Subject:
     )
 
 
-def forward(setting: Setting) -> Subject:
-    """The network as it is evaluated, on made-up float32 pictures; a step's output is the logits."""
-    options, chosen = setting.recipe, setting.device
-    net = build(setting, resize=True)
+def forward(ctx: RunContext) -> Subject:
+    """The network as it is evaluated, on made-up float32 images; a step's output is the logits."""
+    options, chosen = ctx.recipe, ctx.device
+    net = build(ctx, task_of(options), resize=True)
     set_precision(net, chosen.val_amp_level, chosen.half)
     net.set_train(False)
     batch = options.data.batch_size
-    shape = (batch, options.model.in_channels, setting.size, setting.size)
+    shape = (batch, options.model.in_channels, ctx.preprocessing.size, ctx.preprocessing.size)
     images = Tensor(np.random.default_rng(chosen.rank).standard_normal(shape, np.float32))
-    net.check_size(setting.size, setting.size)
+    net.check_size(ctx.preprocessing.size, ctx.preprocessing.size)
     return Subject(
         lambda: net.compile(images), lambda: net(images), batch, sum(item.size for item in net.trainable_params())
     )
 
 
-SUBJECTS: dict[str, Callable[[Setting], Subject]] = {"forward": forward, "train": training}
+SUBJECTS: dict[str, Callable[[RunContext], Subject]] = {"forward": forward, "train": training}
 
 
-def compiled(subject: Subject, setting: Setting, cache: Optional[str]) -> float:
+def compiled(subject: Subject, ctx: RunContext, cache: Optional[str]) -> float:
     """Compile, with MindSpore's cache in the folder `cache` if one is given; the seconds it took (0 in PyNative
     mode).
     """
-    if setting.recipe.runtime.mode != 0:
+    if ctx.recipe.runtime.mode != 0:
         return 0.0
     start = time.perf_counter()
-    with console.heartbeat("still compiling", setting.device.is_main), caching(cache):
+    with console.heartbeat("still compiling", ctx.device.is_main), caching(cache):
         subject.compile()
     return time.perf_counter() - start
 
@@ -171,66 +172,67 @@ def peak_flops(half: Optional[Any]) -> float:
     return 2.0 * PEAK_SIDE**3 * PEAK_PRODUCTS / fastest(several, rounds=PEAK_ROUNDS)
 
 
-def multiply_adds(setting: Setting) -> Optional[float]:
+def multiply_adds(ctx: RunContext) -> Optional[float]:
     """Of one image: the registry's at the network's own size, counted in its graph at another; None for branches of
     sizes of one's own.
     """
-    sizes = setting.recipe.model.img_size
-    if sizes is not None and sizes != input_sizes(setting.info.name, setting.size)[1]:
+    sizes = ctx.recipe.model.img_size
+    if sizes is not None and sizes != input_sizes(ctx.info.name, ctx.preprocessing.size)[1]:
         return None
-    if setting.size == setting.info.input_size:
-        return setting.info.macs
+    if ctx.preprocessing.size == ctx.info.input_size:
+        return ctx.info.macs
     from mindvit.benchmark.census import census
 
-    counted = census(setting.info.name, size=setting.size)
+    counted = census(ctx.info.name, size=ctx.preprocessing.size)
     return sum(counted.macs.values()) + counted.saved
 
 
-def measure(task: Task) -> dict[str, Any]:
+def measure(job: Job) -> dict[str, Any]:
     """The row of one network, COLUMNS; UserError for what the user can mend."""
-    given = sized(schema.build(task.values, task.origins))
-    setting = prepare(given, NoPictures(given.model.num_classes or CLASSES))
-    subject = SUBJECTS[task.mode](setting)
-    seconds = compiled(subject, setting, task.compile_cache)
+    given = schema.build(job.values, job.origins)
+    given = task_of(given).resolve(given)
+    ctx = setup(given, NoImages(given.model.num_classes or CLASSES))
+    subject = SUBJECTS[job.mode](ctx)
+    seconds = compiled(subject, ctx, job.compile_cache)
     row = {
         **dict.fromkeys(COLUMNS),
-        **circumstances(setting, task),
+        **circumstances(ctx, job),
         "params (M)": round(subject.params / 1e6, 2),
         "graph compile": round(seconds, 2),
     }
-    if task.compile_only:
+    if job.compile_only:
         return row
     timing = time_steps(
         subject.step,
         lambda output: output.asnumpy(),
-        pictures=subject.pictures,
-        warmup=task.warmup,
-        steps=task.steps,
-        queued=setting.device.target != "CPU",
+        images=subject.images,
+        warmup=job.warmup,
+        steps=job.steps,
+        queued=ctx.device.target != "CPU",
     )
     if not np.isfinite(subject.step().asnumpy()).all():
         raise UserError(
-            f"{setting.info.name}: the outputs are no numbers any more after {task.steps} steps: figures of such a "
+            f"{ctx.info.name}: the outputs are NaN or infinite after {job.steps} steps: figures of such a "
             "run mean nothing"
         )
-    memory = device.memory(setting.device.target).split(" of ")[0]
-    if task.profile and setting.device.is_main:
-        console.say(profile_table(profile(subject.step, setting.device.target)))
-    rates = distributed.total((timing.rate, timing.sustained), setting.device.ranks)
-    return {**row, **speed(timing, rates, setting, task.mode), "peak memory": memory}
+    memory = device.memory(ctx.device.target).split(" of ")[0]
+    if job.profile and ctx.device.is_main:
+        console.log_info(profile_table(profile(subject.step, ctx.device.target)))
+    rates = distributed.total((timing.rate, timing.sustained), ctx.device.ranks)
+    return {**row, **speed(timing, rates, ctx, job.mode), "peak memory": memory}
 
 
-def speed(timing: Timing, rates: np.ndarray, setting: Setting, mode: str) -> dict[str, Any]:
-    """The figures of a timing; `rates` are pictures a second over all ranks, at the median and sustained."""
-    chosen = setting.device
+def speed(timing: Timing, rates: np.ndarray, ctx: RunContext, mode: str) -> dict[str, Any]:
+    """The figures of a timing; `rates` are images a second over all ranks, at the median and sustained."""
+    chosen = ctx.device
     half = chosen.half if (chosen.amp_level if mode == "train" else chosen.val_amp_level) != "O0" else None
-    peak, macs = peak_flops(half), multiply_adds(setting)
+    peak, macs = peak_flops(half), multiply_adds(ctx)
     total = float(rates[0])
     row = {
         "ms/step": round(timing.ms, 2),
         "p90 ms": round(timing.p90, 2),
         "img/s": round(total, 2),
-        "img/s per card": round(total / chosen.ranks, 2),
+        "img/s per device": round(total / chosen.ranks, 2),
         "sustained img/s": round(float(rates[1]), 2),
         "peak GFLOP/s": round(peak / 1e9, 1),
     }
@@ -240,25 +242,25 @@ def speed(timing: Timing, rates: np.ndarray, setting: Setting, mode: str) -> dic
     return {
         **row,
         "multiply-adds (G)": round(macs / 1e9, 3),
-        "GFLOP/s per card": round(reached / 1e9, 1),
+        "GFLOP/s per device": round(reached / 1e9, 1),
         "share of peak": round(reached / peak, 4),
     }
 
 
-def circumstances(setting: Setting, task: Task) -> dict[str, Any]:
+def circumstances(ctx: RunContext, job: Job) -> dict[str, Any]:
     """What was measured, on what and how."""
-    chosen, given = setting.device, setting.recipe
-    level = chosen.amp_level if task.mode == "train" else chosen.val_amp_level
+    chosen, given = ctx.device, ctx.recipe
+    level = chosen.amp_level if job.mode == "train" else chosen.val_amp_level
     return {
-        "model": setting.info.name,
-        "mode": task.mode,
-        "cards": f"{chosen.ranks} x {chosen.target}",
+        "model": ctx.info.name,
+        "mode": job.mode,
+        "devices": f"{chosen.ranks} x {chosen.target}",
         "batch size": given.data.batch_size,
-        "resolution": f"{setting.size}x{setting.size}",
+        "resolution": f"{ctx.preprocessing.size}x{ctx.preprocessing.size}",
         "jit level": chosen.jit_level,
         "precision": f"{level} {given.precision.amp_type if level != 'O0' else 'float32'}",
-        "warm-up": task.warmup,
-        "steps": task.steps,
+        "warm-up": job.warmup,
+        "steps": job.steps,
         "mindspore": ms.__version__,
         "mindvit": __version__,
         "machine": device.machine(),
@@ -324,12 +326,12 @@ def profile_table(operators: Sequence[tuple[str, float, float]], most: int = 10)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure the task in the file `arguments[0]` and leave the row, or {'error': why}, in its place."""
+    """Measure the job in the file `arguments[0]` and leave the row, or {'error': why}, in its place."""
     path = Path(arguments[0])
-    task = Task(**json.loads(path.read_text(encoding="utf-8")))
+    job = Job(**json.loads(path.read_text(encoding="utf-8")))
     try:
         with hints_for(options()):
-            row = measure(task)
+            row = measure(job)
     except Exception as error:
         path.write_text(json.dumps({"error": first_line(error)}), encoding="utf-8")
         if not isinstance(error, UserError):
@@ -346,9 +348,9 @@ def first_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *lines[:1]])
 
 
-def as_json(task: Task) -> str:
-    """A task as `main` reads it."""
-    return json.dumps(dataclasses.asdict(task))
+def as_json(job: Job) -> str:
+    """A job as `main` reads it."""
+    return json.dumps(dataclasses.asdict(job))
 
 
 if __name__ == "__main__":

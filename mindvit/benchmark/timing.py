@@ -1,4 +1,4 @@
-"""The arithmetic of a benchmark: seconds of steps into milliseconds, pictures a second, FLOP/s and shares. Nothing is
+"""The arithmetic of a benchmark: seconds of steps into milliseconds, images a second, FLOP/s and shares. Nothing is
 built or printed here.
 """
 
@@ -20,12 +20,12 @@ WORK = {
 @dataclass(frozen=True)
 class Timing:
     """`seconds` of single steps, each waited for; `whole` seconds for as many steps with a wait at the end only;
-    `pictures` of one step on this rank.
+    `images` of one step on this rank.
     """
 
     seconds: Sequence[float]
     whole: float
-    pictures: int
+    images: int
 
     @property
     def ms(self) -> float:
@@ -39,25 +39,25 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Pictures a second at the median step."""
-        return 1000 * self.pictures / self.ms
+        """Images a second at the median step."""
+        return 1000 * self.images / self.ms
 
     @property
     def sustained(self) -> float:
-        """Pictures a second over the whole time between the two waits."""
-        return self.pictures * len(self.seconds) / self.whole
+        """Images a second over the whole time between the two waits."""
+        return self.images * len(self.seconds) / self.whole
 
 
-def flops(multiply_adds: float, pictures_per_second: float, mode: str) -> float:
-    """FLOP a second of `mode` (forward or train), from the multiply-adds of one picture's forward."""
-    return WORK[mode] * multiply_adds * pictures_per_second
+def flops(multiply_adds: float, images_per_second: float, mode: str) -> float:
+    """FLOP a second of `mode` (forward or train), from the multiply-adds of one image's forward."""
+    return WORK[mode] * multiply_adds * images_per_second
 
 
 def time_steps(
     step: Callable[[], Any],
     wait: Callable[[Any], Any],
     *,
-    pictures: int,
+    images: int,
     warmup: int,
     steps: int,
     queued: bool,
@@ -82,7 +82,7 @@ def time_steps(
         wait(step())
         marks.append(clock())
     seconds = [after - before for before, after in zip(marks, marks[1:])]
-    return Timing(seconds, whole if queued else marks[-1] - marks[0], pictures)
+    return Timing(seconds, whole if queued else marks[-1] - marks[0], images)
 
 
 def fastest(call: Callable[[], Any], *, rounds: int, clock: Callable[[], float] = time.perf_counter) -> float:

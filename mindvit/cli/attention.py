@@ -1,6 +1,6 @@
 """Draw what a network's attention looks at.
 
-mindvit attention PICTURE ... --ckpt_path FILE --out DIR [--model NAME] [--at x,y]
+mindvit attention IMAGE ... --ckpt_path FILE --out DIR [--model NAME] [--at x,y]
 """
 
 from __future__ import annotations
@@ -9,28 +9,32 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from mindvit import errors
+
+if TYPE_CHECKING:
+    from mindvit.inference.predictor import Predictor
+    from mindvit.visualization.attention_sheet import Fonts
 
 LONGEST_STEM = 220  # bytes: with what is put behind it a file's name, which has at most 255
 
 
 def point(text: str) -> tuple[float, float]:
-    """'x,y', shares of the picture's sides -> (y, x)."""
+    """'x,y', shares of the image's sides -> (y, x)."""
     try:
         x, y = (float(part) for part in text.split(","))
     except ValueError:
         x = y = -1.0
     if not (0 <= x <= 1 and 0 <= y <= 1):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not x,y, two shares of the picture's sides from 0,0 (top left) to 1,1"
+            f"{text!r} is not x,y, two shares of the image's sides from 0,0 (top left) to 1,1"
         )
     return y, x
 
 
 def targets(paths: Sequence[str], out: Path) -> list[Path]:
-    """Where each picture's sheet goes: its name with -attention.png, and a number where two pictures share a name; a
+    """Where each image's sheet goes: its name with -attention.png, and a number where two images share a name; a
     very long name is cut.
     """
     found: list[Path] = []
@@ -48,14 +52,14 @@ def main(arguments: Sequence[str]) -> None:
     """Draw; UserError for anything that the user can mend."""
     from mindvit.recipe.commandline import Parser, max_pixels_argument, weights_arguments
 
-    parser = Parser(prog="mindvit attention", description="Draw what a network's attention looks at, a PNG a picture.")
+    parser = Parser(prog="mindvit attention", description="Draw what a network's attention looks at, a PNG an image.")
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them"
+        "images", nargs="+", metavar="IMAGE", help="an image of any format and mode, or a folder of them"
     )
     weights_arguments(parser)
     max_pixels_argument(parser)
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder for the PNGs, PICTURE-attention.png"
+        "--out", required=True, type=Path, metavar="DIR", help="folder for the PNGs, IMAGE-attention.png"
     )
     parser.add_argument(
         "--at",
@@ -68,17 +72,11 @@ def main(arguments: Sequence[str]) -> None:
         "--font", type=Path, metavar="FILE", help="TrueType font for class names that aren't in Latin letters"
     )
     given = parser.parse_args(arguments)
-    from mindvit.data.sources import BadPicture, find_pictures
+    from mindvit.data.datasets.build import find_images
 
-    paths = find_pictures(given.pictures)
-    from PIL import Image
-    from tqdm import tqdm
-
-    from mindvit.inference.predictor import Predictor, Unreadable
-    from mindvit.runtime import console  # MindSpore takes seconds to import: not for --help or a mistyped path
-    from mindvit.runtime.files import on_one_line
+    paths = find_images(given.images)
+    from mindvit.inference.predictor import Predictor  # MindSpore takes seconds: not for --help or a mistyped path
     from mindvit.visualization import attention_sheet
-    from mindvit.visualization.attention import attention_maps
 
     with errors.hints_for(parser.options()):
         predictor = Predictor(
@@ -95,13 +93,28 @@ def main(arguments: Sequence[str]) -> None:
     except OSError as error:
         raise errors.UserError(f"--out {given.out} can't be written: {error.strerror}") from None
     print(predictor, file=sys.stderr)
+    draw(predictor, paths, given, font)
+
+
+def draw(predictor: Predictor, paths: Sequence[str], given: argparse.Namespace, font: Fonts) -> None:
+    """A sheet for every image. UserError if one can't be written or, once all others are drawn, decoded."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    from mindvit.data.decoding import DecodeError
+    from mindvit.inference.predictor import Unreadable
+    from mindvit.runtime import console
+    from mindvit.runtime.files import on_one_line
+    from mindvit.visualization import attention_sheet
+    from mindvit.visualization.attention import attention_maps
+
     bad = 0
     for path, target in zip(
-        tqdm(paths, unit="picture", dynamic_ncols=True, leave=False, disable=None), targets(paths, given.out)
+        tqdm(paths, unit="image", dynamic_ncols=True, leave=False, disable=None), targets(paths, given.out)
     ):
         try:
             pixels = predictor.prepared(path)
-        except BadPicture as error:
+        except DecodeError as error:
             bad += 1
             tqdm.write(f"warning: {error}", file=sys.stderr)
             continue
@@ -114,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
             sheet.save(target)
         except OSError as error:
             raise errors.UserError(f"{target} can't be written: {error.strerror or error}") from None
-        console.say(on_one_line(str(target)))
+        console.log_info(on_one_line(str(target)))
     if bad:
         raise Unreadable(bad, len(paths))
 

@@ -22,14 +22,14 @@ from mindvit.benchmark.columns import SHOWN
 from mindvit.errors import UserError
 
 if TYPE_CHECKING:
-    from mindvit.benchmark.network import Task
+    from mindvit.benchmark.network import Job
     from mindvit.recipe.schema import Recipe
 
 BATCH = 8  # unless a recipe or the command line says another: what a laptop can do
 MODES = ("forward", "train", "data")
 SHOWN_DATA = (
     "pipeline",
-    "pictures",
+    "images",
     "kB",
     "resolution",
     "augmentation",
@@ -54,7 +54,7 @@ EXTRA = (
             "choices": MODES,
             "default": "train",
             "help": "what is timed: evaluation's graph, the training step, or the data pipeline "
-            "(on made-up pictures, all three; default: train)",
+            "(on made-up images, all three; default: train)",
         },
     ),
     (
@@ -124,7 +124,7 @@ class Failed(UserError):
 def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each network; none on the ranks that don't print."""
     from mindvit.benchmark.census import names
-    from mindvit.benchmark.network import Task, measure
+    from mindvit.benchmark.network import Job, measure
     from mindvit.recipe.commandline import options
     from mindvit.runtime.device import launched_ranks
 
@@ -137,49 +137,49 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
         )
     if ranks > 1 and given["caches"]:
         raise UserError("--compile_cache compares two starts of one process: leave it out under a launcher")
-    tasks = []
+    jobs = []
     for name in chosen:
         one = recipe.replace("command line", model=name) if name != recipe.model.model else recipe
-        tasks.append(
-            Task(one.flat(), given["what"], dict(one.origins), given["warmup"], given["steps"], given["profile"])
+        jobs.append(
+            Job(one.flat(), given["what"], dict(one.origins), given["warmup"], given["steps"], given["profile"])
         )
     if ranks > 1:
         with errors.hints_for(options(EXTRA)):
-            rows = [measure(tasks[0])]
+            rows = [measure(jobs[0])]
         return rows if rank == 0 else []
-    return [in_child(task, given["caches"]) for task in tasks]
+    return [in_child(job, given["caches"]) for job in jobs]
 
 
-def in_child(task: Task, cache: str | None = None) -> dict[str, Any]:
+def in_child(job: Job, cache: str | None = None) -> dict[str, Any]:
     """The row of a process of its own; with a folder for compile caches, of the second of two, with both compile
     times.
     """
     if cache is None:
-        return child(task)
+        return child(job)
     try:
         Path(cache).mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=f"{task.values['model']}-", dir=cache)
+        folder = tempfile.mkdtemp(prefix=f"{job.values['model']}-", dir=cache)
     except OSError as error:
         raise UserError(f"--compile_cache {cache} can't be written: {error.strerror}") from None
-    cold = child(dataclasses.replace(task, compile_cache=folder, compile_only=True))
+    cold = child(dataclasses.replace(job, compile_cache=folder, compile_only=True))
     if cold["error"]:
         return cold
-    warm = child(dataclasses.replace(task, compile_cache=folder))
+    warm = child(dataclasses.replace(job, compile_cache=folder))
     return (
         warm if warm["error"] else {**warm, "graph compile": cold["graph compile"], "with cache": warm["graph compile"]}
     )
 
 
-def child(task: Task) -> dict[str, Any]:
+def child(job: Job) -> dict[str, Any]:
     """The row that a process of its own gives; if it fails, an empty one with the reason as 'error'."""
     from mindvit.benchmark.network import COLUMNS, as_json
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "task.json"
-        path.write_text(as_json(task), encoding="utf-8")
+        path = Path(folder) / "job.json"
+        path.write_text(as_json(job), encoding="utf-8")
         print(
-            f"{task.values['model']}: {task.mode}, {task.warmup} + {task.steps} steps of {task.values['batch_size']} "
-            "pictures ...",
+            f"{job.values['model']}: {job.mode}, {job.warmup} + {job.steps} steps of {job.values['batch_size']} "
+            "images ...",
             flush=True,
         )
         code = subprocess.run([sys.executable, "-m", "mindvit.benchmark.network", str(path)], check=False).returncode
@@ -190,9 +190,9 @@ def child(task: Task) -> dict[str, Any]:
     if reason:
         return {
             **dict.fromkeys(COLUMNS),
-            "model": task.values["model"],
-            "mode": task.mode,
-            "batch size": task.values["batch_size"],
+            "model": job.values["model"],
+            "mode": job.mode,
+            "batch size": job.values["batch_size"],
             "error": reason,
         }
     return dict(told)

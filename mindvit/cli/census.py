@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name, alias or shell pattern, e.g. 'crossvit_*'")
     parser.add_argument("--train", action="store_true", help="count the training step's graph too")
-    parser.add_argument("--size", type=int, metavar="N", help="side of the pictures in px (default: the registry's)")
+    parser.add_argument("--size", type=int, metavar="N", help="side of the images in px (default: the registry's)")
     parser.add_argument(
         "--as-run",
         action="store_true",

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from mindvit.recipe.commandline import Parser
     from mindvit.weights import Report
     from mindvit.weights.checkpoint_info import CheckpointInfo
-    from mindvit.weights.readers import Source
+    from mindvit.weights.readers import WeightsFile
 
 OURS = "mindvit"
 # what a checkpoint's metadata say of the run's state, whose tensors no conversion carries: kept under "run", so that
 # the file isn't taken for one to resume from
-RUN = ("epoch", "step", "steps", "pictures", "tally", "data", "best", "mindvit", "mindspore")
+RUN = ("epoch", "step", "steps", "global_batch", "pictures", "tally", "data", "best", "mindvit", "mindspore")
 # what this command itself writes there; kept under "before" when a file is converted again
 CONVERSION = ("names", "origin", "format", "source", "sha256", "report", "taken", "before")
 
@@ -91,9 +91,7 @@ def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> Chec
         try:
             size = convert(text, FIELDS["img_size"][2])
         except ValueError:
-            raise UserError(
-                f"--img_size is {text!r}, but must be a whole number of px, or two, one a branch: 48,32"
-            ) from None
+            raise UserError(f"--img_size is {text!r}, but must be an int, px, or two, one a branch: 48,32") from None
         if told.img_size and branch_sizes(size) != branch_sizes(told.img_size) and not given.resize:
             own = ",".join(map(str, branch_sizes(told.img_size)))
             raise UserError(
@@ -120,7 +118,7 @@ def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> Chec
     )
 
 
-def metadata(content: Source, told: CheckpointInfo, report: Report, given: Namespace) -> dict[str, Any]:
+def metadata(content: WeightsFile, told: CheckpointInfo, report: Report, given: Namespace) -> dict[str, Any]:
     """What the written file says: all that the source says, and where it came from."""
     from mindvit.weights.write import sha256
 

@@ -40,10 +40,10 @@ def parser() -> Parser:
     )
     result.add_argument("--out", required=True, type=Path, metavar="FILE", help="a name in .mindir or .onnx")
     result.add_argument(
-        "--batch_size", default=DYNAMIC, metavar="N|dynamic", help="pictures at once; dynamic: any number (default)"
+        "--batch_size", default=DYNAMIC, metavar="N|dynamic", help="images at once; dynamic: any number (default)"
     )
     result.add_argument(
-        "--size", type=int, metavar="PX", help="side of the pictures (default: that of training, else the network's)"
+        "--size", type=int, metavar="PX", help="side of the images (default: that of training, else the network's)"
     )
     result.add_argument(
         "--num_classes", type=int, metavar="N", help="classes of the head (default: the checkpoint's, else 1000)"
@@ -56,17 +56,18 @@ def batch_of(text: str) -> Optional[int]:
     if text == DYNAMIC:
         return None
     if not text.isdigit() or not int(text):
-        raise UserError(f"--batch_size is {text!r}, but must be a whole number of at least 1, or {DYNAMIC}")
+        raise UserError(f"--batch_size is {text!r}, but must be an int of at least 1, or {DYNAMIC}")
     return int(text)
 
 
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
-    from mindvit.engine.setup import Preprocessing, sized
+    from mindvit.data.preprocessing import Preprocessing
     from mindvit.models import create_model
     from mindvit.recipe.commandline import COMMAND_LINE
     from mindvit.recipe.schema import build
     from mindvit.runtime import platform
+    from mindvit.tasks.classification.sizes import sized
     from mindvit.weights import load_weights
     from mindvit.weights.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.weights.readers import read

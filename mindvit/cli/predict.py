@@ -1,6 +1,6 @@
-"""Name what is in pictures.
+"""Name what is in images.
 
-mindvit predict PICTURE|FOLDER ... --ckpt_path FILE [--model NAME] [--topk 5] [--format table|json|csv] [--out FILE]
+mindvit predict IMAGE|FOLDER ... --ckpt_path FILE [--model NAME] [--topk 5] [--format table|json|csv] [--out FILE]
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mindvit.runtime.files import SPELT_OUT, on_one_line, printable
 if TYPE_CHECKING:
     from mindvit.inference.predictor import Answer, Predictor
 
-Named = tuple[str, "Answer"]  # a picture's path and its classes
+Named = tuple[str, "Answer"]  # an image's path and its classes
 
 
 def as_csv(answers: Iterable[Named]) -> Iterator[str]:
-    """A line for each class of each picture."""
-    yield "picture,rank,class,probability"
+    """A line for each class of each image."""
+    yield "image,rank,class,probability"
     for path, answer in answers:
         for rank, (name, probability) in enumerate(answer, 1):
             line = io.StringIO()
@@ -34,11 +34,11 @@ def as_csv(answers: Iterable[Named]) -> Iterator[str]:
 
 
 def as_json(answers: Iterable[Named]) -> Iterator[str]:
-    """A list with an object for each picture, one a line."""
+    """A list with an object for each image, one a line."""
     before = "["
     for path, answer in answers:
         yield before + json.dumps(
-            {"picture": path, "classes": [{"name": name, "probability": round(value, 6)} for name, value in answer]},
+            {"image": path, "classes": [{"name": name, "probability": round(value, 6)} for name, value in answer]},
             ensure_ascii=False,
         )
         before = ","
@@ -46,12 +46,12 @@ def as_json(answers: Iterable[Named]) -> Iterator[str]:
 
 
 def as_table(answers: Iterable[Named], paths: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    """Aligned columns; a picture's path stands beside its first class."""
+    """Aligned columns; an image's path stands beside its first class."""
     first, second = (
         max(len(on_one_line(item)) for item in (*column, title))
-        for column, title in ((paths, "picture"), (names, "class"))
+        for column, title in ((paths, "image"), (names, "class"))
     )
-    yield f"{'picture':{first}}  {'class':{second}}  probability"
+    yield f"{'image':{first}}  {'class':{second}}  probability"
     for path, answer in answers:
         for name, probability in answer:
             yield f"{on_one_line(path):{first}}  {on_one_line(name):{second}}  {100 * probability:9.2f} %"
@@ -59,19 +59,19 @@ def as_table(answers: Iterable[Named], paths: Sequence[str], names: Sequence[str
 
 
 def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list[str]) -> Iterator[Named]:
-    """Each picture's classes, under a progress bar if stderr is a terminal; broken ones are named there and collected
+    """Each image's classes, under a progress bar if stderr is a terminal; broken ones are named there and collected
     in `bad`.
 
     Names of files and classes that are no UTF-8 are spelt out: see files.printable.
     """
     from tqdm import tqdm
 
-    from mindvit.data.sources import BadPicture
+    from mindvit.data.decoding import DecodeError
 
-    with tqdm(total=len(paths), unit="picture", dynamic_ncols=True, leave=False, disable=None) as bar:
+    with tqdm(total=len(paths), unit="image", dynamic_ncols=True, leave=False, disable=None) as bar:
         for path, logits in zip(paths, predictor.stream(paths)):
             bar.update()
-            if isinstance(logits, BadPicture):
+            if isinstance(logits, DecodeError):
                 bad.append(path)
                 tqdm.write(f"warning: {logits}", file=sys.stderr)
             else:
@@ -159,24 +159,24 @@ def main(arguments: Sequence[str]) -> None:
     """Predict; UserError for anything that the user can mend."""
     from mindvit.recipe.commandline import Parser, max_pixels_argument, positive, weights_arguments
 
-    parser = Parser(prog="mindvit predict", description="Name what is in pictures.")
+    parser = Parser(prog="mindvit predict", description="Name what is in images.")
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="a picture of any format and mode, or a folder of them"
+        "images", nargs="+", metavar="IMAGE", help="an image of any format and mode, or a folder of them"
     )
     weights_arguments(parser)
     max_pixels_argument(parser)
-    parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes a picture (default: 5)")
+    parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes an image (default: 5)")
     parser.add_argument(
         "--format", choices=("table", "json", "csv"), default="table", help="of what is written (default: table)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there (default: stdout)")
     parser.add_argument(
-        "--batch_size", type=positive, default=32, metavar="N", help="most pictures computed at once (default: 32)"
+        "--batch_size", type=positive, default=32, metavar="N", help="most images computed at once (default: 32)"
     )
     given = parser.parse_args(arguments)
-    from mindvit.data.sources import find_pictures
+    from mindvit.data.datasets.build import find_images
 
-    paths = find_pictures(given.pictures)
+    paths = find_images(given.images)
     from mindvit.inference.predictor import (
         Predictor,
         Unreadable,

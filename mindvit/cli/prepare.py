@@ -1,11 +1,12 @@
 """Pack a data set into MindRecord files: mindvit prepare DATA_DIR OUT.
 
-train.py and validate.py take OUT as data_dir. What was cut off goes on when the same command is given again.
+train.py and validate.py take OUT as data_dir. What was cut off continues when the same command is given again.
 """
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Sequence
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         "--val_split", default=DataOptions.val_split, metavar="NAME", help="name of the validation split (default: val)"
     )
     parser.add_argument(
-        "--shard_size", type=int, default=1024, metavar="MIB", help="pictures in one file, MiB (default: 1024)"
+        "--shard_size", type=int, default=1024, metavar="MIB", help="images in one file, MiB (default: 1024)"
     )
     given = parser.parse_args(arguments)
     if given.shard_size < 1:
@@ -51,26 +52,33 @@ def main(arguments: Sequence[str]) -> None:
             f"OUT {given.out} has a name that is no UTF-8, which MindSpore's writer can't open; "
             f"give another folder (DATA_DIR may have any name)"
         )
+    write(given)
+
+
+def write(given: Namespace) -> None:
+    """Pack the splits that the command line names. UserError for data or a folder that can't be used."""
     from tqdm import tqdm
 
+    from mindvit.data.datasets.base import FileDataset
+    from mindvit.data.datasets.build import check_same_classes, open_dataset, passed_over, remarks
     from mindvit.data.datasets.mindrecord import pack
-    from mindvit.data.sources import FileSource, check_same_classes, open_source, passed_over, remarks
+    from mindvit.recipe.options import DataOptions
     from mindvit.runtime import console
 
     data = DataOptions(data_dir=given.data_dir, train_split=given.train_split, val_split=given.val_split)
-    sources = {split: open_source(data, split) for split in given.split}
+    sources = {split: open_dataset(data, split) for split in given.split}
     for split, source in sources.items():
-        if not isinstance(source, FileSource):
+        if not isinstance(source, FileDataset):
             raise UserError(f"{given.data_dir} is packed already: give the folder that {split} was packed from")
     if len(sources) == 2:
-        check_same_classes(sources["train"], open_source(data, "val", sources["train"].class_names))
+        check_same_classes(sources["train"], open_dataset(data, "val", sources["train"].class_names))
     if given.out.resolve() == Path(given.data_dir).resolve():
         raise UserError(f"OUT and DATA_DIR are both {given.data_dir}: give another folder for the MindRecord files")
     try:
         given.out.mkdir(parents=True, exist_ok=True)
         for split, source in sources.items():
-            assert isinstance(source, FileSource)
-            with tqdm(total=len(source), desc=split, unit=" pictures", disable=not sys.stderr.isatty()) as bar:
+            assert isinstance(source, FileDataset)
+            with tqdm(total=len(source), desc=split, unit=" images", disable=not sys.stderr.isatty()) as bar:
                 paths = pack(
                     source,
                     Path(given.data_dir),
@@ -79,15 +87,15 @@ def main(arguments: Sequence[str]) -> None:
                     given.shard_size << 20,
                     bar.update,
                 )
-            console.say(
-                f"{split}: {len(source)} pictures of {len(source.class_names)} classes in {len(paths)} "
+            console.log_info(
+                f"{split}: {len(source)} images of {len(source.class_names)} classes in {len(paths)} "
                 f"file{'s' * (len(paths) > 1)}, counted and checked" + passed_over((split, source))
             )
             for line in remarks(source) if split == "train" else ():
-                console.say(f"WARNING: {line}")
+                console.log_info(f"WARNING: {line}")
     except OSError as error:
         raise UserError(f"OUT {given.out} can't be written: {error.strerror}") from None
-    console.say(f"use them with: --data_dir {given.out}")
+    console.log_info(f"use them with: --data_dir {given.out}")
 
 
 if __name__ == "__main__":

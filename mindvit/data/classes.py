@@ -17,7 +17,8 @@ from typing import Any, Callable, Iterable, Optional, Sequence, Union
 
 import numpy as np
 
-from mindvit.data.sources import Source, open_source, refuse_unknown
+from mindvit.data.datasets.base import LabelledDataset, refuse_unknown
+from mindvit.data.datasets.build import open_dataset
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 
@@ -129,25 +130,25 @@ class Head:
 
 def open_ordered(
     data: DataOptions, split: str, head: Optional[Head], say: Callable[[str], None], num_classes: Optional[int] = None
-) -> Source:
+) -> LabelledDataset:
     """The images of a split ('train' or 'val'), numbered as the head has its classes.
 
     head: of the weights to be measured, or of those that training starts from and keeps; None without any.
     num_classes: of the network, where training asks for that many. `say` is told whence an order comes that isn't the
     folders' own. UserError where the order is unknown, or the classes don't fit the head.
     """
-    source = open_source(data, split)
+    dataset = open_dataset(data, split)
     given = read_classes(data.classes) if data.classes else None
-    if source.is_by_label:
-        _label(source, data, head if split == "val" else None, given)
-        return source
-    names, why = _order(source, Folders(data, split), head, given, num_classes)
-    if names is not None and names != source.class_names:
-        missing = len(names) - len(source.class_names)
+    if dataset.is_by_label:
+        _label(dataset, data, head if split == "val" else None, given)
+        return dataset
+    names, why = _order(dataset, Folders(data, split), head, given, num_classes)
+    if names is not None and names != dataset.class_names:
+        missing = len(names) - len(dataset.class_names)
         without = f"; {missing} of them have no folder in {Folders(data, split)}" if missing else ""
         say(f"classes: {len(names)}, in the order of {why}{without}")
-        source.renumber(names)
-    return source
+        dataset.renumber(names)
+    return dataset
 
 
 @dataclass(frozen=True)
@@ -169,10 +170,14 @@ class Folders:
 
 
 def _order(
-    source: Source, folders: Folders, head: Optional[Head], given: Optional[ClassList], num_classes: Optional[int]
+    dataset: LabelledDataset,
+    folders: Folders,
+    head: Optional[Head],
+    given: Optional[ClassList],
+    num_classes: Optional[int],
 ) -> tuple[Optional[tuple[str, ...]], str]:
     """The classes in the order of the logits, None for the folders' own, and whose order it is."""
-    found = source.class_names
+    found = dataset.class_names
     if given is not None:
         return _given(given, found, head, num_classes), given.where
     if head is None or head.count is None:
@@ -233,7 +238,7 @@ def _known(head: Head, found: Sequence[str], folders: Folders, num_classes: Opti
     return head.class_names if same else None
 
 
-def _label(source: Source, data: DataOptions, head: Optional[Head], given: Optional[ClassList]) -> None:
+def _label(dataset: LabelledDataset, data: DataOptions, head: Optional[Head], given: Optional[ClassList]) -> None:
     """Name the classes of images that are numbered already."""
     names = given.names_of(()) if given is not None else head.class_names if head is not None else ()
     where = given.where if given is not None else head.where if head is not None else ""
@@ -241,18 +246,18 @@ def _label(source: Source, data: DataOptions, head: Optional[Head], given: Optio
         names = tuple(map(str, range(head.count)))
     if not names:
         return
-    highest = int(np.max(source.labels))
+    highest = int(np.max(dataset.labels))
     if highest >= len(names):
         raise UserError(
             f"{where} has {len(names)} classes, 0 to {len(names) - 1}, but "
-            f"{source.name(int(np.argmax(source.labels)))} has label {highest}"
+            f"{dataset.name(int(np.argmax(dataset.labels)))} has label {highest}"
         )
     if given is not None and head is not None and head.count is not None and len(names) != head.count:
         raise UserError(
             f"{where} has {len(names)} classes, but {head.where} has a head of {head.count}: one class a "
             f"line, in the order of the logits"
         )
-    source.class_names = names
+    dataset.class_names = names
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

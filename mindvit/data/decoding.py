@@ -37,7 +37,7 @@ FORMATS = tuple(
         GifImagePlugin.GifImageFile,
     )
 )
-MULTI_PICTURE = MpoImagePlugin.MpoImageFile  # what JPEG's reader makes of a phone's two images in one file
+MULTI_IMAGE = MpoImagePlugin.MpoImageFile  # what JPEG's reader makes of a phone's two images in one file
 EXTENSIONS = (
     ".jpg",
     ".jpeg",
@@ -64,11 +64,11 @@ BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF's tags
 ROUNDING = 1e-3  # how far beyond 0..1 a float image may be
 
 
-class BadPicture(Exception):
-    """A picture that can't be decoded: `name` of the file and the `reason`."""
+class DecodeError(Exception):
+    """An image that can't be decoded: `name` of the file and the `reason`."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"picture {on_one_line(name)} can't be decoded ({reason})")
+        super().__init__(f"image {on_one_line(name)} can't be decoded ({reason})")
         self.name, self.reason = name, reason
 
 
@@ -76,10 +76,10 @@ class Refused(ValueError):
     """An image that is not decoded, and why."""
 
 
-def read_picture(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in a file, RGB, 8 bits, EXIF orientation ignored as torchvision's loader does.
+def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image in a file, RGB, 8 bits, EXIF orientation ignored as torchvision's loader does.
 
-    BadPicture if it can't be read or decoded, or its header says more than `max_pixels` (width x height).
+    DecodeError if it can't be read or decoded, or its header says more than `max_pixels` (width x height).
     """
     with named(path), open(path, "rb") as file:
         large = os.fstat(file.fileno()).st_size > READ_AT_ONCE
@@ -88,10 +88,10 @@ def read_picture(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-    """Whatever is wrong with an image becomes BadPicture under its `name`; only a lack of memory stays what it is."""
+    """Whatever is wrong with an image becomes DecodeError under its `name`; only a lack of memory stays what it is."""
     try:
         yield
-    except (MemoryError, BadPicture):
+    except (MemoryError, DecodeError):
         raise
     except Exception as error:  # damaged files make Pillow's readers raise nearly anything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -99,11 +99,11 @@ def named(name: str) -> Iterator[None]:
             reason += f"; {TOO_LARGE}"
         if isinstance(error, FileNotFoundError) and os.path.islink(name):
             reason = f"a broken link to {on_one_line(os.readlink(name))}"
-        raise BadPicture(name, reason or type(error).__name__) from None
+        raise DecodeError(name, reason or type(error).__name__) from None
 
 
 def decode(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An encoded picture as RGB, 8 bits, of several frames the first: see `as_rgb`.
+    """An encoded image as RGB, 8 bits, of several frames the first: see `as_rgb`.
 
     Refused for what is no image, has a header that says more than `max_pixels`, or has values of unknown scale; any
     exception of Pillow's for a damaged file.
@@ -156,9 +156,9 @@ def allow(max_pixels: int) -> None:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB, 8 bits: alpha is dropped, grey of 12 and 16 bits and floats of 0 to 1 are scaled.
+    """An image of any mode as RGB, 8 bits: alpha is dropped, grey of 12 and 16 bits and floats of 0 to 1 are scaled.
 
-    Refused for values whose scale can't be known: NaN, floats beyond 0..1, whole numbers beyond 16 bits.
+    Refused for values whose scale can't be known: NaN, floats beyond 0..1, ints beyond 16 bits.
     """
     mode = image.mode
     if mode == "RGB":
@@ -180,7 +180,7 @@ def _tag(image: Image.Image, number: int) -> Any:
 
 
 def _top(image: Image.Image) -> int:
-    """The whole number that means white: with 16 bits what the file says; with 32, the numbers decide."""
+    """The int that means white: with 16 bits what the file says; with 32, the numbers decide."""
     if image.mode.startswith("I;16"):
         bits = _tag(image, BITS_PER_SAMPLE)
         return (1 << bits) - 1 if isinstance(bits, int) and 8 < bits < 16 else 65535

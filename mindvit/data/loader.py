@@ -1,41 +1,36 @@
-"""Batches of pictures, uint8 and HWC: decoded and augmented by threads, ahead of the step that uses them.
+"""Batches as a task describes them: decoded and augmented by threads, ahead of the step that uses them.
 
 Threads of our own and Pillow: it lets go of Python's lock while it decodes and resizes, gives the papers' pixels, and
-makes every picture a function of (seed, epoch, position), so that neither the number of threads nor that of ranks
+makes every image a function of (seed, epoch, position), so that neither the number of threads nor that of ranks
 changes a batch.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import deque, namedtuple
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, Optional
 
 import numpy as np
-from PIL import Image
 
 from mindvit.data import native
-from mindvit.data.samplers import PICTURE_STREAM, generator, rank_positions, train_order, val_order
-from mindvit.data.sources import BadPicture, Source
-from mindvit.data.transforms.image import EvalTransform, TrainTransform
+from mindvit.data.arrays import ArraySpec
+from mindvit.data.datasets.base import Dataset, Sample
+from mindvit.data.decoding import DecodeError
+from mindvit.data.samplers import IMAGE_STREAM, Shard, generator, rank_positions, train_order, val_order
 from mindvit.errors import UserError
-from mindvit.recipe.options import AugmentOptions, DataOptions, Triple
+from mindvit.recipe.options import DataOptions
 
-PADDING = -1  # label of the pictures that fill up evaluation's last batch
+WHOLE = Shard()
 AHEAD = 3  # batches in the making beyond the one in use
 MOST_WORKERS = 8
 MOST_BAD_IN_A_ROW = 100
 
-Picture = tuple[np.ndarray, int]  # uint8 (size, size, 3), label
-
-
-class Batch(NamedTuple):
-    """images uint8 (B, H, W, 3) and labels int32 (B,), where -1 marks padding."""
-
-    images: np.ndarray
-    labels: np.ndarray
+Row = tuple[Any, ...]  # one sample's part of every array of a batch
+Batch = tuple[np.ndarray, ...]  # a named tuple, with the names of the arrays' specs
+Transform = Callable[[Sample, Optional[np.random.Generator]], Row]  # what a task makes of a sample
 
 
 def default_workers(local_ranks: int) -> int:
@@ -46,141 +41,141 @@ def default_workers(local_ranks: int) -> int:
     return max(1, min(MOST_WORKERS, usable, cores // local_ranks))
 
 
-def steps_per_epoch(source: Source, data: DataOptions, ranks: int, parts: int = 1) -> int:
-    """Steps of an epoch, each of `parts` batches a rank; UserError if the pictures don't fill one."""
-    batches = ranks * parts
-    steps = len(source) // (data.batch_size * batches)
+def steps_per_epoch(dataset: Dataset, data: DataOptions, ranks: int, accum_steps: int = 1) -> int:
+    """Steps of an epoch, each of `accum_steps` batches a rank; UserError if the images don't fill one."""
+    batches = ranks * accum_steps
+    steps = len(dataset) // (data.batch_size * batches)
     if steps == 0:
-        accumulated = f" and {parts} batches a step" if parts > 1 else ""
+        accumulated = f" and {accum_steps} batches a step" if accum_steps > 1 else ""
         raise UserError(
             f"batch_size {data.batch_size} on {ranks} rank{'s' * (ranks > 1)}{accumulated} needs "
-            f"{data.batch_size * batches} training pictures "
-            f"a step, but there are {len(source)}; the largest batch_size is {len(source) // batches}"
+            f"{data.batch_size * batches} training images "
+            f"a step, but there are {len(dataset)}; the largest batch_size is {len(dataset) // batches}"
         )
     return steps
 
 
 def eval_steps(count: int, batch_size: int, ranks: int) -> int:
-    """Batches of an evaluation of `count` pictures, equally many on all ranks."""
+    """Batches of an evaluation of `count` images, equally many on all ranks."""
     return -(-count // (batch_size * ranks))
 
 
 def train_batches(
-    source: Source,
+    dataset: Dataset,
+    transform: Transform,
+    spec: Sequence[ArraySpec],
     data: DataOptions,
-    augment: AugmentOptions,
     *,
-    size: int,
-    interpolation: str,
-    mean: Triple,
     epoch: int,
     seed: int,
-    ranks: int,
-    rank: int,
-    workers: int,
+    shard: Shard = WHOLE,
+    workers: int = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """One rank's batches of one epoch from the `first` on, pictures size x size px; `mean` (0..1) is the colour that
-    policies fill with.
+    """One rank's batches of one epoch.
 
-    UserError for a picture that can't be decoded where data.bad_image is 'stop'.
+    Args:
+        dataset: where samples come from.
+        transform: makes a sample the rows of a batch's arrays, with a generator that is the sample's own.
+        spec: the arrays of a batch, (B, ...) each.
+        data: how they are shuffled, repeated, and what becomes of an image that can't be decoded.
+        epoch: counted from 0.
+        seed: of the order and of the samples' generators.
+        shard: which rank of how many.
+        workers: threads.
+        first: batches of the epoch that are left out, because they were seen.
+
+    Raises:
+        UserError: an image can't be decoded and data.bad_image is 'stop', or too many in a row can't.
     """
-    steps_per_epoch(source, data, ranks)
-    transform = TrainTransform(size, interpolation, mean, augment)
-    _ = transform.policy  # an unknown one is refused here, not in a thread
+    steps_per_epoch(dataset, data, shard.ranks)
     native.loaded()  # built here, and not by every thread
-    positions = rank_positions(len(source), ranks=ranks, rank=rank, batch_size=data.batch_size)
+    batch_size = spec[0].shape[0]
+    positions = rank_positions(len(dataset), ranks=shard.ranks, rank=shard.rank, batch_size=batch_size)
     order = train_order(
-        len(source),
+        len(dataset),
         epoch=epoch,
         seed=seed,
         shuffle=data.shuffle,
         repeats=data.aug_repeats,
-        ranks=ranks,
-        rank=rank,
-        batch_size=data.batch_size,
+        ranks=shard.ranks,
+        rank=shard.rank,
+        batch_size=batch_size,
     )
+    read = _decodable if data.bad_image == "skip" else _or_set_bad_image
 
-    def picture(place: int) -> Picture:
-        index = int(order[place])
-        image, index = (
-            _decodable(source, index)
-            if data.bad_image == "skip"
-            else (_decoded(source, index, ", or set bad_image: skip"), index)
-        )
-        return transform(image, generator(PICTURE_STREAM, seed, epoch, int(positions[place]))), int(
-            source.labels[index]
-        )
+    def row(place: int) -> Row:
+        sample = read(dataset, int(order[place]))
+        return transform(sample, generator(IMAGE_STREAM, seed, epoch, int(positions[place])))
 
-    return _batches(picture, len(order), data.batch_size, size, workers, first * data.batch_size)
+    return _batches(row, spec, len(order), workers, first * batch_size)
 
 
 def eval_batches(
-    source: Source,
+    dataset: Dataset,
+    transform: Transform,
+    spec: Sequence[ArraySpec],
     *,
-    batch_size: int,
-    size: int,
-    crop_pct: float,
-    interpolation: str,
-    squeeze: bool,
-    ranks: int,
-    rank: int,
-    workers: int,
+    shard: Shard = WHOLE,
+    workers: int = 1,
 ) -> Iterator[Batch]:
-    """One rank's batches of an evaluation: over all ranks every picture once; the rest of the last batch repeats a
-    picture, labelled -1.
+    """One rank's batches of an evaluation: over all ranks every sample once, and as many batches on each rank.
 
-    UserError for a picture that can't be decoded.
+    What fills up the last batches are the specs' empty rows. UserError for an image that can't be decoded.
     """
-    transform = EvalTransform(size, crop_pct, interpolation, squeeze)
-    order = val_order(len(source), ranks, rank)
-    last = int(order[-1]) if len(order) else 0
+    order = val_order(len(dataset), shard.ranks, shard.rank)
+    batch_size = spec[0].shape[0]
 
-    def picture(place: int) -> Picture:
-        index = int(order[place]) if place < len(order) else last
-        label = int(source.labels[index]) if place < len(order) else PADDING
-        return transform(_decoded(source, index, ": evaluation counts every picture")), label
+    def row(place: int) -> Optional[Row]:
+        if place >= len(order):
+            return None
+        return transform(_decoded(dataset, int(order[place]), ": evaluation counts every image"), None)
 
-    return _batches(picture, eval_steps(len(source), batch_size, ranks) * batch_size, batch_size, size, workers)
+    return _batches(row, spec, eval_steps(len(dataset), batch_size, shard.ranks) * batch_size, workers)
 
 
-def _decoded(source: Source, index: int, why: str) -> Image.Image:
+def _decoded(dataset: Dataset, index: int, why: str) -> Sample:
     try:
-        return source.read(index)
-    except BadPicture as error:
+        return dataset[index]
+    except DecodeError as error:
         raise UserError(f"{error}; repair or remove it{why}") from None
 
 
-def _decodable(source: Source, index: int) -> tuple[Image.Image, int]:
-    """The image at `index`, or the next one that can be decoded, and its index; UserError after 100 bad ones."""
-    tries = min(len(source), MOST_BAD_IN_A_ROW)
+def _or_set_bad_image(dataset: Dataset, index: int) -> Sample:
+    return _decoded(dataset, index, ", or set bad_image: skip")
+
+
+def _decodable(dataset: Dataset, index: int) -> Sample:
+    """The sample at `index`, or the next one that can be decoded; UserError after 100 bad ones."""
+    tries = min(len(dataset), MOST_BAD_IN_A_ROW)
     for candidate in range(index, index + tries):
         try:
-            return source.read(candidate % len(source)), candidate % len(source)
-        except BadPicture as error:
-            source.skip(error)
+            return dataset[candidate % len(dataset)]
+        except DecodeError as error:
+            dataset.skip(error)
             last = error
     raise UserError(
-        f"{tries} training pictures in a row can't be decoded, the last one being {last.name} ({last.reason}); check "
+        f"{tries} training images in a row can't be decoded, the last one being {last.name} ({last.reason}); check "
         "the data set"
     ) from None
 
 
 def _batches(
-    picture: Callable[[int], Picture], count: int, batch_size: int, size: int, workers: int, start: int = 0
+    row: Callable[[int], Optional[Row]], spec: Sequence[ArraySpec], count: int, workers: int, start: int = 0
 ) -> Iterator[Batch]:
-    """Batches of picture(start), ..., picture(count - 1), made by threads; `start` and `count` are multiples of
-    `batch_size`.
-    """
+    """Batches of row(start), ..., row(count - 1), made by threads; `start` and `count` are multiples of the batch."""
+    batch_type = namedtuple("Batch", [item.name for item in spec])  # type: ignore[misc]
+    batch_size = spec[0].shape[0]
 
     def fill(batch: Batch, slot: int, place: int) -> None:
-        batch.images[slot], batch.labels[slot] = picture(place)
+        for array, value in zip(batch, row(place) or ()):
+            array[slot] = value
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     pending: deque[tuple[Batch, list[Future[None]]]] = deque()
     try:
         for first in range(start, count, batch_size):
-            batch = Batch(np.empty((batch_size, size, size, 3), np.uint8), np.empty(batch_size, np.int32))
+            batch = batch_type(*(item.empty() for item in spec))
             pending.append((batch, [pool.submit(fill, batch, slot, first + slot) for slot in range(batch_size)]))
             if len(pending) > AHEAD:
                 yield _finished(*pending.popleft())

@@ -1,4 +1,4 @@
-// Pillow's resize and bicubic affine transform of 8-bit RGB pictures with vectors: the same numbers in the same order, width before height.
+// Pillow's resize and bicubic affine transform of 8-bit RGB images with vectors: the same numbers in the same order, width before height.
 // Built by native.py on first use; -ffp-contract=off keeps products and sums apart, as in Pillow's own build.
 #include <algorithm>
 #include <cmath>
@@ -37,7 +37,7 @@ double triangle(double x) {
     return x < 1.0 ? 1.0 - x : 0.0;
 }
 
-// How an axis of `in` pixels becomes one of `out`: the filter is stretched where the picture shrinks, and cut off at the border.
+// How an axis of `in` pixels becomes one of `out`: the filter is stretched where the image shrinks, and cut off at the border.
 Weights weights(int in, int out, bool bicubic) {
     const double scale = double(float(in)) / out, stretch = std::max(scale, 1.0), reach = (bicubic ? 2.0 : 1.0) * stretch, shrink = 1.0 / stretch;
     Weights result;

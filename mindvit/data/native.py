@@ -1,7 +1,7 @@
 """Training's resizing and moving of pixels, two to four times as fast as Pillow's: native.cpp, built on first use.
 
 Moved pixels are Pillow's to the last bit. Resized ones are, where Pillow too does the width first; for other shapes it
-may round the picture in between the other way. Without a C++ compiler, or with MINDVIT_NATIVE=0, Pillow does it itself.
+may round the image in between the other way. Without a C++ compiler, or with MINDVIT_NATIVE=0, Pillow does it itself.
 Evaluation always takes Pillow.
 """
 
@@ -97,7 +97,7 @@ def _address(array: np.ndarray) -> ctypes.c_void_p:
 @functools.cache
 def loaded() -> Optional[ctypes.CDLL]:
     """The compiled functions; None, once with a line on stderr, where they can't be had."""
-    path = compiler.library(SOURCE, FLAGS, SWITCH, "pictures are resized by Pillow alone, which is slower")
+    path = compiler.library(SOURCE, FLAGS, SWITCH, "images are resized by Pillow alone, which is slower")
     if path is None:
         return None
     library = ctypes.CDLL(str(path))

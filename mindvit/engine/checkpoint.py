@@ -1,4 +1,4 @@
-"""Checkpoints: one file with everything, written whole or not at all, and found again by the run that goes on."""
+"""Checkpoints: one file with everything, written whole or not at all, and found again by the run that resumes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mindvit.runtime import files
 from mindvit.weights.readers import Arrays, read_weights
 from mindvit.weights.write import NotSaved, save, written
 
-__all__ = ["Found", "Keeper", "NotSaved", "newest", "of_file", "own_folder", "restore", "save"]
+__all__ = ["CheckpointManager", "Found", "NotSaved", "newest", "of_file", "restore", "run_lock", "save"]
 
 Found = tuple[Path, Arrays, dict[str, Any]]
 
 
 @contextlib.contextmanager
-def own_folder(folder: Path, complain: Callable[[str], None]) -> Iterator[None]:
+def run_lock(folder: Path, complain: Callable[[str], None]) -> Iterator[None]:
     """Make the run's folder, keep other runs out for the time being, and clear away what a killed one left half-
     written.
 
@@ -111,7 +111,7 @@ def restore(parameters: Sequence[Parameter], found: Found) -> None:
         item.set_data(Tensor(arrays[item.name], item.dtype))
 
 
-class Keeper:
+class CheckpointManager:
     """Saves checkpoints as <model>-<epoch>.ckpt and keeps the newest `keep`; beside them <model>-best.ckpt, and
     <model>-within.ckpt for any other moment.
     """
@@ -120,7 +120,7 @@ class Keeper:
         self.folder, self.model, self.keep = folder, model, keep
         self.saved: list[Path] = []
 
-    def adopt(self, epochs: int) -> None:
+    def register_existing(self, epochs: int) -> None:
         """Look after the checkpoints that an earlier start of the run left, up to `epochs`."""
         numbered = [self.after(epoch) for epoch in range(1, epochs + 1)]
         self.saved = [path for path in numbered if path.exists()]
@@ -130,18 +130,18 @@ class Keeper:
         return self.folder / f"{self.model}-{epoch}.ckpt"
 
     @property
-    def within(self) -> Path:
+    def mid_epoch(self) -> Path:
         """Where a checkpoint goes that isn't one of the epochs' own."""
         return self.folder / f"{self.model}-within.ckpt"
 
-    def save_within(self, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
+    def save_mid_epoch(self, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
         """Checkpoint in the middle of an epoch, or after one whose own is not due; the last such one is replaced."""
-        return save(self.within, parameters, meta)
+        return save(self.mid_epoch, parameters, meta)
 
     def save(self, epoch: int, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -> Path:
         """Checkpoint after `epoch` epochs."""
         path = save(self.after(epoch), parameters, meta)
-        self.within.unlink(missing_ok=True)
+        self.mid_epoch.unlink(missing_ok=True)
         self.saved = [item for item in self.saved if item != path] + [path]
         while len(self.saved) > self.keep:
             self.saved.pop(0).unlink(missing_ok=True)

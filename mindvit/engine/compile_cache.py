@@ -15,30 +15,30 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence, Union
+from typing import Iterator, Optional, Sequence, Union
 
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from mindvit.engine.setup import Setting, step_options
+from mindvit.engine.setup import step_options
 from mindvit.errors import UserError
 from mindvit.kernels import build
 from mindvit.runtime import console, device, files
-from mindvit.weights.readers import quiet
+from mindvit.runtime.quiet import quiet
+from mindvit.tasks.base import RunContext
 
 SOURCES = Path(__file__).parents[1]  # all of the package: layers and models too
 WHOLE = "whole.json"  # sizes and times of a folder's files, written when they are complete
 
 
-def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, values: Mapping[str, Any]) -> bool:
-    """Compile a training step, `values` being what it depends on in the recipe; whether it came from the folder where
-    the recipe wants graphs kept.
+def compile_step(step: nn.Cell, inputs: Sequence[Tensor], ctx: RunContext) -> bool:
+    """Compile a training step; whether it came from the folder where the recipe wants graphs kept.
 
     UserError if a folder that the recipe names can't be written; without the one that auto takes, a line says so.
     """
-    wanted, chosen = setting.recipe.runtime.compile_cache, setting.device
+    wanted, chosen = ctx.recipe.runtime.compile_cache, ctx.device
     root = device.graphs_folder(wanted)
-    folder = root and root / key(step, setting, values) / str(chosen.rank)
+    folder = root and root / key(step, ctx) / str(chosen.rank)
     with contextlib.ExitStack() as stack:
         try:
             held = folder is not None and stack.enter_context(_held(folder))
@@ -49,7 +49,7 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, valu
                     f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, "
                     "or none)"
                 ) from None
-            console.say(
+            console.log_info(
                 f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none "
                 "keeps this quiet)"
             )
@@ -62,18 +62,18 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], setting: Setting, valu
         return _completed(folder, before)
 
 
-def key(step: nn.Cell, setting: Setting, values: Mapping[str, Any]) -> str:
-    """A name for the graph of a training step: of `values`, all else it is made of, and what makes it."""
+def key(step: nn.Cell, ctx: RunContext) -> str:
+    """A name for the graph of a training step: of all it is made of, and of what makes it."""
     parts = (
-        sorted(values.items()),
-        setting.info,
-        setting.num_classes,
-        step_options(setting),
-        setting.device.ranks,
-        setting.device.target,
-        setting.device.jit_level,
-        setting.device.amp_level,
-        str(setting.device.half),
+        sorted(ctx.recipe.affecting_result().items()),
+        ctx.info,
+        ctx.num_classes,
+        step_options(ctx),
+        ctx.device.ranks,
+        ctx.device.target,
+        ctx.device.jit_level,
+        ctx.device.amp_level,
+        str(ctx.device.half),
         device.machine(),
         device.chip(),
         device.has_kernels() and build.library(),
@@ -104,7 +104,7 @@ def _held(folder: Path) -> Iterator[bool]:
     with folder.with_suffix(".lock").open("w") as lock:
         held = files.try_lock(lock)
         if held is None:
-            console.say(
+            console.log_info(
                 f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, "
                 "or a folder elsewhere)"
             )

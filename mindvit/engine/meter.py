@@ -13,12 +13,12 @@ RECENT = 50
 
 @dataclass
 class Meter:
-    """Collects the seconds of every step; `pictures` are those of one step over all cards.
+    """Collects the seconds of every step; `images` are those of one step over all devices.
 
     The first step after compiling is left out of the median: it still fills caches and memory pools.
     """
 
-    pictures: int
+    images: int
     clock: Callable[[], float] = time.perf_counter
     compile_seconds: float = 0.0
     steps: list[float] = field(default_factory=list)
@@ -49,14 +49,14 @@ class Meter:
         return 1000 * median(steady) if steady else 0.0
 
     @property
-    def pictures_per_second(self) -> float:
-        """Over all cards, at the median step."""
-        return 1000 * self.pictures / self.ms_per_step if self.steps else 0.0
+    def images_per_second(self) -> float:
+        """Over all devices, at the median step."""
+        return 1000 * self.images / self.ms_per_step if self.steps else 0.0
 
     @property
-    def recent_pictures_per_second(self) -> float:
+    def recent_images_per_second(self) -> float:
         """The same at the median of the last RECENT steps: cheap enough for every line of a long run."""
-        return self.pictures / median(self.steps[-RECENT:]) if self.steps else 0.0
+        return self.images / median(self.steps[-RECENT:]) if self.steps else 0.0
 
     @property
     def wait_share(self) -> float:

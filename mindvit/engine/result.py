@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import math
@@ -11,15 +12,19 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
 
-from mindvit.engine.evaluate import Best, Score
+from mindvit.engine import checkpoint
 from mindvit.engine.meter import Meter
-from mindvit.engine.setup import Setting
+from mindvit.engine.resume import Resume
+from mindvit.engine.state import Best
+from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
+from mindvit.tasks.base import RunContext, Score, Task
+from mindvit.tasks.metric import Metric
 from mindvit.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +40,7 @@ TABLES = (
     "compile_s",
     "ms_per_step",
     "img_per_s",
-    "top1",
-    "top5",
-)
+)  # of every task
 
 
 @dataclass(frozen=True)
@@ -57,35 +60,31 @@ class Outcome:
     seconds: float
 
 
-def row(setting: Setting, meter: Meter, outcome: Outcome, config: Optional[str]) -> dict[str, Any]:
+def row(task: Task, ctx: RunContext, meter: Meter, outcome: Outcome, config: Optional[str]) -> dict[str, Any]:
     """What ran, on what, how fast (median step over all ranks) and how well: numbers are numbers, with their unit in
     the key; None: there is none.
 
     Accuracies are per cent; data_wait is the share (0..1) of the steps' time in which they waited for images.
     """
-    recipe, half, chosen = setting.recipe, setting.device.half, setting.device
-    stepped = bool(meter.steps)
+    recipe, half, chosen = ctx.recipe, ctx.device.half, ctx.device
+    stepped, primary = bool(meter.steps), task.metrics[0]
     return {
-        "model": setting.info.name,
+        "model": ctx.info.name,
         "params_m": round(outcome.params / 1e6, 2),
         "device": chosen.target,
         "ranks": chosen.ranks,
         "batch_size": recipe.data.batch_size,
-        "image_size": setting.size,
+        "image_size": task.input_size(ctx),
         "jit_level": chosen.jit_level,
         "amp_level": chosen.amp_level,
         "dtype": recipe.precision.amp_type if half else "float32",
         "epochs": recipe.schedule.epoch_size,
         "compile_s": round(meter.compile_seconds, 1),
         "ms_per_step": round(meter.ms_per_step, 2) if stepped else None,
-        "img_per_s": round(meter.pictures_per_second, 2) if stepped else None,
-        "top1": number(outcome.score.top1, 2),
-        "top5": number(outcome.score.top5, 2),
-        "val_loss": number(outcome.score.loss, 4),
-        "ema_top1": outcome.average and number(outcome.average.top1, 2),
-        "ema_top5": outcome.average and number(outcome.average.top5, 2),
-        "ema_val_loss": outcome.average and number(outcome.average.loss, 4),
-        "best_top1": outcome.best and number(outcome.best.top1, 2),
+        "img_per_s": round(meter.images_per_second, 2) if stepped else None,
+        **measured(task.metrics, outcome.score),
+        **{f"ema_{key}": value for key, value in measured(task.metrics, outcome.average).items()},
+        f"best_{primary.key}": outcome.best and number(outcome.best.value, primary.digits),
         "best_epoch": outcome.best and outcome.best.epoch or None,
         "train_s": round(meter.total, 1),
         "total_s": round(outcome.seconds, 1),
@@ -105,8 +104,19 @@ def row(setting: Setting, meter: Meter, outcome: Outcome, config: Optional[str])
     }
 
 
+def measured(metrics: Sequence[Metric], score: Optional[Score]) -> dict[str, Optional[float]]:
+    """A score's numbers by their columns; None where there is no score."""
+    found = score.metrics() if score else {}
+    return {column(metric.key): number(found[metric.key], metric.digits) if found else None for metric in metrics}
+
+
+def column(key: str) -> str:
+    """How files call a metric: a loss is training's or validation's."""
+    return "val_loss" if key == "loss" else key
+
+
 def number(value: float, digits: int) -> Optional[float]:
-    """Rounded; None for what is no number, which JSON does not have."""
+    """Rounded; None for NaN and infinity, which JSON does not have."""
     return round(value, digits) if math.isfinite(value) else None
 
 
@@ -133,20 +143,17 @@ def git_revision() -> Optional[str]:
     return asked.stdout.strip() or None
 
 
-def read(file: Path) -> Optional[dict[str, Any]]:
+def read(file: Path, metrics: Sequence[Metric]) -> Optional[dict[str, Any]]:
     """The row in a result.json; None if it can't be read, or is of an earlier version, with other keys."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and {*TABLES, "checkpoint"} <= set(found) else None
+    return found if isinstance(found, dict) and {*TABLES, "checkpoint", metrics[0].key} <= set(found) else None
 
 
-def tables(row: Mapping[str, Any]) -> str:
+def tables(row: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
     """A row as people read it: two tables in Markdown that fit 100 columns."""
-
-    def percent(key: str) -> Optional[str]:
-        return None if row.get(key) is None else f"{row[key]:.2f} %"
 
     what = {
         "model": row["model"],
@@ -158,14 +165,14 @@ def tables(row: Mapping[str, Any]) -> str:
     }
     if len(console.table(what).splitlines()[0]) > 100:  # the longest names
         del what["precision"]
+    primary = metrics[0]
     how = {
         "compile (s)": row["compile_s"],
         "ms/step": row["ms_per_step"],
         "img/s": row["img_per_s"],
-        "top-1": percent("top1"),
-        "top-5": percent("top5"),
-        "EMA top-1": percent("ema_top1"),
-        "best top-1": percent("best_top1"),
+        **{metric.title: metric.text(row.get(metric.key)) for metric in metrics if metric.key != "loss"},
+        f"EMA {primary.title}": primary.text(row.get(f"ema_{primary.key}")),
+        f"best {primary.title}": primary.text(row.get(f"best_{primary.key}")),
         "best epoch": row.get("best_epoch"),
     }
     shown = {name: value for name, value in how.items() if value is not None or not name.startswith(("EMA", "best"))}
@@ -176,3 +183,48 @@ def versions() -> str:
     """What ran, in one line."""
     libraries = f"mindspore {ms.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
     return f"mindvit {__version__}, {libraries}; {device.machine()}"
+
+
+def keep(row: Mapping[str, Any], metrics: Sequence[Metric], outcome: Outcome, recipe: Recipe) -> None:
+    """Show a run's row, write it beside its checkpoints as JSON, and append it to the results."""
+    console.log_info(
+        f"\n{tables(row, metrics)}\n"
+        + (f"\nmoving average: {outcome.average}" if outcome.average else "")
+        + f"\ncheckpoint: {outcome.checkpoint}\n"
+    )
+    for path, write in (
+        (Path(recipe.checkpoint.ckpt_save_dir) / "result.json", console.write_json),
+        (Path(recipe.log.results_csv), console.append_csv),
+    ):
+        try:
+            write(path, row)
+        except (OSError, csv.Error) as error:  # the weights are trained and saved
+            console.log_info(f"WARNING: {path} can't be written: {console.first_line(error)}")
+
+
+def show_finished(resume: Resume, found: checkpoint.Found) -> dict[str, Any]:
+    """Say that a run is finished and what it reached.
+
+    Returned is the row of result.json or, without that, what the checkpoint knows.
+    """
+    (path, _, meta), say, metrics = found, resume.say, resume.task.metrics
+    score = resume.task.score(meta["score"])
+    say(
+        f"the run is finished: {path} has {meta['step'] // meta['steps']} epochs of "
+        f"{resume.ctx.recipe.schedule.epoch_size}; nothing is trained or written "
+        f"(a larger epoch_size continues it, --resume none or another ckpt_save_dir starts anew)"
+    )
+    changed = [f"{key} ({there} there)" for key, there in resume.changed(meta).items()]
+    if changed:
+        say(f"WARNING: other values than the finished run's, without effect on it: {', '.join(changed)}")
+    if meta.get("val_data", resume.data.val) != resume.data.val:
+        say(
+            f"WARNING: the validation images are others than the finished run's: validate.py --ckpt_path "
+            f"{path} measures on them"
+        )
+    known = read(path.with_name("result.json"), metrics)
+    if known is None or known[metrics[0].key] != number(score.primary, metrics[0].digits):  # of another run there
+        say(f"{path}  {score}")
+        return {"model": meta["model"], **measured(metrics, score), "checkpoint": str(path)}
+    say(f"\n{tables(known, metrics)}\n\ncheckpoint: {known['checkpoint']}")
+    return known

@@ -5,19 +5,17 @@ tasks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mindvit.data.arrays import ArraySpec
 from mindvit.layers.compiled import Compiled
 from mindvit.optim.optimizers import SGD, AdamW, Lamb, SquareSum
-from mindvit.tasks.base import ArraySpec, BatchSpec, drop_path_spec
+from mindvit.tasks.base import BatchSpec, RunContext, drop_path_spec
 from mindvit.weights.readers import STATE
-
-if TYPE_CHECKING:
-    from mindvit.engine.setup import Setting
 
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
 
@@ -227,7 +225,7 @@ class RankSync(nn.Cell):
         return ops.depend(shared[0], done), shared[2]
 
 
-def random_draws(task: Any, ctx: Setting, step: TrainStep, number: int) -> tuple[np.ndarray, ...]:
+def random_draws(task: Any, ctx: RunContext, step: TrainStep, number: int) -> tuple[np.ndarray, ...]:
     """What is sampled for the batch of this number, a function of seed, number and rank: the task's draws, then
     stochastic depth's.
     """

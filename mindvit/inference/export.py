@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
-from mindvit.weights.readers import quiet
+from mindvit.runtime.quiet import quiet
 
 FORMATS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
 TOLERANCE = 1e-4  # of max(1, the largest logit)
@@ -44,7 +44,7 @@ class Exported:
 
 
 def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch: Optional[int]) -> Exported:
-    """Write `net` for pictures (batch, channels, size, size), any batch if it is None, load the file again and compare.
+    """Write `net` for images (batch, channels, size, size), any batch if it is None, load the file again and compare.
 
     UserError if the network can't be written; ExportError, and no file, if what was written differs.
     """
@@ -139,12 +139,12 @@ def check(form: str, path: Path) -> None:
 
 
 def _deviation(
-    net: nn.Cell, run: Callable[[np.ndarray], Any], batches: Sequence[int], picture: tuple[int, ...], step: int
+    net: nn.Cell, run: Callable[[np.ndarray], Any], batches: Sequence[int], image: tuple[int, ...], step: int
 ) -> float:
-    """Worst of what the file gives for the first pictures, in each of `batches`, from the network's, `step` pictures
+    """Worst of what the file gives for the first images, in each of `batches`, from the network's, `step` images
     at once: it is compiled for one batch.
     """
-    images = np.random.default_rng(0).standard_normal((max(batches), *picture)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((max(batches), *image)).astype(np.float32)
     expected = np.concatenate(
         [net(Tensor(images[first : first + step])).asnumpy() for first in range(0, len(images), step)]
     )

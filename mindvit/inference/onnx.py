@@ -133,9 +133,9 @@ class Writer:
             raise UserError(
                 f"operators that can't be exported to ONNX: {', '.join(self.unknown())} (--format MINDIR takes them)"
             )
-        picture = self.graph.input[0]
-        self.values[picture.name] = Name(INPUT)
-        self.shapes[INPUT] = tuple(picture.tensor[0].dims)
+        image = self.graph.input[0]
+        self.values[image.name] = Name(INPUT)
+        self.shapes[INPUT] = tuple(image.tensor[0].dims)
         for parameter in self.graph.parameter:
             self.values[parameter.name] = self.weight(parameter.name.split(":")[-1])
         for node in self.graph.node:

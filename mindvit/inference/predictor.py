@@ -1,4 +1,4 @@
-"""Predictions of a trained network for pictures from anywhere: files, Pillow's images, arrays."""
+"""Predictions of a trained network for images from anywhere: files, Pillow's images, arrays."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image
 
 from mindvit.data import decoding
 from mindvit.data.classes import IMAGENET, imagenet, read_classes
-from mindvit.data.decoding import BadPicture, as_rgb, check_pixels, named, read_picture
+from mindvit.data.decoding import DecodeError, as_rgb, check_pixels, named, read_image
 from mindvit.data.loader import default_workers
-from mindvit.engine.setup import Preprocessing, sized
+from mindvit.data.preprocessing import Preprocessing
 from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision
@@ -26,27 +26,28 @@ from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.recipe.schema import build
 from mindvit.runtime import device
 from mindvit.tasks.classification.predictions import likeliest
+from mindvit.tasks.classification.sizes import sized
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.load import taken
 from mindvit.weights.readers import read
 
-Picture = Union[str, os.PathLike, Image.Image, np.ndarray]
+ImageLike = Union[str, os.PathLike, Image.Image, np.ndarray]
 Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
 
 AHEAD = 2  # batches that threads decode while another one is computed
 
 
 class Unreadable(UserError):
-    """Some pictures couldn't be decoded; the others were answered."""
+    """Some images couldn't be decoded; the others were answered."""
 
     def __init__(self, count: int, total: int):
-        super().__init__(f"{count} of {total} pictures can't be decoded (named above)")
+        super().__init__(f"{count} of {total} images can't be decoded (named above)")
         self.exit_code = EXIT_BAD_INPUT if count == total else 1
 
 
 class Logits(nn.Cell):
-    """uint8 pictures (B, H, W, 3) -> logits (B, num_classes) float32: what validation sees of the same pictures."""
+    """uint8 images (B, H, W, 3) -> logits (B, num_classes) float32: what validation sees of the same images."""
 
     def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):
         super().__init__(auto_prefix=False)
@@ -58,11 +59,11 @@ class Logits(nn.Cell):
 
 
 class Predictor:
-    """A trained network that names what is in pictures, prepared as they are for validation.
+    """A trained network that names what is in images, prepared as they are for validation.
 
     ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours
     does). classes: a file with a class name a line, in the order of the logits; by default those of the checkpoint, or
-    else numbers. batch_size: most pictures that are computed at once. take: which set of weights, `model` or `ema`
+    else numbers. batch_size: most images that are computed at once. take: which set of weights, `model` or `ema`
     (their moving average), of a file that holds both; by default the one that scored better in validation. max_pixels:
     a larger image, width x height, is not decoded. UserError for weights that don't fit, or a device that isn't there.
 
@@ -117,40 +118,37 @@ class Predictor:
         what = f"{self.info.name}, {self.preprocessing.size} px, {len(self.class_names)} classes{whose}"
         return f"{what}; {self.weights}{self._told}"
 
-    def __call__(self, pictures: Union[Picture, Sequence[Picture]], topk: int = 5) -> Any:
-        """The `topk` likeliest classes, [(name, probability), ...], of a picture, or a list of such for a list of
-        pictures.
+    def __call__(self, images: Union[ImageLike, Sequence[ImageLike]], topk: int = 5) -> Any:
+        """The `topk` likeliest classes, [(name, probability), ...], of an image, or a list of such for a list of
+        images.
 
-        A picture is a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or (H, W, 4). UserError for one
+        An image is a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or (H, W, 4). UserError for one
         that can't be decoded.
         """
-        single = isinstance(pictures, (str, os.PathLike, Image.Image)) or (
-            isinstance(pictures, np.ndarray) and pictures.ndim < 4
+        single = isinstance(images, (str, os.PathLike, Image.Image)) or (
+            isinstance(images, np.ndarray) and images.ndim < 4
         )
-        logits = self.logits([pictures] if single else pictures)  # type: ignore[list-item, arg-type]
+        logits = self.logits([images] if single else images)  # type: ignore[list-item, arg-type]
         answers = [self.best(row, topk) for row in logits]
         return answers[0] if single else answers
 
-    def logits(self, pictures: Sequence[Picture]) -> np.ndarray:
-        """(pictures, num_classes) float32. UserError for a picture that can't be decoded."""
+    def logits(self, images: Sequence[ImageLike]) -> np.ndarray:
+        """(images, num_classes) float32. UserError for an image that can't be decoded."""
         rows = []
-        for row in self.stream(pictures):
-            if isinstance(row, BadPicture):
+        for row in self.stream(images):
+            if isinstance(row, DecodeError):
                 raise UserError(f"{row}; repair it or leave it out")
             rows.append(row)
         return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), np.float32)
 
-    def stream(self, pictures: Sequence[Picture]) -> Iterator[Union[np.ndarray, BadPicture]]:
-        """For each picture, in order, its logits (num_classes,) or why it can't be decoded; threads decode ahead."""
-        pool = ThreadPoolExecutor(default_workers(1), thread_name_prefix="pictures")
-        pending: deque[list[Future[Union[np.ndarray, BadPicture]]]] = deque()
+    def stream(self, images: Sequence[ImageLike]) -> Iterator[Union[np.ndarray, DecodeError]]:
+        """For each image, in order, its logits (num_classes,) or why it can't be decoded; threads decode ahead."""
+        pool = ThreadPoolExecutor(default_workers(1), thread_name_prefix="images")
+        pending: deque[list[Future[Union[np.ndarray, DecodeError]]]] = deque()
         try:
-            for start in range(0, len(pictures), self.batch_size):
+            for start in range(0, len(images), self.batch_size):
                 pending.append(
-                    [
-                        pool.submit(self._prepared_or_bad, picture)
-                        for picture in pictures[start : start + self.batch_size]
-                    ]
+                    [pool.submit(self._prepared_or_bad, image) for image in images[start : start + self.batch_size]]
                 )
                 if len(pending) > AHEAD:
                     yield from self._computed(pending.popleft())
@@ -159,11 +157,11 @@ class Predictor:
         finally:  # also when the caller leaves early
             pool.shutdown(cancel_futures=True)
 
-    def prepared(self, picture: Picture) -> np.ndarray:
-        """What the network sees of a picture, before normalisation: uint8 (size, size, 3). BadPicture if it can't be
+    def prepared(self, image: ImageLike) -> np.ndarray:
+        """What the network sees of an image, before normalisation: uint8 (size, size, 3). DecodeError if it can't be
         decoded.
         """
-        return self.preprocessing.transform(opened(picture, self.max_pixels))
+        return self.preprocessing.transform(opened(image, self.max_pixels))
 
     def normalised(self, images: np.ndarray) -> Tensor:
         """uint8 (B, size, size, 3) -> the network's input, float32 (B, 3, size, size)."""
@@ -175,20 +173,20 @@ class Predictor:
         """
         return likeliest(logits, self.class_names, max(topk, 1))
 
-    def _prepared_or_bad(self, picture: Picture) -> Union[np.ndarray, BadPicture]:
+    def _prepared_or_bad(self, image: ImageLike) -> Union[np.ndarray, DecodeError]:
         try:
-            return self.prepared(picture)
-        except BadPicture as error:
+            return self.prepared(image)
+        except DecodeError as error:
             return error
 
     def _computed(
-        self, futures: Sequence[Future[Union[np.ndarray, BadPicture]]]
-    ) -> Iterator[Union[np.ndarray, BadPicture]]:
+        self, futures: Sequence[Future[Union[np.ndarray, DecodeError]]]
+    ) -> Iterator[Union[np.ndarray, DecodeError]]:
         found = [future.result() for future in futures]
-        images = [item for item in found if not isinstance(item, BadPicture)]
+        images = [item for item in found if not isinstance(item, DecodeError)]
         rows = iter(self._run(np.stack(images)) if images else ())
         for item in found:
-            yield item if isinstance(item, BadPicture) else next(rows)
+            yield item if isinstance(item, DecodeError) else next(rows)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         count = len(images)
@@ -200,31 +198,32 @@ class Predictor:
         logits = self.step(Tensor(np.concatenate((images, np.repeat(images[-1:], size - count, 0))))).asnumpy()[:count]
         if not np.isfinite(logits).all():
             raise UserError(
-                f"{self.info.name} gives logits that are no numbers: its weights are damaged, or its training diverged"
+                f"{self.info.name} gives logits that are NaN or infinite: its weights are damaged, or its training "
+                "diverged"
             )
         return logits
 
 
-def opened(picture: Picture, max_pixels: int = decoding.MAX_PIXELS) -> Image.Image:
-    """A picture from anywhere as RGB, 8 bits. BadPicture for one that can't be decoded or is too large, UserError for
-    an array that is no picture.
+def opened(image: ImageLike, max_pixels: int = decoding.MAX_PIXELS) -> Image.Image:
+    """An image from anywhere as RGB, 8 bits. DecodeError for one that can't be decoded or is too large, UserError for
+    an array that is no image.
     """
-    if isinstance(picture, Image.Image):
-        with named(str(getattr(picture, "filename", "")) or "given as an image"):
-            check_pixels(picture.size, max_pixels)
-            return as_rgb(picture)
-    if not isinstance(picture, np.ndarray):
-        return read_picture(os.fspath(picture), max_pixels)
+    if isinstance(image, Image.Image):
+        with named(str(getattr(image, "filename", "")) or "given as an image"):
+            check_pixels(image.size, max_pixels)
+            return as_rgb(image)
+    if not isinstance(image, np.ndarray):
+        return read_image(os.fspath(image), max_pixels)
     if (
-        picture.dtype != np.uint8
-        or 0 in picture.shape
-        or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4)))
+        image.dtype != np.uint8
+        or 0 in image.shape
+        or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4)))
     ):
         raise UserError(
-            f"an array of {picture.dtype}, shape {picture.shape}, is no picture: give uint8, 0 to 255, of shape (H, "
+            f"an array of {image.dtype}, shape {image.shape}, is no image: give uint8, 0 to 255, of shape (H, "
             "W), (H, W, 3) or (H, W, 4)"
         )
-    return as_rgb(Image.fromarray(picture))
+    return as_rgb(Image.fromarray(image))
 
 
 def _class_names(count: int, known: Sequence[str], file: Union[str, os.PathLike, None]) -> tuple[str, ...]:

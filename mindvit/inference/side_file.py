@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mindvit.engine.setup import Preprocessing
+from mindvit.data.preprocessing import Preprocessing
 from mindvit.errors import UserError
 from mindvit.models import ModelInfo
 from mindvit.recipe.options import AugmentOptions
@@ -35,7 +35,7 @@ def contents(info: ModelInfo, told: CheckpointInfo, augment: AugmentOptions) -> 
         "mean": list(mean),
         "std": list(std),
         "crop_pct": preprocessing.crop_pct,
-        "crop_mode": "squash" if info.squeeze else "center",
+        "crop_mode": info.crop_mode,
         "interpolation": preprocessing.interpolation,
     }
 
@@ -44,7 +44,7 @@ def write(path: Path, content: dict[str, Any]) -> Path:
     """Write the side file of `path`, whole or not at all; where it stands. UserError if it can't be written."""
     target = side_path(path)
     try:
-        with files.whole(target) as unfinished:
+        with files.atomic_write(target) as unfinished:
             unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{target} can't be written: {error.strerror}") from None

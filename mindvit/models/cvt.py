@@ -307,7 +307,7 @@ def _register_all() -> None:
         source,
         others,
     ) in VARIANTS.items():
-        large = size == 384  # evaluated on the whole image, its sides squeezed
+        large = size == 384  # evaluated on the whole image, squashed to a square
         info = ModelInfo(
             name=name,
             family="cvt",
@@ -315,7 +315,7 @@ def _register_all() -> None:
             macs=macs,
             input_size=size,
             crop_pct=1.0 if large else 0.875,
-            squeeze=large,
+            crop_mode="squash" if large else "center",
             acc1=acc1,
             acc5=acc5,
             accuracy_source="BR-IDL/PaddleViT README, 603a9b3",

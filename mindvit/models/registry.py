@@ -40,7 +40,8 @@ class ModelInfo:
     drop_path_rate: float
     aliases: tuple[str, ...] = ()
     interpolation: str = "bicubic"
-    squeeze: bool = False
+    crop_mode: str = "center"
+    task: str = "classification"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 

@@ -1,4 +1,4 @@
-"""The optimisers, as cells of the compiled step: they change weights and their own state in place."""
+"""The optimizers, as cells of the compiled step: they change weights and their own state in place."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class SquareSum(nn.Cell):
     "Tensor",
     "Tensor",
 )
-def _adamw_update(adam, lr, unit, beta1, beta2, eps, decay, rate, weight, moment1, moment2, gradient):  # type: ignore[no-untyped-def]
-    if rate != 1:
-        lr = lr * rate
-    return ops.depend(True, adam(weight, moment1, moment2, lr, beta1, beta2, eps, unit * decay, gradient))
+def _adamw_update(adam, lr, unit, beta1, beta2, eps, decay, lr_scale, weight, exp_avg, exp_avg_sq, gradient):  # type: ignore[no-untyped-def]
+    if lr_scale != 1:
+        lr = lr * lr_scale
+    return ops.depend(True, adam(weight, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, unit * decay, gradient))
 
 
 @lamb_update.register(
@@ -82,62 +82,64 @@ def _adamw_update(adam, lr, unit, beta1, beta2, eps, decay, rate, weight, moment
     "Tensor",
     "Tensor",
 )
-def _lamb_update(lr, rest1, rest2, beta1, beta2, eps, decay, rate, weight, moment1, moment2, gradient):  # type: ignore[no-untyped-def]
-    first = moment1 * beta1 + gradient * (1 - beta1)
-    second = moment2 * beta2 + ops.square(gradient) * (1 - beta2)
-    change = (first / rest1) / (ops.sqrt(second / rest2) + eps)
-    lr = lr * rate
+def _lamb_update(  # type: ignore[no-untyped-def]
+    lr, bias_correction1, bias_correction2, beta1, beta2, eps, decay, lr_scale, weight, exp_avg, exp_avg_sq, gradient
+):
+    first = exp_avg * beta1 + gradient * (1 - beta1)
+    second = exp_avg_sq * beta2 + ops.square(gradient) * (1 - beta2)
+    change = (first / bias_correction1) / (ops.sqrt(second / bias_correction2) + eps)
+    lr = lr * lr_scale
     if decay:  # only decayed tensors are scaled by their norms, as in timm
         change = change + weight * decay
         ours, theirs = ops.sqrt(2 * half_square_sum(weight)), ops.sqrt(2 * half_square_sum(change))
         lr = lr * ops.where(ops.logical_and(ours > 0, theirs > 0), ours / theirs, ops.ones_like(ours))
     moved = weight - change * lr
-    return ops.depend(True, (ops.assign(moment1, first), ops.assign(moment2, second), ops.assign(weight, moved)))
+    return ops.depend(True, (ops.assign(exp_avg, first), ops.assign(exp_avg_sq, second), ops.assign(weight, moved)))
 
 
 @sgd_update.register("Tensor", "Number", "Bool", "Number", "Number", "Tensor", "Tensor", "Tensor")
-def _sgd_update(lr, momentum, nesterov, decay, rate, weight, velocity, gradient):  # type: ignore[no-untyped-def]
+def _sgd_update(lr, momentum, nesterov, decay, lr_scale, weight, velocity, gradient):  # type: ignore[no-untyped-def]
     if decay:
         gradient = gradient + weight * decay
     moving = velocity * momentum + gradient
     change = gradient + moving * momentum if nesterov else moving
-    moved = weight - change * (lr * rate)
+    moved = weight - change * (lr * lr_scale)
     return ops.depend(True, (ops.assign(velocity, moving), ops.assign(weight, moved)))
 
 
-class Optimiser(nn.Cell):
-    """What optimisers share. decay: each weight's decay; rates: each weight's factor of the learning rate.
+class Optimizer(nn.Cell):
+    """What optimizers share. decay: each weight's decay; lr_scales: each weight's factor of the learning rate.
 
     Inputs: gradients, lr (). Output: a tensor that whoever needs the moved weights depends on.
     """
 
-    def __init__(self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float]):
+    def __init__(self, weights: ParameterTuple, decay: Sequence[float], lr_scales: Sequence[float]):
         super().__init__(auto_prefix=False)
-        self.weights, self.decay, self.rates = weights, tuple(map(float, decay)), tuple(map(float, rates))
+        self.weights, self.decay, self.lr_scales = weights, tuple(map(float, decay)), tuple(map(float, lr_scales))
         self.map = ops.HyperMap()
 
 
-class Moments(Optimiser):
+class Moments(Optimizer):
     """Two moments of the gradient a weight, and the number of steps."""
 
     def __init__(
         self,
         weights: ParameterTuple,
         decay: Sequence[float],
-        rates: Sequence[float],
+        lr_scales: Sequence[float],
         betas: tuple[float, float],
         eps: float,
     ):
-        super().__init__(weights, decay, rates)
-        self.moment1 = weights.clone(f"{STATE}moment1", "zeros")
-        self.moment2 = weights.clone(f"{STATE}moment2", "zeros")
+        super().__init__(weights, decay, lr_scales)
+        self.exp_avg = weights.clone(f"{STATE}moment1", "zeros")
+        self.exp_avg_sq = weights.clone(f"{STATE}moment2", "zeros")
         self.count = Parameter(Tensor(0, ms.float32), name=f"{STATE}count", requires_grad=False)
         self.betas, self.eps = betas, eps
         self.beta1, self.beta2 = (Tensor(beta, ms.float32) for beta in betas)
 
     def state(self) -> list[Parameter]:
         """What it remembers from step to step."""
-        return [*self.moment1, *self.moment2, self.count]
+        return [*self.exp_avg, *self.exp_avg_sq, self.count]
 
 
 class AdamW(Moments):
@@ -152,13 +154,13 @@ class AdamW(Moments):
         self,
         weights: ParameterTuple,
         decay: Sequence[float],
-        rates: Sequence[float],
+        lr_scales: Sequence[float],
         betas: tuple[float, float],
         eps: float,
     ):
-        super().__init__(weights, decay, rates, betas, eps)
+        super().__init__(weights, decay, lr_scales, betas, eps)
         self.adam = ops.AdamWeightDecay()
-        self.fused: Any = kernels.AdamW(self.decay, self.rates) if device.has_kernels() else None
+        self.fused: Any = kernels.AdamW(self.decay, self.lr_scales) if device.has_kernels() else None
 
     def construct(self, gradients: Gradients, lr: Tensor) -> Tensor:
         count = self.count + 1
@@ -166,10 +168,10 @@ class AdamW(Moments):
         unit = (1 - ops.pow(self.beta1, count)) / root
         if self.fused is not None:
             numbers = ops.stack((lr / unit, unit, self.beta1, self.beta2, self.eps * root))
-            done = self.fused(self.weights, self.moment1, self.moment2, gradients, numbers)
+            done = self.fused(self.weights, self.exp_avg, self.exp_avg_sq, gradients, numbers)
         else:
             step = ops.partial(adamw_update, self.adam, lr / unit, unit, self.beta1, self.beta2, self.eps * root)
-            done = self.map(step, self.decay, self.rates, self.weights, self.moment1, self.moment2, gradients)
+            done = self.map(step, self.decay, self.lr_scales, self.weights, self.exp_avg, self.exp_avg_sq, gradients)
         return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
 
 
@@ -178,21 +180,26 @@ class Lamb(Moments):
 
     def construct(self, gradients: Gradients, lr: Tensor) -> Tensor:
         count = self.count + 1
-        rest1, rest2 = 1 - ops.pow(self.beta1, count), 1 - ops.pow(self.beta2, count)
-        step = ops.partial(lamb_update, lr, rest1, rest2, self.betas[0], self.betas[1], self.eps)
-        done = self.map(step, self.decay, self.rates, self.weights, self.moment1, self.moment2, gradients)
+        bias_correction1, bias_correction2 = 1 - ops.pow(self.beta1, count), 1 - ops.pow(self.beta2, count)
+        step = ops.partial(lamb_update, lr, bias_correction1, bias_correction2, self.betas[0], self.betas[1], self.eps)
+        done = self.map(step, self.decay, self.lr_scales, self.weights, self.exp_avg, self.exp_avg_sq, gradients)
         return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
 
 
-class SGD(Optimiser):
+class SGD(Optimizer):
     """Stochastic gradient descent with momentum, Nesterov's if asked for; weight decay is part of the gradient, as in
     PyTorch.
     """
 
     def __init__(
-        self, weights: ParameterTuple, decay: Sequence[float], rates: Sequence[float], momentum: float, nesterov: bool
+        self,
+        weights: ParameterTuple,
+        decay: Sequence[float],
+        lr_scales: Sequence[float],
+        momentum: float,
+        nesterov: bool,
     ):
-        super().__init__(weights, decay, rates)
+        super().__init__(weights, decay, lr_scales)
         self.velocity = weights.clone(f"{STATE}velocity", "zeros")
         self.momentum, self.nesterov = momentum, nesterov
 
@@ -202,4 +209,4 @@ class SGD(Optimiser):
 
     def construct(self, gradients: Gradients, lr: Tensor) -> Tensor:
         step = ops.partial(sgd_update, lr, self.momentum, self.nesterov)
-        return ops.depend(lr, self.map(step, self.decay, self.rates, self.weights, self.velocity, gradients))
+        return ops.depend(lr, self.map(step, self.decay, self.lr_scales, self.weights, self.velocity, gradients))

@@ -1,16 +1,14 @@
-"""The learning rate as a pure function of the step and of the depth, and which tensors are decayed."""
+"""The learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
 import math
-import re
-from typing import Collection, Sequence
 
 from mindvit.recipe.options import ScheduleOptions
 
 
 def peak_lr(schedule: ScheduleOptions, global_batch: int) -> float:
-    """The highest learning rate for a batch of `global_batch` images over all cards (linear scaling, Goyal et al.
+    """The highest learning rate for a batch of `global_batch` images over all devices (linear scaling, Goyal et al.
     2017).
     """
     return schedule.lr * (global_batch / schedule.lr_reference_batch if schedule.lr_reference_batch else 1.0)
@@ -65,7 +63,7 @@ def schedule_lines(schedule: ScheduleOptions, global_batch: int) -> list[str]:
 
 
 def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int, global_batch: int) -> float:
-    """The rate that optimiser step `step`, from 0 on, takes. It never falls in the warm-up and never rises in a
+    """The rate that optimizer step `step`, from 0 on, takes. It never falls in the warm-up and never rises in a
     decay.
     """
     peak, (start, end) = peak_lr(schedule, global_batch), floors(schedule, global_batch)
@@ -89,32 +87,3 @@ def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int,
     if schedule.scheduler == "linear_decay":
         return top + (end - top) * phase
     return end + 0.5 * (top - end) * (1 + math.cos(math.pi * phase))
-
-
-def is_decayed(name: str, dimensions: int, weight_decay_filter: str, no_weight_decay: Collection[str]) -> bool:
-    """Whether weight decay applies to a parameter: timm's rule for norm_and_bias, everything for disable; for
-    norm_names, OpenMMLab's rule of Swin's and CrossFormer's segmentors, all but those with `norm` in their names.
-    """
-    if weight_decay_filter == "norm_names":
-        return "norm" not in name
-    return weight_decay_filter == "disable" or not (
-        dimensions <= 1 or name.endswith(".bias") or name in no_weight_decay
-    )
-
-
-def layer_rates(names: Sequence[str], decay: float) -> list[float]:
-    """The factor of the learning rate for each weight: 1 for the head and the last norm, times `decay` for every block
-    below (Clark et al. 2020).
-
-    names: the network's weights in its own order. What stands before the first block is the stem; what stands between
-    two blocks (a stage's patch embedding) goes with the block after it.
-    """
-    blocks: list[str] = []
-    after = []  # blocks begun when a name comes, and whether it belongs to the last of them
-    for name in names:
-        block = re.match(r".*?blocks\.\d+(?=\.)", name)
-        if block and block[0] not in blocks:
-            blocks.append(block[0])
-        after.append((len(blocks), block is not None))
-    layers = [count if inside or count == 0 else count + 1 for count, inside in after]
-    return [decay ** (len(blocks) + 1 - layer) for layer in layers]

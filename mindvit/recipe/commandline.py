@@ -63,9 +63,9 @@ def expanded(word: str) -> str:
 
 
 def positive(text: str) -> int:
-    """An argument's whole number, at least 1."""
+    """An argument's int, at least 1."""
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an int of at least 1")
     return int(text)
 
 

@@ -20,24 +20,39 @@ def option(
     low: Optional[float] = None,
     high: Optional[float] = None,
     path: bool = False,
+    affects_result: bool = True,
 ) -> Any:
-    """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), and whether a
-    string is a path: `~` is expanded.
+    """A recipe key: its default, its line of help, the values it accepts (`low` and `high` included), whether a
+    string is a path (`~` is expanded), and whether the key changes what a run computes: a run that resumes with another
+    value of one that does says so.
     """
-    return field(default=default, metadata={"doc": doc, "choices": choices, "low": low, "high": high, "path": path})
+    return field(
+        default=default,
+        metadata={
+            "doc": doc,
+            "choices": choices,
+            "low": low,
+            "high": high,
+            "path": path,
+            "affects_result": affects_result,
+        },
+    )
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the pictures come from and how they are batched."""
+    """Where the images come from and how they are batched."""
 
     dataset: str = option(
         "imagenet",
-        "data set: a folder of pictures or list files (imagenet), or the digits that ship",
+        "data set: a folder of images or list files (imagenet), or the digits that ship",
         ("imagenet", "digits"),
     )
     data_dir: Optional[str] = option(
-        None, "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt", path=True
+        None,
+        "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt",
+        path=True,
+        affects_result=False,
     )
     train_split: str = option("train", "name of the training split")
     val_split: str = option("val", "name of the validation split")
@@ -45,21 +60,22 @@ class DataOptions:
         None,
         "file with the class folders in the order of the logits, a name a line (none: the checkpoint's, else sorted)",
         path=True,
+        affects_result=False,
     )
-    shuffle: bool = option(True, "shuffle the training pictures anew in every epoch")
-    batch_size: int = option(128, "pictures a card and step", low=1)
+    shuffle: bool = option(True, "shuffle the training images anew in every epoch")
+    batch_size: int = option(128, "images a device and step", low=1)
     drop_remainder: bool = option(
-        True, "leave out an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,)
+        True, "drop an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,)
     )
     aug_repeats: int = option(
-        0, "repeated augmentation: times a picture appears in an epoch's order (0 or 1: off; usual: 3)", low=0
+        0, "repeated augmentation: times an image appears in an epoch's order (0 or 1: off; usual: 3)", low=0
     )
     num_parallel_workers: Optional[int] = option(
-        None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1
+        None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1, affects_result=False
     )
     bad_image: str = option(
         "skip",
-        "a training picture that can't be decoded: skip (named, counted, another one taken) or stop",
+        "a training image that can't be decoded: skip (named, counted, another one taken) or stop",
         ("skip", "stop"),
     )
     max_pixels: int = option(
@@ -74,9 +90,9 @@ class AugmentOptions:
     """Training augmentation, and the preprocessing of evaluation. None means: as the model's entry says."""
 
     image_resize: Optional[int] = option(
-        None, "side of the square picture that reaches the network, px (none: the model's)", low=1
+        None, "side of the square image that reaches the network, px (none: the model's)", low=1
     )
-    scale: Pair = option((0.08, 1.0), "random crop: smallest and largest share of the picture's area")
+    scale: Pair = option((0.08, 1.0), "random crop: smallest and largest share of the image's area")
     ratio: Pair = option((3 / 4, 4 / 3), "random crop: smallest and largest aspect ratio")
     hflip: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
     vflip: float = option(0.0, "probability of a vertical flip", low=0, high=1)
@@ -123,14 +139,19 @@ class ModelOptions:
     drop_path_rate: Optional[float] = option(
         None, "largest stochastic-depth rate (none: the paper's)", low=0, high=0.99
     )
-    pretrained: Union[bool, str] = option(False, "file with weights to start from", path=True)
-    ckpt_path: Optional[str] = option(None, "train: weights to start from; validate: weights to measure", path=True)
-    new_head: bool = option(False, "leave the classifier untrained, whatever the weights to start from have")
+    pretrained: Union[bool, str] = option(False, "file with weights to start from", path=True, affects_result=False)
+    ckpt_path: Optional[str] = option(
+        None, "train: weights to start from; validate: weights to measure", path=True, affects_result=False
+    )
+    new_head: bool = option(
+        False, "leave the classifier untrained, whatever the weights to start from have", affects_result=False
+    )
     take: Optional[str] = option(
         None,
         "which set of weights to take of a checkpoint that holds several: model, ema (their moving average), or a "
         "PyTorch training checkpoint's name (none: the one that scored better in validation, if the file says so, "
         "else model)",
+        affects_result=False,
     )
 
 
@@ -149,8 +170,9 @@ class OptimOptions:
     weight_decay_filter: str = option(
         "norm_and_bias",
         "tensors without weight decay: one-dimensional ones, biases and what the paper's code names (norm_and_bias), "
-        "or none (disable)",
-        ("norm_and_bias", "disable"),
+        "those with norm in their names, as OpenMMLab's recipes of CrossFormer's segmentors have it (norm_names), or "
+        "none (disable)",
+        ("norm_and_bias", "norm_names", "disable"),
     )
     layer_decay: float = option(
         1.0,
@@ -159,7 +181,7 @@ class OptimOptions:
         high=1,
     )
     gradient_accumulation_steps: int = option(
-        1, "batches whose mean gradient makes one step: a step takes that many times batch_size pictures a card", low=1
+        1, "batches whose mean gradient makes one step: a step takes that many times batch_size images a device", low=1
     )
     clip_grad: bool = option(False, "clip the gradient by its global norm")
     clip_value: float = option(5.0, "largest global norm of the gradient", low=0)
@@ -185,8 +207,10 @@ class DistillOptions:
         ("none", "soft", "hard"),
     )
     teacher: Optional[str] = option(None, "the teacher, a network by name; mindcv/NAME takes mindcv's")
-    teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights", path=True)
-    teacher_take: Optional[str] = option(None, "which set of weights to take of that file: see take")
+    teacher_ckpt_path: Optional[str] = option(None, "file with the teacher's weights", path=True, affects_result=False)
+    teacher_take: Optional[str] = option(
+        None, "which set of weights to take of that file: see take", affects_result=False
+    )
     distill_alpha: float = option(0.5, "share of the teacher's term in the loss", low=0, high=1)
     distill_tau: float = option(1.0, "temperature of soft distillation, more than 0", low=0)
 
@@ -203,7 +227,7 @@ class ScheduleOptions:
     )
     lr: float = option(5e-4, "highest learning rate (at lr_reference_batch, if that is given)", low=0)
     lr_reference_batch: Optional[int] = option(
-        None, "batch over all cards that lr belongs to; lr is scaled to the real one (none: lr as it is)", low=1
+        None, "batch over all devices that lr belongs to; lr is scaled to the real one (none: lr as it is)", low=1
     )
     min_lr: float = option(1e-5, "learning rate at the end of the decay", low=0)
     warmup_epochs: int = option(5, "epochs of linear warm-up", low=0)
@@ -250,11 +274,12 @@ class PrecisionOptions:
     loss_scale: float = option(65536.0, "loss scale, or the first one if it is dynamic", low=1)
     skip_nonfinite: int = option(
         0,
-        "steps in a row whose loss or gradient is no number, loss scaling apart, that are left out before a run stops",
+        "steps in a row whose loss or gradient is NaN or infinite, loss scaling apart, that are skipped before a run "
+        "stops",
         low=0,
     )
     drop_overflow_update: bool = option(
-        True, "leave out a step whose gradient is not finite while the loss is scaled (only True)", (True,)
+        True, "skip a step whose gradient is not finite while the loss is scaled (only True)", (True,)
     )
 
 
@@ -262,18 +287,26 @@ class PrecisionOptions:
 class RuntimeOptions:
     """Device, graph and randomness."""
 
-    device_target: str = option("auto", "device; auto: the best one found", ("auto", "Ascend", "GPU", "CPU"))
-    mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1))
+    device_target: str = option(
+        "auto", "device; auto: the best one found", ("auto", "Ascend", "GPU", "CPU"), affects_result=False
+    )
+    mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1), affects_result=False)
     jit_level: str = option(
-        "auto", "graph compilation level; auto: O2 on Ascend, O0 elsewhere", ("auto", "O0", "O1", "O2")
+        "auto",
+        "graph compilation level; auto: O2 on Ascend, O0 elsewhere",
+        ("auto", "O0", "O1", "O2"),
+        affects_result=False,
     )
     compile_cache: str = option(
         "auto",
         "where compiled training steps are kept for the next start: auto (Ascend: in ~/.cache/mindvit/graphs), none, "
         "or a DIR",
         path=True,
+        affects_result=False,
     )
-    distribute: bool = option(True, "use all ranks of the launcher (msrun); without a launcher the run is alone")
+    distribute: bool = option(
+        True, "use all ranks of the launcher (msrun); without a launcher the run is alone", affects_result=False
+    )
     seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0, high=2**32 - 1)
 
 
@@ -281,30 +314,43 @@ class RuntimeOptions:
 class CheckpointOptions:
     """What is saved."""
 
-    ckpt_save_dir: str = option("./ckpt", "folder of the run: checkpoints, log, resolved recipe", path=True)
-    ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1)
+    ckpt_save_dir: str = option(
+        "./ckpt", "folder of the run: checkpoints, log, resolved recipe", path=True, affects_result=False
+    )
+    ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1, affects_result=False)
     ckpt_save_steps: Optional[int] = option(
-        None, "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)", low=1
+        None,
+        "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)",
+        low=1,
+        affects_result=False,
     )
     resume: str = option(
         "auto",
-        "go on from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)",
+        "resume from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)",
         path=True,
+        affects_result=False,
     )
-    keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1)
+    keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1, affects_result=False)
 
 
 @dataclass(frozen=True)
 class LogOptions:
     """What is shown and kept."""
 
-    val_while_train: bool = option(True, "validate during training (the last epoch is always validated)")
-    val_interval: int = option(1, "epochs between validations", low=1)
-    log_interval: int = option(100, "steps between lines when the output is no terminal", low=1)
-    chance_epochs: int = option(5, "epochs after which an accuracy no better than guessing is warned of", low=1)
+    val_while_train: bool = option(
+        True, "validate during training (the last epoch is always validated)", affects_result=False
+    )
+    val_interval: int = option(1, "epochs between validations", low=1, affects_result=False)
+    log_interval: int = option(100, "steps between lines when the output is no terminal", low=1, affects_result=False)
+    chance_epochs: int = option(
+        5, "epochs after which an accuracy no better than guessing is warned of", low=1, affects_result=False
+    )
     summary: str = option(
         "none",
         "files for a viewer, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX)",
         ("none", "mindspore", "tensorboard"),
+        affects_result=False,
     )
-    results_csv: str = option("results/runs.csv", "file to which the final row is appended", path=True)
+    results_csv: str = option(
+        "results/runs.csv", "file to which the final row is appended", path=True, affects_result=False
+    )

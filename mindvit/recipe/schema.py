@@ -160,6 +160,10 @@ class Recipe:
         """Every key with its value, in the order of the sections."""
         return {key: getattr(getattr(self, section), key) for key, (section, _, _) in FIELDS.items()}
 
+    def affecting_result(self) -> dict[str, Any]:
+        """The keys with their values that change what a run computes."""
+        return {key: value for key, value in self.flat().items() if FIELDS[key][1].metadata["affects_result"]}
+
     def replace(self, origin: str, **values: Any) -> Recipe:
         """A copy in which some keys have other values, checked anew."""
         return build({**self.flat(), **values}, {**self.origins, **dict.fromkeys(values, origin)})
@@ -180,13 +184,13 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def type_name(kind: Any) -> str:
-    """A type as a user reads it: 'a whole number', 'a list of 2 numbers or none', ..."""
-    plain = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
+    """A type as a user reads it: 'an int', 'a list of 2 numbers or none', ..."""
+    plain = {bool: "True or False", int: "an int", float: "a number", str: "a string", type(None): "none"}
     if kind in plain:
         return plain[kind]
     parts = typing.get_args(kind)
     if typing.get_origin(kind) is tuple:
-        return f"a list of {len(parts)} {'whole numbers' if parts[0] is int else 'numbers'}"
+        return f"a list of {len(parts)} {'ints' if parts[0] is int else 'numbers'}"
     return " or ".join(type_name(part) for part in parts)
 
 
@@ -223,7 +227,7 @@ def _scalar(value: Any, kind: type) -> Any:
     elif not isinstance(value, bool) and isinstance(value, (int, float, str)):
         if isinstance(value, str) and LEADING_ZERO.match(value.strip()):
             raise ValueError(value)  # 8, as YAML 1.1 counts, or 10?
-        number = float(value)  # PyYAML reads 1e-8 as a text: MindCV's recipes have that
+        number = float(value)  # PyYAML reads 1e-8 as a string: MindCV's recipes have that
         if kind is float and math.isfinite(number):
             return number
         if number == int(number):

@@ -22,7 +22,7 @@ T = TypeVar("T")
 Scalars = Mapping[str, float]
 
 
-def say(text: str) -> None:
+def log_info(text: str) -> None:
     """One line that doesn't tear the progress bar."""
     tqdm.write(printable(text), file=sys.stdout)
     sys.stdout.flush()
@@ -55,7 +55,7 @@ class Progress(contextlib.AbstractContextManager):
         elif self.shown and (self.done % self.interval == 0 or self.done == self.steps):
             left = (time.monotonic() - self.started) / (self.done - self.first) * (self.steps - self.done)
             text = "  ".join(f"{key} {value}" for key, value in values.items())
-            say(f"epoch {epoch + 1}/{self.epochs}  step {self.done}/{self.steps}  {text}  ETA {duration(left)}")
+            log_info(f"epoch {epoch + 1}/{self.epochs}  step {self.done}/{self.steps}  {text}  ETA {duration(left)}")
 
     def hide(self) -> None:
         """Take the bar away until the next step."""
@@ -68,9 +68,9 @@ class Progress(contextlib.AbstractContextManager):
 
 
 def validating(
-    batches: Iterable[T], total: int, pictures: int, what: str = "validating", interval: int = 100, shown: bool = True
+    batches: Iterable[T], total: int, images: int, what: str = "validating", interval: int = 100, shown: bool = True
 ) -> Iterator[T]:
-    """The same `total` batches of `pictures` each (over all ranks), and how far they are.
+    """The same `total` batches of `images` each (over all ranks), and how far they are.
 
     A bar on a terminal; elsewhere a line every `interval` batches and every half a minute. The first batch is left out
     of img/s: its graph is compiled.
@@ -81,7 +81,7 @@ def validating(
     done, began = 0, time.perf_counter()
 
     def rate() -> float:
-        return (done - 1) * pictures / (time.perf_counter() - began) if done > 1 else 0.0
+        return (done - 1) * images / (time.perf_counter() - began) if done > 1 else 0.0
 
     def text() -> str:
         return f"{what} {done}/{total}" + (f"  img/s {rate():.0f}" if done > 1 else "")
@@ -99,7 +99,7 @@ def validating(
             bar.set_postfix({"img/s": f"{rate():.0f}"}, refresh=False)
             bar.update()
             if not terminal and done % interval == 0 and done < total:
-                say(text())
+                log_info(text())
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def heartbeat(text: Union[str, Callable[[], str]], shown: bool = True, seconds: 
 
     def beat() -> None:
         while not over.wait(seconds):
-            say(f"{text if isinstance(text, str) else text()} ({time.monotonic() - start:.0f} s)")
+            log_info(f"{text if isinstance(text, str) else text()} ({time.monotonic() - start:.0f} s)")
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     if shown:

@@ -165,7 +165,7 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
     else:
         changes.append("one process (no launcher: the run is alone)")
     half = HALF[precision.amp_type] if (amp, val_amp) != ("O0", "O0") else None
-    cards = f"{ranks} x {target}" if ranks > 1 else target
-    return Device(target, jit_level, amp, val_amp, half, rank, ranks, neighbours), f"device: {cards}" + "".join(
+    devices = f"{ranks} x {target}" if ranks > 1 else target
+    return Device(target, jit_level, amp, val_amp, half, rank, ranks, neighbours), f"device: {devices}" + "".join(
         f"; {change}" for change in changes
     )

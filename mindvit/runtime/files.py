@@ -23,7 +23,7 @@ ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")  # how Python keeps a byte 
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to, with the same ending; when all went well it is synced and becomes `path`, and
     otherwise it is gone.
 
@@ -42,14 +42,14 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what a `whole(path)` left behind, whatever its ending: MindSpore writes a .tmp first, and leaves it when
-    the disk is full.
+    """Remove what an `atomic_write(path)` left behind, whatever its ending: MindSpore writes a .tmp first, and leaves
+    it when the disk is full.
     """
     _remove(path.parent, f".{glob.escape(path.stem)}.unfinished*")
 
 
 def clear(folder: Path) -> None:
-    """Remove what processes that were killed in a `whole` left in `folder`."""
+    """Remove what processes that were killed in an `atomic_write` left in `folder`."""
     _remove(folder, ".*.unfinished*")
 
 
@@ -61,7 +61,7 @@ def _remove(folder: Path, pattern: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `path` as a whole, in UTF-8. OSError where that is impossible; what stood there before then stays."""
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(text.encode("utf-8", SPELT_OUT))
 
 

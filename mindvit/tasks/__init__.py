@@ -1,1 +1,17 @@
-"""What a run trains: one folder a task, behind the interface in base.py."""
+"""The tasks that networks are trained for, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mindvit.recipe.schema import Recipe
+    from mindvit.tasks.base import Task
+
+
+def task_of(recipe: Recipe) -> Task:
+    """The task of a recipe's network; UserError for a network that nobody knows."""
+    from mindvit.models import model_info
+    from mindvit.tasks.classification.task import ClassificationTask
+
+    return {"classification": ClassificationTask}[model_info(recipe.model.model).task]()

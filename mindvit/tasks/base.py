@@ -1,24 +1,25 @@
-"""What the training loop knows of a task: its batches, its objective and its metrics, and nothing else."""
+"""What the training loop knows of a task: its data, its objective and its metrics, and nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Mapping, Optional, Protocol, Sequence, Union
 
 import numpy as np
+from mindspore import nn
 
+from mindvit.data.arrays import ArraySpec
+from mindvit.data.loader import Batch, Transform
+from mindvit.data.preprocessing import Preprocessing
+from mindvit.data.samplers import Shard
+from mindvit.models import ModelInfo
+from mindvit.recipe.schema import Recipe
+from mindvit.runtime.device import Device
+from mindvit.tasks.metric import Metric
+from mindvit.weights.checkpoint_info import CheckpointInfo
+from mindvit.weights.readers import WeightsFile
 
-@dataclass(frozen=True)
-class ArraySpec:
-    """An array that goes into a compiled step. fill: what stands in it where nothing is sampled or made up."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    fill: float = 0
-
-    def empty(self) -> np.ndarray:
-        """An array of this shape and type, full of `fill`."""
-        return np.full(self.shape, self.fill, self.dtype)
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,123 @@ class BatchSpec:
 def drop_path_spec(drop_paths: int, batch: int) -> ArraySpec:
     """Uniform numbers in 0..1 that stochastic depth compares with its rates: a row a cell, at least one."""
     return ArraySpec("drop_path_rand", (max(drop_paths, 1), batch), "float32")
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A recipe together with what it leaves to the model, the data and the machine."""
+
+    recipe: Recipe
+    info: ModelInfo
+    device: Device
+    num_classes: int
+    workers: int
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared."""
+        return Preprocessing(self.info, self.recipe.augment)
+
+    @property
+    def shard(self) -> Shard:
+        """This rank's part of the data."""
+        return Shard(self.device.ranks, self.device.rank)
+
+
+class Score(Protocol):
+    """What an evaluation measured: a dataclass of numbers, which checkpoints keep; str() gives a line for people."""
+
+    @property
+    def count(self) -> int:
+        """Images."""
+
+    @property
+    def primary(self) -> float:
+        """The metric that 'best' means, larger being better."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Every number by the key of a Metric of the task."""
+
+
+class Evaluator(Protocol):
+    """Collects what a network says of this rank's part of a data set."""
+
+    def batches(self) -> Iterator[Batch]:
+        """This rank's batches, as many as `steps`."""
+
+    @property
+    def steps(self) -> int:
+        """Batches, the same number on every rank."""
+
+    def update(self, batch: Batch, outputs: Sequence[Any]) -> None:
+        """Take in a batch and what Task.predict's cell made of it."""
+
+    def compute(self) -> Any:
+        """The Score over all ranks; called on every rank."""
+
+    def save_predictions(self) -> None:
+        """Write the file of predictions, if one is wanted; called on every rank."""
+
+    def close(self) -> None:
+        """Clear away what a pass that failed has half written."""
+
+
+class Task(Protocol):
+    """One kind of learning. The loop calls these in this order."""
+
+    @property
+    def name(self) -> str:
+        """As in a registry's entry."""
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """The first is the primary one."""
+
+    def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
+        """The recipe with what it leaves to the network; `checkpoint`: the file that part of it was taken from.
+
+        UserError, before anything is listed or built, for what can't be.
+        """
+
+    def datasets(self, recipe: Recipe, weights: Optional[WeightsFile], say: Say) -> tuple[Any, Any]:
+        """Training and validation; `weights` are those that training starts from. `say` is told what is remarkable."""
+
+    def val_dataset(self, recipe: Recipe, told: CheckpointInfo, say: Say) -> Any:
+        """Validation alone, for weights that say of themselves what `told` has."""
+
+    def remarks(self, train: Any) -> list[str]:
+        """Lines for what is no error and yet may be a mistake in the training data."""
+
+    def network(self, ctx: RunContext) -> nn.Cell:
+        """The recipe's network with initial values."""
+
+    def input_size(self, ctx: RunContext) -> Union[int, str]:
+        """Of an image as it reaches the network, px."""
+
+    def spec(self, ctx: RunContext) -> BatchSpec:
+        """The arrays of a rank's training batch."""
+
+    def transform(self, ctx: RunContext) -> Transform:
+        """From a training sample to the rows of the spec's `batch`."""
+
+    def draw(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """What is sampled for one batch, in the order of the spec's `draws`."""
+
+    def random_batch(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """A made-up batch, to measure the step with."""
+
+    def objective(self, net: nn.Cell, ctx: RunContext) -> nn.Cell:
+        """A cell (*batch, *draws, drop_path_rand) -> loss (), float32, with the number of its `drop_paths`."""
+
+    def predict(self, net: nn.Cell, ctx: RunContext) -> nn.Cell:
+        """A cell (*batch) -> what the evaluator takes in."""
+
+    def evaluator(self, ctx: RunContext, dataset: Any, predictions: Optional[str] = None) -> Evaluator:
+        """For one pass over a data set; `predictions`: a file for what the network says of every image."""
+
+    def score(self, values: Mapping[str, Any]) -> Any:
+        """A Score from what a checkpoint keeps of it."""
+
+    def warning(self, score: Any, ctx: RunContext, dataset: Any) -> str:
+        """A line if the score is no better than guessing, else an empty one."""

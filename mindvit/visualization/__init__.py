@@ -1,1 +1,1 @@
-"""Pictures of attention, and pages about runs."""
+"""Images of attention, and pages about runs."""

@@ -1,4 +1,4 @@
-"""What a network's attention looks at: the softmax weights of the network that runs, put back on the picture.
+"""What a network's attention looks at: the softmax weights of the network that runs, put back on the image.
 
 Nothing is computed a second time: hooks take the weights as they leave the softmax cells of a forward pass, and the
 logits stay what they are. What each family shows, and what rollout (Abnar and Zuidema 2020) can say of it, is in
@@ -35,7 +35,7 @@ class AttentionMap:
     """Attention of one query, or what every key receives, on a grid of keys.
 
     values: (h, rows, columns), nan where a place is no key of this query. first, step: where the first key's centre is,
-    and how far the next one's. rest: the share (h,) that went to the class token, which is no place in the picture.
+    and how far the next one's. rest: the share (h,) that went to the class token, which is no place in the image.
     query: where the query is; None: a class token.
     unit: '%', of one query's attention, or of what the values are multiples, 'x average'.
     """
@@ -66,7 +66,7 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class ChannelMatrix:
-    """Cross-covariance attention of one head: values (d, d), a row for each query channel; no place in the picture
+    """Cross-covariance attention of one head: values (d, d), a row for each query channel; no place in the image
     belongs to it.
     """
 
@@ -115,7 +115,7 @@ def _keeper(found: Weights, name: str) -> Callable[[Any, Any, Tensor], None]:
 
 
 def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.ndarray, list[Row]]:
-    """The logits (num_classes,) of one picture, x: (1, channels, H, W), and what attention looked at on the way.
+    """The logits (num_classes,) of one image, x: (1, channels, H, W), and what attention looked at on the way.
 
     at: where the query is that CrossFormer's groups are shown for, as shares of height and width (y, x). UserError for
     a network of another kind.
@@ -123,8 +123,8 @@ def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.
     kind = next((kind for kind in FAMILIES if isinstance(net, kind)), None)
     if kind is None or len(x) != 1:
         raise UserError(
-            f"attention maps are made for one picture at a time and {', '.join(item.__name__ for item in FAMILIES)}, "
-            f"but this is {type(net).__name__} and {len(x)} pictures"
+            f"attention maps are made for one image at a time and {', '.join(item.__name__ for item in FAMILIES)}, "
+            f"but this is {type(net).__name__} and {len(x)} images"
         )
     with record_attention(net, FAMILIES[kind][0]) as weights:
         logits = net(x).asnumpy()[0]
@@ -135,7 +135,7 @@ def centres(convolutions: nn.Cell, side: float = 1.0) -> tuple[float, float]:
     """Where the place is, in px, that the first output of a chain of convolutions is centred on, and how far the next
     one is.
 
-    side: px of the picture for a px of the chain's input.
+    side: px of the image for a px of the chain's input.
     """
     first, step = 0.5, 1
     for _, cell in convolutions.cells_and_names():

@@ -1,4 +1,4 @@
-"""Attention maps as pictures: a colour map, overlays, and the sheet that has them all beside the picture and its
+"""Attention maps as images: a colour map, overlays, and the sheet that has them all beside the image and its
 classes.
 """
 
@@ -22,8 +22,8 @@ ANCHORS = np.array(
     np.float64,
 )
 TILE, GAP, MARGIN, COLUMNS = 168, 12, 24, 6  # px; tiles side by side
-PICTURE = 2 * TILE + GAP  # px, side of the picture at the left
-OPACITY = 0.75  # of the colours over the picture
+IMAGE = 2 * TILE + GAP  # px, side of the image at the left
+OPACITY = 0.75  # of the colours over the image
 LINE, SMALL_LINE = 20, 16  # px between base lines
 INK, GREY, FAINT, PAPER, ACCENT = (28, 28, 32), (105, 105, 115), (225, 225, 230), (255, 255, 255), (40, 110, 190)
 Font = Union[ImageFont.FreeTypeFont, ImageFont.ImageFont]
@@ -70,7 +70,7 @@ def sampled(values: np.ndarray, first: float, step: float, side: float, pixels: 
 
 
 def spread(item: AttentionMap, size: tuple[int, int], pixels: int) -> np.ndarray:
-    """A map's mean over heads at each of pixels x pixels places of a picture of size (height, width) px; nan where no
+    """A map's mean over heads at each of pixels x pixels places of an image of size (height, width) px; nan where no
     key is.
     """
     values = item.values.mean(0)
@@ -89,20 +89,20 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.nan_to_num((values - low) / (high - low) if high > low else 0 * values)
 
 
-def overlay(picture: Image.Image, item: AttentionMap) -> Image.Image:
-    """TILE x TILE px: the picture in grey, shining through the map's colours, and paler where no key is; the query as
+def overlay(image: Image.Image, item: AttentionMap) -> Image.Image:
+    """TILE x TILE px: the image in grey, shining through the map's colours, and paler where no key is; the query as
     a ring.
     """
-    values = spread(item, (picture.height, picture.width), TILE)
-    grey = np.asarray(picture.convert("L").resize((TILE, TILE), Image.Resampling.BICUBIC), np.float64)[..., None]
+    values = spread(item, (image.height, image.width), TILE)
+    grey = np.asarray(image.convert("L").resize((TILE, TILE), Image.Resampling.BICUBIC), np.float64)[..., None]
     coloured = (1 - OPACITY) * grey + OPACITY * colours(scaled(values, *limits(item)))
-    image = Image.fromarray(np.rint(np.where(np.isnan(values)[..., None], 0.4 * grey + 140, coloured)).astype(np.uint8))
+    tile = Image.fromarray(np.rint(np.where(np.isnan(values)[..., None], 0.4 * grey + 140, coloured)).astype(np.uint8))
     if item.query is not None:
-        y, x = (place * TILE / side for place, side in zip(item.query, (picture.height, picture.width)))
-        pen = ImageDraw.Draw(image)
+        y, x = (place * TILE / side for place, side in zip(item.query, (image.height, image.width)))
+        pen = ImageDraw.Draw(tile)
         for radius, colour, width in ((6, INK, 4), (5, PAPER, 2)):
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
-    return image
+    return tile
 
 
 def drawn_matrix(item: ChannelMatrix) -> Image.Image:
@@ -138,26 +138,26 @@ def fitted(text: str, font: Font, width: float) -> str:
 
 
 def sheet(
-    picture: Image.Image, name: str, answer: Sequence[tuple[str, float]], rows: Sequence[Row], foot: str, font: Fonts
+    image: Image.Image, name: str, answer: Sequence[tuple[str, float]], rows: Sequence[Row], foot: str, font: Fonts
 ) -> Image.Image:
-    """The picture, as the network sees it, with its classes at the left, and a row of tiles for each kind of
+    """The image, as the network sees it, with its classes at the left, and a row of tiles for each kind of
     attention at the right.
     """
     columns = min(COLUMNS, max(len(row.tiles) for row in rows))
     columns = max(columns, 4)  # room for the headings
     tile_height = TILE + 2 * SMALL_LINE + GAP
     heights = [LINE + 6 + -(-len(row.tiles) // columns) * tile_height for row in rows]
-    left = MARGIN + PICTURE + 2 * MARGIN
-    body = max(sum(heights), LINE + PICTURE + (len(answer) + 3) * 2 * LINE)
+    left = MARGIN + IMAGE + 2 * MARGIN
+    body = max(sum(heights), LINE + IMAGE + (len(answer) + 3) * 2 * LINE)
     canvas = Image.new("RGB", (left + columns * (TILE + GAP) - GAP + MARGIN, 2 * MARGIN + body + 2 * LINE), PAPER)
     pen = ImageDraw.Draw(canvas)
-    draw_answer(canvas, pen, picture, name, answer, font)
+    draw_answer(canvas, pen, image, name, answer, font)
     top = MARGIN
     for row, height in zip(rows, heights):
         pen.text((left, top), fitted(row.title, font.heading, columns * (TILE + GAP)), INK, font.heading)
         for number, tile in enumerate(row.tiles):
             x, y = left + number % columns * (TILE + GAP), top + LINE + 6 + number // columns * tile_height
-            canvas.paste(overlay(picture, tile) if isinstance(tile, AttentionMap) else drawn_matrix(tile), (x, y))
+            canvas.paste(overlay(image, tile) if isinstance(tile, AttentionMap) else drawn_matrix(tile), (x, y))
             pen.text((x, y + TILE + 2), fitted(tile.title, font.small, TILE), INK, font.small)
             pen.text((x, y + TILE + 2 + SMALL_LINE), fitted(remark(tile), font.small, TILE), GREY, font.small)
         top += height
@@ -169,24 +169,24 @@ def sheet(
 def draw_answer(
     canvas: Image.Image,
     pen: ImageDraw.ImageDraw,
-    picture: Image.Image,
+    image: Image.Image,
     name: str,
     answer: Sequence[tuple[str, float]],
     font: Fonts,
 ) -> None:
-    """The left column: the picture's name, the picture, and its classes with bars."""
-    pen.text((MARGIN, MARGIN), fitted(name, font.heading, PICTURE), INK, font.heading)
+    """The left column: the image's name, the image, and its classes with bars."""
+    pen.text((MARGIN, MARGIN), fitted(name, font.heading, IMAGE), INK, font.heading)
     y = MARGIN + LINE + 6
-    canvas.paste(picture.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC), (MARGIN, y))
-    y += PICTURE + LINE
+    canvas.paste(image.resize((IMAGE, IMAGE), Image.Resampling.BICUBIC), (MARGIN, y))
+    y += IMAGE + LINE
     for label, probability in answer:
         percent = f"{100 * probability:.1f} %"
         width = font.label.getlength(percent)
-        pen.text((MARGIN, y), fitted(label, font.label, PICTURE - width - 2 * GAP), INK, font.label)
-        pen.text((MARGIN + PICTURE - width, y), percent, INK, font.label)
+        pen.text((MARGIN, y), fitted(label, font.label, IMAGE - width - 2 * GAP), INK, font.label)
+        pen.text((MARGIN + IMAGE - width, y), percent, INK, font.label)
         y += LINE
-        pen.rectangle((MARGIN, y, MARGIN + PICTURE, y + 5), FAINT)
-        pen.rectangle((MARGIN, y, MARGIN + round(probability * PICTURE), y + 5), ACCENT)
+        pen.rectangle((MARGIN, y, MARGIN + IMAGE, y + 5), FAINT)
+        pen.rectangle((MARGIN, y, MARGIN + round(probability * IMAGE), y + 5), ACCENT)
         y += LINE
 
 

@@ -18,6 +18,7 @@ from mindvit.errors import UserError
 from mindvit.recipe.files import read_yaml
 from mindvit.recipe.schema import FIELDS
 from mindvit.runtime.files import on_one_line, printable
+from mindvit.tasks.metric import LOSS, METRICS
 
 LOG, RECIPE, RESULT = "log.csv", "recipe.yaml", "result.json"
 TABLES = (".csv", ".json", ".md")
@@ -42,11 +43,15 @@ CHARTS = (
     Chart(
         "loss",
         "Loss",
-        "cross entropy",
+        "",
         {"train_loss": "training", "val_loss": "validation", "ema_loss": "validation, EMA"},
     ),
-    Chart("top1", "Top-1 accuracy", "%", {"top1": "raw", "ema_top1": "EMA"}),
-    Chart("top5", "Top-5 accuracy", "%", {"top5": "raw", "ema_top5": "EMA"}),
+    *(
+        Chart(metric.key, metric.chart, metric.unit, {metric.key: "raw", f"ema_{metric.key}": "EMA"})
+        for metrics in METRICS.values()
+        for metric in metrics
+        if metric is not LOSS
+    ),
     Chart("lr", "Learning rate", "", {"lr": ""}),
     Chart("throughput", "Throughput", "img/s", {"img_s": ""}),
     Chart("scale", "Loss scale", "", {"loss_scale": ""}, logarithmic=True, usual=1.0),
@@ -311,7 +316,7 @@ def as_html(table: Table) -> str:
 
 
 def page(title: str, images: Mapping[str, bytes], tables: Sequence[Table], note: str = "") -> str:
-    """One HTML page with its pictures inside: no script, no other file, nothing from the network."""
+    """One HTML page with its images inside: no script, no other file, nothing from the network."""
     charts = "".join(
         f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(image).decode()}">\n'
         for name, image in images.items()

@@ -14,7 +14,7 @@ from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
 from mindvit.recipe.schema import FIELDS, Recipe
 from mindvit.weights.inspect import img_size_of, in_channels_of, num_classes_of
-from mindvit.weights.readers import Source
+from mindvit.weights.readers import WeightsFile
 
 IMAGENET = 1000  # classes of a network of which nothing else is known
 RGB = 3  # its input channels
@@ -41,7 +41,7 @@ class CheckpointInfo:
     best_weights: Optional[str] = None
 
     @classmethod
-    def of(cls, content: Source) -> CheckpointInfo:
+    def of(cls, content: WeightsFile) -> CheckpointInfo:
         """From what was read of a file."""
         meta = content.meta
         recipe = {key: value for key, value in meta.get("recipe", {}).items() if key in FIELDS}

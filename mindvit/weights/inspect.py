@@ -9,13 +9,13 @@ import numpy as np
 
 from mindvit.models.crossvit import PATCH
 from mindvit.weights import names
-from mindvit.weights.readers import STATE, Source
+from mindvit.weights.readers import STATE, WeightsFile
 
 POSITIONS = ("pos_embed.0", "pos_embed.1")  # CrossViT's, a branch each
 HEADS = ("head.weight", "head.0.weight")  # ours: (classes, channels); CrossViT has a head a branch
 
 
-def num_classes_of(content: Source) -> Optional[int]:
+def num_classes_of(content: WeightsFile) -> Optional[int]:
     """The number of classes of the head that a file holds, whatever project's names and layouts it has; None without a
     head.
 
@@ -26,14 +26,14 @@ def num_classes_of(content: Source) -> Optional[int]:
     return next((len(arrays[name]) for name in HEADS if name in arrays and arrays[name].ndim == 2), None)
 
 
-def in_channels_of(content: Source) -> Optional[int]:
+def in_channels_of(content: WeightsFile) -> Optional[int]:
     """The number of input channels of the first convolution that a file holds; None without one."""
     arrays = _ours(content, ("patch_embed", "embedding"))
     stems = sorted(name for name, value in arrays.items() if "patch_embed" in name and value.ndim == 4)
     return int(arrays[stems[0]].shape[1]) if stems else None
 
 
-def img_size_of(content: Source) -> Optional[tuple[int, int]]:
+def img_size_of(content: WeightsFile) -> Optional[tuple[int, int]]:
     """CrossViT: the sizes, px, of small- and large-patch branch that the position embeddings (1, 1 + s * s, C) are for.
 
     None for other networks.
@@ -45,7 +45,7 @@ def img_size_of(content: Source) -> Optional[tuple[int, int]]:
     return sides[0] * PATCH[0], sides[1] * PATCH[1]
 
 
-def _ours(content: Source, parts: Sequence[str]) -> dict[str, np.ndarray]:
+def _ours(content: WeightsFile, parts: Sequence[str]) -> dict[str, np.ndarray]:
     """The tensors with one of `parts` in their names, under our names and in our layouts, where the origin is known."""
     arrays = {name: value for name, value in content.arrays.items() if not name.startswith(STATE)}
     origin = names.recognise(arrays)

@@ -16,10 +16,10 @@ from mindspore import Parameter, Tensor, nn
 from mindvit.errors import Hint, UserError
 from mindvit.layers.resize import bicubic_matrix
 from mindvit.weights import names, prefixes
-from mindvit.weights.readers import STATE, Arrays, Source, read, select
+from mindvit.weights.readers import STATE, Arrays, WeightsFile, read, select
 
 POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized to another grid
-STEM = "patch_embed."  # in the names of the convolutions that see the picture
+STEM = "patch_embed."  # in the names of the convolutions that see the image
 HEAD = "head."
 TOP, BACKBONE = ("norm.", HEAD), ("norm.*", "head.*")  # what backbones end without
 NEW = ("norm.*", "fpn?.*")  # of a backbone, what classifiers' files may lack: the last norm, and what makes a pyramid
@@ -117,7 +117,7 @@ class Wanted:
 
 def load_weights(
     net: nn.Cell,
-    source: Union[str, os.PathLike, Mapping[str, np.ndarray], Source],
+    source: Union[str, os.PathLike, Mapping[str, np.ndarray], WeightsFile],
     may_differ: Sequence[str] = (),
     resize: bool = False,
     new_head: bool = False,
@@ -132,8 +132,8 @@ def load_weights(
     """
     wanted = Wanted(may_differ, resize, new_head, adapt_channels, take)
     if isinstance(source, Mapping):
-        source = select(Source(dict(source), {}, ""), take)
-    report, values = fitted(net, source if isinstance(source, Source) else read(source, take), wanted)
+        source = select(WeightsFile(dict(source), {}, ""), take)
+    report, values = fitted(net, source if isinstance(source, WeightsFile) else read(source, take), wanted)
     for name, parameter in _parameters(net).items():
         if name in values:
             parameter.set_data(Tensor(values[name].astype(np.float32), parameter.dtype))
@@ -146,7 +146,7 @@ def _parameters(net: nn.Cell) -> dict[str, Parameter]:
     return {parameter.name[len(prefix) :]: parameter for parameter in net.get_parameters()}
 
 
-def fitted(net: nn.Cell, content: Source, wanted: Wanted) -> tuple[Report, Arrays]:
+def fitted(net: nn.Cell, content: WeightsFile, wanted: Wanted) -> tuple[Report, Arrays]:
     """The values for the network's parameters out of what a file holds; the network stays as it is."""
     report = Report()
     arrays, absent, wide = _ours(net, content, report)
@@ -181,7 +181,7 @@ def _is_classifier(name: str) -> bool:
     return name.startswith(HEAD) or ".conv_seg." in name
 
 
-def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
+def _ours(net: nn.Cell, content: WeightsFile, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
     """The arrays under our names, without what no network needs; what the origin never has; and what was stored as
     bfloat16.
 
@@ -221,7 +221,7 @@ def _ours(net: nn.Cell, content: Source, report: Report) -> tuple[Arrays, tuple[
     return {name: value for name, value in arrays.items() if name not in set(report.unused)}, absent, wide
 
 
-def taken(content: Source) -> str:
+def taken(content: WeightsFile) -> str:
     """Which set of weights was taken of a file, why, and which others it holds, in words."""
     if not content.others:
         return str(content.taken)
@@ -264,7 +264,7 @@ def _has_other_channels(name: str, there: tuple[int, ...], here: tuple[int, ...]
     return STEM in name and len(there) == 4 and there != here and there[:1] + there[2:] == here[:1] + here[2:]
 
 
-def _refuse(report: Report, content: Source, net: nn.Cell, wanted: Wanted) -> None:
+def _refuse(report: Report, content: WeightsFile, net: nn.Cell, wanted: Wanted) -> None:
     missing, unexpected, differing = (
         [name for name in found if not _matches(name, wanted.may_differ)]
         for found in (report.missing, report.unexpected, report.differing)

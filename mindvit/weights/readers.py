@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -19,22 +18,20 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
 from mindvit.errors import UserError, nearest
+from mindvit.runtime.quiet import quiet
 from mindvit.weights import prefixes
 from mindvit.weights.pickles import (
     BFLOAT16,
-    LEGACY_HEAD,
     Budget,
     Inert,
     NumpyArray,
-    Pickled,
     TensorRef,
-    TorchLegacy,
-    TorchZip,
     described,
     widened,
 )
 from mindvit.weights.prefixes import LEAVE_OUT
 from mindvit.weights.sets import EMA, MODEL, average_of, optimizer_values
+from mindvit.weights.torch_files import LEGACY_HEAD, Pickled, TorchLegacy, TorchZip
 
 STATE = "mindvit."  # prefix of everything in a checkpoint that is not a weight of the network
 # JSON text: model, recipe, versions, epoch, accuracy; or model, origin, checksum, report of a converted file
@@ -71,7 +68,7 @@ ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pd
 
 
 @dataclass
-class Source:
+class WeightsFile:
     """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others,
     bfloat16 tensors, what is no tensor.
 
@@ -103,7 +100,7 @@ def read_weights(path: Union[str, os.PathLike]) -> tuple[Arrays, dict]:
     return source.arrays, source.meta
 
 
-def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
+def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> WeightsFile:
     """The weights in a file, told apart from what training keeps beside them.
 
     take: which set of weights: `model`, `ema` (their moving average), or a name in a training checkpoint of PyTorch's
@@ -113,7 +110,7 @@ def read(path: Union[str, os.PathLike], take: Optional[str] = None) -> Source:
     return select(_read(path, take), take)
 
 
-def _read(path: Union[str, os.PathLike], take: Optional[str]) -> Source:
+def _read(path: Union[str, os.PathLike], take: Optional[str]) -> WeightsFile:
     file = Path(path)
     head = _head(file)
     if head[8:9] == b"{":
@@ -132,7 +129,7 @@ def _read(path: Union[str, os.PathLike], take: Optional[str]) -> Source:
     return source
 
 
-def select(content: Source, take: Optional[str] = None) -> Source:
+def select(content: WeightsFile, take: Optional[str] = None) -> WeightsFile:
     """One set of weights of all that a file holds: see `read`. UserError if the file lacks the set."""
     if content.taken:  # out of a pickle, whose sets are kept apart
         return content
@@ -161,7 +158,7 @@ def select(content: Source, take: Optional[str] = None) -> Source:
     )
 
 
-def _why_not(take: str, sets: Mapping[str, Any], content: Source) -> str:
+def _why_not(take: str, sets: Mapping[str, Any], content: WeightsFile) -> str:
     """Why a set of weights can't be taken."""
     if take == EMA:
         return "holds no moving average of the weights (a run keeps one with ema: True)"
@@ -190,7 +187,7 @@ def _head(file: Path) -> bytes:
     return head
 
 
-def _safetensors(file: Path) -> Source:
+def _safetensors(file: Path) -> WeightsFile:
     """Checked by the format's own library; bfloat16, which NumPy hasn't, becomes float32."""
     try:
         with safe_open(str(file), framework="np") as content:
@@ -208,10 +205,10 @@ def _safetensors(file: Path) -> Source:
     }
     wide = [name for name, item in found if item["dtype"] == "BF16"]
     arrays.update({name: widened(arrays[name]) for name in wide})
-    return Source(arrays, meta, "safetensors", widened=wide)
+    return WeightsFile(arrays, meta, "safetensors", widened=wide)
 
 
-def _zip(file: Path, take: Optional[str]) -> Source:
+def _zip(file: Path, take: Optional[str]) -> WeightsFile:
     budget = Budget(file)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -222,7 +219,7 @@ def _zip(file: Path, take: Optional[str]) -> Source:
             if any(name.endswith("data.pkl") for name in names):
                 return _unpickled(TorchZip(file, archive, budget), file, take)
         with np.load(file, allow_pickle=False) as content:
-            return Source({name: content[name] for name in content.files}, {}, ".npz")
+            return WeightsFile({name: content[name] for name in content.files}, {}, ".npz")
     except (
         OSError,
         ValueError,
@@ -236,7 +233,7 @@ def _zip(file: Path, take: Optional[str]) -> Source:
         raise UserError(f"{file}: truncated or damaged archive (.npz or PyTorch): {_first_line(error)}") from None
 
 
-def _peel(source: Source, file: Path, take: Optional[str]) -> None:
+def _peel(source: WeightsFile, file: Path, take: Optional[str]) -> None:
     """Take off what training tools added to the names of a flat file, and choose where there are several sets of
     weights.
     """
@@ -266,9 +263,9 @@ def _renamed(values: Mapping[str, Any], chosen: prefixes.WeightSet, file: Path) 
     return result
 
 
-def _unpickled(content: Union[TorchZip, TorchLegacy, Pickled], file: Path, take: Optional[str]) -> Source:
+def _unpickled(content: Union[TorchZip, TorchLegacy, Pickled], file: Path, take: Optional[str]) -> WeightsFile:
     chosen, tree, others = _chosen(content.tree, file, take)
-    source, budget = Source({}, {}, content.form, chosen.label or None, others), Budget(file)
+    source, budget = WeightsFile({}, {}, content.form, chosen.label or None, others), Budget(file)
     source.ignored = [str(name) for name, value in tree.items() if _tensor(value) is None or not isinstance(name, str)]
     source.ignored += chosen.unused
     for name, item in _renamed(tree, chosen, file).items():
@@ -357,7 +354,7 @@ def _shape(value: Any) -> tuple[int, ...]:
     return value.shape if isinstance(value, TensorRef) else np.shape(getattr(value, "value", ()))
 
 
-def _checkpoint(file: Path, head: bytes) -> Source:
+def _checkpoint(file: Path, head: bytes) -> WeightsFile:
     """MindSpore's own format; its reader takes no file whose name ends otherwise than in .ckpt, so that it gets one
     that does.
     """
@@ -378,7 +375,7 @@ def _checkpoint(file: Path, head: bytes) -> Source:
             wide.append(name)
             value = value.astype(ms.float32)
         arrays[name] = value.asnumpy()
-    return Source(arrays, _meta(meta), "MindSpore checkpoint", widened=wide)
+    return WeightsFile(arrays, _meta(meta), "MindSpore checkpoint", widened=wide)
 
 
 @contextlib.contextmanager
@@ -402,15 +399,3 @@ def _meta(text: object) -> dict:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep MindSpore's own log lines about an error away: the error says it once, in one line."""
-    logger = logging.getLogger("MindSpore")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before

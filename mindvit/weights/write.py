@@ -16,7 +16,8 @@ from safetensors import numpy as safetensors
 
 from mindvit.errors import UserError
 from mindvit.runtime import files
-from mindvit.weights.readers import META, Arrays, quiet
+from mindvit.runtime.quiet import quiet
+from mindvit.weights.readers import META, Arrays
 
 SUFFIXES = (".ckpt", ".safetensors")
 
@@ -46,9 +47,9 @@ def save(path: Path, parameters: Sequence[Parameter], meta: Mapping[str, Any]) -
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """files.whole, whose failure is NotSaved."""
+    """files.atomic_write, whose failure is NotSaved."""
     try:
-        with files.whole(path) as unfinished:
+        with files.atomic_write(path) as unfinished:
             yield unfinished
     except (OSError, RuntimeError) as error:  # the framework makes a RuntimeError of some
         raise NotSaved(
@@ -81,7 +82,7 @@ def save_weights(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
             {name: np.ascontiguousarray(value) for name, value in arrays.items()},
             {META: json.dumps(meta), "format": "pt"},
         )
-        with files.whole(path) as unfinished:
+        with files.atomic_write(path) as unfinished:
             unfinished.write_bytes(content)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} can't be written: {str(error).splitlines()[0]}") from None

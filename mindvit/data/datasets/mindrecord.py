@@ -1,8 +1,8 @@
-"""Pictures packed into MindRecord files: a few big files instead of a million small ones, with random access.
+"""Images packed into MindRecord files: a few big files instead of a million small ones, with random access.
 
 MindSpore's FileReader only goes from front to back, and its MindDataset chooses the order itself. The format is simple
-enough to be read directly: the SQLite file beside each shard says where a picture's bytes begin and end, so one pread a
-picture gets them. mindspore.mindrecord writes the files and can read them.
+enough to be read directly: the SQLite file beside each shard says where an image's bytes begin and end, so one pread an
+image gets them. mindspore.mindrecord writes the files and can read them.
 
 A split NAME is NAME_0000.mindrecord, NAME_0001.mindrecord, ... with their .db, and NAME.mindrecord.json, which is
 written last: without it the split is unfinished.
@@ -25,24 +25,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mindvit.data.decoding import BadPicture, decode, named
-from mindvit.data.sources import FileSource, Source, refuse_unknown
+from mindvit.data.datasets.base import FileDataset, LabelledDataset, refuse_unknown
+from mindvit.data.decoding import DecodeError, decode, named
 from mindvit.errors import UserError
 from mindvit.runtime import files
 
 SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
 META = "{}.mindrecord.json"
-PAGE = 32 << 20  # bytes: MindRecord's unit, and more than any picture
+PAGE = 32 << 20  # bytes: MindRecord's unit, and more than any image
 HEADER = 1 << 20
 LENGTH = struct.Struct("<Q")  # of a blob, before it
-AT_ONCE = 64  # pictures handed to the writer together
+AT_ONCE = 64  # images handed to the writer together
 
 Entry = tuple[str, int, int]  # name, label, bytes
 
 
 @dataclass(frozen=True)
 class Shard:
-    """An index of one file: each picture's name, label, and its place and size in bytes."""
+    """An index of one file: each image's name, label, and its place and size in bytes."""
 
     path: Path
     names: list[str]
@@ -80,8 +80,8 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, [row[0] for row in rows], [int(row[1]) for row in rows], places, sizes)
 
 
-class MindRecordSource(Source):
-    """The pictures of a split in `root` that `prepare` packed; numbered as they were, or by `class_names` where
+class MindRecordDataset(LabelledDataset):
+    """The images of a split in `root` that `prepare` packed; numbered as they were, or by `class_names` where
     given.
     """
 
@@ -91,7 +91,7 @@ class MindRecordSource(Source):
         found = sum(len(shard.names) for shard in shards)
         if found != meta["count"]:
             raise UserError(
-                f"{root / META.format(split)} promises {meta['count']} pictures, but its files hold {found}; remove "
+                f"{root / META.format(split)} promises {meta['count']} images, but its files hold {found}; remove "
                 "the split's files and run "
                 "mindvit prepare again"
             )
@@ -115,20 +115,20 @@ class MindRecordSource(Source):
         return f"{self._paths[self._shard[index]]}/{self._names[index]}"
 
     def content(self, index: int) -> bytes:
-        """The encoded picture; BadPicture if the file isn't what its index says."""
+        """The encoded image; DecodeError if the file isn't what its index says."""
         size = int(self._size[index])
         found = os.pread(self._files[self._shard[index]], LENGTH.size + size, int(self._place[index]))
         if len(found) != LENGTH.size + size or LENGTH.unpack_from(found)[0] != size:
-            raise BadPicture(self.name(index), "the MindRecord file and its index disagree")
+            raise DecodeError(self.name(index), "the MindRecord file and its index disagree")
         return found[LENGTH.size :]
 
     def read(self, index: int) -> Image.Image:
-        """The decoded picture, RGB; BadPicture if it can't be decoded."""
+        """The decoded image, RGB; DecodeError if it can't be decoded."""
         with named(self.name(index)):
             return decode(io.BytesIO(self.content(index)), self.max_pixels)
 
     def fingerprint(self) -> str:
-        """That of the folder or list that was packed: a run may go on with either."""
+        """That of the folder or list that was packed: a run may resume with either."""
         return self._fingerprint if self.class_names == self._packed else super().fingerprint()
 
     def __del__(self) -> None:
@@ -146,13 +146,13 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} can't be read ({error}); run mindvit prepare again") from None
 
 
-def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:
-    """Indices of the pictures of each shard, in order; a shard ends where it would grow beyond `shard_bytes`.
+def plan(dataset: FileDataset, root: Path, shard_bytes: int) -> list[list[int]]:
+    """Indices of the images of each shard, in order; a shard ends where it would grow beyond `shard_bytes`.
     UserError for a file that is gone or too big.
     """
     shards: list[list[int]] = [[]]
     held = 0
-    for index, path in enumerate(source.paths):
+    for index, path in enumerate(dataset.paths):
         try:
             size = os.path.getsize(path)
         except OSError as error:
@@ -170,13 +170,15 @@ def plan(source: FileSource, root: Path, shard_bytes: int) -> list[list[int]]:
     return shards
 
 
-def entry(source: FileSource, root: Path, index: int) -> Entry:
-    """What a shard says of a picture: its path below `root`, whose bytes that are no text are spelt out."""
-    path = os.path.relpath(source.paths[index], root)
-    return files.printable(path), int(source.labels[index]), os.path.getsize(source.paths[index])
+def entry(dataset: FileDataset, root: Path, index: int) -> Entry:
+    """What a shard says of an image: its path below `root`, whose bytes that are no text are spelt out."""
+    path = os.path.relpath(dataset.paths[index], root)
+    return files.printable(path), int(dataset.labels[index]), os.path.getsize(dataset.paths[index])
 
 
-def write_shard(path: Path, source: FileSource, root: Path, indices: Sequence[int], done: Callable[[int], Any]) -> None:
+def write_shard(
+    path: Path, dataset: FileDataset, root: Path, indices: Sequence[int], done: Callable[[int], Any]
+) -> None:
     """Write one file and its .db, in a folder of their own first, so that a shard is either whole or not there."""
     from mindspore.mindrecord import FileWriter
 
@@ -184,11 +186,11 @@ def write_shard(path: Path, source: FileSource, root: Path, indices: Sequence[in
         writer = FileWriter(str(folder / path.name), shard_num=1)
         writer.set_header_size(HEADER)
         writer.set_page_size(PAGE)
-        writer.add_schema(SCHEMA, "pictures: encoded bytes, label, path")
+        writer.add_schema(SCHEMA, "images: encoded bytes, label, path")
         writer.add_index(["label", "name"])
         for first in range(0, len(indices), AT_ONCE):
             part = indices[first : first + AT_ONCE]
-            writer.write_raw_data([raw(source, root, index) for index in part])
+            writer.write_raw_data([raw(dataset, root, index) for index in part])
             done(len(part))
         writer.commit()
         for name in (path.name, f"{path.name}.db"):
@@ -197,13 +199,13 @@ def write_shard(path: Path, source: FileSource, root: Path, indices: Sequence[in
         os.replace(folder / path.name, path)
 
 
-def raw(source: FileSource, root: Path, index: int) -> dict[str, Any]:
-    """A picture as the writer takes it."""
-    name, label, _ = entry(source, root, index)
+def raw(dataset: FileDataset, root: Path, index: int) -> dict[str, Any]:
+    """An image as the writer takes it."""
+    name, label, _ = entry(dataset, root, index)
     try:
-        return {"image": Path(source.paths[index]).read_bytes(), "label": label, "name": name}
+        return {"image": Path(dataset.paths[index]).read_bytes(), "label": label, "name": name}
     except OSError as error:
-        raise UserError(f"{source.paths[index]} can't be read ({error.strerror})") from None
+        raise UserError(f"{dataset.paths[index]} can't be read ({error.strerror})") from None
 
 
 @contextlib.contextmanager
@@ -219,59 +221,59 @@ def unfinished(out: Path) -> Iterator[Path]:
 
 
 def pack(
-    source: FileSource, root: Path, out: Path, split: str, shard_bytes: int, done: Callable[[int], Any]
+    dataset: FileDataset, root: Path, out: Path, split: str, shard_bytes: int, done: Callable[[int], Any]
 ) -> list[Path]:
-    """Pack a split's pictures; the files. Shards that are there already stay; done(count) is called as pictures are in
+    """Pack a split's images; the files. Shards that are there already stay; done(count) is called as images are in
     place.
 
-    UserError if a shard that is there holds other pictures, or the result isn't what was to be packed.
+    UserError if a shard that is there holds other images, or the result isn't what was to be packed.
     """
     paths = []
-    for number, indices in enumerate(plan(source, root, shard_bytes)):
+    for number, indices in enumerate(plan(dataset, root, shard_bytes)):
         path = out / f"{split}_{number:04d}.mindrecord"
-        wanted = [entry(source, root, index) for index in indices]
+        wanted = [entry(dataset, root, index) for index in indices]
         if not (path.exists() and Path(f"{path}.db").exists()):
-            write_shard(path, source, root, indices, done)
+            write_shard(path, dataset, root, indices, done)
         else:
             done(len(indices))
         if read_shard(path).entries != wanted:
             raise UserError(
-                f"{path} holds other pictures than those of {root} (were they, or --shard_size, changed?): give an "
+                f"{path} holds other images than those of {root} (were they, or --shard_size, changed?): give an "
                 "empty folder, or remove it"
             )
         paths.append(path)
     meta = {
-        "class_names": list(source.class_names),
-        "count": len(source),
-        "fingerprint": source.fingerprint(),
+        "class_names": list(dataset.class_names),
+        "count": len(dataset),
+        "fingerprint": dataset.fingerprint(),
         "shards": [path.name for path in paths],
-        "is_by_label": source.is_by_label,
+        "is_by_label": dataset.is_by_label,
     }
     place = out / META.format(split)
-    with files.whole(place) as path:
+    with files.atomic_write(place) as path:
         path.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    check(MindRecordSource(out, split), source)
+    check(MindRecordDataset(out, split), dataset)
     return paths
 
 
-def check(packed: MindRecordSource, source: FileSource) -> None:
+def check(packed: MindRecordDataset, dataset: FileDataset) -> None:
     """UserError unless both have the same labels, and the same bytes at both ends of every shard, as MindSpore counts
     them too.
     """
     from mindspore.mindrecord import FileReader
 
     ends = [0, *np.flatnonzero(np.diff(packed._shard)), len(packed) - 1]
-    same = np.array_equal(packed.labels, source.labels) and all(
-        packed.content(index) == Path(source.paths[index]).read_bytes() for index in ends
+    same = np.array_equal(packed.labels, dataset.labels) and all(
+        packed.content(index) == Path(dataset.paths[index]).read_bytes() for index in ends
     )
     counted = 0
     for path in packed._paths:
         reader = FileReader(str(path))
         counted += reader.len()
         reader.close()
-    if not same or counted != len(source):
+    if not same or counted != len(dataset):
         raise UserError(
-            f"{packed._paths[0].parent} doesn't hold the {len(source)} pictures that were to be packed (MindSpore "
+            f"{packed._paths[0].parent} doesn't hold the {len(dataset)} images that were to be packed (MindSpore "
             f"counts {counted}); "
             "remove it and run again"
         )

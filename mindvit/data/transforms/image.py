@@ -1,4 +1,4 @@
-"""What is done to a picture on the host: crops, resizing, flips and colours, from an RGB picture to uint8 HWC.
+"""What is done to an image on the host: crops, resizing, flips and colours, from an RGB image to uint8 HWC.
 
 Resizing is Pillow's, with antialiasing, as in the papers' own code. Every random choice comes from a generator that is
 passed in.
@@ -29,19 +29,19 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the short side to size/crop_pct and cut out the centre, or, with `squeeze`, resize to size x size px
-    straight away.
+    """Resize the short side to size/crop_pct and cut out the centre (crop_mode 'center'), or resize to size x size px
+    straight away ('squash').
     """
 
     size: int
     crop_pct: float
     interpolation: str
-    squeeze: bool
+    crop_mode: str = "center"
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """uint8 (size, size, 3)."""
         method = RESAMPLING[self.interpolation]
-        if self.squeeze:
+        if self.crop_mode == "squash":
             return np.asarray(native.shortened(image).resize((self.size, self.size), method))
         short = int(self.size / self.crop_pct)
         width, height = (short * side // min(image.size) for side in image.size)
@@ -98,7 +98,7 @@ class TrainTransform:
         return red, green, blue
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-        """uint8 (size, size, 3); the same for the same picture and state of `rng`."""
+        """uint8 (size, size, 3); the same for the same image and state of `rng`."""
         options = self.options
         cropped = options.scale != (1, 1) or options.ratio != (1, 1)
         box = random_box(image.size, options.scale, options.ratio, rng) if cropped else None
@@ -115,7 +115,7 @@ class TrainTransform:
 
 
 def random_box(size: tuple[int, int], scale: Pair, ratio: Pair, rng: np.random.Generator) -> Box:
-    """Left, top, right, bottom of a random crop of a picture of `size` (width, height), px.
+    """Left, top, right, bottom of a random crop of an image of `size` (width, height), px.
 
     Area uniform in `scale`, aspect ratio log-uniform in `ratio` (Inception's crop, arXiv:1409.4842, section 6); after
     ten boxes that don't fit, the largest central one with an allowed aspect ratio.

@@ -2,7 +2,7 @@
 (arXiv:2103.10158, wide).
 
 Ranges and options are those of timm 1.0.31 (timm/data/auto_augment.py), in whose terms the papers' recipes are written.
-A policy says which operations a picture goes through, how probably and at which level, 0 to 10; a scale turns the level
+A policy says which operations an image goes through, how probably and at which level, 0 to 10; a scale turns the level
 into the operation's argument.
 """
 
@@ -41,7 +41,7 @@ def solarize_add(image: Image.Image, add: float) -> Image.Image:
     return image.point([min(255, value + int(add)) if value < 128 else value for value in range(256)] * 3)
 
 
-# Operations that leave pixels in their place: picture, argument -> picture.
+# Operations that leave pixels in their place: image, argument -> image.
 COLOURS: dict[str, Colour] = {
     "identity": lambda image, _: image,
     "autocontrast": lambda image, _: ImageOps.autocontrast(image),
@@ -73,7 +73,7 @@ SHEARS, TRANSLATIONS, TRANSLATIONS_PX = (
     ("translate_x", "translate_y"),
     ("translate_x_px", "translate_y_px"),
 )
-# RandAugment with inc0: at a higher level posterize and solarize change the picture less, and enhancers go from 0.1 to
+# RandAugment with inc0: at a higher level posterize and solarize change the image less, and enhancers go from 0.1 to
 # 1.9.
 SCALES: dict[str, Scale] = {
     **dict.fromkeys(PLAIN, lambda share, sign: 0),
@@ -85,7 +85,7 @@ SCALES: dict[str, Scale] = {
     **dict.fromkeys(SHEARS, lambda share, sign: sign * 0.3 * share),
     **dict.fromkeys(TRANSLATIONS, lambda share, sign: sign * 0.45 * share),
 }
-# RandAugment with inc1: a higher level changes the picture more.
+# RandAugment with inc1: a higher level changes the image more.
 INCREASING: dict[str, Scale] = {
     **SCALES,
     "posterize": lambda share, sign: max(0, 4 - int(4 * share)),
@@ -130,7 +130,7 @@ IMAGENET = """
     rotate 8 8 color 4 0      | rotate 4 9 equalize 6 2       | equalize 0 7 equalize 8 8   | invert 6 4 equalize 10 8    | color 6 4 contrast 10 8    |
     rotate 8 8 color 10 2     | color 8 8 solarize 8 7        | sharpness 4 7 invert 6 8    | shear_x 6 5 equalize 10 9   | color 4 0 equalize 6 3     |
     equalize 4 7 solarize 2 4 | solarize 6 5 autocontrast 6 5 | invert 6 4 equalize 10 8    | color 6 4 contrast 10 8     | equalize 8 8 equalize 6 3"""
-# Options of each policy: smallest, largest value, whole numbers only.
+# Options of each policy: smallest, largest value, ints only.
 OPTIONS: dict[str, dict[str, tuple[float, float, bool]]] = {
     "randaug": {
         "m": (0, TOP, False),
@@ -172,7 +172,7 @@ class Policy:
     def __call__(
         self, image: Image.Image, rng: np.random.Generator, fill: Rgb, resample: Image.Resampling
     ) -> Image.Image:
-        """The RGB picture `image`, augmented; a function of the state of `rng`. Places without a source pixel take
+        """The RGB image `image`, augmented; a function of the state of `rng`. Places without a source pixel take
         the colour `fill`, 0..255.
         """
         for choice in rng.choice(len(self.choices), self.draws, replace=self.weights is None, p=self.weights):
@@ -191,7 +191,7 @@ class Policy:
 
 
 def apply(name: str, image: Image.Image, argument: float, fill: Rgb, resample: Image.Resampling) -> Image.Image:
-    """The RGB picture after operation `name`; for `argument` see SCALES (rotate: degrees, counterclockwise)."""
+    """The RGB image after operation `name`; for `argument` see SCALES (rotate: degrees, counterclockwise)."""
     if name in COLOURS:
         return COLOURS[name](image, argument)
     if name == "rotate":
@@ -259,7 +259,7 @@ def parse_options(name: str) -> tuple[str, dict[str, float]]:
         low, high, whole = accepted[key]
         high = result["mmax"] if key == "m" else high
         if not low <= value <= high or (whole and value != int(value)):
-            span = f"{'a whole number ' if whole else ''}from {low:g} to {high:g}" if low < high else f"{low:g}"
+            span = f"{'an int ' if whole else ''}from {low:g} to {high:g}" if low < high else f"{low:g}"
             raise UserError(
                 f"auto_augment is {name!r}, but {key} must be {span}{' (mmax sets the highest)' if key == 'm' else ''}"
             )

@@ -1,23 +1,15 @@
-"""Mixup, cutmix and random erasing: what is sampled (on the host, from a generator that is passed in) and the cell that
-applies it.
-
-The cell is part of the compiled step and takes uint8 images, so that a quarter of the bytes of float images travels.
-"""
+"""Mixup, cutmix and random erasing: what is sampled, on the host, from a generator that is passed in. layers.augment
+applies it."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
 
-from mindvit.kernels import ops as kernels
-from mindvit.layers.normalize import Normalize
+from mindvit.data.arrays import ArraySpec
 from mindvit.recipe.options import AugmentOptions
-from mindvit.runtime import device
-from mindvit.tasks.base import ArraySpec
 
 ERASING_TRIES = 10
 
@@ -86,39 +78,3 @@ def _sample_box(augment: AugmentOptions, size: int, rng: np.random.Generator) ->
             top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
             return int(top), int(top) + height, int(left), int(left) + width
     return 0, 0, 0, 0
-
-
-class Prepare(nn.Cell):
-    """uint8 images (B, H, W, C) -> normalized, erased and mixed float32 (B, C, H, W). Other inputs: see BatchAug."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], erase: bool = False, mix: bool = False):
-        super().__init__()
-        self.normalize = Normalize(mean, std)
-        self.erase, self.mix = erase, mix
-        self.fused: Any = kernels.MixedPixels() if device.has_kernels() else None
-
-    def construct(self, images: Tensor, mix_mask: Tensor, erase_boxes: Tensor, erase_noise: Tensor) -> Tensor:
-        if not (self.erase or self.mix):
-            return self.normalize(images)
-        if self.fused is not None and images.dtype == ms.uint8:
-            return self.fused(images, self.normalize.factor, self.normalize.offset, erase_noise, erase_boxes, mix_mask)
-        x = self.normalize(images)
-        if self.erase:
-            x = ops.where(self.inside(erase_boxes, x.shape[2], x.shape[3]), erase_noise.transpose(2, 0, 1), x)
-        if self.mix:
-            mask = mix_mask.transpose(2, 0, 1)
-            x = x * mask + ops.gather(x, flipped(x.shape[0]), 0) * (1 - mask)
-        return x
-
-    def inside(self, boxes: Tensor, height: int, width: int) -> Tensor:
-        """(B, 1, H, W) bool: pixels inside each image's box."""
-        top, bottom, left, right = ops.split(boxes, 1, 1)
-        y, x = ops.arange(height), ops.arange(width)
-        in_height, in_width = ops.logical_and(y >= top, y < bottom), ops.logical_and(x >= left, x < right)
-        return ops.logical_and(in_height.expand_dims(2), in_width.expand_dims(1)).expand_dims(1)
-
-
-@ops.constexpr
-def flipped(batch: int) -> Tensor:
-    """Indices of the flipped batch, with which a batch is mixed."""
-    return Tensor(np.arange(batch)[::-1].copy(), ms.int32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindvit.tasks.classification.augment import flipped
+from mindvit.layers.augment import flipped
 
 
 class SoftTargets(nn.Cell):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Sequence
 
 import mindspore as ms
@@ -9,6 +11,50 @@ from mindspore import Tensor, nn, ops
 
 from mindvit.layers.compiled import Compiled
 from mindvit.layers.normalize import Normalize
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Evaluation over `count` images: how many have their class first and among the first five, and the mean loss."""
+
+    correct1: int
+    correct5: int
+    count: int
+    loss: float
+
+    @property
+    def top1(self) -> float:
+        """Per cent."""
+        return 100 * self.correct1 / self.count
+
+    @property
+    def top5(self) -> float:
+        """Per cent."""
+        return 100 * self.correct5 / self.count
+
+    def is_guessing(self, classes: int, commonest: int) -> bool:
+        """Whether top-1 is no more than naming the class of the `commonest` images every time, or drawing one of
+        `classes` classes, would give.
+
+        Where there is one class, guessing is right every time and nothing can be told.
+        """
+        chance = 1 / classes
+        # images of one class only: naming it would be right every time
+        always = commonest if commonest < self.count else 0
+        drawn = self.count * chance + math.sqrt(self.count * chance * (1 - chance))
+        return classes > 1 and self.correct1 <= max(always, drawn)
+
+    @property
+    def primary(self) -> float:
+        """Top-1, per cent."""
+        return self.top1
+
+    def metrics(self) -> dict[str, float]:
+        """By the keys of the task's metrics."""
+        return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+
+    def __str__(self) -> str:
+        return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"
 
 
 class EvalStep(Compiled):

@@ -7,8 +7,8 @@ from typing import Optional, Sequence
 
 from mindspore import Tensor, nn, ops
 
+from mindvit.layers.augment import AugmentImages
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
-from mindvit.tasks.classification.augment import Prepare
 from mindvit.tasks.classification.losses import BinaryCrossEntropy, Distillation, SoftTargetCrossEntropy
 
 
@@ -40,7 +40,7 @@ class ClassificationObjective(nn.Cell):
             raise ValueError(
                 f"distill_type is {options.distill_type}, but there is {'no' if teacher is None else 'a'} teacher"
             )
-        self.prepare = Prepare(options.mean, options.std, options.erase, options.mix)
+        self.prepare = AugmentImages(options.mean, options.std, options.erase, options.mix)
         self.net = net
         rates = number_drop_paths(net)
         self.drop_paths = len(rates)

@@ -1,4 +1,4 @@
-"""What a network said of every picture of an evaluation, as a CSV file."""
+"""What a network said of every image of an evaluation, as a CSV file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from mindvit.data.samplers import val_order
-from mindvit.data.sources import Source
+from mindvit.data.datasets.base import LabelledDataset
+from mindvit.data.samplers import Shard, val_order
 from mindvit.errors import UserError
 from mindvit.runtime import distributed
 from mindvit.runtime.files import SPELT_OUT
 
-MOST = 5  # classes a picture
+MOST = 5  # classes an image
 
 
 def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tuple[str, float]]:
@@ -33,30 +33,31 @@ def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tupl
 
 
 class Predictions:
-    """Collects the rows of one rank's pictures; `write` puts all ranks' rows into `file`, in the order of the data set.
+    """Collects the rows of one rank's images; `write` puts all ranks' rows into `file`, in the order of the data set.
 
-    Columns: picture, label, loss, then class1, probability1, ... for the five most probable classes. UserError if the
+    Columns: image, label, loss, then class1, probability1, ... for the five most probable classes. UserError if the
     file can't be written.
     """
 
-    def __init__(self, file: str, source: Source, ranks: int, rank: int):
-        self.file, self.source, self.ranks, self.rank = Path(os.path.realpath(file)), source, ranks, rank
+    def __init__(self, file: str, dataset: LabelledDataset, shard: Shard):
+        self.file, self.dataset = Path(os.path.realpath(file)), dataset
+        self.ranks, self.rank = shard.ranks, shard.rank
         if self.file.exists() and not self.file.is_file():
             raise UserError(
                 f"predictions can't be written to {file}: it is a folder or a device; give the name of a file"
             )
-        self.order = val_order(len(source), ranks, rank)
+        self.order = val_order(len(dataset), self.ranks, self.rank)
         self.rows: list[list[Any]] = []
-        self._write(self._part(rank), [])  # what can't be written is better known before an hour of work
+        self._write(self._part(self.rank), [])  # what can't be written is better known before an hour of work
 
     def add(self, logits: np.ndarray, losses: np.ndarray) -> None:
-        """A batch: logits (B, classes) and losses (B,) of the next pictures, those that fill up the last batch among
+        """A batch: logits (B, classes) and losses (B,) of the next images, those that fill up the last batch among
         them.
         """
-        names = self.source.class_names
+        names = self.dataset.class_names
         for row, loss, index in zip(logits, losses, self.order[len(self.rows) : len(self.rows) + len(losses)]):
             said = [text for name, probability in likeliest(row, names, MOST) for text in (name, f"{probability:.6f}")]
-            self.rows.append([index, self.source.name(index), names[self.source.labels[index]], f"{loss:.6f}", *said])
+            self.rows.append([index, self.dataset.name(index), names[self.dataset.labels[index]], f"{loss:.6f}", *said])
 
     def write(self) -> None:
         """All ranks' rows, in order; called on every rank."""
@@ -67,7 +68,7 @@ class Predictions:
             rows = [row for part in parts for row in csv.reader(part.open(newline="", encoding="utf-8"))]
             columns = (max(map(len, rows), default=4) - 4) // 2
             header = [
-                "picture",
+                "image",
                 "label",
                 "loss",
                 *(f"{what}{place}" for place in range(1, columns + 1) for what in ("class", "probability")),

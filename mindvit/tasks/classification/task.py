@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import Any, Mapping, Optional
 
 import numpy as np
 from mindspore import nn
 
+from mindvit.data.arrays import ArraySpec
+from mindvit.data.classes import Head, open_ordered
+from mindvit.data.datasets.base import LabelledDataset, Sample
+from mindvit.data.datasets.build import check_same_classes, open_dataset, remarks
+from mindvit.data.loader import Row, Transform
+from mindvit.models import create_model
 from mindvit.recipe.schema import Recipe
-from mindvit.tasks.base import ArraySpec, BatchSpec
+from mindvit.tasks.base import BatchSpec, RunContext, Say
 from mindvit.tasks.classification.augment import batch_aug_spec, sample_batch_aug
-from mindvit.tasks.classification.metrics import EvalStep
+from mindvit.tasks.classification.distill import build_teacher, check_teacher
+from mindvit.tasks.classification.evaluator import ClassificationEvaluator
+from mindvit.tasks.classification.metrics import Accuracy, EvalStep
 from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
+from mindvit.tasks.classification.sizes import sized
+from mindvit.tasks.metric import METRICS
+from mindvit.weights.checkpoint_info import CheckpointInfo
+from mindvit.weights.readers import WeightsFile
 
-if TYPE_CHECKING:
-    from mindvit.engine.setup import Setting
+PADDING = -1  # label of the rows that fill up evaluation's last batch
 
 
 def batch_spec(batch: int, size: int, channels: int) -> BatchSpec:
     """A batch of `batch` images (size, size, channels) with their labels."""
     return BatchSpec(
-        (ArraySpec("images", (batch, size, size, channels), "uint8"), ArraySpec("labels", (batch,), "int32")),
+        (
+            ArraySpec("images", (batch, size, size, channels), "uint8"),
+            ArraySpec("labels", (batch,), "int32", PADDING),
+        ),
         batch_aug_spec(batch, size, channels),
     )
 
@@ -28,18 +42,83 @@ def batch_spec(batch: int, size: int, channels: int) -> BatchSpec:
 class ClassificationTask:
     """Images into classes: one label an image."""
 
-    def spec(self, ctx: Setting) -> BatchSpec:
-        """The arrays of a rank's training batch."""
-        return batch_spec(ctx.recipe.data.batch_size, ctx.size, ctx.recipe.model.in_channels)
+    name = "classification"
+    metrics = METRICS[name]
 
-    def draw(self, ctx: Setting, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
+        """The recipe with image_resize and, for CrossViT, img_size. UserError for a teacher that can't be had."""
+        recipe = sized(recipe, checkpoint)
+        if not checkpoint:
+            check_teacher(recipe.distill)
+        return recipe
+
+    def datasets(
+        self, recipe: Recipe, weights: Optional[WeightsFile], say: Say
+    ) -> tuple[LabelledDataset, LabelledDataset]:
+        """Training and validation, their classes in the order of the weights' head, if that is kept."""
+        head = None
+        if weights is not None and not recipe.model.new_head:
+            told = CheckpointInfo.of(weights)
+            head = Head(weights.where, told.num_classes, told.class_names)
+        train = open_ordered(recipe.data, "train", head, say, recipe.model.num_classes)
+        val = open_dataset(recipe.data, "val", train.class_names)
+        check_same_classes(train, val)
+        return train, val
+
+    def val_dataset(self, recipe: Recipe, told: CheckpointInfo, say: Say) -> LabelledDataset:
+        """Validation, its classes in the order of the weights'."""
+        head = Head(str(recipe.model.ckpt_path), told.num_classes, told.class_names)
+        return open_ordered(recipe.data, "val", head, say)
+
+    def remarks(self, train: LabelledDataset) -> list[str]:
+        """Classes without an image, and what a list names twice."""
+        return remarks(train)
+
+    def network(self, ctx: RunContext) -> nn.Cell:
+        """The recipe's classifier. UserError if it can't take images of the recipe's size."""
+        options, size = ctx.recipe.model, ctx.preprocessing.size
+        net = create_model(
+            options.model,
+            ctx.num_classes,
+            options.in_channels,
+            options.drop_path_rate,
+            options.img_size,
+            drop_rate=options.drop_rate,
+            attn_drop_rate=options.attn_drop_rate,
+        )
+        net.check_size(size, size)
+        return net
+
+    def input_size(self, ctx: RunContext) -> int:
+        """Side of an image, px."""
+        return ctx.preprocessing.size
+
+    def spec(self, ctx: RunContext) -> BatchSpec:
+        """The arrays of a rank's training batch."""
+        return batch_spec(ctx.recipe.data.batch_size, ctx.preprocessing.size, ctx.recipe.model.in_channels)
+
+    def transform(self, ctx: RunContext) -> Transform:
+        """From a training sample to the image's pixels and its label."""
+        transform = ctx.preprocessing.train_transform
+
+        def row(sample: Sample, rng: Optional[np.random.Generator]) -> Row:
+            assert rng is not None
+            return transform(sample.image, rng), sample.target
+
+        return row
+
+    def draw(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """What is sampled for one batch, in the order of the spec."""
         recipe = ctx.recipe
         return sample_batch_aug(
-            recipe.augment, rng, batch=recipe.data.batch_size, size=ctx.size, channels=recipe.model.in_channels
+            recipe.augment,
+            rng,
+            batch=recipe.data.batch_size,
+            size=ctx.preprocessing.size,
+            channels=recipe.model.in_channels,
         )
 
-    def random_batch(self, ctx: Setting, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def random_batch(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """A made-up batch, to measure the step with."""
         images, labels = self.spec(ctx).batch
         return (
@@ -47,13 +126,35 @@ class ClassificationTask:
             rng.integers(0, ctx.num_classes, labels.shape).astype(np.int32),
         )
 
-    def objective(self, net: nn.Cell, ctx: Setting, teacher: Optional[nn.Cell] = None) -> ClassificationObjective:
-        """What training minimizes."""
-        return ClassificationObjective(net, objective_options(ctx.recipe, *ctx.statistics), teacher)
+    def objective(self, net: nn.Cell, ctx: RunContext) -> ClassificationObjective:
+        """What training minimizes, with the recipe's teacher if it has one."""
+        return ClassificationObjective(
+            net, objective_options(ctx.recipe, *ctx.preprocessing.statistics), build_teacher(ctx)
+        )
 
-    def predict(self, net: nn.Cell, ctx: Setting) -> EvalStep:
+    def predict(self, net: nn.Cell, ctx: RunContext) -> EvalStep:
         """What validation asks of the network."""
-        return EvalStep(net, *ctx.statistics)
+        return EvalStep(net, *ctx.preprocessing.statistics)
+
+    def evaluator(
+        self, ctx: RunContext, dataset: LabelledDataset, predictions: Optional[str] = None
+    ) -> ClassificationEvaluator:
+        """For one pass over `dataset`; `predictions`: a CSV file for the likeliest classes of every image."""
+        return ClassificationEvaluator(ctx, dataset, predictions)
+
+    def score(self, values: Mapping[str, Any]) -> Accuracy:
+        """From what a checkpoint keeps."""
+        return Accuracy(**values)
+
+    def warning(self, score: Accuracy, ctx: RunContext, dataset: LabelledDataset) -> str:
+        """A line if top-1 is no better than guessing."""
+        commonest = int(np.bincount(dataset.labels).max())
+        if not score.is_guessing(ctx.num_classes, commonest):
+            return ""
+        return (
+            f"top-1 is {score.top1:.2f} %, no better than guessing one of {ctx.num_classes} classes: the network "
+            "doesn't learn (labels, lr, normalisation, or pretrained weights may be wrong)"
+        )
 
 
 def objective_options(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> ObjectiveOptions:

@@ -1,0 +1,69 @@
+"""Accuracy over every validation image, each counted once."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, Optional, Sequence
+
+import numpy as np
+
+from mindvit.data.arrays import ArraySpec
+from mindvit.data.datasets.base import LabelledDataset, Sample
+from mindvit.data.loader import Batch, Row, eval_batches, eval_steps
+from mindvit.runtime import distributed
+from mindvit.tasks.base import RunContext
+from mindvit.tasks.classification.metrics import Accuracy
+from mindvit.tasks.classification.predictions import Predictions
+
+
+class ClassificationEvaluator:
+    """Counts the images whose class comes first and among the first five."""
+
+    def __init__(self, ctx: RunContext, dataset: LabelledDataset, predictions: Optional[str] = None):
+        self.ctx, self.dataset = ctx, dataset
+        self.predictions = Predictions(predictions, dataset, ctx.shard) if predictions else None
+        self.correct1 = self.correct5 = self.count = 0
+        self.loss = 0.0
+
+    def batches(self) -> Iterator[Batch]:
+        """This rank's batches."""
+        size, batch = self.ctx.preprocessing.size, self.ctx.recipe.data.batch_size
+        transform = self.ctx.preprocessing.transform
+
+        def row(sample: Sample, _: Optional[np.random.Generator]) -> Row:
+            return transform(sample.image), sample.target
+
+        spec = (ArraySpec("images", (batch, size, size, 3), "uint8"), ArraySpec("labels", (batch,), "int32", -1))
+        return eval_batches(self.dataset, row, spec, shard=self.ctx.shard, workers=self.ctx.workers)
+
+    @property
+    def steps(self) -> int:
+        """Batches of each rank."""
+        return eval_steps(len(self.dataset), self.ctx.recipe.data.batch_size, self.ctx.device.ranks)
+
+    def update(self, batch: Batch, outputs: Sequence[Any]) -> None:
+        """outputs: EvalStep's for the batch."""
+        class_ranks, losses = (output.asnumpy() for output in outputs[:2])
+        if self.predictions is not None:
+            self.predictions.add(outputs[2].asnumpy(), losses)
+        real = class_ranks >= 0
+        self.count += int(real.sum())
+        self.correct1 += int((real & (class_ranks < 1)).sum())
+        self.correct5 += int((real & (class_ranks < 5)).sum())
+        self.loss += float(losses.sum(dtype=np.float64))
+
+    def save_predictions(self) -> None:
+        """Write the file of predictions, if one is wanted; called on every rank."""
+        if self.predictions is not None:
+            self.predictions.write()
+
+    def close(self) -> None:
+        """Clear away what a pass that failed has half written."""
+        if self.predictions is not None:
+            self.predictions.clean()
+
+    def compute(self) -> Accuracy:
+        """Over all ranks."""
+        correct1, correct5, count, loss = distributed.total(
+            (self.correct1, self.correct5, self.count, self.loss), self.ctx.device.ranks
+        )
+        return Accuracy(int(correct1), int(correct5), int(count), float(loss / max(count, 1)))

@@ -1,0 +1,31 @@
+"""The numbers that each task is measured by, as files, tables and charts call them. Nothing here imports MindSpore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class Metric:
+    """key: in files; title: in tables; chart: above a chart; unit: '%' or none; digits: behind the point."""
+
+    key: str
+    title: str
+    chart: str
+    unit: str = ""
+    digits: int = 4
+
+    def text(self, value: Optional[float]) -> Optional[str]:
+        """As tables show it."""
+        return None if value is None else f"{value:.{self.digits}f}{' ' * bool(self.unit)}{self.unit}"
+
+
+LOSS = Metric("loss", "loss", "Loss")
+METRICS = {
+    "classification": (
+        Metric("top1", "top-1", "Top-1 accuracy", "%", 2),
+        Metric("top5", "top-5", "Top-5 accuracy", "%", 2),
+        LOSS,
+    ),
+}  # by task, the primary one first

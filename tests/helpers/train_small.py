@@ -1,0 +1,85 @@
+"""train.py with networks that compile in seconds: `nano`, and small_FAMILY, one a family. For tests that start runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from mindvit import errors
+from mindvit.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.listen()  # as train.py does, before MindSpore starts threads
+
+from mindspore import Tensor
+from small import SIDE, SMALL
+
+import train
+from mindvit.layers.activation import GELU
+from mindvit.layers.conv import FeatureLayout
+from mindvit.layers.drop_path import Residual
+from mindvit.layers.linear import Linear
+from mindvit.layers.norm import BatchNorm, LayerNorm
+from mindvit.models import model_info, registry
+from mindvit.models.network import Feature, Network
+
+WIDTH, NANO_SIDE = 16, 16
+# options of a short run of `nano`, and of one in which everything random is on
+NANO = "--model nano --device_target CPU --epoch_size 2 --warmup_epochs 0 --log_interval 1".split()  # noqa: SIM905
+AUGMENTED = "--mixup 0.8 --cutmix 1.0 --re_prob 0.5 --drop_path_rate 0.2"
+LIVELY = [*AUGMENTED.split(), "--auto_augment", "randaug-m9-mstd0.5-inc1"]
+
+
+class Nano(Network):
+    """One hidden layer, with everything that a run has to remember: running statistics, stochastic depth."""
+
+    def __init__(self, num_classes: int, in_channels: int, drop_path_rate: float, **_: Any):
+        super().__init__(num_classes, (Feature("act", WIDTH, 16),))
+        self.first, self.middle = Linear(in_channels * NANO_SIDE**2, WIDTH), Linear(WIDTH, WIDTH)
+        self.bn, self.act, self.norm, self.residual = (
+            BatchNorm(WIDTH),
+            GELU(),
+            LayerNorm(WIDTH, 1e-6),
+            Residual(drop_path_rate),
+        )
+        self.layout = FeatureLayout()
+        self.head = self.new_head(num_classes)
+
+    def forward_features(self, x: Tensor, kept: Optional[Tensor] = None) -> Tensor:
+        batch = x.shape[0]
+        y = self.first(x.reshape(batch, -1))
+        y = self.layout.to_tokens(self.bn(self.layout.from_tokens(y, batch, 1, 1)))
+        return self.residual(y, self.middle(self.act(self.norm(y))), batch, kept)
+
+
+def register() -> list[str]:
+    """Make the networks known to recipes; their names."""
+    networks: dict[str, tuple[str, int, Any, dict[str, Any]]] = {
+        f"small_{family}": (
+            original,
+            SIDE[family],
+            registry._entry(original).build,
+            {**registry.model_config(original), **cut},
+        )
+        for family, (original, cut) in SMALL.items()
+    }
+    networks["nano"] = ("xcit_nano_12_p16_224", NANO_SIDE, Nano, {})
+    for name, (original, side, build, config) in networks.items():
+        info = dataclasses.replace(model_info(original), name=name, aliases=(), input_size=side)
+        registry.register(registry.Entry(info, build, config))
+    return list(networks)
+
+
+def command(folder: Path, out: Path, *more: str) -> list[str]:
+    """Arguments of Python that train with this file on the images in `folder`, everything written below `out`."""
+    places = ["--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv")]
+    return [__file__, *places, *more]
+
+
+if __name__ == "__main__":
+    register()
+    errors.run(train.main)

@@ -1,0 +1,272 @@
+"""Segmentors beside what mmsegmentation gave for them: logits, losses, gradients, inference, metrics, trajectory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+from dense_goldens import HEIGHT, WIDTH, differing, filled_segmentor, sampled, training_batch
+from golden import FOLDER, fill
+from mindspore import Tensor, nn, ops
+
+from mindvit.data.transforms.dense import align_resize, normalize, scaled
+from mindvit.errors import UserError
+from mindvit.models.registry import IMAGENET_MEAN, IMAGENET_STD
+from mindvit.models.segmentation import Segmentor
+from mindvit.optim.optimizers import AdamW, SquareSum
+from mindvit.optim.param_groups import is_decayed
+from mindvit.tasks.segmentation.inference import SegmentationInference, Sliding, scales
+from mindvit.tasks.segmentation.losses import PixelAccuracy, SegmentationLoss
+from mindvit.tasks.segmentation.metrics import ConfusionMatrix
+
+HEADS = {"decode": "logits", "aux": "aux_logits"}
+PROBABILITY = {"fpn": 1e-4, "upernet": 2e-5}
+LOGITS = {"fpn": 3e-4, "upernet": 1e-4}
+LOSS, STATISTICS = 1e-4, 1e-4
+
+
+class Everything(nn.Cell):
+    """A segmentor's logits at the images' sides and of each head, and what its decode head sees, as images."""
+
+    def __init__(self, net: Segmentor):
+        super().__init__(auto_prefix=False)
+        self.net = net
+
+    def construct(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        maps, decoded = self.net.features(x)
+        logits = self.net.decode_head(decoded, x.shape[0])
+        heads = [logits]
+        if self.net.auxiliary_head is not None:
+            heads.append(self.net.auxiliary_head(maps, x.shape[0]))
+        layout = self.net.layout
+        whole = layout.to_images(self.net.resample(logits, x.shape[2], x.shape[3]))
+        return whole, [layout.to_images(found) for found in heads], [layout.to_images(found) for found in decoded]
+
+
+class Losses(nn.Cell):
+    """The training loss, the heads' parts of it, their accuracies and their logits."""
+
+    def __init__(self, net: Segmentor):
+        super().__init__(auto_prefix=False)
+        self.net, self.criterion, self.accuracy = net, SegmentationLoss(), PixelAccuracy()
+
+    def construct(self, images: Tensor, labels: Tensor) -> Any:
+        logits = self.net.heads(images)
+        loss, parts = self.criterion(logits, labels)
+        accuracies = [self.accuracy(found, labels) for found in logits]
+        return loss, parts, accuracies, [self.net.layout.to_images(found) for found in logits]
+
+
+@pytest.fixture(scope="module", params=["fpn", "upernet"])
+def evaluated(request: Any) -> tuple[str, Segmentor, list[np.ndarray]]:
+    """A golden's name, its network and all outputs for the oracle's first two pictures."""
+    net = filled_segmentor(request.param).set_train(False)
+    whole, heads, decoded = Everything(net)(Tensor(fill.image(2, (HEIGHT, WIDTH))))
+    return request.param, net, [item.asnumpy() for item in (whole, *heads, *decoded)]
+
+
+def report(what: str, worst: float, tolerance: float) -> None:
+    """Print the worst deviation (pytest -s) and fail beyond the tolerance."""
+    print(f"\n{what}: {worst:.1e} of {tolerance:.1e}")
+    assert worst < tolerance, what
+
+
+def test_features_and_logits(evaluated: Any) -> None:
+    name, _, (_, *outputs) = evaluated
+    golden = np.load(FOLDER / "segmentation.npz")
+    places = ["logits", *(["aux_logits"] if name == "upernet" else [f"neck.{level}" for level in range(4)])]
+    if name == "fpn":
+        outputs = [outputs[0], *outputs[1:5]]
+    for place, found in zip(places, outputs):
+        assert list(found.shape) == list(golden[f"eval/{name}/{place}/shape"])
+        report(f"{name} {place}", sampled(found, golden, f"eval/{name}/{place}"), LOGITS[name])
+
+
+def test_whole_image(evaluated: Any) -> None:
+    name, _, (whole, *_) = evaluated
+    golden = np.load(FOLDER / "segmentation_inference.npz")
+    report(f"{name} logits", sampled(whole[:1], golden, f"{name}/whole/logits.0"), LOGITS[name])
+    inference = SegmentationInference(lambda x: Tensor(whole[:1]))
+    found = inference.probabilities(np.zeros((3, HEIGHT, WIDTH), np.float32), golden[f"{name}/whole/argmax"].shape)
+    report(f"{name} probabilities", sampled(found, golden, f"{name}/whole/prob"), PROBABILITY[name])
+    assert differing(found.argmax(0), golden, f"{name}/whole") == 0
+
+
+@pytest.mark.big
+def test_sliding_windows() -> None:
+    golden, windows = np.load(FOLDER / "segmentation_inference.npz"), Sliding((128, 128), (85, 85))
+    assert len(windows.windows((HEIGHT, WIDTH))) == golden["upernet/slide/num_forward"]
+    inference = SegmentationInference(filled_segmentor("upernet").set_train(False), windows)
+    found = inference.probabilities(fill.image(1, (HEIGHT, WIDTH))[0], (HEIGHT, WIDTH))
+    report("sliding", sampled(found, golden, "upernet/slide/prob"), PROBABILITY["upernet"])
+    assert differing(found.argmax(0), golden, "upernet/slide") == 0
+
+
+def test_windows_cover_an_image_and_end_at_its_border() -> None:
+    windows = Sliding((128, 96), (100, 96)).windows((129, 200))
+    starts = {(rows.start, columns.start) for rows, columns in windows}
+    assert starts == {(y, x) for y in (0, 1) for x in (0, 96, 104)}
+    assert Sliding((128, 128), (85, 85)).windows((64, 128)) == [(slice(0, 64), slice(0, 128))]
+    with pytest.raises(UserError, match="pixels would be left out"):
+        Sliding((128, 128), (129, 85))
+
+
+def test_windows_are_averaged_and_mirrored_images_turned_back() -> None:
+    image = np.arange(2 * 6 * 8, dtype=np.float32).reshape(2, 6, 8) / 50
+
+    def net(x: Tensor) -> Tensor:  # every pixel by itself
+        return x * 2
+
+    whole, windows = SegmentationInference(net), SegmentationInference(net, Sliding((4, 4), (3, 3)))
+    assert np.allclose(windows.logits(image), 2 * image)
+    assert np.allclose(whole.probabilities(image, (6, 8), flip=True), whole.probabilities(image, (6, 8)))
+    assert np.allclose(whole.probabilities(image, (6, 8)).sum(0), 1)
+    both = whole.average([(image, False), (image[:, :, ::-1], False)], (6, 8))
+    assert np.allclose(both, both[:, :, ::-1])
+    assert np.array_equal(whole.label_map(image, (12, 16)), np.ones((12, 16)))
+
+
+def test_labels_that_fit_no_class() -> None:
+    with pytest.raises(UserError, match="values 0 to 10, but there are 10 classes"):
+        ConfusionMatrix(10).update(np.zeros((1, 2), int), np.array([[0, 10]]))
+    with pytest.raises(UserError, match="label map of .2, 1. pixels for an image of .1, 2."):
+        ConfusionMatrix(10).update(np.zeros((1, 2), int), np.zeros((2, 1), int))
+
+
+@pytest.mark.big
+def test_several_scales_and_flips() -> None:
+    golden = np.load(FOLDER / "segmentation_inference.npz")
+    inference = SegmentationInference(filled_segmentor("upernet").set_train(False))
+    picture, found = golden["upernet/aug/picture"][..., ::-1], []
+    passes = scales((0.5, 1.0, 1.5), True)
+    assert [flip for _, flip in passes] == golden["upernet/aug/flip"].tolist()
+    inputs = []
+    for number, (ratio, flip) in enumerate(passes):
+        x = normalize(align_resize(picture, scaled((512, 128), ratio)), np.array(IMAGENET_MEAN), np.array(IMAGENET_STD))
+        assert x.shape[1:] == tuple(golden["upernet/aug/input_sizes"][number])
+        seen = x[:, :, ::-1] if flip else x
+        report(f"input {number}", sampled(seen, golden, f"upernet/aug/input.{number}"), 1e-5)
+        inputs.append((x, flip))
+        found.append(inference.probabilities(x, picture.shape[:2], flip))
+        report(f"pass {number}", sampled(found[-1], golden, f"upernet/aug/prob.{number}"), PROBABILITY["upernet"])
+    mean = inference.average(inputs, picture.shape[:2])
+    report("mean", sampled(mean, golden, "upernet/aug/prob"), PROBABILITY["upernet"])
+    assert differing(mean.argmax(0), golden, "upernet/aug") == 0
+
+
+@pytest.mark.parametrize("name", ["fpn", "upernet"])
+def test_losses_and_gradients(name: str) -> None:
+    golden = np.load(FOLDER / "segmentation.npz")
+    net = filled_segmentor(name).set_train(True)
+    weights = ms.ParameterTuple(net.trainable_params())
+    images, labels = training_batch(golden)
+    function = ops.value_and_grad(Losses(net), None, weights, has_aux=True)
+    (loss, parts, accuracies, logits), gradients = function(Tensor(images), Tensor(labels))
+    report(f"{name} loss", abs(float(loss.asnumpy()) / golden[f"{name}/total"] - 1), LOSS)
+    for (head, place), part, accuracy, found in zip(HEADS.items(), parts, accuracies, logits):
+        report(f"{name} {head}", abs(float(part.asnumpy()) / golden[f"{name}/loss/{head}.loss_ce"][0] - 1), LOSS)
+        assert abs(float(accuracy.asnumpy()) - golden[f"{name}/loss/{head}.acc_seg"][0]) < 1e-3
+        report(f"{name} {head} logits", sampled(found.asnumpy(), golden, f"{name}/{place}"), LOGITS[name])
+    assert [weight.name for weight in weights] and {weight.name for weight in weights} == set(
+        golden[f"{name}/grad_name"].tolist()
+    )
+    report(f"{name} gradients", worst_gradient(name, dict(zip([item.name for item in weights], gradients)), golden), 1)
+    buffers = {item.name: item.asnumpy() for item in net.get_parameters() if not item.requires_grad}
+    keys = [key for key in golden.files if key.startswith(f"{name}/bn/")]
+    assert {key.split("/bn/")[1] for key in keys} == set(buffers)
+    worst = max(np.abs(buffers[key.split("/bn/")[1]][:64] - golden[key]).max() for key in keys)
+    report(f"{name} running statistics", float(worst), STATISTICS)
+
+
+def worst_gradient(name: str, found: dict[str, Tensor], golden: Any) -> float:
+    """The largest deviation of any gradient's norm or samples, as a share of the oracle's tolerance."""
+    rows = zip(*(golden[f"{name}/grad_{part}"] for part in ("name", "l2", "idx", "val", "noise", "disturb")))
+    worst = 0.0
+    for weight, norm, places, values, noise, disturb in rows:
+        ours = found[str(weight)].asnumpy().ravel().astype(np.float64)
+        worst = max(worst, abs(np.linalg.norm(ours) - norm) / (1e-3 * norm + 10 * (noise + disturb)))
+        values, ours = values[places >= 0], ours[places[places >= 0]]
+        tolerance = 1e-3 * np.abs(values) + 1e-6 * norm + 10 * (noise + disturb)
+        worst = max(worst, float((np.abs(ours - values) / tolerance).max()))
+    return worst
+
+
+class Step(nn.Cell):
+    """A plain AdamW step; gives the heads' losses and the gradient's norm."""
+
+    def __init__(self, net: Segmentor, decay: list[float]):
+        super().__init__(auto_prefix=False)
+        self.weights = ms.ParameterTuple(net.trainable_params())
+        self.gradient = ops.value_and_grad(Losses(net), None, self.weights, has_aux=True)
+        self.optimizer = AdamW(self.weights, decay, [1.0] * len(decay), (0.9, 0.999), 1e-8)
+        self.square_sum = SquareSum()
+
+    def construct(self, images: Tensor, labels: Tensor, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (_, parts, _, _), gradients = self.gradient(images, labels)
+        norm = ops.sqrt(self.square_sum(gradients))
+        return parts[0], parts[1], ops.depend(norm, self.optimizer(gradients, lr))
+
+
+@pytest.mark.big
+def test_trajectory() -> None:
+    golden = np.load(FOLDER / "segmentation_trajectory.npz")
+    net = filled_segmentor("upernet").set_train(True)
+    decayed = [is_decayed(item.name, item.ndim, "norm_names", net.no_weight_decay()) for item in net.trainable_params()]
+    spared = {item.name for item, decays in zip(net.trainable_params(), decayed) if not decays}
+    assert spared == set(golden["upernet/not_decayed"].tolist())
+    step = Step(net, [100.0 * decays for decays in decayed])
+    stability = golden["upernet/warm/stability"].max(0)
+    for number in range(8):
+        images, labels = trajectory_batch(number)
+        lr = Tensor(6e-5 / 100 * (number + 1), ms.float32)
+        *losses, norm = (float(item.asnumpy()) for item in step(Tensor(images), Tensor(labels), lr))
+        for head, loss in zip(HEADS, losses):
+            expected = golden[f"upernet/warm/loss/{head}.loss_ce"][number]
+            report(f"step {number}, {head}", abs(loss / expected - 1), max(1e-4, 10 * stability[0, number]))
+        expected = golden["upernet/warm/grad_norm"][number]
+        report(f"step {number}, norm", abs(norm / expected - 1), max(1e-3, 10 * stability[1, number]))
+    values = {item.name: item.asnumpy().ravel().astype(np.float64) for item in net.get_parameters()}
+    rows = zip(*(golden[f"upernet/warm/param_{part}"] for part in ("name", "l2", "idx", "val", "disturb")))
+    for name, norm, places, expected, disturb in rows:
+        tolerance = 10 * disturb + 1e-6 * norm
+        assert abs(np.linalg.norm(values[str(name)]) - norm) < tolerance, name
+        assert np.abs(values[str(name)][places] - expected)[places >= 0].max() < tolerance, name
+    rows = zip(*(golden[f"upernet/warm/buffer_{part}"] for part in ("name", "idx", "val")))
+    for name, places, expected in rows:
+        # the 1x1 pooling branch normalizes two values a channel: its gradient is hardly more than rounding
+        tolerance = 1e-3 if "psp_modules.0" in str(name) else STATISTICS
+        report(str(name), float(np.abs(values[str(name)][places] - expected)[places >= 0].max()), tolerance)
+
+
+def trajectory_batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two pictures (2, 3, 128, 160) and their labels."""
+    height, width = 128, 160
+    images, labels = [], []
+    for index in (2 * step, 2 * step + 1):
+        noise = fill.noise(f"traj/{index}/noise", (3, height, width)).astype(np.float64)
+        grid = fill.noise(f"traj/{index}/grid", (3, 7, 7)).astype(np.float64)
+        rows, columns = np.arange(height) * 7 // height, np.arange(width) * 7 // width
+        images.append((0.6 * noise + 0.8 * grid[:, rows][:, :, columns]).astype(np.float32))
+        small = (np.abs(fill.noise(f"dtraj/seg/{index}", (16, 20))) * 60).astype(np.int32) % 150
+        labels.append(small.repeat(8, 0).repeat(8, 1))
+        labels[-1][:8] = 255
+    return np.stack(images), np.stack(labels)
+
+
+@pytest.mark.parametrize("how", ["plain", "reduce_zero"])
+def test_metrics(how: str) -> None:
+    golden = np.load(FOLDER / "segmentation_miou.npz")
+    matrix, other = ConfusionMatrix(10), ConfusionMatrix(10)
+    for number in range(4):
+        labels = golden[f"gt.{number}"]
+        if how == "reduce_zero":
+            labels = np.where(np.isin(labels, (0, 255)), 255, labels.astype(int) - 1)
+        (matrix if number % 2 else other).update(golden[f"pred.{number}"], labels)
+    matrix.merge(other)
+    assert np.allclose(matrix.iou(), golden[f"{how}/IoU"], atol=1e-6, equal_nan=True)
+    assert np.allclose(matrix.accuracy(), golden[f"{how}/Acc"], atol=1e-6, equal_nan=True)
+    assert np.allclose(matrix.dice(), golden[f"{how}/Dice"], atol=1e-6, equal_nan=True)
+    for key, value in matrix.summary().items():
+        assert abs(value - float(golden[f"{how}/{key}"])) < 1e-6, key

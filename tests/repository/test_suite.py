@@ -1,0 +1,56 @@
+"""The parts that make and CI run: together they are all tests, each once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from conftest import SLOW
+
+from mindvit.models import list_models
+
+ROOT = Path(__file__).parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+
+
+class Words(dict[str, bool]):
+    """The names of pytest's -k: true where a test's name has them in it."""
+
+    def __init__(self, test: str):
+        super().__init__()
+        self.test = test
+
+    def __missing__(self, word: str) -> bool:
+        return word in self.test
+
+
+def test_the_files_that_take_long_are_there() -> None:
+    assert {name for name in SLOW if not list((ROOT / "tests").rglob(name))} == set()
+
+
+def test_every_golden_is_in_one_group() -> None:
+    groups = dict(re.findall(r"^(test-goldens-[\w-]+): NETWORKS = (.+)$", MAKEFILE, re.MULTILINE))
+    listed = re.search(r"^GOLDENS = (.+)$", MAKEFILE, re.MULTILINE)
+    assert listed and sorted(listed[1].split()) == sorted(groups)
+    for test in (
+        "test_the_filling_is_the_oracles",
+        "test_bicubic_matrices",
+        *(f"test_logits[{name}]" for name in list_models()),
+    ):
+        assert [bool(eval(expression, {}, Words(test))) for expression in groups.values()].count(True) == 1, test
+
+
+def test_ci_runs_every_part() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    run = {
+        word
+        for line in script.splitlines()
+        if line.startswith("make ")
+        for word in line.split()[1:]
+        if not word.startswith("--")
+    }
+    prerequisites = dict(re.findall(r"^(test|lint): (.+)$", MAKEFILE, re.MULTILINE))
+    parts = {
+        name for name in re.findall(r"^(test-[\w-]+):", MAKEFILE, re.MULTILINE) if not name.startswith("test-goldens-")
+    }
+    assert parts - {"test-fast"} <= run | set(prerequisites["test"].split())
