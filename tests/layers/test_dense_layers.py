@@ -44,10 +44,13 @@ def image(channels: int, height: int, width: int = 6) -> np.ndarray:
 def convolved(x: np.ndarray, conv: Any) -> np.ndarray:
     """What a ConvModule without a norm gives of (B, C, H, W)."""
     weight, bias = conv.conv.weight.asnumpy(), conv.conv.bias.asnumpy()
-    side = weight.shape[-1]
+    side: int = weight.shape[-1]
     padded = np.pad(x, ((0, 0), (0, 0), (side // 2, side // 2), (side // 2, side // 2)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (2, 3))
-    return np.einsum("bchwkl,ockl->bohw", windows, weight) + bias[:, None, None]
+    windows = np.stack(
+        [padded[:, :, y : y + x.shape[2], z : z + x.shape[3]] for y in range(side) for z in range(side)], -1
+    )
+    weight = weight.reshape(*weight.shape[:2], -1)
+    return np.asarray(np.einsum("bchwk,ock->bohw", windows, weight) + bias[:, None, None])
 
 
 @pytest.mark.parametrize("chosen", PLATFORMS)
@@ -137,4 +140,4 @@ def test_two_ranks_normalize_as_one_with_all_maps(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     for rank in range(2):
-        assert np.load(tmp_path / f"{rank}.npz")["deviations"].max() < 1e-5
+        assert np.load(tmp_path / f"{rank}.npz")["deviations"].max() < 2e-4  # of sums up to 120

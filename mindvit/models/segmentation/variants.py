@@ -112,10 +112,12 @@ def build(
     with platform.use(for_platform) if for_platform else contextlib.nullcontext():
         net = create_segmentor(method, **arguments)
     net.model_name = name
-    if pretrained or backbone_weights:
-        from mindvit.weights import load_weights  # which need not wait for networks to be known
+    from mindvit.weights import load_weights  # which need not wait for networks to be known
 
-        load_weights(net if pretrained else net.backbone, pretrained or backbone_weights)
+    if pretrained:
+        load_weights(net, pretrained)
+    elif backbone_weights:
+        load_weights(net.backbone, backbone_weights)
     return net
 
 
