@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # whole files, so what takes longest begins first; `make test-fast` takes none of them.
 SLOW = {
     "test_ranks.py": 280,
+    "test_segmentation.py": 120,
+    "test_segmentors.py": 90,
     "test_trainer.py": 80,
     "test_resume.py": 70,
     "test_distillation.py": 70,
@@ -34,6 +36,7 @@ SLOW = {
     "test_faults.py": 40,
     "test_weights.py": 35,
     "test_layers.py": 30,
+    "test_dense_layers.py": 30,
     "test_benchmark.py": 30,
     "test_predictor.py": 30,
     "test_convert.py": 25,

@@ -26,6 +26,7 @@ class LocalPatchInteraction(nn.Cell):
         self.bn = BatchNorm(channels)
         self.conv2 = DepthwiseConv3x3(channels)
         self.compute_type = ms.float32
+        self.holds_batch_norm = True  # the kernel takes this rank's statistics alone
         fits = platform.current().kernels
         self.fused_branch: Any = kernels.LocalBranch(BatchNorm.EPS, BatchNorm.MOMENTUM) if fits else None
 

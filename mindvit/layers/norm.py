@@ -76,6 +76,7 @@ class BatchNorm(nn.Cell):
         self.running_var = Parameter(initializer("ones", (channels,), ms.float32), requires_grad=False)
         self.fused_op: Any = kernels.BatchNorm(self.EPS, self.MOMENTUM) if machine.kernels else None
         self.fused_predict: Any = kernels.BatchNormPredict(self.EPS) if machine.kernels else None
+        self.sync_op: Any = None  # layers.sync_batch_norm: normalizes by the statistics of all ranks
         self.channels_first = machine.slow_convolution
         self.train_op = ops.BatchNorm(is_training=True, epsilon=self.EPS, momentum=self.MOMENTUM)
         self.eval_op = ops.BatchNorm(is_training=False, epsilon=self.EPS)
@@ -84,6 +85,8 @@ class BatchNorm(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         kind, shape = x.dtype, x.shape
         x = x.astype(ms.float32)
+        if self.sync_op is not None and self.training:
+            return self.sync_op(x, self.weight, self.bias, self.running_mean, self.running_var).astype(kind)
         if self.fused_op is not None:
             if self.training:
                 return self.fused_op(x, self.weight, self.bias, self.running_mean, self.running_var)[0].astype(kind)

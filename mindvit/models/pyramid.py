@@ -48,7 +48,7 @@ class MaxPool(nn.Cell):
         self.side = side
         self.layout = FeatureLayout()
 
-    def construct(self, x: Tensor) -> Tensor:
+    def construct(self, x: Tensor, batch: int) -> Tensor:
         height, width = self.layout.grid(x)
         down, across, side = height // self.side, width // self.side, self.side
         if self.layout.channel_axis == 3:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence, Union
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Parameter, Tensor, nn
 
 from mindvit.errors import Hint, UserError
 from mindvit.layers.resize import bicubic_matrix
@@ -22,6 +22,7 @@ POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized t
 STEM = "patch_embed."  # in the names of the convolutions that see the image
 HEAD = "head."
 TOP, BACKBONE = ("norm.", HEAD), ("norm.*", "head.*")  # what backbones end without
+NEW = ("norm.*", "fpn?.*")  # of a backbone, what classifiers' files may lack: the last norm, and what makes a pyramid
 # buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of
 # 2021 saved
 UNUSED = ("*.num_batches_tracked", "*.attn.biases", "*.attn.relative_position_index")
@@ -146,28 +147,33 @@ def load_weights(
     if isinstance(source, Mapping):
         source = select(WeightsFile(dict(source), {}, ""), take)
     report, values = fitted(net, source if isinstance(source, WeightsFile) else read(source, take), wanted)
-    for parameter in net.get_parameters():
-        if parameter.name in values:
-            parameter.set_data(Tensor(values[parameter.name].astype(np.float32), parameter.dtype))
+    for name, parameter in _parameters(net).items():
+        if name in values:
+            parameter.set_data(Tensor(values[name].astype(np.float32), parameter.dtype))
     return report
+
+
+def _parameters(net: nn.Cell) -> dict[str, Parameter]:
+    """A network's parameters by the names that it has alone, whatever it is a part of."""
+    prefix = getattr(net, "prefix", "")  # of a segmentor's backbone
+    return {parameter.name[len(prefix) :]: parameter for parameter in net.get_parameters()}
 
 
 def fitted(net: nn.Cell, content: WeightsFile, wanted: Wanted) -> tuple[Report, Arrays]:
     """The values for the network's parameters out of what a file holds; the network stays as it is."""
     report = Report()
     arrays, absent, wide = _ours(net, content, report)
-    parameters = {parameter.name: parameter.shape for parameter in net.get_parameters()}
+    parameters = {name: parameter.shape for name, parameter in _parameters(net).items()}
     body = getattr(net, "net", net)  # of a Backbone, whose feature maps don't pass through the last norm
     headless = getattr(body, "num_classes", None) == 0
-    may_lack = [*(["norm.*"] if body is not net else []), *(absent if wanted.new_head else [])]
-    report.unused += [
-        name for name in arrays if name.startswith(HEAD) and (wanted.new_head or headless) and name not in parameters
-    ]
+    may_lack = [*(NEW if body is not net else []), *(absent if wanted.new_head else [])]
+    left_out = (*(("head",) if wanted.new_head else ()), *(getattr(body, "CLASSIFIER", ("head",)) if headless else ()))
+    report.unused += [name for name in arrays if name.split(".")[0] in left_out and name not in parameters]
     arrays = {name: value for name, value in arrays.items() if name not in set(report.unused)}
     values: Arrays = {}
     for name, shape in parameters.items():
         value = arrays.pop(name, None)
-        if (wanted.new_head and name.startswith(HEAD)) or (value is None and _matches(name, may_lack)):
+        if (wanted.new_head and _is_classifier(name)) or (value is None and _matches(name, may_lack)):
             report.kept.append(name)
         elif value is None:
             report.missing.append(name)
@@ -181,6 +187,13 @@ def fitted(net: nn.Cell, content: WeightsFile, wanted: Wanted) -> tuple[Report, 
     return report, values
 
 
+def _is_classifier(name: str) -> bool:
+    """Whether a parameter is of what tells the classes: a classifier's head, or the last convolutions of a
+    segmentor's heads.
+    """
+    return name.startswith(HEAD) or ".conv_seg." in name
+
+
 def _ours(net: nn.Cell, content: WeightsFile, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:
     """The arrays under our names, without what no network needs; what the origin never has; and what was stored as
     bfloat16.
@@ -189,7 +202,7 @@ def _ours(net: nn.Cell, content: WeightsFile, report: Report) -> tuple[Arrays, t
     """
     arrays = {name: value for name, value in content.arrays.items() if not name.startswith(STATE)}
     origin = names.recognise(arrays)
-    own = names.recognise(parameter.name for parameter in net.get_parameters())
+    own = names.recognise(_parameters(net))
     wide = set(content.widened)
     absent: tuple[str, ...] = ()
     if origin is not None and own is not None and own.name == names.OFFICIAL:
@@ -209,7 +222,8 @@ def _ours(net: nn.Cell, content: WeightsFile, report: Report) -> tuple[Arrays, t
         if origin.name != names.OFFICIAL:
             report.notes.append(f"names of {origin.who}")
     # of a detector, what wasn't renamed is no part of the backbone
-    others = set(content.arrays) if origin is not None and origin.absent else frozenset()
+    is_part = origin is not None and origin.absent and (own is None or own.name == names.OFFICIAL)
+    others = set(content.arrays) if is_part else frozenset()
     report.unused = [*(name for name in arrays if name in others or _matches(name, UNUSED)), *content.ignored]
     report.optimizer = list(content.optimizer)
     if content.taken or content.others:

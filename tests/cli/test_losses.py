@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Sequence
 
 import pytest
 
@@ -11,7 +12,7 @@ from mindvit.errors import UserError
 from mindvit.runtime import ascend
 
 
-def log(path: Path, values: list[object], first: int = 1) -> Path:
+def log(path: Path, values: Sequence[object], first: int = 1) -> Path:
     """A run's screen with these losses."""
     lines = ["device: CPU", "training starts"]
     for step, value in enumerate(values, first):

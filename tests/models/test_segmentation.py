@@ -34,7 +34,7 @@ class Everything(nn.Cell):
         super().__init__(auto_prefix=False)
         self.net = net
 
-    def construct(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def construct(self, x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         maps, decoded = self.net.features(x)
         logits = self.net.decode_head(decoded, x.shape[0])
         heads = [logits]

@@ -223,7 +223,7 @@ class SegmentationTransform:
         Padding, below and to the right, is 0 and IGNORED.
         """
         low, high = self.ratios
-        size = fit_within(image.shape[:2], scaled(self.scale, rng.random() * (high - low) + low))
+        size = fit_within((image.shape[0], image.shape[1]), scaled(self.scale, rng.random() * (high - low) + low))
         image, labels = resize(image, size), resize_labels(labels, size)
         box = varied_crop(labels, self.crop, self.cat_max_ratio, rng)
         image, labels = image[box], labels[box]
@@ -243,7 +243,7 @@ def pad(array: np.ndarray, size: Size, value: int = 0) -> np.ndarray:
 
 def align_resize(image: np.ndarray, scale: Size) -> np.ndarray:
     """An image as it is tested: fitted within `scale`, then with both sides enlarged to multiples of SIZE_DIVISOR."""
-    image = resize(image, fit_within(image.shape[:2], scale))
+    image = resize(image, fit_within((image.shape[0], image.shape[1]), scale))
     height, width = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in image.shape[:2])
     return resize(image, (height, width))
 

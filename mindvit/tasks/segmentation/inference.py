@@ -79,7 +79,7 @@ class SegmentationInference:
             return self._forward(image)
         total: Optional[np.ndarray] = None
         count = np.zeros(image.shape[1:], np.float32)
-        for rows, columns in self.sliding.windows(image.shape[1:]):
+        for rows, columns in self.sliding.windows((image.shape[1], image.shape[2])):
             found = self._forward(np.ascontiguousarray(image[:, rows, columns]))
             if total is None:
                 total = np.zeros((found.shape[0], *image.shape[1:]), np.float32)

@@ -1,0 +1,153 @@
+"""Scenes of handwritten digits on textured grounds, drawn as they are asked for: a data set for segmentors and
+detectors that ships with the package, with exact label maps, boxes and masks.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mindvit.data.datasets.base import Dataset
+from mindvit.data.datasets.digits import DIGITS_FILE, DIGITS_TRAIN
+from mindvit.data.transforms.dense import resize
+from mindvit.errors import UserError
+
+SPLITS = {"train": (1, 600), "val": (2, 100)}  # the seed, and how many scenes
+SIDES = (128, 192)  # px, of images
+DIGIT_SIDES = (28, 80)  # px, of a digit's height
+DIGITS = (3, 8)  # in a scene, as many as can be seen
+PLACES = 6  # that are tried for a digit
+INK = 128  # of 0..255: where a digit is at least as dark, it is there
+LEAST_VISIBLE = 40  # px; a digit of which less can be seen is left out
+CONTRAST = 70  # of 0..255: between a digit and the mean of its ground, at least in one colour
+
+
+class Scene(NamedTuple):
+    """What is to be learnt of a scene of n digits, the front one last.
+
+    labels: (H, W) uint8, 0 the ground and 1 to 10 the digits; classes: (n,) int32, 1 to 10; boxes: (n, 4) float32,
+    left, top, right and bottom of what can be seen, px; masks: (n, H, W) bool, what can be seen.
+    """
+
+    labels: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    masks: np.ndarray
+
+
+class ScenesDataset(Dataset):
+    """Scenes by number, the same on every machine; `split` is 'train' or 'val', whose digits were written by the same
+    people, but are others.
+    """
+
+    def __init__(self, split: str) -> None:
+        if split not in SPLITS:
+            raise UserError(f"scenes: there is no split {split!r}, but {' and '.join(SPLITS)}")
+        super().__init__(["ground", *(str(digit) for digit in range(10))])
+        with np.load(DIGITS_FILE) as file:
+            images, labels, order = file["images"], file["labels"], file["order"]
+        chosen = order[:DIGITS_TRAIN] if split == "train" else order[DIGITS_TRAIN:]
+        self._split = split
+        self._seed, self._count = SPLITS[split]
+        self._digits = np.rint(images[chosen] * (255 / 16)).astype(np.uint8)  # count 8 8
+        self._classes = labels[chosen].astype(np.int32) + 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def name(self, index: int) -> str:
+        """The scene's number."""
+        return f"scenes/{self._split}/{index}"
+
+    def read(self, index: int) -> Image.Image:
+        """The scene, RGB."""
+        return Image.fromarray(self.draw(index)[0])
+
+    def target(self, index: int) -> Scene:
+        """What is to be seen in it."""
+        return self.draw(index)[1]
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, Scene]:  # type: ignore[override]
+        pixels, scene = self.draw(index)
+        return Image.fromarray(pixels), scene
+
+    def fingerprint(self) -> str:
+        """Eight digits that change with the scenes' number, split and classes."""
+        return f"{zlib.crc32(repr((self.class_names, self._split, self._count)).encode()):08x}"
+
+    def draw(self, index: int) -> tuple[np.ndarray, Scene]:
+        """(H, W, 3) uint8 and what is to be seen in it."""
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        rng = np.random.Generator(np.random.PCG64([self._seed, index]))
+        height, width = (int(rng.integers(SIDES[0], SIDES[1] + 1)) for _ in SIDES)
+        pixels = ground(height, width, rng)
+        owner = np.zeros((height, width), np.int32)  # of each pixel: the digit's number from 1 on
+        classes = [0]
+        for number in range(1, int(rng.integers(DIGITS[0], DIGITS[1] + 1)) + 1):
+            which = int(rng.integers(len(self._digits)))
+            window, shape = place(self._digits[which], owner, rng)
+            colour = ink(pixels[window].mean((0, 1)), rng)
+            noise = rng.integers(-12, 13, (*shape.shape, 3))
+            painted = np.clip(colour + noise, 0, 255).astype(np.uint8)
+            pixels[window] = np.where(shape[..., None], painted, pixels[window])
+            owner[window] = np.where(shape, number, owner[window])
+            classes.append(int(self._classes[which]))
+        return pixels, seen(owner, np.array(classes, np.int32), pixels)
+
+
+def ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """(height, width, 3) uint8: soft spots of some colours, stripes over them, and grain."""
+    spots = rng.integers(0, 256, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3)).astype(np.uint8)
+    base = resize(spots, (height, width)).astype(np.int64) // 2 + int(rng.integers(0, 128))
+    down, across, period = (int(rng.integers(*bounds)) for bounds in ((-3, 4), (-3, 4), (8, 40)))
+    rows, columns = np.mgrid[:height, :width]
+    stripes = (rows * down + columns * across) // period % 2 * int(rng.integers(0, 30))
+    return np.clip(base + stripes[..., None] + rng.integers(-12, 13, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
+def place(digit: np.ndarray, owner: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, slice], np.ndarray]:
+    """A digit (8, 8) enlarged, somewhere in an image: the rows and columns it takes, and (h, w) bool, where its ink is.
+
+    owner: (H, W), not 0 where others are. It may hide them, but the first of a few places is taken where most of it
+    lies beside them.
+    """
+    height = int(rng.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1))
+    width = height * int(rng.integers(80, 121)) // 100
+    shape = resize(digit[..., None], (height, width))[..., 0] >= INK
+    for _ in range(PLACES):
+        top, left = (int(rng.integers(owner.shape[axis] - shape.shape[axis] + 1)) for axis in (0, 1))
+        window = (slice(top, top + height), slice(left, left + width))
+        if 4 * (owner[window][shape] > 0).sum() < shape.sum():
+            break
+    return window, shape
+
+
+def ink(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(3,) a colour that stands out from a ground's mean."""
+    colour = rng.integers(0, 256, 3)
+    while np.abs(colour - mean).max() < CONTRAST:
+        colour = rng.integers(0, 256, 3)
+    return colour
+
+
+def seen(owner: np.ndarray, classes: np.ndarray, pixels: np.ndarray) -> Scene:
+    """The scene in which each pixel belongs to `owner`, a digit's number or 0; classes: (numbers,).
+
+    What hardly shows of a digit is no digit: `pixels` take another colour there, the mean of the image.
+    """
+    visible = np.bincount(owner.ravel(), minlength=len(classes))
+    hidden = (visible < LEAST_VISIBLE) & (np.arange(len(classes)) > 0)
+    gone = hidden[owner]
+    pixels[gone] = pixels.reshape(-1, 3).mean(0).astype(np.uint8)
+    owner = np.where(gone, 0, owner)
+    numbers = np.flatnonzero(~hidden)[1:]
+    masks = owner[None] == numbers[:, None, None]
+    boxes = np.zeros((len(numbers), 4), np.float32)
+    for box, mask in zip(boxes, masks):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return Scene(classes[owner].astype(np.uint8), classes[numbers], boxes, masks)
