@@ -28,8 +28,8 @@ CONTRAST = 70  # of 0..255: between a digit and the mean of its ground, at least
 class Scene(NamedTuple):
     """What is to be learnt of a scene of n digits, the front one last.
 
-    labels: (H, W) uint8, 0 the ground and 1 to 10 the digits; classes: (n,) int32, 1 to 10; boxes: (n, 4) float32, left,
-    top, right and bottom of what can be seen, px; masks: (n, H, W) bool, what can be seen.
+    labels: (H, W) uint8, 0 the ground and 1 to 10 the digits; classes: (n,) int32, 1 to 10; boxes: (n, 4) float32,
+    left, top, right and bottom of what can be seen, px; masks: (n, H, W) bool, what can be seen.
     """
 
     labels: np.ndarray
