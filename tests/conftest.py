@@ -26,6 +26,7 @@ SLOW = {
     "test_docs.py": 60,
     "test_models.py": 60,
     "test_kernels.py": 60,
+    "test_graphs_for_ascend.py": 150,
     "test_step.py": 60,
     "test_compile_cache.py": 60,
     "test_export.py": 50,

@@ -22,6 +22,7 @@ from typing import Callable, Iterator, Optional, Sequence
 
 import mindvit
 from mindvit import environment, errors
+from mindvit.cli import npu
 from mindvit.errors import UserError
 from mindvit.kernels import compiler
 from mindvit.recipe.names import configs_folder
@@ -42,6 +43,7 @@ DRIVER_COMMANDS = (
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 VARIABLES = (
     "MINDVIT_",
+    "LD_LIBRARY_PATH",
     "ONEDNN_",
     "DNNL_",
     "OMP_",
@@ -140,6 +142,7 @@ def machine() -> Facts:
     yield "device files", ", ".join(devices) or f"none ({', '.join(DEVICE_FILES)})"
     drivers = [text_of(path).strip() for path in DRIVER_FILES] + [output_of(*command) for command in DRIVER_COMMANDS]
     yield "drivers", "\n".join(filter(None, drivers)) or "none found"
+    yield "Ascend", npu.describe()
     program = os.environ.get("CXX") or next(filter(None, map(shutil.which, compiler.COMPILERS)), None)
     said = output_of(program, "--version") if program else ""
     yield (
@@ -225,10 +228,11 @@ def state_of(switch: str, load: Callable[[], Optional[str]]) -> str:
 
 def device_found() -> str:
     """The device that a run with device_target: auto gets."""
-    from mindvit.runtime import device
+    from mindvit.runtime import ascend, device
 
     target, reasons = device.choose_target("auto")
-    return " ".join(filter(None, (target, device.chip(), f"({reasons})" if reasons else "")))
+    support = ascend.support(device.chip()) if target == "Ascend" else ""
+    return " ".join(filter(None, (target, device.chip(), support, f"({reasons})" if reasons else "")))
 
 
 def files() -> Facts:

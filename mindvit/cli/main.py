@@ -34,6 +34,7 @@ COMMANDS = {
     "predict": Command("mindvit.cli.predict", "name what is in images"),
     "attention": Command("mindvit.cli.attention", "draw what a model's attention looks at"),
     "report": Command("mindvit.cli.report", "curves and results of runs on one HTML page"),
+    "losses": Command("mindvit.cli.losses", "compare the losses of two runs, as of a CPU and an NPU", False),
     "convert": Command("mindvit.cli.convert", "convert weights from and to PyTorch, timm, transformers, PaddleViT"),
     "export": Command("mindvit.cli.export", "write a model as MindIR or ONNX and check the file"),
     "benchmark": Command("mindvit.cli.benchmark", "measure the speed of models or of the data pipeline"),

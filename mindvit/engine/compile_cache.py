@@ -57,9 +57,11 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], ctx: RunContext) -> bo
         if not held or folder is None:
             step.compile(*inputs)
             return False
+        level = chosen.running_level
         with caching(folder):
             step.compile(*inputs)
-        return _completed(folder, before)
+        # a graph that was compiled at a lower level is not the one that this folder is named for
+        return level == chosen.running_level and _completed(folder, before)
 
 
 def key(step: nn.Cell, ctx: RunContext) -> str:
@@ -71,7 +73,7 @@ def key(step: nn.Cell, ctx: RunContext) -> str:
         step_options(ctx),
         ctx.device.ranks,
         ctx.device.target,
-        ctx.device.jit_level,
+        ctx.device.running_level,
         ctx.device.amp_level,
         str(ctx.device.half),
         device.machine(),

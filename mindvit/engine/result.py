@@ -66,7 +66,7 @@ def row(task: Task, ctx: RunContext, meter: Meter, outcome: Outcome, config: Opt
 
     Accuracies are per cent; data_wait is the share (0..1) of the steps' time in which they waited for images.
     """
-    recipe, half, chosen = ctx.recipe, ctx.device.half, ctx.device
+    recipe, chosen = ctx.recipe, ctx.device
     stepped, primary = bool(meter.steps), task.metrics[0]
     return {
         "model": ctx.info.name,
@@ -75,9 +75,9 @@ def row(task: Task, ctx: RunContext, meter: Meter, outcome: Outcome, config: Opt
         "ranks": chosen.ranks,
         "batch_size": recipe.data.batch_size,
         "image_size": task.input_size(ctx),
-        "jit_level": chosen.jit_level,
+        "jit_level": chosen.running_level,
         "amp_level": chosen.amp_level,
-        "dtype": recipe.precision.amp_type if half else "float32",
+        "dtype": chosen.dtype,
         "epochs": recipe.schedule.epoch_size,
         "compile_s": round(meter.compile_seconds, 1),
         "ms_per_step": round(meter.ms_per_step, 2) if stepped else None,

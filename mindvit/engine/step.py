@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.data.arrays import ArraySpec
+from mindvit.engine.overflow import OverflowFlag
 from mindvit.layers.compiled import Compiled
 from mindvit.optim.optimizers import SGD, AdamW, Lamb, SquareSum
 from mindvit.tasks.base import BatchSpec, RunContext, drop_path_spec
@@ -263,7 +264,8 @@ class TrainStep(Compiled):
         self.weights, self.drop_paths = self.update.weights, objective.drop_paths
         self.scaled_objective = ScaledObjective(objective)
         self.gradient = ops.value_and_grad(self.scaled_objective, None, self.weights)
-        self.ranks, self.accum_steps, self.fp16_saturates = options.ranks, options.accum_steps, options.fp16_saturates
+        self.ranks, self.accum_steps = options.ranks, options.accum_steps
+        self.overflow = OverflowFlag(options.fp16_saturates)
         self.sync = RankSync(self.weights, self.update.running, self.ranks) if self.ranks > 1 else None
         self.asked_to_stop = state_number("asked")
         self.map, self.square_sum, self.clip_norm = ops.HyperMap(), SquareSum(), options.clip_norm
@@ -273,7 +275,9 @@ class TrainStep(Compiled):
 
     def construct(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         lr = inputs[-1]
-        loss, gradients = self.gradient(*inputs[:-1], self.scaler.scale.value())
+        # with micro-batches, what the earlier ones have left in the flag counts
+        images = self.overflow.lower(inputs[0]) if self.accum_steps == 1 else inputs[0]
+        loss, gradients = self.gradient(images, *inputs[1:-1], self.scaler.scale.value())
         asked = self.asked_to_stop.value()  # set from outside: under a condition its old memory would be read
         if self.accum_steps == 1:
             return self.finish(loss, gradients, lr, asked)
@@ -306,7 +310,7 @@ class TrainStep(Compiled):
         if self.clip_norm or self.scaler.enabled:
             gradients = self.map(ops.partial(times, factor), gradients)
         finite = ops.isfinite(norm + loss)
-        if self.fp16_saturates:
+        if self.overflow.saturates:
             finite = ops.logical_and(finite, overflow == 0)
         if not self.skips_nonfinite:  # noqa: SIM114  (known when the graph is built; `finite` only when it runs)
             done = self.update(gradients, lr)
@@ -318,12 +322,6 @@ class TrainStep(Compiled):
         if self.scaler.dynamic:
             loss = ops.depend(loss, self.scaler(scale, finite))
         return loss, norm, ops.depend(self.scaler.scale.value(), loss)
-
-    def overflow(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """1 if this device's half precision has overflowed without leaving an infinity, else 0."""
-        if not self.fp16_saturates:
-            return Tensor(0, ms.float32)
-        return 1 - ms.amp.all_finite(gradients).astype(ms.float32)
 
     def spec(self, task_spec: BatchSpec) -> BatchSpec:
         """The step's inputs: a task's, the numbers of stochastic depth and the learning rate."""

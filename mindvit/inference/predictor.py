@@ -61,13 +61,21 @@ class Logits(nn.Cell):
 class Predictor:
     """A trained network that names what is in images, prepared as they are for validation.
 
-    ckpt_path: the weights. model: the network's name, needed where the file doesn't tell it (a checkpoint of ours
-    does). classes: a file with a class name a line, in the order of the logits; by default those of the checkpoint, or
-    else numbers. batch_size: most images that are computed at once. take: which set of weights, `model` or `ema`
-    (their moving average), of a file that holds both; by default the one that scored better in validation. max_pixels:
-    a larger image, width x height, is not decoded. UserError for weights that don't fit, or a device that isn't there.
-
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
+
+    Args:
+        ckpt_path: the weights.
+        model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does).
+        classes: a file with a class name a line, in the order of the logits; by default those of the checkpoint, or
+            else numbers.
+        batch_size: most images that are computed at once.
+        device_target: auto, Ascend, GPU or CPU.
+        take: which set of weights, `model` or `ema` (their moving average), of a file that holds both; by default the
+            one that scored better in validation.
+        max_pixels: a larger image, width x height, is not decoded.
+
+    Raises:
+        UserError: weights that don't fit, or a device that isn't there.
     """
 
     def __init__(
@@ -119,11 +127,18 @@ class Predictor:
         return f"{what}; {self.weights}{self._told}"
 
     def __call__(self, images: Union[ImageLike, Sequence[ImageLike]], topk: int = 5) -> Any:
-        """The `topk` likeliest classes, [(name, probability), ...], of an image, or a list of such for a list of
-        images.
+        """Name what is in an image, or in each of several.
 
-        An image is a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or (H, W, 4). UserError for one
-        that can't be decoded.
+        Args:
+            images: an image or a list of them: a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or
+                (H, W, 4).
+            topk: how many classes.
+
+        Returns:
+            The likeliest classes, [(name, probability), ...]; a list of such for a list of images.
+
+        Raises:
+            UserError: an image that can't be decoded.
         """
         single = isinstance(images, (str, os.PathLike, Image.Image)) or (
             isinstance(images, np.ndarray) and images.ndim < 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, mint, nn, ops
 
 from mindvit.kernels import ops as kernels
 from mindvit.runtime import platform
@@ -22,10 +22,13 @@ class GELU(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.fused_op: Any = kernels.Gelu() if platform.current().kernels else None
+        self.direct = platform.current().direct_operators
 
     def construct(self, x: Tensor) -> Tensor:
         if self.fused_op is not None and x.dtype == ms.float32:
             return self.fused_op(x)
+        if self.direct:
+            return mint.nn.functional.gelu(x)
         return x * (ops.erf(x * 0.5**0.5) * 0.5 + 0.5)
 
 

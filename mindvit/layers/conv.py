@@ -13,7 +13,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, mint, nn, ops
 from mindspore.common.initializer import Uniform
 
 from mindvit.kernels import ops as kernels
@@ -73,6 +73,24 @@ def _parameters(outputs: int, inputs: int, kernel: int, bias: bool) -> tuple[Par
     ) if bias else None
 
 
+class Convolution(nn.Cell):
+    """The device's own convolution of images, without a bias.
+
+    x: (B, I, H, W); weight: (O, I / groups, k, k) of the same type -> (B, O, H', W').
+    """
+
+    def __init__(self, outputs: int, kernel: int, stride: int, padding: int, groups: int = 1):
+        super().__init__()
+        self.stride, self.padding, self.groups = stride, padding, groups
+        self.direct = platform.current().direct_operators
+        self.operator = ops.Conv2D(outputs, kernel, pad_mode="pad", pad=padding, stride=stride, group=groups)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.direct:
+            return mint.nn.functional.conv2d(x, weight, None, self.stride, self.padding, 1, self.groups)
+        return self.operator(x, weight)
+
+
 class Conv2d(nn.Cell):
     """Convolution of maps: side S -> (S + 2 padding - kernel) // stride + 1, `inputs` -> `outputs` channels."""
 
@@ -94,7 +112,7 @@ class Conv2d(nn.Cell):
         self.product = ops.MatMul()
         self.product_t = ops.MatMul(transpose_b=True)
         self.product_tt = ops.MatMul(transpose_a=True, transpose_b=True)
-        self.convolve = ops.Conv2D(outputs, kernel, pad_mode="pad", pad=padding, stride=stride)
+        self.convolve = Convolution(outputs, kernel, stride, padding)
 
     def side(self, side: int) -> int:
         """Output's height or width for an input's."""
@@ -195,7 +213,7 @@ class DepthwiseConv3x3(nn.Cell):
         self.fused_op: Any = kernels.Depthwise(stride) if platform.current().kernels else None
         self.no_bias = Tensor(np.zeros(channels, np.float32))
         self.as_product = platform.current().slow_convolution
-        self.convolve = ops.Conv2D(channels, 3, pad_mode="pad", pad=1, stride=stride, group=channels)
+        self.convolve = Convolution(channels, 3, stride, 1, channels)
         self.product = ops.BatchMatMul()
 
     def by_product(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, mint, nn, ops
 from mindspore.common.initializer import Zero, initializer
 
 from mindvit.kernels import ops as kernels
@@ -28,6 +28,7 @@ class LayerNorm(nn.Cell):
         self.average = Tensor(np.full((channels, 1), 1 / channels), ms.float32)
         self.normalize = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
         self.add_row = AddRow()
+        self.direct = machine.direct_operators
 
     def kernel_args(self) -> tuple[Tensor, Tensor, Tensor]:
         """What a kernel that normalizes takes: weight and bias (C,), eps (1,)."""
@@ -47,6 +48,8 @@ class LayerNorm(nn.Cell):
         x = x.astype(ms.float32)
         if self.fused_op is not None:
             return self.fused_op(x, self.weight.value(), self.bias)[1]
+        if self.direct:
+            return mint.nn.functional.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
         if not (self.mean_by_product and self.training):  # it is the operator's gradient that is slow
             return self.normalize(x, self.weight, self.bias)[0]
         shape = x.shape
@@ -77,6 +80,7 @@ class BatchNorm(nn.Cell):
         self.channels_first = machine.slow_convolution
         self.train_op = ops.BatchNorm(is_training=True, epsilon=self.EPS, momentum=self.MOMENTUM)
         self.eval_op = ops.BatchNorm(is_training=False, epsilon=self.EPS)
+        self.direct = machine.direct_operators
 
     def construct(self, x: Tensor) -> Tensor:
         kind, shape = x.dtype, x.shape
@@ -87,6 +91,12 @@ class BatchNorm(nn.Cell):
             if self.training:
                 return self.fused_op(x, self.weight, self.bias, self.running_mean, self.running_var)[0].astype(kind)
             return self.fused_predict(x, self.weight, self.bias, self.running_mean, self.running_var).astype(kind)
+        if self.direct:
+            mean, variance = self.running_mean, self.running_var
+            x = mint.nn.functional.batch_norm(
+                x, mean, variance, self.weight, self.bias, self.training, self.MOMENTUM, self.EPS
+            )
+            return x.astype(kind)
         if self.channels_first:  # the operator's layout, with all images as one high one
             x = x.reshape(1, shape[0], -1, shape[3])
         if self.training:

@@ -123,7 +123,18 @@ def _entry(name: str) -> Entry:
 
 
 def list_models(pattern: str = "*", task: str = CLASSIFICATION) -> list[str]:
-    """Canonical names of a task's networks that match a shell pattern, in alphabetical order."""
+    """Names of networks, in alphabetical order; aliases are left out.
+
+    Args:
+        pattern: a shell pattern, such as "crossvit_*".
+        task: "classification" or "segmentation".
+
+    Returns:
+        The canonical names that match.
+
+    Raises:
+        UserError: an unknown task.
+    """
     tasks = {CLASSIFICATION, *(info.task for info in _dense.values())}
     if task not in tasks:
         raise UserError(f"list_models: task is {task!r}, but must be one of {', '.join(sorted(tasks))}")
@@ -139,7 +150,17 @@ def dense_info(name: str) -> DenseInfo:
 
 
 def model_info(name: str) -> ModelInfo:
-    """The facts of a network by name or alias; UserError for an unknown one."""
+    """The facts of a network, without building it.
+
+    Args:
+        name: its name or an alias.
+
+    Returns:
+        Size, counts, published accuracy with its source.
+
+    Raises:
+        UserError: an unknown name; the message has the nearest one.
+    """
     return _entry(name).info
 
 

@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.kernels import ops as kernels
-from mindvit.runtime import device
+from mindvit.runtime import device, platform
 from mindvit.weights.readers import STATE
 
 Gradients = tuple[Tensor, ...]
@@ -17,6 +17,7 @@ Gradients = tuple[Tensor, ...]
 adamw_update = ops.MultitypeFuncGraph("adamw_update")
 lamb_update = ops.MultitypeFuncGraph("lamb_update")
 sgd_update = ops.MultitypeFuncGraph("sgd_update")
+square_sum = ops.MultitypeFuncGraph("square_sum")
 half_square_sum = ops.MultitypeFuncGraph("half_square_sum")
 
 ONE_SUM = (
@@ -34,17 +35,25 @@ def _half_square_sum(gradient):  # type: ignore[no-untyped-def]
     return ops.square(gradient.reshape(gradient.shape[0], -1)).sum(1).sum() / 2
 
 
+@square_sum.register("Tensor")
+def _square_sum(gradient):  # type: ignore[no-untyped-def]
+    return ops.square(gradient.astype(ms.float32)).sum()
+
+
 class SquareSum(nn.Cell):
     """The sum of all squares of the given tensors."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fused: Any = kernels.SquareSum() if device.has_kernels() else None
+        self.direct = platform.current().direct_operators
         self.map = ops.HyperMap()
 
     def construct(self, tensors: Gradients) -> Tensor:
         if self.fused is not None:
             return self.fused(*tensors).reshape(())
+        if self.direct:
+            return ops.stack(self.map(square_sum, tensors)).sum()
         return 2 * ops.addn(self.map(half_square_sum, tensors))
 
 

@@ -156,8 +156,20 @@ def parse(
     hidden: Collection[str] = (),
     prog: Optional[str] = None,
 ) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe that a command line means, and the values of the command's `extra` arguments by name; for the other
-    arguments see `parser`.
+    """The recipe that a command line means.
+
+    Args:
+        arguments: its words, without the program's name.
+        description: of the command, for --help.
+        extra: the command's own arguments: flags and argparse's settings of each.
+        hidden: keys that are taken, but not listed by --help.
+        prog: the command's name in its help; None: the script's.
+
+    Returns:
+        The recipe, and the values of the `extra` arguments by name, with "config", the recipe's file or None.
+
+    Raises:
+        UserError: an unknown option or key, a value that is not accepted, a file that can't be read.
     """
     given = vars(parser(description, extra, hidden, prog).parse_args(arguments))
     name = given.pop("config", None)

@@ -266,7 +266,11 @@ class PrecisionOptions:
     val_amp_level: Optional[str] = option(
         None, "the same for evaluation (none: as amp_level)", ("O0", "O1", "O2", "O3")
     )
-    amp_type: str = option("float16", "half precision", ("float16", "bfloat16"))
+    amp_type: str = option(
+        "auto",
+        "half precision; auto: bfloat16 on Ascend A2 and A3, float16 elsewhere",
+        ("auto", "float16", "bfloat16"),
+    )
     amp_on_cpu: bool = option(
         False, "keep to amp_level on a CPU too, where half precision is slower than float32: for trying it out"
     )
@@ -293,7 +297,7 @@ class RuntimeOptions:
     mode: int = option(0, "0: compiled graph, 1: PyNative, for debugging", (0, 1), affects_result=False)
     jit_level: str = option(
         "auto",
-        "graph compilation level; auto: O2 on Ascend, O0 elsewhere",
+        "graph compilation level; auto: O2 on Ascend, O1 or O0 where that can't take a graph; O0 elsewhere",
         ("auto", "O0", "O1", "O2"),
         affects_result=False,
     )

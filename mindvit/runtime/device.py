@@ -16,7 +16,8 @@ from mindspore import communication
 from mindvit.errors import UserError
 from mindvit.kernels import compiler
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
-from mindvit.runtime.platform import chip, cpu_has_avx512, current
+from mindvit.runtime import ascend
+from mindvit.runtime.platform import chip, cpu_has_avx512, current, of
 
 __all__ = [
     "Device",
@@ -24,6 +25,7 @@ __all__ = [
     "choose_target",
     "graphs_folder",
     "has_kernels",
+    "join_ranks",
     "launched_ranks",
     "machine",
     "memory",
@@ -33,12 +35,13 @@ __all__ = [
 PREFERENCE = ("Ascend", "GPU", "CPU")
 NODES = {"Ascend": "/dev/davinci[0-9]*", "GPU": "/dev/nvidia[0-9]*"}  # device files that the drivers make
 HALF = {"float16": ms.float16, "bfloat16": ms.bfloat16}
+NAMES = {None: "float32", **{kind: name for name, kind in HALF.items()}}
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a run got: device, graph level, half-precision type (None: float32), its place among the ranks, and how
-    many share its machine.
+    """What a run got: device, graph level, half-precision type (None: float32), its place among the ranks, how many
+    share its machine, and what the driver calls its chip.
     """
 
     target: str
@@ -49,13 +52,24 @@ class Device:
     rank: int = 0
     ranks: int = 1
     local_ranks: int = 1
+    chip: str = ""
 
     @property
     def saturates(self) -> bool:
-        """Whether an overflow in half precision may leave the largest number and no infinity: on the first Ascend
-        910, which then keeps a flag.
-        """
-        return self.target == "Ascend" and self.half == ms.float16
+        """Whether an overflow in half precision may leave the largest number and no infinity."""
+        # of an NPU without a name nothing is known
+        flag = of(self.target, self.chip).overflow_flag or (self.target == "Ascend" and not self.chip)
+        return self.half == ms.float16 and flag
+
+    @property
+    def dtype(self) -> str:
+        """The name of the type that it computes in."""
+        return NAMES[self.half]
+
+    @property
+    def running_level(self) -> str:
+        """The graph level in force: jit_level, or one below it where a graph was refused."""
+        return ascend.jit_level() if self.target == "Ascend" and self.jit_level in ascend.LEVELS else self.jit_level
 
     @property
     def is_main(self) -> bool:
@@ -103,10 +117,14 @@ def launched_ranks() -> tuple[int, int]:
 
 
 def choose_target(wanted: str) -> tuple[str, str]:
-    """(device, why the better ones were passed over). UserError if a device asked for by name can't be used."""
+    """(device, why the better ones were passed over). UserError if a device asked for by name can't be used.
+
+    A simulated Ascend needs no device file.
+    """
     reasons = []
     for target in PREFERENCE if wanted == "auto" else (wanted,):
-        if target in NODES and not glob.glob(NODES[target]):
+        simulated = target == "Ascend" and ascend.is_simulated()
+        if target in NODES and not simulated and not glob.glob(NODES[target]):
             reasons.append(f"no {target} found")
             continue
         try:
@@ -118,35 +136,78 @@ def choose_target(wanted: str) -> tuple[str, str]:
     raise UserError(f"device_target is {wanted}, but {'; '.join(reasons)} (auto takes the best device there is)")
 
 
+def choose_level(wanted: str, target: str) -> tuple[str, str]:
+    """(graph level, what changed). UserError if the graph engine is wanted and this MindSpore has none."""
+    if target != "Ascend":
+        return ("O0" if wanted in ("auto", "O2") else wanted), "jit level O0 (O2 is Ascend's)" * (
+            wanted in ("auto", "O2")
+        )
+    if wanted == "auto":
+        there = ascend.has_graph_engine()
+        return ("O2", "") if there else ("O1", f"jit level O1 (MindSpore {ms.__version__} has no graph engine)")
+    if wanted == "O2" and not ascend.has_graph_engine():
+        raise UserError(
+            f"jit_level is O2, but MindSpore {ms.__version__} has no graph engine any more (jit_level: auto takes O1)"
+        )
+    return wanted, ""
+
+
+def choose_half(wanted: str, target: str) -> str:
+    """The name of the half-precision type for amp_type. UserError for one that the chip doesn't have."""
+    generation = ascend.generation(chip()) if target == "Ascend" else 0
+    if wanted == "auto":
+        return "bfloat16" if generation in (ascend.A2, ascend.A3) else "float16"
+    if wanted == "bfloat16" and generation == ascend.FIRST:
+        raise UserError(
+            f"amp_type is bfloat16, but {chip()} (Ascend's first generation) has no bfloat16: amp_type: float16, "
+            "or auto"
+        )
+    return wanted
+
+
+def _choose_precision(options: PrecisionOptions, target: str) -> tuple[str, str, str, str]:
+    """(AMP level of training, that of validation, half-precision type, what changed)."""
+    amp, val_amp = options.amp_level, options.val_amp_level or options.amp_level
+    if (amp, val_amp) == ("O0", "O0"):
+        return amp, val_amp, "float16", ""
+    half = choose_half(options.amp_type, target)
+    if target == "CPU" and options.amp_on_cpu and half == "bfloat16":
+        raise UserError(
+            "amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: "
+            "amp_type: float16, or leave amp_on_cpu out for float32"
+        )
+    if target == "CPU" and not options.amp_on_cpu:
+        kind = "half precision" if options.amp_type == "auto" else options.amp_type
+        line = f"AMP O0, float32 (the recipe's {amp} {kind} is for NPUs and GPUs; amp_on_cpu keeps it)"
+        return "O0", "O0", half, line
+    return amp, val_amp, half, ""
+
+
+def join_ranks(target: str) -> tuple[int, int, int]:
+    """Join the launcher's other processes: (rank, ranks, ranks on this machine)."""
+    communication.init()
+    ranks = communication.get_group_size()
+    fusion = ascend.comm_fusion() if target == "Ascend" else {}
+    parallel = ms.ParallelMode.DATA_PARALLEL
+    ms.set_auto_parallel_context(parallel_mode=parallel, gradients_mean=True, device_num=ranks, **fusion)
+    return communication.get_rank(), ranks, communication.get_local_rank_size()
+
+
 def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device, str]:
     """Set MindSpore's context for this process; the device, and a line that says what the run got and what changed."""
     target, reasons = choose_target(runtime.device_target)
-    own_level = "O2" if target == "Ascend" else "O0"
-    changes = [reasons] if reasons else []
-    jit_level = own_level if runtime.jit_level == "auto" else runtime.jit_level
-    if target != "Ascend":
-        if runtime.jit_level == "O2":
-            jit_level = own_level
-        if runtime.jit_level in ("auto", "O2"):
-            changes.append("jit level O0 (O2 is Ascend's)")
-    amp, val_amp = precision.amp_level, precision.val_amp_level or precision.amp_level
-    mixed = (amp, val_amp) != ("O0", "O0")
-    if target == "CPU" and mixed and precision.amp_on_cpu and precision.amp_type == "bfloat16":
-        raise UserError(
-            "amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: "
-            "amp_type: float16, "
-            "or leave amp_on_cpu out for float32"
-        )
-    if target == "CPU" and mixed and not precision.amp_on_cpu:
-        changes.append(
-            f"AMP O0, float32 (the recipe's {amp} {precision.amp_type} is for NPUs and GPUs; amp_on_cpu keeps it)"
-        )
-        amp = val_amp = "O0"
+    jit_level, level_changed = choose_level(runtime.jit_level, target)
+    amp, val_amp, half_name, amp_changed = _choose_precision(precision, target)
+    half = HALF[half_name] if (amp, val_amp) != ("O0", "O0") else None
+    changes = [reasons, level_changed, amp_changed]
+    name = chip() if target == "Ascend" else ""
     if runtime.mode == 0:
         ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": jit_level})
     else:
         jit_level = "PyNative"
         ms.set_context(mode=ms.PYNATIVE_MODE)
+    if jit_level == "O2" and "O0" in (amp, val_amp) and ascend.generation(name) == ascend.FIRST:
+        ascend.keep_float32()
     (rank, ranks), neighbours = launched_ranks(), 1
     if not runtime.distribute:
         if ranks > 1:
@@ -155,17 +216,11 @@ def set_up(runtime: RuntimeOptions, precision: PrecisionOptions) -> tuple[Device
                 "or leave distribute out)"
             )
     elif ranks > 1:
-        communication.init()
-        rank, ranks, neighbours = (
-            communication.get_rank(),
-            communication.get_group_size(),
-            communication.get_local_rank_size(),
-        )
-        ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=ranks)
+        rank, ranks, neighbours = join_ranks(target)
     else:
         changes.append("one process (no launcher: the run is alone)")
-    half = HALF[precision.amp_type] if (amp, val_amp) != ("O0", "O0") else None
-    devices = f"{ranks} x {target}" if ranks > 1 else target
-    return Device(target, jit_level, amp, val_amp, half, rank, ranks, neighbours), f"device: {devices}" + "".join(
-        f"; {change}" for change in changes
-    )
+    got = f"{ranks} x {target}" if ranks > 1 else target
+    if name:
+        got += f" ({name}, {NAMES[half]}, jit level {jit_level})"
+    chosen = Device(target, jit_level, amp, val_amp, half, rank, ranks, neighbours, name)
+    return chosen, "; ".join([f"device: {got}", *filter(None, changes)])

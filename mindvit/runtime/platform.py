@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,7 @@ from typing import Iterator, Optional
 import mindspore as ms
 
 from mindvit.kernels import build
-
-# A2's names have a digit after the B; Ascend910B itself is the first generation's
-FLASH_CHIPS = re.compile(r"Ascend910(B\d|_93\d\d)")
+from mindvit.runtime import ascend
 
 
 @dataclass(frozen=True)
@@ -27,6 +24,8 @@ class Platform:
 
     kernels: our own kernels (mindvit.kernels) are there. product_kernels: those of products and attention too, for
     which the framework's matrix product must be found. flash_attention: the NPU's attention in one operator.
+    direct_operators: the NPU's newer operators, which are launched directly, are there beside those that are compiled
+    first. overflow_flag: half precision overflows to its largest number and a flag of the device.
     slow_convolution: Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of
     LayerNorm.
     """
@@ -34,6 +33,8 @@ class Platform:
     kernels: bool = False
     product_kernels: bool = False
     flash_attention: bool = False
+    direct_operators: bool = False
+    overflow_flag: bool = False
     slow_convolution: bool = False
     slow_broadcasting: bool = False
 
@@ -42,11 +43,15 @@ PORTABLE = Platform()  # plain operators alone: for files that other machines re
 
 
 @functools.cache
-def of(target: str, chip_name: str = "") -> Platform:
-    """The platform of a device: CPU, GPU or Ascend, and what its driver calls the chip."""
+def of(target: str, chip_name: str = "", jit_level: str = "") -> Platform:
+    """The platform of a device: CPU, GPU or Ascend, what its driver calls the chip, and the graph level.
+
+    Ascend's graph engine (O2) launches nothing by itself and knows the older operators best.
+    """
     if target == "Ascend":
-        # one operator for attention: on Atlas A2 and A3, its second and third generation
-        return Platform(flash_attention=FLASH_CHIPS.match(chip_name) is not None)
+        newer = ascend.generation(chip_name) in (ascend.A2, ascend.A3)
+        flag = ascend.keeps_overflow_flag(chip_name)
+        return Platform(flash_attention=newer, direct_operators=newer and jit_level != "O2", overflow_flag=flag)
     if target != "CPU":
         return PORTABLE
     # on AVX-512 CPUs oneDNN's reference kernel runs a convolution, 70 to 150 times too slow
@@ -63,7 +68,7 @@ _chosen: ContextVar[Optional[Platform]] = ContextVar("platform", default=None)
 
 def current() -> Platform:
     """The platform for which cells are built now: this machine's, unless `use` names another."""
-    return _chosen.get() or of(ms.get_context("device_target"), chip())
+    return _chosen.get() or of(ms.get_context("device_target"), chip(), ascend.jit_level())
 
 
 @contextlib.contextmanager
@@ -78,13 +83,16 @@ def use(chosen: Platform) -> Iterator[None]:
 
 @functools.cache
 def chip() -> str:
-    """What the driver calls this process's NPU or GPU (Ascend910B3, ...); empty on a CPU and where it won't say."""
+    """What the driver calls this process's NPU or GPU (Ascend910B3, ...); empty on a CPU and where it won't say.
+
+    Where there is a simulation and no driver, it is what the environment variable MINDVIT_CHIP says.
+    """
     if ms.get_context("device_target") == "CPU":
         return ""
     try:
         return str(ms.hal.get_device_name(ms.get_context("device_id")))
     except (RuntimeError, ValueError):
-        return ""
+        return ascend.simulated_chip()
 
 
 @functools.cache

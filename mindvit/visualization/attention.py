@@ -84,10 +84,16 @@ class Row:
 
 @contextlib.contextmanager
 def record_attention(net: nn.Cell, only: str = "") -> Iterator[Weights]:
-    """Inside, each run of `net` leaves the softmax weights of its attention cells whose names begin with `only`:
-    float32, keys last.
+    """Keep the attention weights of every run of a network inside the `with`.
 
     Runs inside are uncompiled (PyNative) and in evaluation mode; the mode that was set comes back at the end.
+
+    Args:
+        net: the network.
+        only: how the names of the attention cells begin that are wanted; all by default.
+
+    Yields:
+        A dictionary that each run fills: softmax weights by the cell's name, float32, keys last.
     """
     found: Weights = {}
     mode, training = ms.get_context("mode"), net.training
@@ -115,10 +121,18 @@ def _keeper(found: Weights, name: str) -> Callable[[Any, Any, Tensor], None]:
 
 
 def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.ndarray, list[Row]]:
-    """The logits (num_classes,) of one image, x: (1, channels, H, W), and what attention looked at on the way.
+    """What attention looks at in one image.
 
-    at: where the query is that CrossFormer's groups are shown for, as shares of height and width (y, x). UserError for
-    a network of another kind.
+    Args:
+        net: a network of the four families.
+        x: (1, channels, H, W) float32, normalized.
+        at: where the query is that CrossFormer's groups are shown for, as shares of height and width (y, x).
+
+    Returns:
+        The logits (num_classes,), and rows of maps, from the first block to the last.
+
+    Raises:
+        UserError: a network of another kind, or several images.
     """
     kind = next((kind for kind in FAMILIES if isinstance(net, kind)), None)
     if kind is None or len(x) != 1:

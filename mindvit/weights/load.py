@@ -124,11 +124,24 @@ def load_weights(
     adapt_channels: bool = False,
     take: Optional[str] = None,
 ) -> Report:
-    """Copy weights into `net` and say what was done.
+    """Copy weights into a network and say what was done.
 
-    source: a file of any format and origin that is known (see docs/weights.md), what was read of one, or a mapping of
-    name to array. The other arguments are those of Wanted. WeightsError, with nothing changed, if anything else
-    differs.
+    Args:
+        net: the network, which is changed as a whole or not at all.
+        source: a file of any format and origin that is known (docs/weights.md), what was read of one, or a mapping of
+            name to array.
+        may_differ: shell patterns of names that may be missing, left over or of other shapes.
+        resize: fit position embeddings of another size.
+        new_head: leave the classifier as it is.
+        adapt_channels: fit the first layer to another number of input channels.
+        take: which set of weights of a file that holds several.
+
+    Returns:
+        What was loaded, resized, missing and left over.
+
+    Raises:
+        WeightsError: anything else differs.
+        UserError: the file can't be read.
     """
     wanted = Wanted(may_differ, resize, new_head, adapt_channels, take)
     if isinstance(source, Mapping):

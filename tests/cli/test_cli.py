@@ -26,7 +26,7 @@ from mindvit.recipe.names import recipe_path, shipped_recipes
 from mindvit.version import __version__
 
 ROOT = Path(__file__).parents[2]
-ASKED = "train validate predict attention report convert export benchmark census prepare config doctor"
+ASKED = "train validate predict attention report losses convert export benchmark census prepare config doctor"
 
 
 def printed(*arguments: str) -> str:

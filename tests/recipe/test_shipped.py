@@ -89,7 +89,7 @@ AUTHORS: list[tuple[str, dict[str, Any]]] = [
             "attn_drop_rate": 0.0,
             "amp_level": "O2",
             "val_amp_level": None,
-            "amp_type": "float16",
+            "amp_type": "auto",
             "device_target": "auto",
             "jit_level": "auto",
         },
