@@ -42,7 +42,10 @@ RULES = (
     (r"mindvit benchmark ", f"{OPTIONS}; measuring: tests/benchmark/test_benchmark.py"),
     (r"mindvit train ", DRY),
     (r"mindvit (--help|--version|completion|config|validate|predict|attention|report|convert|export|prepare)\b", RUN),
-    (r"env MS_SIMULATION_LEVEL=1 ", "a simulation needs CANN; what it is told: tests/runtime/test_ascend_device.py"),
+    (
+        r"env MS_SIMULATION_LEVEL=1 ",
+        f"{OPTIONS}; a simulation needs CANN: what it is told: tests/runtime/test_ascend_device.py",
+    ),
     (r"mindvit losses ", "tests/cli/test_losses.py"),
     (r"mindvit doctor$", "tests/cli/test_cli.py::test_the_doctor_finds_this_machine"),
     (r"python train\.py ", DRY),

@@ -246,7 +246,9 @@ def test_options_files_and_values_of_a_command_are_taken(
     text: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(place)
-    words = shlex.split(text)
+    words = shlex.split(text.partition(" '>' ")[0].partition(" > ")[0])  # where its output goes is the shell's business
+    if words[0] == "env":
+        words = words[words.index("python") :]
     if words[0] == "msrun":
         from mindspore.parallel.cluster import run
 
