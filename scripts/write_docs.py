@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from mindvit.benchmark.columns import SHOWN  # noqa: E402
 from mindvit.cli.benchmark import SHOWN_DATA  # noqa: E402
 from mindvit.engine.result import tables  # noqa: E402
-from mindvit.models import ModelInfo, list_models, model_info  # noqa: E402
+from mindvit.models import ModelInfo, dense_info, list_models, model_info  # noqa: E402
 from mindvit.recipe.schema import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
 from mindvit.runtime.console import table  # noqa: E402
 from mindvit.tasks.classification.task import ClassificationTask  # noqa: E402
@@ -41,6 +41,20 @@ def models() -> str:
             f"{info.macs / 1e9:.2f} "
             f"| {info.input_size} | {info.acc1:.2f} | {'-' if info.acc5 is None else f'{info.acc5:.2f}'} |"
         )
+    return "\n".join(lines)
+
+
+def segmentors() -> str:
+    """Every published segmentor with its figures."""
+    lines = [
+        "| name | parameters (M) | multiply-adds (G) at 1024 x 1024 px | mIoU | mIoU, multi-scale |",
+        "|---|---|---|---|---|",
+    ]
+    for info in map(dense_info, list_models(task="segmentation")):
+        assert info.macs_size == (1024, 1024)
+        figures = [f"{info.metrics[key]:.1f}" if key in info.metrics else "-" for key in ("mIoU", "mIoU, multi-scale")]
+        cells = [f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.1f}", *figures]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -232,6 +246,7 @@ AUTHORS_TOP1 = {
 FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
 PARTS: dict[str, Callable[[], str]] = {
     "models": models,
+    "segmentors": segmentors,
     "keys": keys,
     "quickstart": quickstart,
     "commands": docs_commands.listing,

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # whole files, so what takes longest begins first; `make test-fast` takes none of them.
 SLOW = {
     "test_ranks.py": 280,
-    "test_segmentation.py": 120,
+    "test_segmentation.py": 100,
     "test_segmentors.py": 90,
     "test_trainer.py": 80,
     "test_resume.py": 70,

@@ -20,6 +20,8 @@ from mindvit.kernels import ops as kernels
 from mindvit.layers.linear import Product, weight_of
 from mindvit.runtime import platform
 
+PRODUCT_INPUTS = 64  # channels from which on a convolution is a product for each place under its kernel
+
 
 class FeatureLayout(nn.Cell):
     """The layout of maps; channel_axis is where they have their channels."""
@@ -97,6 +99,11 @@ class Conv2d(nn.Cell):
         self.weight, self.bias = _parameters(outputs, inputs, kernel, bias)
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.compute_type = ms.float32
+        keeps_sides = stride == 1 and kernel % 2 == 1 and padding == kernel // 2 and kernel > 1
+        # the framework's product, one for each place under the kernel; of few inputs one for all is faster
+        fits = platform.current().product_kernels and keeps_sides and inputs >= PRODUCT_INPUTS
+        self.same_op: Any = kernels.ConvSame(kernel) if fits else None
+        self.no_bias = Tensor(np.zeros(outputs, np.float32))
         self.im2col_op: Any = kernels.Im2col(kernel, stride, padding) if platform.current().kernels else None
         self.tokens_product = Product(outputs)
         self.as_product = platform.current().slow_convolution
@@ -158,6 +165,8 @@ class Conv2d(nn.Cell):
         return y if self.bias is None else y + self.bias.astype(self.compute_type)
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.same_op is not None and self.compute_type == ms.float32:
+            return self.same_op(x.astype(ms.float32), self.weight, self.no_bias if self.bias is None else self.bias)
         if self.im2col_op is not None:
             return self.by_kernel(x).reshape(x.shape[0], self.side(x.shape[1]), self.side(x.shape[2]), -1)
         x, weight = x.astype(self.compute_type), self.weight.astype(self.compute_type)

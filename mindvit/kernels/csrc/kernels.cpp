@@ -7,6 +7,7 @@
 #include "branch.cpp"
 #include "class_query.cpp"
 #include "conv.cpp"
+#include "conv_same.cpp"
 #include "cross_covariance.cpp"
 #include "cross_fusion.cpp"
 #include "images.cpp"

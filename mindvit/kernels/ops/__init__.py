@@ -3,7 +3,7 @@
 from mindvit.kernels.ops.activation import Gelu, Softmax
 from mindvit.kernels.ops.attention import Attention, BiasedAttention, ClassQuery, CrossCovariance, MixedAttention
 from mindvit.kernels.ops.attention_branch import AttentionBranch, CrossCovarianceBranch
-from mindvit.kernels.ops.conv import Depthwise, Im2col, PatchTokens
+from mindvit.kernels.ops.conv import ConvSame, Depthwise, Im2col, PatchTokens
 from mindvit.kernels.ops.cross_fusion import CrossFusion
 from mindvit.kernels.ops.images import ChannelsLast, MixedPixels, Pixels, Resize, ResizeMaps
 from mindvit.kernels.ops.linear import Linear
@@ -35,6 +35,7 @@ __all__ = [
     "BiasedAttention",
     "ChannelsLast",
     "ClassQuery",
+    "ConvSame",
     "CrossCovariance",
     "CrossCovarianceBranch",
     "CrossFusion",

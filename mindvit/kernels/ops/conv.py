@@ -55,6 +55,30 @@ class Im2col(nn.Cell):
         return (self.backward(gradient, self.geometry, x),)
 
 
+class ConvSame(nn.Cell):
+    """Convolution with stride 1 and half of an odd kernel (side x side) as padding: maps keep their sides.
+
+    x: (B, H, W, I), weight: (O, I, side, side), bias: (O,) -> (B, H, W, O). Nothing else is kept for the gradients.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+
+        def weight_shapes(x: Shape, dy: Shape) -> tuple[Shape, Shape]:
+            return [dy[3], x[3], side, side], [dy[3]]
+
+        self.weight_gradient = kernel("ConvSameWeightGrad", weight_shapes, 2, side)
+        self.forward = kernel("ConvSame", lambda x, weight, bias: [*x[:3], weight[0]])
+        self.input_gradient = kernel("ConvSameInputGrad", lambda weight, dy: [*dy[:3], weight[1]])
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(x, weight, bias)
+
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
+        """Gradients of x, weight and bias."""
+        return (self.input_gradient(weight, gradient), *self.weight_gradient(x, gradient))
+
+
 class PatchTokens(nn.Cell):
     """A class token, and patches of side x side px times a matrix; each plus its position.
 
