@@ -53,7 +53,7 @@ def evaluate(
         chosen.is_main,
     )
     for batch in shown:
-        evaluator.update(batch, step(*map(Tensor, batch)))
+        evaluator.update(batch, step(*map(Tensor.from_numpy, batch)))
         if after_batch is not None:
             after_batch()
     return evaluator.compute()

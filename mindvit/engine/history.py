@@ -119,14 +119,14 @@ class RunLog:
     def _row(self, epoch: int, loss: float, score: Score, average: Optional[Score]) -> dict[str, Any]:
         last = {key: self.state.epoch_end.get(f"last {key}", math.nan) for key in FIGURES}
         averages = average.metrics() if average else {}
-        measured = {("val_loss" if key == "loss" else key): value for key, value in score.metrics().items()}
+        measured = dict(sorted(score.metrics().items(), key=lambda item: item[0] != "loss"))  # the loss first
         return {
             "epoch": epoch,
             "step": self.state.global_step,
             "lr": f"{last['lr']:.6g}",
             "train_loss": f"{loss:.6f}",
-            **{key: f"{value:.6f}" for key, value in measured.items()},
-            **{f"ema_{key}": f"{averages[key]:.6f}" if averages else "" for key in score.metrics()},
+            **{result.column(key): f"{value:.6f}" for key, value in measured.items()},
+            **{f"ema_{key}": f"{averages[key]:.6f}" if averages else "" for key in measured},
             "norm": f"{last['norm']:.4f}",
             "loss_scale": f"{last['scale']:.0f}",
             "skipped": self.state.stats.skipped,

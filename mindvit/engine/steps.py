@@ -20,7 +20,7 @@ from mindvit.engine.step import random_draws
 from mindvit.engine.stop import TrainingFailed
 from mindvit.layers.precision import set_precision
 from mindvit.optim.schedule import learning_rate
-from mindvit.runtime import console, interrupts
+from mindvit.runtime import ascend, console, interrupts
 from mindvit.tasks.base import RunContext, Say, Task
 
 
@@ -76,7 +76,8 @@ class StepRunner:
             global_batch=state.global_batch,
         )
         draws = random_draws(self.task, self.ctx, self.step, state.global_step * self.accum_steps + micro_step)
-        return lr, self.step(*map(Tensor, (*batch, *draws)), Tensor(lr, ms.float32))
+        # arrays that nothing writes to any more: a Tensor of its own would copy them
+        return lr, self.step(*map(Tensor.from_numpy, (*batch, *draws)), Tensor(lr, ms.float32))
 
     def train_steps(self, epoch: int, say: Say) -> Iterator[dict[str, float]]:
         """Take an epoch's steps that are not yet done; after each, the figures that a log shows."""
@@ -106,7 +107,7 @@ class StepRunner:
         be.
         """
         recipe, stats = self.ctx.recipe, self.state.stats
-        finite = math.isfinite(loss) and math.isfinite(norm)
+        finite = (math.isfinite(loss) and math.isfinite(norm)) or ascend.is_simulated()  # where no value means anything
         stats.add(loss, finite)
         # a gradient that overflows is what the dynamic scale is for
         if finite or (self.step.scaler.dynamic and math.isfinite(loss) and scale > 1):

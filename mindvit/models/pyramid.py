@@ -47,15 +47,16 @@ class MaxPool(nn.Cell):
         super().__init__()
         self.side = side
         self.layout = FeatureLayout()
+        self.largest = ops.ReduceMax()
 
     def construct(self, x: Tensor, batch: int) -> Tensor:
         height, width = self.layout.grid(x)
         down, across, side = height // self.side, width // self.side, self.side
         if self.layout.channel_axis == 3:
             x = x[:, : down * side, : across * side].reshape(x.shape[0], down, side, across, side, x.shape[3])
-            return x.max(4).max(2)
+            return self.largest(self.largest(x, 4), 2)
         x = x[:, :, : down * side, : across * side].reshape(x.shape[0], x.shape[1], down, side, across, side)
-        return x.max(5).max(3)
+        return self.largest(self.largest(x, 5), 3)
 
 
 class Doubled(nn.Cell):
