@@ -25,6 +25,9 @@ HEADS = {"decode": "logits", "aux": "aux_logits"}
 PROBABILITY = {"fpn": 1e-4, "upernet": 2e-5}
 LOGITS = {"fpn": 3e-4, "upernet": 1e-4}
 LOSS, STATISTICS = 1e-4, 1e-4
+# running values after eight steps: weights whose gradients are hardly more than rounding (the pooling branches', which
+# normalize 2 to 72 values a channel) move them by some 1e-4; another momentum or a biased variance, by 1e-2
+BUFFERS = 1e-3
 
 
 class Everything(nn.Cell):
@@ -235,9 +238,7 @@ def test_trajectory() -> None:
         assert np.abs(values[str(name)][places] - expected)[places >= 0].max() < tolerance, name
     rows = zip(*(golden[f"upernet/warm/buffer_{part}"] for part in ("name", "idx", "val")))
     for name, places, expected in rows:
-        # the pooling branches normalize 2 to 72 values a channel: their gradients are hardly more than rounding
-        tolerance = 1e-3 if "psp_modules" in str(name) else STATISTICS
-        report(str(name), float(np.abs(values[str(name)][places] - expected)[places >= 0].max()), tolerance)
+        report(str(name), float(np.abs(values[str(name)][places] - expected)[places >= 0].max()), BUFFERS)
 
 
 def trajectory_batch(step: int) -> tuple[np.ndarray, np.ndarray]:
