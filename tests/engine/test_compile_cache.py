@@ -136,7 +136,8 @@ class Step:
 
 def setting_of(wanted: str, rank: int = 0) -> Any:
     return SimpleNamespace(
-        recipe=SimpleNamespace(runtime=SimpleNamespace(compile_cache=wanted)), device=SimpleNamespace(rank=rank)
+        recipe=SimpleNamespace(runtime=SimpleNamespace(compile_cache=wanted)),
+        device=SimpleNamespace(rank=rank, running_level="O2"),
     )
 
 
