@@ -126,7 +126,9 @@ def test_draws_depend_on_seed_step_and_rank_alone() -> None:
             data=SimpleNamespace(batch_size=8),
             model=SimpleNamespace(in_channels=3),
         )
-        ctx: Any = SimpleNamespace(recipe=recipe, device=SimpleNamespace(rank=rank), size=32)
+        ctx: Any = SimpleNamespace(
+            recipe=recipe, device=SimpleNamespace(rank=rank), preprocessing=SimpleNamespace(size=32)
+        )
         return random_draws(ClassificationTask(), ctx, step, number)
 
     first, again = sampled(1, 2, 0), sampled(1, 2, 0)
