@@ -1,4 +1,4 @@
-"""What is particular to Ascend: its chips' generations, overflow, graph levels and runs without a card."""
+"""What is particular to Ascend: its chips' generations, overflow, graph levels and runs without an NPU."""
 
 from __future__ import annotations
 
