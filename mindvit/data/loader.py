@@ -166,16 +166,17 @@ def _batches(
     """Batches of row(start), ..., row(count - 1), made by threads; `start` and `count` are multiples of the batch."""
     batch_type = namedtuple("Batch", [item.name for item in spec])  # type: ignore[misc]
     batch_size = spec[0].shape[0]
+    blank = tuple(item.fill for item in spec)
 
     def fill(batch: Batch, slot: int, place: int) -> None:
-        for array, value in zip(batch, row(place) or ()):
+        for array, value in zip(batch, row(place) or blank):
             array[slot] = value
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     pending: deque[tuple[Batch, list[Future[None]]]] = deque()
     try:
         for first in range(start, count, batch_size):
-            batch = batch_type(*(item.empty() for item in spec))
+            batch = batch_type(*(np.empty(item.shape, item.dtype) for item in spec))
             pending.append((batch, [pool.submit(fill, batch, slot, first + slot) for slot in range(batch_size)]))
             if len(pending) > AHEAD:
                 yield _finished(*pending.popleft())

@@ -91,12 +91,7 @@ def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
     return fit(
         parse(
             [
-                "--data_dir",
-                str(folder),
-                "--ckpt_save_dir",
-                str(out),
-                "--results_csv",
-                str(out / "results.csv"),
+                *train_small.places(folder, out),
                 *OPTIONS,
                 *more,
             ],

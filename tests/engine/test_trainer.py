@@ -75,12 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(folder: Path, out: Path, *more: str) -> list[str]:
     return [
-        "--data_dir",
-        str(folder),
-        "--ckpt_save_dir",
-        str(out),
-        "--results_csv",
-        str(out / "results.csv"),
+        *train_small.places(folder, out),
         *SMALL,
         *more,
     ]

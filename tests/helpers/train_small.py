@@ -74,10 +74,14 @@ def register() -> list[str]:
     return list(networks)
 
 
+def places(folder: Path, out: Path) -> list[str]:
+    """Options of a run on the images in `folder` that writes everything below `out`."""
+    return ["--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv")]
+
+
 def command(folder: Path, out: Path, *more: str) -> list[str]:
     """Arguments of Python that train with this file on the images in `folder`, everything written below `out`."""
-    places = ["--data_dir", str(folder), "--ckpt_save_dir", str(out), "--results_csv", str(out / "results.csv")]
-    return [__file__, *places, *more]
+    return [__file__, *places(folder, out), *more]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
+import train_small
 from golden import FOLDER
 from image_files import make_data_dir
 from mindspore import Tensor, nn, ops
@@ -191,12 +192,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(folder: Path, out: Path, *more: str) -> list[str]:
     return [
-        "--data_dir",
-        str(folder),
-        "--ckpt_save_dir",
-        str(out),
-        "--results_csv",
-        str(out / "results.csv"),
+        *train_small.places(folder, out),
         "--model",
         OWN,
         "--image_resize",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mindvit.data.datasets.base import Dataset
+from mindvit.data.datasets.base import Dataset, Sample
 from mindvit.data.datasets.digits import DIGITS_FILE, DIGITS_TRAIN
 from mindvit.data.transforms.dense import resize
 from mindvit.errors import UserError
@@ -70,9 +70,9 @@ class ScenesDataset(Dataset):
         """What is to be seen in it."""
         return self.draw(index)[1]
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, Scene]:  # type: ignore[override]
-        pixels, scene = self.draw(index)
-        return Image.fromarray(pixels), scene
+    def __getitem__(self, index: int) -> Sample:
+        pixels, scene = self.draw(index)  # once for both
+        return Sample(Image.fromarray(pixels), scene)
 
     def fingerprint(self) -> str:
         """Eight digits that change with the scenes' number, split and classes."""

@@ -7,7 +7,7 @@ FCNHead, of the one it looks at.
 from __future__ import annotations
 
 import math
-from typing import Any, Optional, Sequence
+from typing import Optional, Sequence
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -133,6 +133,3 @@ class UPerHead(Head):
         outputs.append(laterals[-1])
         outputs = [self.resized(output, outputs[0]) for output in outputs]
         return self.classify(self.fpn_bottleneck(ops.cat(outputs, self.layout.channel_axis)), batch, dropout_scale)
-
-
-HeadCell = Any  # one of the above; cells have no common type that tells their inputs

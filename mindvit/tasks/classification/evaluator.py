@@ -18,22 +18,26 @@ from mindvit.tasks.classification.predictions import Predictions
 class ClassificationEvaluator:
     """Counts the images whose class comes first and among the first five."""
 
-    def __init__(self, ctx: RunContext, dataset: LabelledDataset, predictions: Optional[str] = None):
-        self.ctx, self.dataset = ctx, dataset
+    def __init__(
+        self,
+        ctx: RunContext,
+        dataset: LabelledDataset,
+        spec: Sequence[ArraySpec],
+        predictions: Optional[str] = None,
+    ):
+        self.ctx, self.dataset, self.spec = ctx, dataset, spec
         self.predictions = Predictions(predictions, dataset, ctx.shard) if predictions else None
         self.correct1 = self.correct5 = self.count = 0
         self.loss = 0.0
 
     def batches(self) -> Iterator[Batch]:
         """This rank's batches."""
-        size, batch = self.ctx.preprocessing.size, self.ctx.recipe.data.batch_size
         transform = self.ctx.preprocessing.transform
 
         def row(sample: Sample, _: Optional[np.random.Generator]) -> Row:
             return transform(sample.image), sample.target
 
-        spec = (ArraySpec("images", (batch, size, size, 3), "uint8"), ArraySpec("labels", (batch,), "int32", -1))
-        return eval_batches(self.dataset, row, spec, shard=self.ctx.shard, workers=self.ctx.workers)
+        return eval_batches(self.dataset, row, self.spec, shard=self.ctx.shard, workers=self.ctx.workers)
 
     @property
     def steps(self) -> int:

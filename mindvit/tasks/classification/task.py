@@ -140,7 +140,7 @@ class ClassificationTask:
         self, ctx: RunContext, dataset: LabelledDataset, predictions: Optional[str] = None
     ) -> ClassificationEvaluator:
         """For one pass over `dataset`; `predictions`: a CSV file for the likeliest classes of every image."""
-        return ClassificationEvaluator(ctx, dataset, predictions)
+        return ClassificationEvaluator(ctx, dataset, self.spec(ctx).batch, predictions)
 
     def score(self, values: Mapping[str, Any]) -> Accuracy:
         """From what a checkpoint keeps."""
