@@ -21,32 +21,6 @@ Datasets = tuple[Dataset, Dataset]  # training and validation
 Viewer = Callable[[int, Mapping[str, float]], None]
 
 
-def announce(
-    task: Task, ctx: RunContext, state: TrainState, datasets: Datasets, params: int, said: Sequence[str]
-) -> None:
-    """The run in a few lines, before it starts. params: of the network; said: what is remarkable about the data."""
-    if not ctx.device.is_main:
-        return
-    recipe, (train, val) = ctx.recipe, datasets
-    data, accum_steps = recipe.data, recipe.optim.gradient_accumulation_steps
-    console.log_info(
-        f"model: {ctx.info.name}, {params / 1e6:.2f} M parameters, {task.input_size(ctx)} px, {ctx.num_classes} classes"
-    )
-    for line in said:
-        console.log_info(line)
-    batches = f" x {accum_steps} batches" if accum_steps > 1 else ""
-    console.log_info(
-        f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(train)} training and "
-        f"{len(val)} validation images; "
-        f"{state.steps} steps of {data.batch_size} x {ctx.device.ranks}{batches} an epoch, "
-        f"{state.epochs} epochs" + passed_over((data.train_split, train), (data.val_split, val))
-    )
-    for line in task.remarks(train):
-        console.log_info(f"WARNING: {line}")
-    for line in schedule_lines(recipe.schedule, state.global_batch):
-        console.log_info(line)
-
-
 def progress_values(values: Mapping[str, float], scale: bool, skipped: Optional[int]) -> dict[str, str]:
     """What a progress line shows of a step's figures; the loss scale and the number of skipped steps where wanted."""
     shown = {
@@ -75,6 +49,29 @@ class RunLog:
         """Print on the main rank."""
         if self.ctx.device.is_main:
             console.log_info(text)
+
+    def announce(self, datasets: Datasets, params: int, said: Sequence[str]) -> None:
+        """The run in a few lines. params: of the network; said: what is remarkable about the data."""
+        task, ctx, state = self.task, self.ctx, self.state
+        recipe, (train, val) = ctx.recipe, datasets
+        data, accum_steps = recipe.data, recipe.optim.gradient_accumulation_steps
+        self.say(
+            f"model: {ctx.info.name}, {params / 1e6:.2f} M parameters, {task.input_size(ctx)} px, "
+            f"{ctx.num_classes} classes"
+        )
+        for line in said:
+            self.say(line)
+        batches = f" x {accum_steps} batches" if accum_steps > 1 else ""
+        self.say(
+            f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(train)} training and "
+            f"{len(val)} validation images; "
+            f"{state.steps} steps of {data.batch_size} x {ctx.device.ranks}{batches} an epoch, "
+            f"{state.epochs} epochs" + passed_over((data.train_split, train), (data.val_split, val))
+        )
+        for line in task.remarks(train):
+            self.say(f"WARNING: {line}")
+        for line in schedule_lines(recipe.schedule, state.global_batch):
+            self.say(line)
 
     def prepare_files(self) -> None:
         """Write what a run leaves before its first step, and see that the rest can be written.

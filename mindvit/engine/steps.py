@@ -27,25 +27,25 @@ from mindvit.tasks.base import RunContext, Say, Task
 class StepRunner:
     """Takes the steps of a run whose `state` it moves on."""
 
-    def __init__(self, task: Task, ctx: RunContext, net: nn.Cell, dataset: Dataset, state: TrainState):
-        self.task, self.ctx, self.net, self.dataset, self.state = task, ctx, net, dataset, state
+    def __init__(self, task: Task, ctx: RunContext, net: nn.Cell, dataset: Dataset, state: TrainState, say: Say):
+        self.task, self.ctx, self.net, self.dataset, self.state, self.say = task, ctx, net, dataset, state, say
         self.accum_steps = ctx.recipe.optim.gradient_accumulation_steps
         self.meter = Meter(state.global_batch)
         set_precision(net, ctx.device.amp_level, ctx.device.half)
         net.set_train(True)
         self.step = train_step(net, ctx, task)
 
-    def compile(self, say: Say) -> None:
+    def compile(self) -> None:
         """Build the training graph before the first batch is asked for."""
         chosen = self.ctx.device
         if self.ctx.recipe.runtime.mode == 0 and self.state.global_step < self.state.total_steps:
-            say("compiling the training step ...")
+            self.say("compiling the training step ...")
             inputs = [Tensor(item) for item in self.step.spec(self.task.spec(self.ctx)).inputs()]
             start = time.perf_counter()
             with console.heartbeat("still compiling", chosen.is_main), interrupts.taken_by(interrupts.leave):
                 cached = compile_step(self.step, inputs, self.ctx)
             self.meter.compile_seconds = time.perf_counter() - start
-            say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if cached else ''}")
+            self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if cached else ''}")
         set_precision(self.net, chosen.val_amp_level, chosen.half)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -79,7 +79,7 @@ class StepRunner:
         # arrays that nothing writes to any more: a Tensor of its own would copy them
         return lr, self.step(*map(Tensor.from_numpy, (*batch, *draws)), Tensor(lr, ms.float32))
 
-    def train_steps(self, epoch: int, say: Say) -> Iterator[dict[str, float]]:
+    def train_steps(self, epoch: int) -> Iterator[dict[str, float]]:
         """Take an epoch's steps that are not yet done; after each, the figures that a log shows."""
         self.net.set_train(True)
         began = time.perf_counter()
@@ -88,7 +88,7 @@ class StepRunner:
             if (number + 1) % self.accum_steps:
                 continue
             loss, norm, scale = (float(output.asnumpy()) for output in outputs)
-            self.check_finite(loss, norm, scale, say)
+            self.check_finite(loss, norm, scale)
             self.state.global_step += 1
             now = time.perf_counter()
             self.meter.step(now - began)
@@ -102,7 +102,7 @@ class StepRunner:
                 "data wait": self.meter.wait_share,
             }
 
-    def check_finite(self, loss: float, norm: float, scale: float, say: Say) -> None:
+    def check_finite(self, loss: float, norm: float, scale: float) -> None:
         """Count a step; TrainingFailed at a loss or a gradient that is not finite, unless the step was skipped and may
         be.
         """
@@ -120,4 +120,4 @@ class StepRunner:
                 f"{what}: the run has diverged and stops; the last checkpoint in {recipe.checkpoint.ckpt_save_dir} is "
                 "untouched (a lower lr, a longer warm-up or clip_grad: True may help)"
             )
-        say(f"WARNING: {what}: step skipped, number {stats.bad_in_a_row} of at most {allowed} in a row")
+        self.say(f"WARNING: {what}: step skipped, number {stats.bad_in_a_row} of at most {allowed} in a row")

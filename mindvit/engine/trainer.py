@@ -11,7 +11,7 @@ from mindspore import Parameter
 
 from mindvit.data.loader import steps_per_epoch
 from mindvit.engine import checkpoint, result
-from mindvit.engine.history import RunLog, announce, progress_values
+from mindvit.engine.history import RunLog, progress_values
 from mindvit.engine.resume import Resume
 from mindvit.engine.saver import Saver
 from mindvit.engine.setup import build, setup, starting_weights
@@ -51,9 +51,9 @@ class Trainer:
         )
         data = DataState(train.class_names, train.fingerprint(), self.val_set.fingerprint())
         self.params = sum(item.size for item in self.net.trainable_params())
-        self.runner = StepRunner(self.task, self.ctx, self.net, train, self.state)
-        self.validator = Validator(self.task, self.ctx, self.net, self.val_set, self.runner.step.update, self.state)
         self.log = RunLog(self.task, self.ctx, self.state, started)
+        self.runner = StepRunner(self.task, self.ctx, self.net, train, self.state, self.log.say)
+        self.validator = Validator(self.task, self.ctx, self.net, self.val_set, self.runner.step.update, self.state)
         self.saver = Saver(self.ctx, self.state, data, self.parameters, self.log.say)
         self.resume = Resume(self.task, self.ctx, data, len(self.val_set), self.log.say)
         self.stop_signal = StopSignal()
@@ -83,11 +83,11 @@ class Trainer:
 
     def announce(self) -> None:
         """The run in a few lines."""
-        announce(self.task, self.ctx, self.state, self.datasets, self.params, self.remarks)
+        self.log.announce(self.datasets, self.params, self.remarks)
 
     def compile(self) -> None:
         """Build the training graph before the first batch is asked for."""
-        self.runner.compile(self.log.say)
+        self.runner.compile()
 
     def parameters(self) -> list[Parameter]:
         """Everything that the run changes."""
@@ -132,7 +132,7 @@ class Trainer:
     def run_epoch(self, epoch: int, progress: console.Progress) -> None:
         """The steps of an epoch that are not yet done."""
         state, step = self.state, self.runner.step
-        for values in self.runner.train_steps(epoch, self.log.say):
+        for values in self.runner.train_steps(epoch):
             skipped = state.stats.skipped if step.skips_nonfinite else None
             progress.update(epoch, progress_values(values, step.scaler.enabled, skipped))
             if state.global_step % self.recipe.log.log_interval == 0:
@@ -201,7 +201,7 @@ def dry_run(recipe: Recipe) -> None:
     trainer = Trainer(recipe)
     trainer.announce()
     trainer.compile()
-    list(itertools.islice(trainer.runner.train_steps(0, trainer.log.say), DRY_STEPS))
+    list(itertools.islice(trainer.runner.train_steps(0), DRY_STEPS))
     meter = trainer.runner.meter
     seconds = trainer.state.total_steps * meter.ms_per_step / 1000
     trainer.log.say(
