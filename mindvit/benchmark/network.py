@@ -32,7 +32,7 @@ from mindvit.engine.setup import build, setup, train_step
 from mindvit.engine.step import random_draws
 from mindvit.errors import UserError, hints_for
 from mindvit.layers.precision import set_precision
-from mindvit.models import input_sizes
+from mindvit.models import input_sizes, model_info
 from mindvit.recipe import schema
 from mindvit.recipe.commandline import options
 from mindvit.runtime import console, device, distributed
@@ -180,7 +180,7 @@ def multiply_adds(ctx: RunContext) -> Optional[float]:
     if sizes is not None and sizes != input_sizes(ctx.info.name, ctx.preprocessing.size)[1]:
         return None
     if ctx.preprocessing.size == ctx.info.input_size:
-        return ctx.info.macs
+        return model_info(ctx.info.name).macs
     from mindvit.benchmark.census import census
 
     counted = census(ctx.info.name, size=ctx.preprocessing.size)

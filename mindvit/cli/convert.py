@@ -168,7 +168,7 @@ def convert(given: Namespace) -> None:
     check_suffix(given.out)
     content = read(given.source, given.take)
     told = CheckpointInfo.of(content)
-    info = told.network(given.model)
+    info = told.classifier(given.model)
     choices = [OURS, *names.destinations(info.family)]
     if given.to not in choices:
         raise UserError(f"--to {given.to}: for {info.name} it must be one of {', '.join(choices)}")

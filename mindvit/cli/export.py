@@ -82,7 +82,7 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     asked = {"model": given.model, "image_resize": given.size, "num_classes": given.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}
     recipe = sized(told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE))), told.where)
-    info = told.network(recipe.model.model)
+    info = told.classifier(recipe.model.model)
     classes, channels = given.num_classes or told.num_classes or IMAGENET, told.in_channels or RGB
     told = dataclasses.replace(told, model=info.name, num_classes=classes, in_channels=channels)
     net = create_model(info.name, classes, channels, 0.0, recipe.model.img_size, for_platform=platform.PORTABLE)
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
     with errors.hints_for(parser().options()):
         net, told, recipe = network(given)
-    info = told.network(recipe.model.model)
+    info = told.classifier(recipe.model.model)
     content = side_file.contents(info, told, recipe.augment)
     channels, size, _ = content["input_size"]
     print(export(net, channels, size, given.format, given.out, batch))

@@ -5,21 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mindvit.data.transforms.image import EvalTransform, TrainTransform
-from mindvit.models import ModelInfo
+from mindvit.models import ModelInfo, NetworkInfo
 from mindvit.recipe.options import AugmentOptions, Triple
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """As a recipe says and, where it says nothing, as the network's authors did."""
+class Inputs:
+    """What every task's networks have: a size and statistics, as a recipe says and, where it says nothing, as the
+    network's authors had them.
+    """
 
-    info: ModelInfo
+    info: NetworkInfo
     augment: AugmentOptions
 
     @property
     def size(self) -> int:
         """Side of the image, px."""
         return self.augment.image_resize or self.info.input_size
+
+    @property
+    def statistics(self) -> tuple[Triple, Triple]:
+        """Mean and standard deviation of pixels in 0..1."""
+        mean, std = self.augment.mean or self.info.mean, self.augment.std or self.info.std
+        unit = 255 if max(mean) > 1 or max(std) > 1 else 1  # MindCV's recipes count pixels from 0 to 255
+        return (mean[0] / unit, mean[1] / unit, mean[2] / unit), (std[0] / unit, std[1] / unit, std[2] / unit)
+
+
+@dataclass(frozen=True)
+class Preprocessing(Inputs):
+    """A classifier's: as a recipe says and, where it says nothing, as the network's authors did."""
+
+    info: ModelInfo
 
     @property
     def crop_pct(self) -> float:
@@ -30,13 +46,6 @@ class Preprocessing:
     def interpolation(self) -> str:
         """Resampling of crops and resizes."""
         return self.augment.interpolation or self.info.interpolation
-
-    @property
-    def statistics(self) -> tuple[Triple, Triple]:
-        """Mean and standard deviation of pixels in 0..1."""
-        mean, std = self.augment.mean or self.info.mean, self.augment.std or self.info.std
-        unit = 255 if max(mean) > 1 or max(std) > 1 else 1  # MindCV's recipes count pixels from 0 to 255
-        return (mean[0] / unit, mean[1] / unit, mean[2] / unit), (std[0] / unit, std[1] / unit, std[2] / unit)
 
     @property
     def transform(self) -> EvalTransform:

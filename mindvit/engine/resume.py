@@ -88,7 +88,7 @@ class Resume:
         """The keys that matter and have another value than a checkpoint's recipe, with the value there."""
         there = meta["recipe"]
         # an earlier mindvit left sizes open; that the tensors fit says that they are the same
-        open_then = there.get("image_resize") in (None, self.ctx.preprocessing.size)
+        open_then = there.get("image_resize") in (None, self.ctx.inputs.size)
         sizes = ("image_resize", "img_size") if open_then else ()
         return {
             key: there.get(key)

@@ -11,7 +11,7 @@ from mindvit.data.datasets.base import Dataset
 from mindvit.data.loader import default_workers
 from mindvit.engine.step import StepOptions, TrainStep
 from mindvit.errors import UserError
-from mindvit.models import model_info
+from mindvit.models import network_info
 from mindvit.optim.param_groups import is_decayed, layer_lr_scales
 from mindvit.recipe.commandline import COMMAND_LINE, without_effect
 from mindvit.recipe.schema import Recipe
@@ -34,7 +34,7 @@ def setup(recipe: Recipe, dataset: Dataset) -> RunContext:
         UserError: the recipe asks for fewer classes than there are, for other channels, or for a device that isn't
             there.
     """
-    info = model_info(recipe.model.model)
+    info = network_info(recipe.model.model)
     classes, wanted = len(dataset.class_names), recipe.model.num_classes
     if wanted is not None and wanted < classes:
         raise UserError(

@@ -1,6 +1,26 @@
 """The networks: one file a family, and the registry that finds them by name."""
 
 from mindvit.models import crossformer, crossvit, cvt, segmentation, xcit  # noqa: F401  (register their networks)
-from mindvit.models.registry import DenseInfo, ModelInfo, create_model, dense_info, input_sizes, list_models, model_info
+from mindvit.models.registry import (
+    DenseInfo,
+    ModelInfo,
+    NetworkInfo,
+    create_model,
+    dense_info,
+    input_sizes,
+    list_models,
+    model_info,
+    network_info,
+)
 
-__all__ = ["DenseInfo", "ModelInfo", "create_model", "dense_info", "input_sizes", "list_models", "model_info"]
+__all__ = [
+    "DenseInfo",
+    "ModelInfo",
+    "NetworkInfo",
+    "create_model",
+    "dense_info",
+    "input_sizes",
+    "list_models",
+    "model_info",
+    "network_info",
+]

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Mapping, Optional, Protocol, Sequence, Union
 
 from mindvit.errors import UserError, nearest
 from mindvit.models import mindcv
@@ -15,6 +15,31 @@ from mindvit.runtime import platform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+DENSE_SIZE = 512  # px: of the crops that segmentors are trained on
+
+
+class NetworkInfo(Protocol):
+    """What is known of a network of any task without building it."""
+
+    @property
+    def name(self) -> str:
+        """In the registry."""
+
+    @property
+    def task(self) -> str:
+        """What it is trained for: classification, segmentation, ..."""
+
+    @property
+    def input_size(self) -> int:
+        """Side of the images that reach it in training, px; of oblong ones, the shorter side."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Of its images' channels, of pixels in 0..1."""
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Their standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +101,29 @@ class DenseInfo:
     metrics_source: str
     paper: str
     source: str
+    input_size: int = DENSE_SIZE
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What is known of a detector's or segmentor's method whatever the backbone, which is to be given."""
+
+    name: str
+    task: str
+    input_size: int = DENSE_SIZE
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
 
 CLASSIFICATION = "classification"
 _entries: dict[str, Entry] = {}
 _aliases: dict[str, str] = {}
-# networks of other tasks: their builders by name, with what create_model's arguments are, and facts of published ones
+# networks of other tasks: their builders by name, with what create_model's arguments are, and what is known of them
 _builders: dict[str, Callable[..., Any]] = {}
 _dense: dict[str, DenseInfo] = {}
+_methods: dict[str, MethodInfo] = {}
 
 
 def register(entry: Entry) -> None:
@@ -95,16 +135,17 @@ def register(entry: Entry) -> None:
     _entries[entry.info.name] = entry
 
 
-def register_builder(name: str, build: Callable[..., Any], info: Optional[DenseInfo] = None) -> None:
-    """Make a detector or segmentor available: `build` takes create_model's arguments that were given, by name.
-
-    Without `info` the name is a method's, which needs a backbone.
+def register_builder(build: Callable[..., Any], info: Union[DenseInfo, MethodInfo]) -> None:
+    """Make a published detector or segmentor available, or a method that needs a backbone: `build` takes
+    create_model's arguments that were given, by name.
     """
-    if name in _aliases or name in _builders:
-        raise ValueError(f"two networks are called {name}")
-    _builders[name] = build
-    if info is not None:
-        _dense[name] = info
+    if info.name in _aliases or info.name in _builders:
+        raise ValueError(f"two networks are called {info.name}")
+    _builders[info.name] = build
+    if isinstance(info, DenseInfo):
+        _dense[info.name] = info
+    else:
+        _methods[info.name] = info
 
 
 def _entry(name: str) -> Entry:
@@ -147,6 +188,19 @@ def dense_info(name: str) -> DenseInfo:
     if name not in _dense:
         raise UserError(f"no published detector or segmentor is called {name!r}{nearest(name, _dense)}")
     return _dense[name]
+
+
+def network_info(name: str) -> NetworkInfo:
+    """What is known of a network of any task: a classifier, a published detector or segmentor, or a method.
+
+    UserError for an unknown name.
+    """
+    return _dense.get(name) or _methods.get(name) or _entry(name).info
+
+
+def is_method(name: str) -> bool:
+    """Whether the name is of a detector's or segmentor's method, which needs a backbone."""
+    return name in _methods
 
 
 def model_info(name: str) -> ModelInfo:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def task_of(recipe: Recipe) -> Task:
     """The task of a recipe's network; UserError for a network that nobody knows."""
-    from mindvit.models import model_info
+    from mindvit.models import network_info
     from mindvit.tasks.classification.task import ClassificationTask
 
-    return {"classification": ClassificationTask}[model_info(recipe.model.model).task]()
+    return {"classification": ClassificationTask}[network_info(recipe.model.model).task]()

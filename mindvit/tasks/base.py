@@ -10,9 +10,9 @@ from mindspore import nn
 
 from mindvit.data.arrays import ArraySpec
 from mindvit.data.loader import Batch, Transform
-from mindvit.data.preprocessing import Preprocessing
+from mindvit.data.preprocessing import Inputs, Preprocessing
 from mindvit.data.samplers import Shard
-from mindvit.models import ModelInfo
+from mindvit.models import ModelInfo, NetworkInfo
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime.device import Device
 from mindvit.tasks.metric import Metric
@@ -53,15 +53,21 @@ class RunContext:
     """A recipe together with what it leaves to the model, the data and the machine."""
 
     recipe: Recipe
-    info: ModelInfo
+    info: NetworkInfo
     device: Device
     num_classes: int
     workers: int
     class_names: tuple[str, ...] = ()
 
     @property
+    def inputs(self) -> Inputs:
+        """Size and statistics of the images, whatever the task."""
+        return Inputs(self.info, self.recipe.augment)
+
+    @property
     def preprocessing(self) -> Preprocessing:
-        """How images are prepared."""
+        """How a classifier's images are prepared."""
+        assert isinstance(self.info, ModelInfo)
         return Preprocessing(self.info, self.recipe.augment)
 
     @property

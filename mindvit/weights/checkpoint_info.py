@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Union
 
 from mindvit.errors import UserError
-from mindvit.models import ModelInfo, model_info
+from mindvit.models import ModelInfo, NetworkInfo, model_info, network_info
 from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
 from mindvit.recipe.schema import FIELDS, Recipe
@@ -58,7 +58,7 @@ class CheckpointInfo:
             img_size=(tuple(size) if isinstance(size, list) else size) or img_size_of(content),
         )
 
-    def network(self, asked: Optional[str]) -> ModelInfo:
+    def network(self, asked: Optional[str]) -> NetworkInfo:
         """The network that is asked for, or else the one that the file names.
 
         UserError if there is neither, or if they contradict each other.
@@ -68,17 +68,17 @@ class CheckpointInfo:
             raise UserError(
                 f"{self.where} doesn't say which network it belongs to: --model NAME (all names: mindvit.list_models())"
             )
-        info = model_info(name)
-        if (
-            self.model
-            and model_info(self.model).name != info.name
-            and model_config(self.model) != model_config(info.name)
-        ):
+        info = network_info(name)
+        if self.model and not _are_alike(network_info(self.model), info):
             raise UserError(
                 f"{self.where} is a checkpoint of {self.model}, but the model asked for is {info.name} "
                 "(leave --model out)"
             )
         return info
+
+    def classifier(self, asked: Optional[str]) -> ModelInfo:
+        """The same where only a classifier will do; UserError for another network."""
+        return model_info(self.network(asked).name)
 
     def fill(self, recipe: Recipe) -> Recipe:
         """`recipe` with network, size and preprocessing of the weights in every key that it doesn't say itself.
@@ -103,8 +103,10 @@ class CheckpointInfo:
             self.where, **{**told, **({"model": info.name} if recipe.origins["model"] == "default" else {})}
         )
 
-    def has_own_size(self, info: ModelInfo) -> bool:
+    def has_own_size(self, info: NetworkInfo) -> bool:
         """Whether the weights are for another img_size than the published network."""
+        if not isinstance(info, ModelInfo):
+            return False
         own = model_config(info.name).get("img_size")
         return self.img_size is not None and own is not None and self.img_size not in (own, branch_sizes(own))
 
@@ -112,3 +114,9 @@ class CheckpointInfo:
     def image_size(self) -> Optional[int]:
         """Side of the images that fit img_size, px: the small-patch branch's."""
         return self.img_size[0] if isinstance(self.img_size, tuple) else self.img_size
+
+
+def _are_alike(one: NetworkInfo, other: NetworkInfo) -> bool:
+    """Whether two networks are the same but for the weights or the image size that they are published with."""
+    both_classify = isinstance(one, ModelInfo) and isinstance(other, ModelInfo)
+    return one.name == other.name or (both_classify and model_config(one.name) == model_config(other.name))

@@ -13,6 +13,7 @@ from mindvit.weights.readers import STATE, WeightsFile
 
 POSITIONS = ("pos_embed.0", "pos_embed.1")  # CrossViT's, a branch each
 HEADS = ("head.weight", "head.0.weight")  # ours: (classes, channels); CrossViT has a head a branch
+PIXEL_HEAD = "decode_head.conv_seg.weight"  # of a segmentor: (classes, channels, 1, 1)
 
 
 def num_classes_of(content: WeightsFile) -> Optional[int]:
@@ -22,6 +23,8 @@ def num_classes_of(content: WeightsFile) -> Optional[int]:
     PaddleViT's Linear weights are (channels, classes), and transformers calls the head a classifier: the head's tensors
     are translated as load_weights translates them, and counted then.
     """
+    if PIXEL_HEAD in content.arrays:
+        return len(content.arrays[PIXEL_HEAD])
     arrays = _ours(content, ("head", "classifier"))
     return next((len(arrays[name]) for name in HEADS if name in arrays and arrays[name].ndim == 2), None)
 

@@ -18,10 +18,12 @@ from mindvit.benchmark.census import Graph
 from mindvit.errors import UserError
 from mindvit.layers.norm import BatchNorm
 from mindvit.layers.sync_batch_norm import synchronize_batch_norm
-from mindvit.models import create_model, dense_info, list_models
+from mindvit.models import create_model, dense_info, list_models, network_info
 from mindvit.runtime import platform
 from mindvit.tasks.segmentation.losses import ChannelDropout
 from mindvit.weights import load_weights
+from mindvit.weights.checkpoint_info import CheckpointInfo
+from mindvit.weights.readers import read
 
 NAMES = list_models(task="segmentation")
 SIDE, WIDER = 64, 96
@@ -85,6 +87,19 @@ def test_every_weight_of_upernet_takes_part(family: str) -> None:
     assert not idle
 
 
+def test_what_is_known_of_every_tasks_networks() -> None:
+    for name, task, size in (
+        ("upernet_crossformer_small", "segmentation", 512),
+        ("semantic_fpn", "segmentation", 512),
+        ("crossvit_9", "classification", 240),
+    ):
+        info = network_info(name)
+        assert (info.name, info.task, info.input_size) == (name, task, size)
+        assert info.mean == (0.485, 0.456, 0.406)
+    with pytest.raises(UserError, match="did you mean upernet"):
+        network_info("uppernet")
+
+
 def test_crossvit_is_refused() -> None:
     with pytest.raises(UserError, match="crossvit_9 has no pyramid of feature maps.*take crossformer_"):
         create_model("upernet", backbone="crossvit_9")
@@ -123,6 +138,11 @@ def test_files_of_mmsegmentation(tmp_path: Path) -> None:
     }
     save_torch(tmp_path / "upernet.pth", {"state_dict": {**arrays, **extra}, "meta": {"epoch": 1}})
     result = load_weights(net, tmp_path / "upernet.pth")
+    told = CheckpointInfo.of(read(str(tmp_path / "upernet.pth")))
+    assert told.num_classes == 5
+    assert told.network("upernet").task == "segmentation"
+    with pytest.raises(UserError, match="upernet is no classifier"):
+        told.classifier("upernet")
     assert len(result.loaded) == len(arrays)
     assert all((item.asnumpy() == 0.25).all() for item in net.get_parameters())
     arrays["decode_head.extra"] = arrays.pop("decode_head.conv_seg.bias")

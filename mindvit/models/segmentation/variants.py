@@ -11,7 +11,7 @@ from typing import Any, Mapping, Optional, Sequence, Union
 from mindvit.errors import UserError, nearest
 from mindvit.models.necks import FPN
 from mindvit.models.pyramid import Pyramid
-from mindvit.models.registry import DenseInfo, create_model, model_info, register_builder
+from mindvit.models.registry import DenseInfo, MethodInfo, create_model, model_info, register_builder
 from mindvit.models.segmentation.heads import FCNHead, FPNHead, UPerHead
 from mindvit.models.segmentation.segmentor import Segmentor
 from mindvit.runtime import platform
@@ -156,9 +156,9 @@ def _register_all() -> None:
             paper=PAPERS[method],
             source="cheerss/CrossFormer segmentation, 4fbf750",
         )
-        register_builder(name, functools.partial(build, name, method, backbone), info)
+        register_builder(functools.partial(build, name, method, backbone), info)
     for method in METHODS:
-        register_builder(method, functools.partial(build, method, method, None))
+        register_builder(functools.partial(build, method, method, None), MethodInfo(method, TASK))
 
 
 _register_all()
