@@ -35,6 +35,7 @@ def _content() -> dict:
     return dict(json.loads(lzma.decompress((GOLDENS / "names.json.xz").read_bytes())))
 
 
+@functools.cache
 def lists() -> dict[str, dict[str, tuple[int, ...]]]:
     """Names and shapes of every state dict in the oracle, by `origin/file`."""
     return {file: {name: tuple(shape) for name, shape in rows} for file, rows in _content()["lists"].items()}

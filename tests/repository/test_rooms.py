@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = (
     ("environment", "version", "runtime.files", "runtime.interrupts", "errors"),
     ("kernels",),
+    ("hub",),
     ("recipe",),
     ("runtime",),
     ("layers",),
