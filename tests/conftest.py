@@ -37,6 +37,8 @@ SLOW = {
     "test_weights.py": 35,
     "test_layers.py": 30,
     "test_dense_layers.py": 30,
+    "test_detection_layers.py": 30,
+    "test_detection_targets.py": 10,
     "test_benchmark.py": 30,
     "test_predictor.py": 30,
     "test_convert.py": 25,

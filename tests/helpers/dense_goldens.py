@@ -46,3 +46,17 @@ def differing(found: np.ndarray, golden: Any, key: str) -> int:
     wanted = golden[f"{key}/argmax"]
     unsure = np.unpackbits(golden[f"{key}/unsure"])[: wanted.size].reshape(wanted.shape).astype(bool)
     return int(((found != wanted) & ~unsure).sum())
+
+
+def unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Ones and zeros of a golden's packed bits."""
+    return np.unpackbits(bits)[: int(np.prod(shape))].reshape(shape)
+
+
+def priorities(name: str, assigned: np.ndarray) -> np.ndarray:
+    """The order in which boxes are sampled, (N,) float32 from 0 on: that of the goldens' noise for boxes with an
+    object and for others.
+    """
+    count = len(assigned)
+    found = [np.argsort(np.argsort(fill.noise(f"{name}/{kind}", (count,)), kind="stable")) for kind in ("pos", "neg")]
+    return np.where(assigned > 0, found[0], count + found[1]).astype(np.float32)

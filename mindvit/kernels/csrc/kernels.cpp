@@ -10,6 +10,7 @@
 #include "conv_same.cpp"
 #include "cross_covariance.cpp"
 #include "cross_fusion.cpp"
+#include "detection.cpp"
 #include "images.cpp"
 #include "layer_norm.cpp"
 #include "linear.cpp"

@@ -5,6 +5,7 @@ from mindvit.kernels.ops.attention import Attention, BiasedAttention, ClassQuery
 from mindvit.kernels.ops.attention_branch import AttentionBranch, CrossCovarianceBranch
 from mindvit.kernels.ops.conv import ConvSame, Depthwise, Im2col, PatchTokens
 from mindvit.kernels.ops.cross_fusion import CrossFusion
+from mindvit.kernels.ops.detection import NMS, AssignBoxes, CutMasks, RoIAlign
 from mindvit.kernels.ops.images import ChannelsLast, MixedPixels, Pixels, Resize, ResizeMaps
 from mindvit.kernels.ops.linear import Linear
 from mindvit.kernels.ops.local_branch import LocalBranch
@@ -26,8 +27,10 @@ WITH_WEIGHTS = (
 )
 
 __all__ = [
+    "NMS",
     "WITH_WEIGHTS",
     "AdamW",
+    "AssignBoxes",
     "Attention",
     "AttentionBranch",
     "BatchNorm",
@@ -39,6 +42,7 @@ __all__ = [
     "CrossCovariance",
     "CrossCovarianceBranch",
     "CrossFusion",
+    "CutMasks",
     "Depthwise",
     "Gelu",
     "Im2col",
@@ -53,6 +57,7 @@ __all__ = [
     "Residual",
     "Resize",
     "ResizeMaps",
+    "RoIAlign",
     "Softmax",
     "SquareSum",
     "Sum",
