@@ -6,79 +6,36 @@ mindvit predict IMAGE|FOLDER ... --ckpt_path FILE [--model NAME] [--topk 5] [--f
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, Sequence, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Sequence, TextIO
 
 from mindvit import errors
 from mindvit.runtime.files import SPELT_OUT, on_one_line, printable
 
 if TYPE_CHECKING:
-    from mindvit.inference.predictor import Answer, Predictor
-
-Named = tuple[str, "Answer"]  # an image's path and its classes
+    from mindvit.inference.predictor import Predictor
 
 
-def as_csv(answers: Iterable[Named]) -> Iterator[str]:
-    """A line for each class of each image."""
-    yield "image,rank,class,probability"
-    for path, answer in answers:
-        for rank, (name, probability) in enumerate(answer, 1):
-            line = io.StringIO()
-            csv.writer(line, lineterminator="\n").writerow((path, rank, name, f"{probability:.6f}"))
-            yield line.getvalue()[:-1]
-
-
-def as_json(answers: Iterable[Named]) -> Iterator[str]:
-    """A list with an object for each image, one a line."""
-    before = "["
-    for path, answer in answers:
-        yield before + json.dumps(
-            {"image": path, "classes": [{"name": name, "probability": round(value, 6)} for name, value in answer]},
-            ensure_ascii=False,
-        )
-        before = ","
-    yield "]" if before == "," else "[]"
-
-
-def as_table(answers: Iterable[Named], paths: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    """Aligned columns; an image's path stands beside its first class."""
-    first, second = (
-        max(len(on_one_line(item)) for item in (*column, title))
-        for column, title in ((paths, "image"), (names, "class"))
-    )
-    yield f"{'image':{first}}  {'class':{second}}  probability"
-    for path, answer in answers:
-        for name, probability in answer:
-            yield f"{on_one_line(path):{first}}  {on_one_line(name):{second}}  {100 * probability:9.2f} %"
-            path = ""
-
-
-def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list[str]) -> Iterator[Named]:
-    """Each image's classes, under a progress bar if stderr is a terminal; broken ones are named there and collected
+def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list[str]) -> Iterator[tuple[str, Any]]:
+    """Each image's answer, under a progress bar if stderr is a terminal; broken ones are named there and collected
     in `bad`.
 
-    Names of files and classes that are no UTF-8 are spelt out: see files.printable.
+    Names of files that are no UTF-8 are spelt out: see files.printable.
     """
     from tqdm import tqdm
 
     from mindvit.data.decoding import DecodeError
 
     with tqdm(total=len(paths), unit="image", dynamic_ncols=True, leave=False, disable=None) as bar:
-        for path, logits in zip(paths, predictor.stream(paths)):
+        for path, row in zip(paths, predictor.stream(paths)):
             bar.update()
-            if isinstance(logits, DecodeError):
+            if isinstance(row, DecodeError):
                 bad.append(path)
-                tqdm.write(f"warning: {logits}", file=sys.stderr)
+                tqdm.write(f"warning: {row}", file=sys.stderr)
             else:
-                yield (
-                    printable(path),
-                    [(printable(name), probability) for name, probability in predictor.best(logits, topk)],
-                )
+                yield printable(path), predictor.answer(row, topk)
 
 
 class Answers:
@@ -196,9 +153,7 @@ def main(arguments: Sequence[str]) -> None:
             )
         print(predictor, file=sys.stderr)
         answers = predictions(predictor, paths, given.topk, bad)
-        for line in {"csv": as_csv, "json": as_json}.get(
-            given.format, lambda found: as_table(found, paths, predictor.class_names)
-        )(answers):
+        for line in predictor.inference.formats(paths)[given.format](answers):
             write(line)
     if bad:
         raise Unreadable(len(bad), len(paths))

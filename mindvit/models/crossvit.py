@@ -206,12 +206,10 @@ class CrossViT(Network):
     def check_input(cls, config: Mapping[str, Any], height: int, width: int) -> None:
         """An image of a branch's height goes in as it is, so it must have its width too."""
         super().check_input(config, height, width)
-        small, large = branch_sizes(config["img_size"])
-        if height in (small, large) and width != height:
+        if height in branch_sizes(config["img_size"]) and width != height:
             raise UserError(
-                f"CrossViT: an image of {height} x {width} px: one of a branch's height ({small} or {large} px) must "
-                "be square "
-                f"(others are resized, to squares)"
+                f"CrossViT: an image of {height} x {width} px: one of a branch's height must be square (others are "
+                "resized, to squares)"
             )
 
     @classmethod
@@ -226,8 +224,7 @@ class CrossViT(Network):
             near = " or ".join(map(str, multiples_beside(side, PATCH[0])))
             raise UserError(
                 f"CrossViT: images of {side} px, but its small-patch branch takes multiples of {PATCH[0]}, such as "
-                f"{near}; "
-                f"this network was published for {small}"
+                f"{near}; this network was published for {small}"
             )
         return branch_sizes(side)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, Optional, Protocol, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Protocol, Sequence, Union
 
 import numpy as np
 from mindspore import nn
+from PIL import Image
 
 from mindvit.data.arrays import ArraySpec
 from mindvit.data.loader import Batch, Transform
@@ -20,6 +21,7 @@ from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
 
 Say = Callable[[str], None]
+Formatter = Callable[[Iterable[tuple[str, Any]]], Iterator[str]]  # paths of images and answers -> lines
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,26 @@ class Evaluator(Protocol):
         """Clear away what a pass that failed has half written."""
 
 
+class Inference(Protocol):
+    """What a predictor asks of a task; str() says at which size and into how many classes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One for each class."""
+
+    def transform(self, image: Image.Image) -> np.ndarray:
+        """An RGB image as the network takes it, uint8 (H, W, 3); images of one shape share a batch."""
+
+    def cell(self, net: nn.Cell) -> nn.Cell:
+        """A cell, uint8 (B, H, W, 3) -> what is said of each image, (B, ...) float32."""
+
+    def answer(self, row: np.ndarray, topk: int) -> Any:
+        """What one of the cell's rows means; `topk`: of how many classes, where they are ranked."""
+
+    def formats(self, paths: Sequence[str]) -> Mapping[str, Formatter]:
+        """How answers for these images are written down, by the format's name."""
+
+
 class Task(Protocol):
     """One kind of learning. The loop calls these in this order."""
 
@@ -166,6 +188,9 @@ class Task(Protocol):
 
     def evaluator(self, ctx: RunContext, dataset: Any, predictions: Optional[str] = None) -> Evaluator:
         """For one pass over a data set; `predictions`: a file for what the network says of every image."""
+
+    def inference(self, ctx: RunContext) -> Inference:
+        """For a predictor; `ctx.class_names` are those that the weights' file or the user names, if any."""
 
     def score(self, values: Mapping[str, Any]) -> Any:
         """A Score from what a checkpoint keeps of it."""

@@ -346,10 +346,8 @@ def _hints(wrong: Report, net: nn.Cell) -> list[Hint]:
             )
     if sides != list(getattr(net, "sizes", ())):
         size = ",".join(map(str, sides))
-        hints.insert(
-            0,
-            Hint("--img_size", f"--img_size {size} takes the file's size", f"img_size=({size}) takes the file's size"),
-        )
+        takes = "takes the file's size"
+        hints.insert(0, Hint("--img_size", f"--img_size {size} {takes}", f"img_size=({size}) {takes}"))
     if any(name.startswith(HEAD) for name in wrong.missing) and not wrong.differing:
         hints.append(
             Hint("--new_head", "--new_head leaves the head untrained", "new_head=True leaves the head untrained")

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from mindvit.errors import UserError, nearest
 from mindvit.runtime.quiet import quiet
 from mindvit.weights import prefixes
+from mindvit.weights.foreign import foreign_format
 from mindvit.weights.pickles import (
     BFLOAT16,
     Budget,
@@ -55,15 +56,6 @@ SAFETENSORS = {
     "U32": "<u4",
     "U64": "<u8",
 }
-ELSE = (
-    (b"\x89HDF", "HDF5 (Keras)"),
-    (b"GGUF", "GGUF"),
-    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself (git lfs pull)"),
-    (b"<!DOCTYPE", "a web page (did the download need a login?)"),
-    (b"<html", "a web page (did the download need a login?)"),
-    (b"\x1f\x8b", "a gzip archive: unpack it"),
-    (b"\x08\x00\x00\x00TFL3", "TensorFlow Lite"),
-)
 ACCEPTED = "accepted are MindSpore .ckpt, .safetensors, PyTorch .pth, Paddle .pdparams and .npz"
 
 
@@ -358,8 +350,7 @@ def _checkpoint(file: Path, head: bytes) -> WeightsFile:
     """MindSpore's own format; its reader takes no file whose name ends otherwise than in .ckpt, so that it gets one
     that does.
     """
-    what = next((name for magic, name in ELSE if head.lstrip().startswith(magic)), "")
-    if what:
+    if what := foreign_format(head):
         raise UserError(f"{file}: {what}; {ACCEPTED}")
     try:
         with quiet(), _as_ckpt(file) as path:

@@ -284,7 +284,7 @@ def test_what_was_answered_is_kept_when_predict_ends_early(
     out = tmp_path / "out" / "it.json"
     out.parent.mkdir()
     out.write_text("old")
-    compute, calls = compiled_once._run, []
+    compute, calls = compiled_once.batches.compute, []
 
     def broken(images: np.ndarray) -> np.ndarray:
         calls.append(len(images))
@@ -292,7 +292,7 @@ def test_what_was_answered_is_kept_when_predict_ends_early(
             raise KeyboardInterrupt
         return compute(images)
 
-    monkeypatch.setattr(compiled_once, "_run", broken)
+    monkeypatch.setattr(compiled_once.batches, "compute", broken)
     with pytest.raises(KeyboardInterrupt):
         run(predict, tmp_path, "--ckpt_path", weights, "--format", "json", "--batch_size", 2, "--out", out)
     assert out.read_text() == "old" and f"the answers so far are in {out}.partial" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from mindvit.inference.predictor import Unreadable
 from mindvit.models import model_info
 from mindvit.recipe.commandline import parse
 from mindvit.tasks.base import RunContext
+from mindvit.tasks.classification.inference import as_csv, as_json
 from mindvit.tasks.classification.task import ClassificationTask
 
 NAMES = ("apple", "bear", "cherry tree", "dog", "elk")
@@ -208,13 +209,13 @@ def test_the_command_s_formats_agree(weights: Path, tmp_path: Path, capsys: pyte
 
 
 def test_a_csv_quotes_and_a_json_of_nothing_is_a_list() -> None:
-    assert list(predict.as_csv([('a,"b".png', [("x\ny", 0.5)])])) == [
+    assert list(as_csv([('a,"b".png', [("x\ny", 0.5)])])) == [
         "image,rank,class,probability",
         '"a,""b"".png",1,"x\ny",0.500000',
     ]
     assert (
-        json.loads("".join(predict.as_json([]))) == []
-        and json.loads("".join(predict.as_json([("a", [("b", 1.0)])])))[0]["image"] == "a"
+        json.loads("".join(as_json([]))) == []
+        and json.loads("".join(as_json([("a", [("b", 1.0)])])))[0]["image"] == "a"
     )
 
 

@@ -20,6 +20,7 @@ ROOMS = (
         "weights.pickle_rules",
         "weights.torch_files",
         "weights.prefixes",
+        "weights.foreign",
         "weights.sets",
         "weights.names",
         "weights.readers",

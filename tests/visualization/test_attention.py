@@ -352,7 +352,7 @@ def test_the_command_draws_a_png_an_image(
 ) -> None:
     np.savez(tmp_path / "weights.npz", **{item.name: item.asnumpy() for item in small("xcit").get_parameters()})
     monkeypatch.setattr(
-        "mindvit.inference.predictor.create_model", lambda name, count, **_: small("xcit", num_classes=count)
+        "mindvit.tasks.classification.task.create_model", lambda name, count, *_, **__: small("xcit", num_classes=count)
     )
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -18,6 +18,7 @@ from mindvit.tasks.base import BatchSpec, RunContext, Say
 from mindvit.tasks.classification.augment import batch_aug_spec, sample_batch_aug
 from mindvit.tasks.classification.distill import build_teacher, check_teacher
 from mindvit.tasks.classification.evaluator import ClassificationEvaluator
+from mindvit.tasks.classification.inference import ClassificationInference
 from mindvit.tasks.classification.metrics import Accuracy, EvalStep
 from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
 from mindvit.tasks.classification.sizes import sized
@@ -141,6 +142,10 @@ class ClassificationTask:
     ) -> ClassificationEvaluator:
         """For one pass over `dataset`; `predictions`: a CSV file for the likeliest classes of every image."""
         return ClassificationEvaluator(ctx, dataset, self.spec(ctx).batch, predictions)
+
+    def inference(self, ctx: RunContext) -> ClassificationInference:
+        """For a predictor: names of classes with their probabilities."""
+        return ClassificationInference(ctx)
 
     def score(self, values: Mapping[str, Any]) -> Accuracy:
         """From what a checkpoint keeps."""
