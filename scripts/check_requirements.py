@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Sequence
 
 ROOT = Path(__file__).parent.parent
-OPTIONAL = ("requirements-report.txt", "requirements-onnx.txt")  # in the order of the pages
-EXTRAS = ".[report,onnx]"
+OPTIONAL = ("requirements-report.txt", "requirements-onnx.txt", "requirements-hub.txt")  # in the order of the pages
+EXTRAS = ".[report,onnx,hub]"
 COMMANDS = (
     "train.py --help",
     "validate.py --help",

@@ -57,6 +57,8 @@ SLOW = {
     "test_locks.py": 20,
     "test_prefixes.py": 15,
     "test_cli.py": 15,
+    "test_cache.py": 5,
+    "test_huggingface.py": 5,
 }
 
 

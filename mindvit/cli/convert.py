@@ -120,7 +120,7 @@ def wanted_info(given: Namespace, told: CheckpointInfo, info: ModelInfo) -> Chec
 
 def metadata(content: WeightsFile, told: CheckpointInfo, report: Report, given: Namespace) -> dict[str, Any]:
     """What the written file says: all that the source says, and where it came from."""
-    from mindvit.weights.write import sha256
+    from mindvit.runtime.files import sha256
 
     meta = {key: value for key, value in content.meta.items() if key not in (*RUN, *CONVERSION)}
     run = {key: content.meta[key] for key in RUN if key in content.meta and "names" not in content.meta}

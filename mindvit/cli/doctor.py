@@ -29,7 +29,7 @@ from mindvit.recipe.names import configs_folder
 from mindvit.version import __version__
 
 REQUIRED = ("mindspore", "numpy", *environment.OTHERS)
-OPTIONAL = ("mindcv", "matplotlib", "onnx", "onnxruntime", "tensorboardX", "setuptools")
+OPTIONAL = ("mindcv", "matplotlib", "onnx", "onnxruntime", "huggingface_hub", "tensorboardX", "setuptools")
 DEVICE_FILES = ("/dev/davinci[0-9]*", "/dev/nvidia[0-9]*")
 DRIVER_FILES = (
     "/usr/local/Ascend/driver/version.info",
@@ -55,6 +55,9 @@ VARIABLES = (
     "GLOG_v",
     "CUDA_VISIBLE_DEVICES",
     "XDG_CACHE_HOME",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
     "CXX",
     "PYTHONPATH",
 )

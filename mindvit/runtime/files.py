@@ -1,5 +1,5 @@
-"""Files that are whole or not there, locks where a file system has them, and text that can be written whatever it
-holds.
+"""Files that are whole or not there, their checksums, locks where a file system has them, and text that can be written
+whatever it holds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import glob
+import hashlib
 import io
 import os
 import re
@@ -76,6 +77,20 @@ def append(path: Path, data: bytes) -> None:
         except OSError:
             os.ftruncate(stream.fileno(), before)
             raise
+
+
+def sha256(path: Path) -> str:
+    """A file's checksum, in hexadecimal digits."""
+    return digest_of(path).hexdigest()
+
+
+def digest_of(path: Path) -> hashlib._Hash:
+    """SHA-256 of what is in a file so far, to which more can be added."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest
 
 
 def try_lock(stream: IO[Any]) -> Optional[bool]:

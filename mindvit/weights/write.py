@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -86,12 +85,3 @@ def save_weights(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
             unfinished.write_bytes(content)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} can't be written: {str(error).splitlines()[0]}") from None
-
-
-def sha256(path: Path) -> str:
-    """A file's checksum, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
