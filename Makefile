@@ -17,11 +17,12 @@ VARIANTS = crossvit_tiny crossvit_small crossvit_9_dagger cvt_21_224 xcit_nano_1
 # tests spend most of their time in MindSpore's graph compiler, which uses one core; a file's tests share what they compiled, and tests/conftest.py has the
 # files that take longest run first
 SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs=2 --output-sync=target
+# unless a make above this one already says how many
+TWO_AT_A_TIME = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,--jobs=2 --output-sync=target)
 TIMED = scripts/timed.sh
 
-# the goldens in processes of a few networks: MindSpore gives the memory of a compiled graph back when the process ends, and not before
-GOLDENS = test-goldens-crossvit-crossformer test-goldens-xcit test-goldens-xcit-small test-goldens-cvt test-goldens-xcit-nano
+# the goldens in processes of a few networks, what takes longest first: MindSpore gives the memory of a compiled graph back when the process ends, and not before
+GOLDENS = test-goldens-crossvit-crossformer test-goldens-cvt test-goldens-xcit-nano test-goldens-xcit test-goldens-xcit-small
 test-goldens-crossvit-crossformer: NETWORKS = not xcit and not cvt
 test-goldens-xcit: NETWORKS = xcit and not nano and not small
 test-goldens-xcit-small: NETWORKS = xcit_small
@@ -38,7 +39,8 @@ quickstart: $(VENV)/ready
 	$(TIMED) quickstart-validate $(BIN)/python validate.py --config configs/quickstart/crossvit_digits.yaml \
 		--ckpt_path runs/quickstart/crossvit_9-best.ckpt
 
-test: lint test-units test-goldens
+test: $(VENV)/ready-for-tests
+	+$(TIMED) $@ $(TWO_AT_A_TIME) lint test-units test-goldens
 
 # what compiles no network and starts no process: an answer in three minutes
 test-fast: $(VENV)/ready-for-tests
@@ -48,7 +50,7 @@ test-units: $(VENV)/ready-for-tests
 	$(TIMED) $@ $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/models/test_goldens.py
 
 test-goldens: $(VENV)/ready-for-tests
-	$(TIMED) $@ $(TWO_AT_A_TIME) $(GOLDENS)
+	+@$(TWO_AT_A_TIME) $(GOLDENS)
 
 $(GOLDENS): $(VENV)/ready-for-tests
 	$(TIMED) $@ $(BIN)/python -m pytest tests/models/test_goldens.py -k "$(NETWORKS)"
@@ -88,7 +90,7 @@ test-interop: $(VENV)/ready-for-tests
 	rm -r $(VENV)-interop/files
 
 lint: $(VENV)/ready-for-tests
-	$(TIMED) $@ $(TWO_AT_A_TIME) $(LINTS)
+	+$(TIMED) $@ $(TWO_AT_A_TIME) $(LINTS)
 
 lint-style: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .

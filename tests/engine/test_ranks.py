@@ -240,7 +240,7 @@ def killed_and_restarted(folder: Path, out: Path, count: int, logs: Path, ranks:
 
 @pytest.mark.parametrize(
     "ranks, kills",
-    [(1, 1), (2, 1), pytest.param(1, KILLS, marks=pytest.mark.big), pytest.param(2, KILLS, marks=pytest.mark.big)],
+    [(1, 1), pytest.param(1, KILLS, marks=pytest.mark.big), pytest.param(2, KILLS, marks=pytest.mark.big)],
 )
 def test_kill_9_at_random_moments_leaves_no_trace(folder: Path, tmp_path: Path, ranks: int, kills: int) -> None:
     finish(start(folder, tmp_path / "whole", *LIVELY, launcher=msrun(ranks, tmp_path / "logs") if ranks > 1 else ()))
