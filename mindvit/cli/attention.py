@@ -1,6 +1,6 @@
 """Draw what a network's attention looks at.
 
-mindvit attention IMAGE ... --ckpt_path FILE --out DIR [--model NAME] [--at x,y]
+mindvit attention IMAGE ... --ckpt_path FILE|--model NAME --out DIR [--at x,y]
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str]) -> None:
             device_target=given.device_target,
             take=given.take,
             max_pixels=given.max_pixels,
+            pretrained=given.pretrained,
         )
     font = attention_sheet.fonts(given.font)
     try:
@@ -119,7 +120,7 @@ def draw(predictor: Predictor, paths: Sequence[str], given: argparse.Namespace, 
             tqdm.write(f"warning: {error}", file=sys.stderr)
             continue
         logits, rows = attention_maps(predictor.net, predictor.normalised(pixels[None]), given.at)
-        foot = f"{predictor.info.name}, {Path(given.ckpt_path).name}, {predictor.preprocessing.size} px"
+        foot = f"{predictor.info.name}, {predictor.file}, {predictor.preprocessing.size} px"
         sheet = attention_sheet.sheet(
             Image.fromarray(pixels), Path(path).name, predictor.answer(logits), rows, foot, font
         )

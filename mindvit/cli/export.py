@@ -23,13 +23,21 @@ DYNAMIC = "dynamic"
 
 def parser() -> Parser:
     """The command line."""
-    from mindvit.recipe.commandline import Parser
+    from mindvit.recipe.commandline import Parser, whose
 
     result = Parser(
         prog="mindvit export", description="Write a network as MindIR or ONNX, load the file again and compare."
     )
     result.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
     result.add_argument("--ckpt_path", metavar="FILE", help="its weights, of any origin (default: initial values)")
+    result.add_argument(
+        "--pretrained",
+        nargs="?",
+        type=whose,
+        const=True,
+        metavar="WHOSE",
+        help="published weights, fetched by the network's name (of one source: timm, pytorch, hf or mmpretrain)",
+    )
     result.add_argument(
         "--take",
         metavar="KEY",
@@ -63,7 +71,8 @@ def batch_of(text: str) -> Optional[int]:
 def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
     from mindvit.data.preprocessing import Preprocessing
-    from mindvit.models import create_model
+    from mindvit.hub.resolve import given_file, weights_file
+    from mindvit.models import create_model, model_info
     from mindvit.recipe.commandline import COMMAND_LINE
     from mindvit.recipe.schema import build
     from mindvit.runtime import platform
@@ -72,7 +81,10 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     from mindvit.weights.checkpoint_info import IMAGENET, RGB, CheckpointInfo
     from mindvit.weights.readers import read
 
-    content = read(given.ckpt_path, given.take) if given.ckpt_path else None
+    path = given.ckpt_path and given_file(given.ckpt_path)
+    if given.pretrained and given.model and not path:
+        path = weights_file(given.pretrained, model_info(given.model).name)
+    content = read(path, given.take) if path else None
     told = CheckpointInfo.of(content) if content else CheckpointInfo("")
     if not (given.model or content):
         raise UserError(

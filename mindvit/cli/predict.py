@@ -1,6 +1,6 @@
 """Name what is in images.
 
-mindvit predict IMAGE|FOLDER ... --ckpt_path FILE [--model NAME] [--topk 5] [--format table|json|csv] [--out FILE]
+mindvit predict IMAGE|FOLDER ... --ckpt_path FILE|--model NAME [--topk 5] [--format table|json|csv] [--out FILE]
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ def main(arguments: Sequence[str]) -> None:
                 given.device_target,
                 given.take,
                 given.max_pixels,
+                given.pretrained,
             )
         print(predictor, file=sys.stderr)
         answers = predictions(predictor, paths, given.topk, bad)

@@ -121,11 +121,12 @@ def is_ambiguous(names: Sequence[str]) -> bool:
 @dataclass(frozen=True)
 class Head:
     """What weights say of the classes that they tell apart: how many, and in which order, where they name them.
-    where: the file."""
+    where: the file. gives_way: whether data with another number of classes gets a new head, which needs no asking."""
 
     where: str
     count: Optional[int]
     class_names: tuple[str, ...] = ()
+    gives_way: bool = False
 
 
 def open_ordered(
@@ -180,7 +181,7 @@ def _order(
     found = dataset.class_names
     if given is not None:
         return _given(given, found, head, num_classes), given.where
-    if head is None or head.count is None:
+    if head is None or head.count is None or (head.gives_way and (num_classes or len(found)) != head.count):
         return None, ""
     if head.class_names:
         return _known(head, found, folders, num_classes), head.where

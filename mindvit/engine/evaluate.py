@@ -10,7 +10,9 @@ from mindspore import Tensor, nn
 from mindvit.data.datasets.build import passed_over
 from mindvit.engine.setup import build, setup, take_of
 from mindvit.errors import UserError
+from mindvit.hub.resolve import given_file, weights_file
 from mindvit.layers.precision import set_precision
+from mindvit.models.registry import network_info
 from mindvit.recipe.commandline import COMMAND_LINE
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console
@@ -75,8 +77,23 @@ def wanted_set(recipe: Recipe) -> Optional[str]:
     return take or short
 
 
+def weights_to_measure(recipe: Recipe) -> str:
+    """The file to measure: the one that is given, or the published weights that the command line asks for by name.
+
+    `pretrained` in a recipe's file says what training starts from, and not what to measure. UserError if there is none.
+    """
+    options = recipe.model
+    if options.ckpt_path:
+        return given_file(options.ckpt_path)
+    if options.pretrained and recipe.origins["pretrained"] == COMMAND_LINE:
+        return weights_file(options.pretrained, network_info(options.model).name)
+    raise UserError(
+        "validate.py needs the weights to measure: --ckpt_path FILE, or --model NAME --pretrained for published ones"
+    )
+
+
 def validate(recipe: Recipe, predictions: Optional[str] = None) -> Any:
-    """Measure recipe.model.ckpt_path on the validation images.
+    """Measure recipe.model.ckpt_path, or published weights, on the validation images.
 
     Args:
         recipe: what it doesn't say is taken from the file. Of a file with several sets of weights recipe.model.take
@@ -89,9 +106,8 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Any:
     Raises:
         UserError: there are no weights, or they don't fit the network or the data.
     """
-    path = recipe.model.ckpt_path
-    if not path:
-        raise UserError("validate.py needs the weights to measure: --ckpt_path FILE")
+    path = weights_to_measure(recipe)
+    recipe = recipe.replace(recipe.origins["ckpt_path"], ckpt_path=path)
     content = read(path, wanted_set(recipe))
     told = CheckpointInfo.of(content)
     recipe = told.fill(recipe).replace(path, new_head=False)  # a recipe means the weights that its training starts from

@@ -18,7 +18,8 @@ from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device
 from mindvit.tasks.base import RunContext, Task
 from mindvit.weights import load_weights
-from mindvit.weights.readers import WeightsFile, read
+from mindvit.weights.named import has_new_head, read_named
+from mindvit.weights.readers import WeightsFile
 
 CHANNELS = 3  # of every image that a data set gives
 
@@ -64,23 +65,18 @@ def build(ctx: RunContext, task: Task, resize: bool = False, weights: Optional[W
     weights = weights or starting_weights(ctx.recipe)
     net = task.network(ctx)
     if weights:
-        report = load_weights(net, weights, resize=resize, new_head=ctx.recipe.model.new_head)
+        new_head = ctx.recipe.model.new_head or has_new_head(weights, ctx.num_classes)
+        report = load_weights(net, weights, resize=resize, new_head=new_head)
         if ctx.device.is_main:
             console.log_info(f"weights from {weights.where}: {report}")
     return net
 
 
 def starting_weights(recipe: Recipe) -> Optional[WeightsFile]:
-    """What the file holds that a recipe starts from; None for initial values. UserError if it wants weights and names
-    no file.
-    """
+    """What a recipe starts from, fetched if it is named; None for initial values. UserError if it can't be had."""
     options = recipe.model
-    if isinstance(options.pretrained, bool) and options.pretrained:
-        raise UserError(
-            "pretrained is True, but no weights are downloaded: give the file, pretrained: FILE or --ckpt_path FILE"
-        )
     start = options.ckpt_path or options.pretrained
-    return read(str(start), take_of(recipe)) if start else None
+    return read_named(start, network_info(options.model).name, take_of(recipe)) if start else None
 
 
 def take_of(recipe: Recipe) -> Optional[str]:

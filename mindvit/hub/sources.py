@@ -251,7 +251,7 @@ def source_of(name: str, origin: Optional[str] = None) -> Source:
         UserError: there is none that a program can fetch; the message says why, and where a person finds the file.
     """
     if name not in SOURCES:
-        raise UserError(f"no weights of {name!r} are known by name{nearest(name, SOURCES)}")
+        raise UserError(f"no published weights of {name!r} are known{nearest(name, SOURCES)}")
     found = [item for item in SOURCES[name] if origin in (None, item.origin)]
     if found:
         return found[0]

@@ -13,11 +13,12 @@ from mindvit.data.classes import read_classes
 from mindvit.data.decoding import DecodeError
 from mindvit.data.loader import default_workers
 from mindvit.errors import EXIT_BAD_INPUT, UserError
+from mindvit.hub.resolve import Pretrained, given_file, weights_file
 from mindvit.inference.batches import Batches, Prepared
 from mindvit.inference.images import ImageLike, is_one, opened
 from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision
-from mindvit.models import model_info
+from mindvit.models import model_info, network_info
 from mindvit.recipe.commandline import COMMAND_LINE
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.recipe.schema import build
@@ -44,7 +45,7 @@ class Predictor:
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
 
     Args:
-        ckpt_path: the weights.
+        ckpt_path: a file with weights, a folder that was published, or hf:OWNER/NAME; None: `pretrained` says.
         model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does).
         classes: a file with a class name a line, in the order of the logits; by default those of the checkpoint, or
             else numbers.
@@ -53,25 +54,30 @@ class Predictor:
         take: which set of weights, `model` or `ema` (their moving average), of a file that holds both; by default the
             one that scored better in validation.
         max_pixels: a larger image, width x height, is not decoded.
+        pretrained: without a file: the published weights of `model`, those whose accuracy is quoted or, by a word
+            (timm, pytorch, hf, mmpretrain), those of a source.
 
     Raises:
-        UserError: weights that don't fit, or a device that isn't there.
+        UserError: weights that can't be had or don't fit, or a device that isn't there.
     """
 
     def __init__(
         self,
-        ckpt_path: Union[str, os.PathLike],
+        ckpt_path: Union[None, str, os.PathLike] = None,
         model: Optional[str] = None,
         classes: Union[str, os.PathLike, None] = None,
         batch_size: int = 32,
         device_target: str = "auto",
         take: Optional[str] = None,
         max_pixels: int = decoding.MAX_PIXELS,
+        pretrained: Pretrained = True,
     ):
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         decoding.allow(max_pixels)
-        self.max_pixels, self.batch_size, path = max_pixels, batch_size, str(ckpt_path)
+        self.max_pixels, self.batch_size = max_pixels, batch_size
+        path = _weights(ckpt_path, model, pretrained)
+        self.file = os.path.basename(path)
         content = read(path, take)
         told = CheckpointInfo.of(content)
         recipe = told.fill(build({"model": model}, {"model": COMMAND_LINE}) if model else build({}, {}))
@@ -169,6 +175,15 @@ class Predictor:
                 "diverged"
             )
         return logits
+
+
+def _weights(ckpt_path: Union[None, str, os.PathLike], model: Optional[str], pretrained: Pretrained) -> str:
+    """The file with the weights, fetched if it is named. UserError if neither a file nor a network is."""
+    if ckpt_path is not None:
+        return given_file(ckpt_path)
+    if not model:
+        raise UserError("which weights? --ckpt_path FILE, or --model NAME for published ones")
+    return weights_file(pretrained or True, network_info(model).name)
 
 
 def _class_names(file: Union[str, os.PathLike], count: int) -> tuple[str, ...]:

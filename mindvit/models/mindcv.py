@@ -37,13 +37,9 @@ def register_with_mindcv() -> None:
 
 def _entry_point(known_as: str, name: str) -> Callable[..., Any]:
     def build(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **others: Any) -> Any:
-        if pretrained:
-            raise UserError(
-                f"{known_as}: pretrained is True, but no weights are downloaded: give the file, checkpoint_path=FILE"
-            )
         from mindvit.models import create_model
 
-        return create_model(name, num_classes, in_channels, **others)
+        return create_model(name, num_classes, in_channels, pretrained=pretrained, **others)
 
     build.__name__ = build.__qualname__ = known_as  # mindcv takes the name from here
     build.__doc__ = f"mindvit's {name}."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import os
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence, Union
 
 from mindvit.errors import UserError, nearest
+from mindvit.hub.resolve import Pretrained, weights_file
 from mindvit.models import mindcv
 from mindvit.models.network import Backbone, Network
 from mindvit.runtime import platform
@@ -274,7 +274,7 @@ def create_model(
     img_size: Any = None,
     features_only: bool = False,
     out_indices: Optional[Sequence[int]] = None,
-    pretrained: Union[None, bool, str, os.PathLike] = None,
+    pretrained: Pretrained = None,
     for_platform: Optional[platform.Platform] = None,
     **overrides: Any,
 ) -> Any:
@@ -282,14 +282,17 @@ def create_model(
 
     Args:
         name: of the registry, or "mindcv/NAME": mindcv's network of that name, with mindcv's arguments. A segmentor's
-            takes `backbone_weights` (a file), `backbone_config` and, if it is a method's ("upernet"), `backbone`.
+            takes `backbone_weights` (as `pretrained`), `backbone_config` and, if it is a method's ("upernet"),
+            `backbone`.
         num_classes: None means ImageNet's 1000, or a segmentor's own; 0 leaves the classifier out.
         in_channels: the images'.
         drop_path_rate: None means the paper's.
         img_size: px; None means the variant's own.
         features_only: give feature maps (B, C, H', W'), described by `feature_info`, instead of logits.
         out_indices: which ones; None: those that the authors' detectors take.
-        pretrained: a file with weights, which must all fit (mindvit.load_weights can be told what may differ).
+        pretrained: True: published weights, those whose accuracy is quoted; "timm", "pytorch", "hf" or "mmpretrain":
+            the same from that source; "hf:OWNER/NAME"; or a file with weights, which must all fit
+            (mindvit.load_weights can be told what may differ).
         for_platform: what it is built for, by default this machine; platform.PORTABLE for files that others read.
         overrides: other arguments of the family's class (drop_rate, attn_drop_rate, embed_dim, ...).
 
@@ -300,16 +303,15 @@ def create_model(
     Raises:
         UserError: an unknown name or argument.
     """
-    if pretrained is True:
-        raise UserError("pretrained is True, but no weights are downloaded: give the file, pretrained=FILE")
     if name in _builders:
         if img_size is not None or features_only or out_indices is not None:
             raise UserError(f"{name} is no classifier: it has no img_size, features_only and out_indices")
         common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}
-        return _builders[name](pretrained=pretrained, for_platform=for_platform, **common, **overrides)
+        return _builders[name](for_platform=for_platform, **_files(name, pretrained, overrides), **common)
     num_classes = 1000 if num_classes is None else num_classes
     if name.startswith(mindcv.THEIRS):
-        overrides.update({"checkpoint_path": str(pretrained)} if pretrained else {})
+        theirs = {"pretrained": True} if pretrained is True else {"checkpoint_path": str(pretrained)}
+        overrides.update(theirs if pretrained else {})
         common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}
         features = {"features_only": features_only or None, "out_indices": out_indices}
         return mindcv.create(name, img_size=img_size, **common, **features, **overrides)
@@ -321,12 +323,27 @@ def create_model(
     _check_arguments(entry.info.name, overrides, {*config, "drop_rate", "attn_drop_rate"})
     if out_indices is not None and not features_only:
         raise UserError("out_indices is given, but features_only is False: only feature maps can be chosen")
+    from mindvit.weights.named import load_named, read_named  # which need not wait for networks to be known
+
+    weights = read_named(pretrained, entry.info.name) if pretrained else None  # what can't be had is told first
     with platform.use(for_platform) if for_platform else contextlib.nullcontext():
         net = entry.build(**{**config, **overrides})
     net.model_name = entry.info.name
     result = Backbone(net, out_indices) if features_only else net
-    if pretrained:
-        from mindvit.weights import load_weights  # which need not wait for networks to be known
-
-        load_weights(result, pretrained)
+    if weights:
+        load_named(result, weights)
     return result
+
+
+def _files(name: str, pretrained: Pretrained, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A detector's or segmentor's arguments with files for the weights that are asked for by name: its own, or those of
+    its backbone. UserError if they can't be had.
+    """
+    arguments: dict[str, Any] = {**overrides, "pretrained": pretrained}
+    wanted = overrides.get("backbone_weights")
+    if pretrained:
+        arguments["pretrained"] = weights_file(pretrained, name)
+    if wanted:
+        backbone = _dense[name].backbone if name in _dense else str(overrides.get("backbone", name))
+        arguments["backbone_weights"] = weights_file(wanted, _aliases.get(backbone, backbone))
+    return arguments

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import typing
 from pathlib import Path
 from typing import Any, Collection, NoReturn, Optional, Sequence
 
 import yaml
 
 from mindvit.errors import UserError, nearest
+from mindvit.hub.sources import HUB, ORIGINS
 from mindvit.recipe.files import read_recipe
 from mindvit.recipe.names import recipe_path
 from mindvit.recipe.options import DataOptions
@@ -69,15 +71,32 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whose(text: str) -> str:
+    """An argument's source of published weights."""
+    if text not in ORIGINS and not text.startswith(HUB):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(ORIGINS)}, nor hf:OWNER/NAME")
+    return text
+
+
 def weights_arguments(parser: argparse.ArgumentParser) -> None:
     """The options with which a command is told of a trained network: see predictor.Predictor."""
     parser.add_argument(
         "--ckpt_path",
-        required=True,
         metavar="FILE",
-        help="weights: a checkpoint of ours, or others by the authors' names",
+        help="weights: a checkpoint of ours or of others, a published folder, or hf:OWNER/NAME (default: the published "
+        "ones of --model)",
     )
     parser.add_argument("--model", metavar="NAME", help="the network (default: what the checkpoint says)")
+    parser.add_argument(
+        "--pretrained",
+        nargs="?",
+        type=whose,
+        const=True,
+        default=True,
+        metavar="WHOSE",
+        help="without --ckpt_path: published weights of one source, timm, pytorch, hf or mmpretrain (default: those "
+        "whose accuracy is quoted)",
+    )
     parser.add_argument(
         "--take",
         metavar="KEY",
@@ -136,7 +155,8 @@ def parser(description: str, extra: Extra = (), hidden: Collection[str] = (), pr
             continue
         choices = f", one of {', '.join(map(str, item.metadata['choices']))}" if item.metadata["choices"] else ""
         text = f"{item.metadata['doc']} ({type_name(kind)}{choices}; default: {item.default})".replace("%", "%%")
-        optional_value: dict[str, Any] = {"nargs": "?", "const": True} if kind is bool else {}
+        is_switch = kind is bool or bool in typing.get_args(kind)
+        optional_value: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
         group = result if key in hidden else groups[section]
         group.add_argument(
             f"--{key}", metavar="VALUE", help=argparse.SUPPRESS if key in hidden else text, **optional_value

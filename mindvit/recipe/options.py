@@ -139,7 +139,13 @@ class ModelOptions:
     drop_path_rate: Optional[float] = option(
         None, "largest stochastic-depth rate (none: the paper's)", low=0, high=0.99
     )
-    pretrained: Union[bool, str] = option(False, "file with weights to start from", path=True, affects_result=False)
+    pretrained: Union[bool, str] = option(
+        False,
+        "weights to start from (validate.py: to measure): True, published ones, fetched by the network's name; "
+        "pytorch, timm, hf or mmpretrain, those of that source; hf:OWNER/NAME; or a FILE",
+        path=True,
+        affects_result=False,
+    )
     ckpt_path: Optional[str] = option(
         None, "train: weights to start from; validate: weights to measure", path=True, affects_result=False
     )

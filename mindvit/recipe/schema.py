@@ -50,7 +50,6 @@ TRAINING_ONLY = frozenset(
         "drop_rate",
         "attn_drop_rate",
         "drop_path_rate",
-        "pretrained",
         "new_head",
         *(
             item.name

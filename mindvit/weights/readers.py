@@ -64,7 +64,8 @@ class WeightsFile:
     """What a file holds: weights by name, mindvit's metadata, its format; which set of weights was taken, the others,
     bfloat16 tensors, what is no tensor.
 
-    optimizer: names of what training keeps beside the weights. where: how messages call it.
+    optimizer: names of what training keeps beside the weights. where: how messages call it. is_by_name: whether they
+    were asked for by a network's name, so that a head for other classes may give way to a new one.
     """
 
     arrays: Arrays
@@ -76,6 +77,7 @@ class WeightsFile:
     ignored: list[str] = field(default_factory=list)
     optimizer: list[str] = field(default_factory=list)
     where: str = "the given weights"
+    is_by_name: bool = False
 
     @property
     def is_average(self) -> bool:

@@ -60,7 +60,7 @@ class ClassificationTask:
         head = None
         if weights is not None and not recipe.model.new_head:
             told = CheckpointInfo.of(weights)
-            head = Head(weights.where, told.num_classes, told.class_names)
+            head = Head(weights.where, told.num_classes, told.class_names, weights.is_by_name)
         train = open_ordered(recipe.data, "train", head, say, recipe.model.num_classes)
         val = open_dataset(recipe.data, "val", train.class_names)
         check_same_classes(train, val)

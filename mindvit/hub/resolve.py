@@ -1,0 +1,74 @@
+"""What `pretrained` means: weights by name, a repository on Hugging Face, a folder that was published, or a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Optional, Union
+
+from mindvit.errors import UserError
+from mindvit.hub import cache, huggingface
+from mindvit.hub.huggingface import Missing
+from mindvit.hub.sources import HUB, ORIGINS, source_of
+
+Pretrained = Union[None, bool, str, os.PathLike]
+FILES = ("model.safetensors", "pytorch_model.bin")  # what a repository calls its weights, the preferred one first
+CONFIG = "config.json"
+
+
+def is_name(pretrained: Pretrained) -> bool:
+    """Whether this asks for published weights of a network by its name: True, or an origin's word."""
+    return pretrained is True or (isinstance(pretrained, str) and pretrained in ORIGINS)
+
+
+def is_repository(place: object) -> bool:
+    """Whether this is hf:OWNER/NAME."""
+    return isinstance(place, str) and place.startswith(HUB)
+
+
+def weights_file(pretrained: Pretrained, name: str) -> str:
+    """The file that `pretrained` means for a network, fetched if it must be.
+
+    Args:
+        pretrained: True, an origin (timm, pytorch, ...), hf:OWNER/NAME, a folder or a file.
+        name: the network's own name, no alias.
+
+    Returns:
+        A file's name; whether there is such a file is known only of those that were fetched.
+
+    Raises:
+        UserError: it can't be had.
+    """
+    if is_name(pretrained):
+        return str(cache.locate(source_of(name, None if pretrained is True else str(pretrained))))
+    return given_file(pretrained)  # type: ignore[arg-type]
+
+
+def given_file(place: Union[str, os.PathLike]) -> str:
+    """The file that a place means: hf:OWNER/NAME, a folder that was published, or a file, which is taken as it is."""
+    place = os.fspath(place)
+    if is_repository(place):
+        return str(from_repository(place))
+    return os.path.join(place, FILES[0]) if config_of(place) else place
+
+
+def from_repository(place: str) -> Path:
+    """The weights in hf:OWNER/NAME[@REVISION]. UserError if there are none under the usual names."""
+    repository, revision = huggingface.split(place[len(HUB) :])
+    for file in FILES:
+        try:
+            return huggingface.fetch(repository, file, revision, cache.is_offline())
+        except Missing as error:
+            missing = error
+    raise UserError(f"{missing}, nor {FILES[0]}") from None
+
+
+def config_of(place: str) -> Optional[Path]:
+    """The config.json of a published folder or of hf:OWNER/NAME; None for a folder without one, and for what is no
+    folder.
+    """
+    if is_repository(place):
+        repository, revision = huggingface.split(place[len(HUB) :])
+        return huggingface.fetch(repository, CONFIG, revision, cache.is_offline())
+    path = Path(place) / CONFIG
+    return path if path.is_file() else None
