@@ -31,7 +31,7 @@ test-goldens-cvt: NETWORKS = cvt
 
 LINTS = lint-similar lint-types lint-site lint-docs lint-style
 
-.PHONY: quickstart test test-fast test-units test-goldens $(GOLDENS) test-big test-big-goldens test-without-kernels test-requirements test-oldest test-interop \
+.PHONY: quickstart test test-fast test-units test-goldens $(GOLDENS) test-big test-big-goldens test-without-kernels test-requirements test-oldest test-interop test-aarch64 \
 	lint $(LINTS) goldens benchmark profile compare docs site notebook clean
 
 quickstart: $(VENV)/ready
@@ -88,6 +88,13 @@ test-interop: $(VENV)/ready-for-tests
 	$(TIMED) $@ env MINDVIT_INTEROP=$(VENV)-interop/files $(BIN)/python -m pytest tests/weights/test_interop.py -m interop -s
 	$(TIMED) $@-read-back $(VENV)-interop/bin/python tests/interop/read_back.py $(VENV)-interop/files/back
 	rm -r $(VENV)-interop/files
+
+# the usual host of an NPU: wheels of every dependency, both C++ sources, and the pixel functions on an emulated processor
+test-aarch64:
+	@$(PYTHON) -m venv $(VENV)-aarch64
+	@$(TIMED) $@-installed $(VENV)-aarch64/bin/python -m pip --disable-pip-version-check --quiet --no-input install -r requirements-aarch64.txt
+	$(TIMED) $@-wheels $(VENV)-aarch64/bin/python scripts/check_wheels.py
+	$(TIMED) $@ env PYTHONPATH=. $(VENV)-aarch64/bin/python tests/aarch64/check.py
 
 lint: $(VENV)/ready-for-tests
 	+$(TIMED) $@ $(TWO_AT_A_TIME) $(LINTS)
@@ -165,4 +172,4 @@ notebook: $(VENV)/ready-for-tests
 	$(BIN)/python scripts/run_notebook.py docs/notebook.ipynb
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop build runs .cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-interop $(VENV)-aarch64 build runs .cache .pytest_cache .mypy_cache .ruff_cache

@@ -29,7 +29,10 @@ RECIPE = "keys and values checked"
 RULES = (
     (r"make quickstart$", "`.ci/run`"),
     (r"make test$", "`.ci/run`"),
-    (r"make (docs|site|notebook|goldens|test-fast|test-interop|benchmark)$", "the target is in the Makefile"),
+    (
+        r"make (docs|site|notebook|goldens|test-fast|test-interop|test-aarch64|benchmark)$",
+        "the target is in the Makefile",
+    ),
     (r"pip install -r ", "`.ci/run`"),
     (r"pip install (--editable )?\.$", "`.ci/run`"),
     (r"source \.venv/bin/activate$", "`make quickstart` makes it"),

@@ -6,10 +6,13 @@
 #include <cstring>
 #include <vector>
 
-#if !defined(__AVX2__)
-#error "this processor has no AVX2, and Pillow is as fast there"
-#endif
+#if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#else
+#error "this processor has neither AVX2 nor NEON, and Pillow is as fast there"
+#endif
 
 typedef double Double4 __attribute__((vector_size(32)));
 
@@ -73,6 +76,8 @@ uint32_t word(const uint8_t* at) {
     return value;
 }
 
+#if defined(__AVX2__)
+
 __m256i widened(__m128i bytes, __m256i weight) { return _mm256_mullo_epi32(_mm256_cvtepu8_epi32(bytes), weight); }
 
 Double4 pixel(const uint8_t* at) {
@@ -104,6 +109,42 @@ void narrow(const uint8_t* const* rows, const Weights& axis, int out, uint8_t* c
         }
     }
 }
+
+#else
+
+int32x4_t widened(const uint8_t* at) {
+    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(word(at))))));
+}
+
+Double4 pixel(const uint8_t* at) {
+    const int32x4_t values = widened(at);
+    const float64x2_t halves[2] = {vcvtq_f64_s64(vmovl_s32(vget_low_s32(values))), vcvtq_f64_s64(vmovl_high_s32(values))};
+    Double4 result;
+    std::memcpy(&result, halves, sizeof result);
+    return result;
+}
+
+// Four rows of RGB pixels, each made `out` pixels wide: a register holds a row's sums.
+void narrow(const uint8_t* const* rows, const Weights& axis, int out, uint8_t* const* results) {
+    for (int place = 0; place < out; ++place) {
+        const int32_t* weight = &axis.value[size_t(place) * axis.taps];
+        const size_t start = size_t(axis.first[place]) * 3;
+        int32x4_t sums[ROWS];
+        for (int row = 0; row < ROWS; ++row) sums[row] = vdupq_n_s32(1 << (BITS - 1));
+        for (int tap = 0; tap < axis.count[place]; ++tap)
+            for (int row = 0; row < ROWS; ++row) sums[row] = vmlaq_n_s32(sums[row], widened(rows[row] + start + size_t(tap) * 3), weight[tap]);
+        for (int row = 0; row < ROWS; row += 2) {
+            // Both packings clip.
+            const int16x8_t words = vcombine_s16(vqmovn_s32(vshrq_n_s32(sums[row], BITS)), vqmovn_s32(vshrq_n_s32(sums[row + 1], BITS)));
+            uint8_t bytes[8];
+            vst1_u8(bytes, vqmovun_s16(words));
+            std::memcpy(results[row] + place * 3, bytes, 3);
+            std::memcpy(results[row + 1] + place * 3, bytes + 4, 3);
+        }
+    }
+}
+
+#endif
 
 Double4 between(Double4 a, Double4 b, Double4 c, Double4 d, double share) {
     const Double4 p2 = -a + c, p3 = 2 * (a - b) + c - d, p4 = -a + b - c + d;

@@ -17,7 +17,8 @@ SWITCH = "MINDVIT_KERNELS"  # 0 in the environment: do without
 
 def flags() -> tuple[str, ...]:
     """The compiler's flags: without AVX-512 where the framework's kernels have to do without it too."""
-    return (*FLAGS, "-mno-avx512f") if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() == "AVX2" else FLAGS
+    narrow = compiler.IS_X86 and os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() == "AVX2"
+    return (*FLAGS, "-mno-avx512f") if narrow else FLAGS
 
 
 @functools.cache

@@ -15,7 +15,9 @@ from typing import Optional, Sequence
 
 COMPILERS = ("g++", "clang++", "c++")
 INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
+NATIVE = "-march=native" if IS_X86 else "-mcpu=native"  # all that this processor has, in GCC's words
+FLAGS = ("-O3", NATIVE, "-std=c++17", "-shared", "-fPIC")
 
 
 def library(source: Path, flags: Sequence[str], switch: str, loss: str) -> Optional[Path]:
@@ -76,7 +78,7 @@ def sources(source: Path) -> list[Path]:
 
 
 def _processor() -> str:
-    # -march=native: a home directory may be shared by different machines
+    # NATIVE: a home directory may be shared by different machines
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines()
     except OSError:
