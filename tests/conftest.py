@@ -58,6 +58,8 @@ SLOW = {
     "test_prefixes.py": 15,
     "test_cli.py": 15,
     "test_cache.py": 5,
+    "test_publish.py": 20,
+    "test_download.py": 5,
     "test_named.py": 30,
     "test_huggingface.py": 5,
 }

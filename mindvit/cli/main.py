@@ -36,6 +36,8 @@ COMMANDS = {
     "report": Command("mindvit.cli.report", "curves and results of runs on one HTML page"),
     "losses": Command("mindvit.cli.losses", "compare the losses of two runs, as of a CPU and an NPU", False),
     "convert": Command("mindvit.cli.convert", "convert weights from and to PyTorch, timm, transformers, PaddleViT"),
+    "download": Command("mindvit.cli.download", "fetch published weights by the networks' names", False),
+    "publish": Command("mindvit.cli.publish", "write a run's model as hubs want it: weights, config, model card"),
     "export": Command("mindvit.cli.export", "write a model as MindIR or ONNX and check the file"),
     "benchmark": Command("mindvit.cli.benchmark", "measure the speed of models or of the data pipeline"),
     "census": Command("mindvit.cli.census", "count operators and multiply-adds of compiled models"),

@@ -26,6 +26,11 @@ def is_repository(place: object) -> bool:
     return isinstance(place, str) and place.startswith(HUB)
 
 
+def is_published(place: object) -> bool:
+    """Whether this is hf:OWNER/NAME, or a folder that was published."""
+    return is_repository(place) or (isinstance(place, (str, os.PathLike)) and (Path(place) / CONFIG).is_file())
+
+
 def weights_file(pretrained: Pretrained, name: str) -> str:
     """The file that `pretrained` means for a network, fetched if it must be.
 
@@ -55,6 +60,10 @@ def given_file(place: Union[str, os.PathLike]) -> str:
 def from_repository(place: str) -> Path:
     """The weights in hf:OWNER/NAME[@REVISION]. UserError if there are none under the usual names."""
     repository, revision = huggingface.split(place[len(HUB) :])
+    brought = cache.folder() / "hub" / repository.replace("/", "--")  # by hand, for a machine without a network
+    for path in (brought / file for file in FILES):
+        if path.is_file() and not revision:
+            return path
     for file in FILES:
         try:
             return huggingface.fetch(repository, file, revision, cache.is_offline())

@@ -13,7 +13,8 @@ from mindvit.data.classes import read_classes
 from mindvit.data.decoding import DecodeError
 from mindvit.data.loader import default_workers
 from mindvit.errors import EXIT_BAD_INPUT, UserError
-from mindvit.hub.resolve import Pretrained, given_file, weights_file
+from mindvit.hub import published
+from mindvit.hub.resolve import Pretrained, given_file, is_published, weights_file
 from mindvit.inference.batches import Batches, Prepared
 from mindvit.inference.images import ImageLike, is_one, opened
 from mindvit.layers.normalize import Normalize
@@ -77,6 +78,8 @@ class Predictor:
         decoding.allow(max_pixels)
         self.max_pixels, self.batch_size = max_pixels, batch_size
         path = _weights(ckpt_path, model, pretrained)
+        if model is None and is_published(ckpt_path):
+            model = published.read(str(ckpt_path)).model
         self.file = os.path.basename(path)
         content = read(path, take)
         told = CheckpointInfo.of(content)

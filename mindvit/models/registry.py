@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence, Union
 
 from mindvit.errors import UserError, nearest
-from mindvit.hub.resolve import Pretrained, weights_file
+from mindvit.hub import published
+from mindvit.hub.resolve import Pretrained, is_published, weights_file
 from mindvit.models import mindcv
 from mindvit.models.network import Backbone, Network
 from mindvit.runtime import platform
@@ -278,10 +279,11 @@ def create_model(
     for_platform: Optional[platform.Platform] = None,
     **overrides: Any,
 ) -> Any:
-    """A network by name or alias, freshly initialized.
+    """A network by name or alias, freshly initialized; or one that was published, with its weights.
 
     Args:
-        name: of the registry, or "mindcv/NAME": mindcv's network of that name, with mindcv's arguments. A segmentor's
+        name: of the registry; a folder that `mindvit publish` wrote, or hf:OWNER/NAME; or "mindcv/NAME": mindcv's
+            network of that name, with mindcv's arguments. A segmentor's
             takes `backbone_weights` (as `pretrained`), `backbone_config` and, if it is a method's ("upernet"),
             `backbone`.
         num_classes: None means ImageNet's 1000, or a segmentor's own; 0 leaves the classifier out.
@@ -303,6 +305,12 @@ def create_model(
     Raises:
         UserError: an unknown name or argument.
     """
+    if name not in _aliases and name not in _builders and is_published(name):
+        given = {"num_classes": num_classes, "drop_path_rate": drop_path_rate, "img_size": img_size}
+        more = {"features_only": features_only, "out_indices": out_indices, "for_platform": for_platform, **overrides}
+        told = published.read(name)
+        asked = {key: value for key, value in given.items() if value is not None}
+        return create_model(told.model, **{**told.arguments, **asked, **more, "pretrained": pretrained or name})
     if name in _builders:
         if img_size is not None or features_only or out_indices is not None:
             raise UserError(f"{name} is no classifier: it has no img_size, features_only and out_indices")

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from mindspore import nn
 
-from mindvit.hub.resolve import Pretrained, is_name, is_repository, weights_file
+from mindvit.hub.resolve import Pretrained, is_name, is_published, weights_file
 from mindvit.runtime import console
 from mindvit.weights.inspect import num_classes_of
 from mindvit.weights.load import Report, load_weights
@@ -19,7 +19,7 @@ def read_named(pretrained: Pretrained, name: str, take: Optional[str] = None) ->
     `is_by_name` says of what was published, and not given as a file, that its head may give way to a new one.
     """
     content = read(weights_file(pretrained, name), take)
-    content.is_by_name = is_name(pretrained) or is_repository(pretrained)
+    content.is_by_name = is_name(pretrained) or is_published(pretrained)
     return content
 
 
