@@ -58,6 +58,20 @@ def segmentors() -> str:
     return "\n".join(lines)
 
 
+def detectors() -> str:
+    """Every published detector with its figures."""
+    lines = [
+        "| name | parameters (M) | multiply-adds (G) at 1280 x 800 px | box AP | mask AP |",
+        "|---|---|---|---|---|",
+    ]
+    for info in map(dense_info, list_models(task="detection")):
+        assert info.macs_size == (800, 1280)
+        figures = [f"{info.metrics[key]:.1f}" if key in info.metrics else "-" for key in ("box AP", "mask AP")]
+        cells = [f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.1f}", *figures]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def weights(info: ModelInfo) -> str:
     """Where the authors' weights of a network are, as a link."""
     where = info.source.split()[-1]
@@ -247,6 +261,7 @@ FAMILIES = ("crossvit", "cvt", "crossformer", "xcit")
 PARTS: dict[str, Callable[[], str]] = {
     "models": models,
     "segmentors": segmentors,
+    "detectors": detectors,
     "keys": keys,
     "quickstart": quickstart,
     "commands": docs_commands.listing,

@@ -18,6 +18,8 @@ SLOW = {
     "test_ranks.py": 280,
     "test_segmentation.py": 100,
     "test_segmentors.py": 90,
+    "test_detection.py": 120,
+    "test_detectors.py": 90,
     "test_trainer.py": 80,
     "test_resume.py": 70,
     "test_distillation.py": 70,

@@ -29,20 +29,19 @@ def axis_weights(start: Tensor, length: Tensor, cells: int, places: int, ratio: 
     """
     cell = length / cells
     count = ops.ceil(cell) if ratio == 0 else ops.ones_like(cell) * ratio
-    step = cell / ops.maximum(count, Tensor(1, ms.float32))
-    origin = (start.expand_dims(1) + ops.arange(cells).astype(ms.float32) * cell.expand_dims(1)).expand_dims(2)
-    place = ops.arange(places).astype(ms.float32)
-    step, number = step.reshape(-1, 1, 1), count.reshape(-1, 1, 1)
-    tiny = Tensor(1e-12, ms.float32)
-    first = ops.relu(ops.ceil((place - 1 - origin) / ops.maximum(step, tiny) - 0.5)) if ratio == 0 else 0.0
-    total = ops.zeros_like(origin + place)
-    for offset in range(NEAR if ratio == 0 else ratio):
-        index = first + float(offset)
-        at = origin + (index + 0.5) * step
-        taken = (index >= 0) & (index < number) & (at >= -1) & (at <= places)
-        near = ops.relu(1 - ops.abs(ops.clamp(at, 0.0, float(places - 1)) - place))
-        total = total + near * taken.astype(ms.float32)
-    return total / ops.maximum(number, Tensor(1, ms.float32))
+    step = (cell / ops.maximum(count, Tensor(1, ms.float32))).reshape(-1, 1, 1, 1)
+    origin = start.expand_dims(1) + ops.arange(cells).astype(ms.float32) * cell.expand_dims(1)
+    origin, count = origin.expand_dims(2).expand_dims(3), count.reshape(-1, 1, 1, 1)
+    place = ops.arange(places).astype(ms.float32).expand_dims(1)
+    first = ops.zeros_like(origin)
+    if ratio == 0:
+        first = ops.relu(ops.ceil((place - 1 - origin) / ops.maximum(step, Tensor(1e-12, ms.float32)) - 0.5))
+    sample = first + ops.arange(NEAR if ratio == 0 else ratio).astype(ms.float32)  # (K, cells, places, samples)
+    at = origin + (sample + 0.5) * step
+    taken = (sample < count) & (at >= -1) & (at <= places)
+    near = ops.relu(1 - ops.abs(ops.clamp(at, 0.0, float(places - 1)) - place))
+    total = (near * taken.astype(ms.float32)).sum(3)
+    return total / ops.maximum(count, Tensor(1, ms.float32)).reshape(-1, 1, 1)
 
 
 class RoIAlign(nn.Cell):
@@ -70,25 +69,25 @@ class RoIAlign(nn.Cell):
         for level in range(len(self.strides)):
             height, width = self.layout.grid(maps[level])
             x = self.layout.to_tokens(maps[level]).astype(ms.float32).reshape(batch, height, -1)
-            own = (levels == level).astype(ms.float32)
-            found = []
-            for image in range(batch):
-                for begin in range(0, count, ROIS_AT_ONCE):
-                    end = min(begin + ROIS_AT_ONCE, count)
-                    part = boxes[image, begin:end] / self.strides[level] - 0.5
-                    found.append(self.cells(x[image], part, own[image, begin:end], width))
-            total = total + ops.cat(found)
+            total = total + self.of_level(x, boxes / self.strides[level] - 0.5, levels == level, width)
         tokens = total.reshape(-1, total.shape[-1])
         return self.layout.from_tokens(tokens, batch * count, self.size, self.size).astype(kind)
 
-    def cells(self, x: Tensor, boxes: Tensor, own: Tensor, width: int) -> Tensor:
-        """(H, W C), (K, 4), (K,) -> (K, size, size, C); zeros where own is 0."""
-        rows = axis_weights(boxes[:, 1], boxes[:, 3] - boxes[:, 1], self.size, x.shape[0], self.ratio)
+    def of_level(self, x: Tensor, boxes: Tensor, own: Tensor, width: int) -> Tensor:
+        """(B, H, W C), (B, R, 4) in places, (B, R) -> (B R, size, size, C); zeros where own is false."""
+        batch, count = boxes.shape[:2]
+        boxes = boxes.reshape(-1, 4)
+        rows = axis_weights(boxes[:, 1], boxes[:, 3] - boxes[:, 1], self.size, x.shape[1], self.ratio)
         columns = axis_weights(boxes[:, 0], boxes[:, 2] - boxes[:, 0], self.size, width, self.ratio)
-        rows = rows * own.reshape(-1, 1, 1)
-        x = ops.matmul(rows.reshape(-1, rows.shape[2]), x)
-        x = x.reshape(rows.shape[0], self.size, width, -1)
-        return ops.matmul(columns.expand_dims(1), x)
+        rows = rows * own.astype(ms.float32).reshape(-1, 1, 1)
+        found = []
+        for image in range(batch):
+            for begin in range(0, count, ROIS_AT_ONCE):
+                first, last = image * count + begin, image * count + min(begin + ROIS_AT_ONCE, count)
+                part = ops.matmul(rows[first:last].reshape(-1, rows.shape[2]), x[image])
+                part = part.reshape(last - first, self.size, width, -1)
+                found.append(ops.matmul(columns[first:last].expand_dims(1), part))
+        return ops.cat(found)
 
 
 def box_levels(boxes: Tensor, levels: int) -> Tensor:

@@ -14,6 +14,8 @@ from mindvit.weights.readers import STATE, WeightsFile
 POSITIONS = ("pos_embed.0", "pos_embed.1")  # CrossViT's, a branch each
 HEADS = ("head.weight", "head.0.weight")  # ours: (classes, channels); CrossViT has a head a branch
 PIXEL_HEAD = "decode_head.conv_seg.weight"  # of a segmentor: (classes, channels, 1, 1)
+BOX_HEADS = ("roi_head.bbox_head.fc_cls.weight", "roi_head.bbox_head.0.fc_cls.weight")  # (classes + 1, channels)
+ANCHOR_HEAD, ANCHOR_BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"  # classes and 4 an anchor
 
 
 def num_classes_of(content: WeightsFile) -> Optional[int]:
@@ -25,6 +27,11 @@ def num_classes_of(content: WeightsFile) -> Optional[int]:
     """
     if PIXEL_HEAD in content.arrays:
         return len(content.arrays[PIXEL_HEAD])
+    if ANCHOR_HEAD in content.arrays and ANCHOR_BOXES in content.arrays:
+        return 4 * len(content.arrays[ANCHOR_HEAD]) // len(content.arrays[ANCHOR_BOXES])
+    for name in BOX_HEADS:
+        if name in content.arrays:
+            return len(content.arrays[name]) - 1
     arrays = _ours(content, ("head", "classifier"))
     return next((len(arrays[name]) for name in HEADS if name in arrays and arrays[name].ndim == 2), None)
 

@@ -22,6 +22,7 @@ POSITION = "pos_embed."  # tensors (1, 1 + side * side, C) that can be resized t
 STEM = "patch_embed."  # in the names of the convolutions that see the image
 HEAD = "head."
 TOP, BACKBONE = ("norm.", HEAD), ("norm.*", "head.*")  # what backbones end without
+LAST_LAYERS = (".conv_seg.", ".retina_cls.", ".fc_cls.", ".fc_reg.", ".conv_logits.")
 NEW = ("norm.*", "fpn?.*")  # of a backbone, what classifiers' files may lack: the last norm, and what makes a pyramid
 # buffers in the authors' files that no network here needs: BatchNorm's counter, and tables that CrossFormer's code of
 # 2021 saved
@@ -188,10 +189,10 @@ def fitted(net: nn.Cell, content: WeightsFile, wanted: Wanted) -> tuple[Report, 
 
 
 def _is_classifier(name: str) -> bool:
-    """Whether a parameter is of what tells the classes: a classifier's head, or the last convolutions of a
-    segmentor's heads.
+    """Whether a parameter is of what tells the classes: a classifier's head, or the last layers of a segmentor's or
+    detector's heads.
     """
-    return name.startswith(HEAD) or ".conv_seg." in name
+    return name.startswith(HEAD) or any(layer in name for layer in LAST_LAYERS)
 
 
 def _ours(net: nn.Cell, content: WeightsFile, report: Report) -> tuple[Arrays, tuple[str, ...], set[str]]:

@@ -1,4 +1,4 @@
-"""Multiply-adds of CrossFormer's segmentors, counted by hand from the paper's shapes."""
+"""Multiply-adds of CrossFormer's segmentors and detectors, counted by hand from the paper's shapes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from mindvit.models.crossformer import EMBED_KERNELS, VARIANTS, grouping
 GROUPS: dict[str, Any] = {
     "semantic_fpn": ((14, 14, 7, 7), (16, 8, 2, 1)),
     "upernet": ((7, 7, 7, 7), (8, 4, 2, 1)),
+    "1x": ((7, 7, 7, 7), (8, 4, 2, 1)),
+    "3x": ((14, 14, 7, 7), (16, 8, 2, 1)),
 }
-CLASSES = 150
+CLASSES, CLASSES_OF_COCO = 150, 80
 Sizes = tuple[int, tuple[int, ...], tuple[int, ...]]  # width, depths, heads
 
 
@@ -65,3 +67,33 @@ def upernet(channels: int, grid: tuple[int, int]) -> int:
     for level in range(3):
         total += (grid[0] >> level) * (grid[1] >> level) * 512 * ((channels << level) + 9 * 512)
     return total + grid[0] * grid[1] * 512 * (9 * 2048 + CLASSES)
+
+
+def detector(
+    name: str,
+    height: int,
+    width: int,
+    padded: bool,
+    sizes: Optional[Sizes] = None,
+    boxes: tuple[int, int] = (1000, 100),
+) -> int:
+    """Of one image; boxes: that the R-CNNs' box heads and mask heads look at."""
+    method, _, backbone = name.partition("_crossformer_")
+    schedule = "3x" if backbone.endswith("_3x") else "1x"
+    settings = VARIANTS[f"crossformer_{backbone.replace('_3x', '')}"][:3] if sizes is None else sizes
+    channels, depths, heads = settings
+    grid = (height // 4, width // 4)
+    total = crossformer(channels, depths, heads, grid, schedule, padded)
+    places = [-(-grid[0] // 2**level) * -(-grid[1] // 2**level) for level in range(6)]
+    conv = 9 * 256**2
+    if method == "retinanet":
+        total += sum(places[level] * (256 * (channels << level) + conv) for level in (1, 2, 3))
+        total += places[4] * 9 * 256 * (channels << 3) + places[5] * conv
+        return total + sum(places[1:6]) * (8 * conv + 9 * 256 * 9 * (CLASSES_OF_COCO + 4))
+    total += sum(places[level] * (256 * (channels << level) + conv) for level in range(4))
+    total += sum(places[:5]) * (conv + 256 * 15)
+    cascade, last = method.startswith("cascade"), 1024 * (CLASSES_OF_COCO + 1 + 4 * CLASSES_OF_COCO)
+    first = 256 * 49 * 1024
+    box = 4 * 49 * conv + first + last if cascade else first + 1024**2 + last
+    mask = 4 * 196 * conv + 196 * 4 * 256**2 + 784 * 256 * CLASSES_OF_COCO
+    return total + (3 if cascade else 1) * (boxes[0] * box + boxes[1] * mask)

@@ -9,6 +9,7 @@ from golden import fill
 from mindspore import Tensor
 
 from mindvit.models import create_model
+from mindvit.models.detection.rcnn import Numbers
 from mindvit.models.segmentation import Segmentor
 
 NAMES = {"fpn": "semantic_fpn_crossformer_small", "upernet": "upernet_crossformer_small"}
@@ -53,10 +54,62 @@ def unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.unpackbits(bits)[: int(np.prod(shape))].reshape(shape)
 
 
-def priorities(name: str, assigned: np.ndarray) -> np.ndarray:
-    """The order in which boxes are sampled, (N,) float32 from 0 on: that of the goldens' noise for boxes with an
-    object and for others.
-    """
-    count = len(assigned)
+def priorities(name: str, count: int) -> np.ndarray:
+    """(2, count) float32: the order in which the goldens sample boxes with an object, and others."""
     found = [np.argsort(np.argsort(fill.noise(f"{name}/{kind}", (count,)), kind="stable")) for kind in ("pos", "neg")]
-    return np.where(assigned > 0, found[0], count + found[1]).astype(np.float32)
+    return np.stack(found).astype(np.float32)
+
+
+# a golden's name: its network, and what it does to filled weights: tensor, scale, shift
+DETECTORS: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {
+    "retinanet": (
+        "retinanet_crossformer_small",
+        {
+            "bbox_head.retina_cls.weight": (2, 0),
+            "bbox_head.retina_cls.bias": (1, -10),
+            "bbox_head.retina_reg.weight": (0.25, 0),
+        },
+    ),
+    "mask_rcnn": ("mask_rcnn_crossformer_small", {"rpn_head.rpn_conv.weight": (1.12, 0)}),
+    "cascade": (
+        "cascade_mask_rcnn_crossformer_small_3x",
+        {"rpn_head.rpn_conv.weight": (0.9, 0), "fc_cls.weight": (4, 0)},
+    ),
+}
+TWO_STAGE: dict[str, tuple[float, float]] = {
+    "rpn_head.rpn_cls.weight": (0.5, 0),
+    "rpn_head.rpn_cls.bias": (1, -2),
+    "rpn_head.rpn_reg.weight": (0.04, 0),
+    "fc_reg.weight": (0.5, 0),
+}
+PROPOSALS = Numbers(best_of_level_training=100, best_of_level=100, proposals=170)
+OBJECTS = 5  # places for them; pictures have up to 4
+
+
+def filled_detector(golden: str) -> Any:
+    """The network of a golden's name, nothing dropped, with its weights."""
+    name, changes = DETECTORS[golden]
+    more: dict[str, Any] = {} if golden == "retinanet" else {"numbers": PROPOSALS}
+    changes = changes if golden == "retinanet" else {**TWO_STAGE, **changes}
+    net = create_model(name, drop_path_rate=0.0, **more)
+    for parameter in net.get_parameters():
+        value = fill.fill(parameter.name.replace("backbone.", ""), parameter.shape)
+        for ending, (scale, shift) in changes.items():
+            if parameter.name.endswith(ending):
+                value = value * np.float32(scale) + np.float32(shift)
+        parameter.set_data(Tensor(value))
+    return net
+
+
+def detection_batch(golden: Any) -> tuple[np.ndarray, ...]:
+    """Pictures (3, 3, 224, 320), true sizes (3, 2), boxes (3, OBJECTS, 4), labels (3, OBJECTS) and packed masks."""
+    images, sizes = fill.image(3, (HEIGHT, WIDTH)), golden["true"]
+    boxes, labels = np.zeros((3, OBJECTS, 4), np.float32), np.full((3, OBJECTS), -1, np.int32)
+    masks = np.zeros((3, OBJECTS, HEIGHT, WIDTH), bool)
+    for index, (height, width) in enumerate(sizes):
+        images[index, :, height:] = images[index, :, :, width:] = 0
+        own = golden[f"gt/{index}/boxes"]
+        boxes[index, : len(own)], labels[index, : len(own)] = own, golden[f"gt/{index}/labels"]
+        side = -(-int(height) // 32) * 32, -(-int(width) // 32) * 32
+        masks[index, : len(own), : side[0], : side[1]] = unpacked(golden[f"gt/{index}/mask_bits"], (len(own), *side))
+    return images, sizes.astype(np.float32), boxes, labels, np.packbits(masks, 3)

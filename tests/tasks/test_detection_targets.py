@@ -54,7 +54,7 @@ def test_without_objects_all_is_background(machine: str) -> None:
 @pytest.mark.parametrize(("head", "number", "share"), [("rpn", 256, 0.5), ("rcnn", 512, 0.25)])
 def test_sampling(head: str, number: int, share: float) -> None:
     assigned = np.stack([GOLDEN[f"sampler/{head}/0/{image}/assigned"] for image in range(2)]).astype(np.int32)
-    drawn: Any = [priorities(f"sample/{head}/0/{image}", assigned[image]) for image in range(2)]
+    drawn: Any = [priorities(f"sample/{head}/0/{image}", assigned.shape[1]) for image in range(2)]
     index, chosen, positive = Sampler(number, share)(Tensor(assigned), Tensor(np.stack(drawn)))
     for image in range(2):
         wanted = [GOLDEN[f"sampler/{head}/0/{image}/{kind}"] for kind in ("pos", "neg")]
@@ -65,7 +65,7 @@ def test_sampling(head: str, number: int, share: float) -> None:
 
 def test_sampling_of_few() -> None:
     assigned = np.array([[1, 0, -1, 0, 2], [0, 0, 0, 0, 0]], np.int32)
-    order = np.tile(np.arange(5, dtype=np.float32), (2, 1))
+    order = np.tile(np.arange(5, dtype=np.float32), (2, 1, 1))
     index, chosen, positive = (found.asnumpy() for found in Sampler(8, 0.25)(Tensor(assigned), Tensor(order)))
     assert index[0].tolist() == [0, 4, 1, 3, 0, 0, 0, 0]
     assert chosen.tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0, 0]]

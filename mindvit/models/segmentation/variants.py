@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import inspect
-import os
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence
 
-from mindvit.errors import UserError, nearest
+from mindvit.errors import UserError
+from mindvit.models.dense import build, pyramid
 from mindvit.models.necks import FPN
-from mindvit.models.pyramid import Pyramid
-from mindvit.models.registry import DenseInfo, MethodInfo, create_model, model_info, register_builder
+from mindvit.models.registry import DenseInfo, MethodInfo, register_builder
 from mindvit.models.segmentation.heads import FCNHead, FPNHead, UPerHead
 from mindvit.models.segmentation.segmentor import Segmentor
-from mindvit.runtime import platform
 
 TASK = "segmentation"
 ADE20K_CLASSES = 150
@@ -63,62 +59,23 @@ def create_segmentor(
     classes = ADE20K_CLASSES if num_classes is None else num_classes
     if classes < 1:
         raise UserError(f"{method}: num_classes is {classes}, but a segmentor has at least 1")
-    if backbone.startswith("mindcv/"):
-        raise UserError(f"{method}: backbone {backbone}: MindCV's networks can't be backbones (take one of mindvit's)")
-    family = model_info(backbone).family
-    settings = dict(CROSSFORMER[method]) if family == "crossformer" else {}
-    net = create_model(
+    maps = pyramid(
+        method,
         backbone,
-        num_classes=0,
+        CROSSFORMER[method],
+        backbone_config,
         in_channels=in_channels,
         drop_path_rate=drop_path_rate,
-        **{**settings, **(backbone_config or {})},
     )
-    pyramid = Pyramid(net)
-    widths = [feature.channels for feature in pyramid.feature_info]
-    strides = [feature.stride for feature in pyramid.feature_info]
+    widths = [feature.channels for feature in maps.feature_info]
+    strides = [feature.stride for feature in maps.feature_info]
     channels = HEAD_CHANNELS[method] if channels is None else channels
     if method == "semantic_fpn":
         head = FPNHead([NECK_CHANNELS] * len(widths), strides, channels, classes, drop_rate)
-        return Segmentor(pyramid, FPN(widths, NECK_CHANNELS), head)
+        return Segmentor(maps, FPN(widths, NECK_CHANNELS), head)
     index = strides.index(AUXILIARY_STRIDE)
     auxiliary = FCNHead(widths[index], AUXILIARY_CHANNELS, classes, drop_rate, index)
-    return Segmentor(pyramid, None, UPerHead(widths, channels, classes, drop_rate), auxiliary)
-
-
-def build(
-    name: str,
-    method: str,
-    fixed_backbone: Optional[str],
-    pretrained: Union[None, str, os.PathLike] = None,
-    backbone_weights: Union[None, str, os.PathLike] = None,
-    for_platform: Optional[platform.Platform] = None,
-    **arguments: Any,
-) -> Segmentor:
-    """What `create_model` gives for a segmentor's name.
-
-    pretrained: a file with all of a segmentor's weights; backbone_weights: one with the backbone's, from ImageNet.
-    """
-    if fixed_backbone is not None and "backbone" in arguments:
-        raise UserError(f"{name} has its backbone, {fixed_backbone}: leave backbone out, or take {method!r}")
-    known = inspect.signature(create_segmentor).parameters.keys() - {"method"}
-    for key in arguments:
-        if key not in known:
-            raise UserError(f"{name} has no argument {key!r}{nearest(key, known)}")
-    if pretrained and backbone_weights:
-        raise UserError("pretrained and backbone_weights are both given: a segmentor's file has its backbone's too")
-    if fixed_backbone is not None:
-        arguments["backbone"] = fixed_backbone
-    with platform.use(for_platform) if for_platform else contextlib.nullcontext():
-        net = create_segmentor(method, **arguments)
-    net.model_name = name
-    from mindvit.weights import load_weights  # which need not wait for networks to be known
-
-    if pretrained:
-        load_weights(net, pretrained)
-    elif backbone_weights:
-        load_weights(net.backbone, backbone_weights)
-    return net
+    return Segmentor(maps, None, UPerHead(widths, channels, classes, drop_rate), auxiliary)
 
 
 # name: params with both heads, multiply-adds at 1024 x 1024 px without the auxiliary head, mIoU, mIoU with several
@@ -156,9 +113,9 @@ def _register_all() -> None:
             paper=PAPERS[method],
             source="cheerss/CrossFormer segmentation, 4fbf750",
         )
-        register_builder(functools.partial(build, name, method, backbone), info)
+        register_builder(functools.partial(build, create_segmentor, name, method, {"backbone": backbone}), info)
     for method in METHODS:
-        register_builder(functools.partial(build, method, method, None), MethodInfo(method, TASK))
+        register_builder(functools.partial(build, create_segmentor, method, method, {}), MethodInfo(method, TASK))
 
 
 _register_all()

@@ -64,17 +64,21 @@ class MaxIoUAssigner(nn.Cell):
 
 
 def of_candidates(priority: Tensor, valid: Tensor) -> Tensor:
-    """Each candidate's priority where just those that count have one, in their order. (B, M), (B, N) -> (B, N)."""
+    """Each candidate's priorities where just those that count have some, in their order: (B, P, M), (B, N) -> (B, P,
+    N).
+    """
     place = ops.cumsum(valid, 1).astype(ms.int32) - 1
-    return ops.gather_elements(priority, 1, ops.maximum(place, ops.zeros_like(place)))
+    place = ops.maximum(place, ops.zeros_like(place)).expand_dims(1)
+    return ops.gather_elements(priority, 2, ops.broadcast_to(place, priority.shape[:2] + place.shape[2:]))
 
 
 class Sampler(nn.Cell):
     """`number` boxes of each image, at most a share of them with objects, the rest background: those with the smallest
     priority, in the order of their index, those with objects first.
 
-    assigned: (B, N) int32; priority: (B, N) float32, whole numbers from 0 on, all different in an image. -> index
-    (B, number) int32; chosen (B, number), 1 where there is a box; positive (B, number), 1 where it has an object.
+    assigned: (B, N) int32; priority: (B, P, N) float32, whole numbers from 0 on, all different in an image: for all
+    boxes, or (P is 2) for those with objects and for the others. -> index (B, number) int32; chosen (B, number), 1
+    where there is a box; positive (B, number), 1 where it has an object.
     """
 
     def __init__(self, number: int, share: float):
@@ -83,9 +87,9 @@ class Sampler(nn.Cell):
 
     def construct(self, assigned: Tensor, priority: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         most = self.number + 0.0
-        with_object, has = self.first(assigned > BACKGROUND, priority, self.positives)
+        with_object, has = self.first(assigned > BACKGROUND, priority[:, 0], self.positives)
         count = has.sum(1).expand_dims(1)
-        without, free = self.first(assigned == BACKGROUND, priority, self.number, most - count)
+        without, free = self.first(assigned == BACKGROUND, priority[:, -1], self.number, most - count)
         index = ops.cat((self.ascending(with_object, has), self.ascending(without, free)), 1)
         slot = ops.arange(self.number).astype(ms.float32).expand_dims(0) + ops.zeros_like(count)
         positive = (slot < count).astype(ms.float32)
@@ -139,11 +143,11 @@ class MaskTargets(nn.Cell):
             parts = []
             for begin in range(0, batch * count, MASKS_AT_ONCE):
                 end = min(begin + MASKS_AT_ONCE, batch * count)
-                parts.append(self.cells(boxes[begin:end], own[begin:end]))
+                parts.append(self.shares(boxes[begin:end], own[begin:end]))
             share = ops.cat(parts)
         return (share >= 0.5).astype(ms.float32)
 
-    def cells(self, boxes: Tensor, masks: Tensor) -> Tensor:
+    def shares(self, boxes: Tensor, masks: Tensor) -> Tensor:
         """(K, 4), (K, H, W / 8) -> (K, size, size): the share of each cell that is the object's."""
         byte = masks.astype(ms.float32)
         bits = [ops.floor(byte / 2.0**place) - 2 * ops.floor(byte / 2.0 ** (place + 1)) for place in range(7, -1, -1)]
