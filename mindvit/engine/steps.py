@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
-from typing import Iterator
+from typing import Any, Callable, Iterator, Optional, TypeVar
 
 import mindspore as ms
 from mindspore import Tensor, nn
@@ -22,6 +23,40 @@ from mindvit.layers.precision import set_precision
 from mindvit.optim.schedule import learning_rate
 from mindvit.runtime import ascend, console, interrupts
 from mindvit.tasks.base import RunContext, Say, Task
+
+T = TypeVar("T")
+
+
+class Ahead(Iterator[T]):
+    """Items whose next one can be made before it is asked for. An error in making it is raised when it is asked for."""
+
+    def __init__(self, items: Iterator[T]):
+        self.items = items
+        self.ready: Optional[Callable[[], T]] = None
+
+    def prepare(self) -> None:
+        """Make the next item, unless it is there."""
+        if self.ready is None:
+            self.ready = _outcome(self.items)
+
+    def __next__(self) -> T:
+        self.prepare()
+        ready, self.ready = self.ready, None
+        assert ready is not None
+        return ready()
+
+
+def _outcome(items: Iterator[T]) -> Callable[[], T]:
+    """A function that gives the next item, or raises what ended the iteration."""
+    try:
+        item = next(items)
+    except Exception as error:
+        return functools.partial(_raised, error)
+    return lambda: item
+
+
+def _raised(error: BaseException) -> Any:
+    raise error
 
 
 class StepRunner:
@@ -64,30 +99,37 @@ class StepRunner:
         )
         return self.meter.waiting(itertools.islice(batches, (self.state.steps - done) * self.accum_steps))
 
-    def train_step(self, batch: Batch, micro_step: int) -> tuple[float, tuple[Tensor, ...]]:
-        """The `micro_step`-th batch of the next step through the compiled graph; the learning rate and what the graph
-        gives.
+    def inputs(self, epoch: int) -> Iterator[tuple[float, list[Tensor]]]:
+        """The learning rate and the compiled graph's inputs for every batch of the epoch's steps that are not yet
+        done.
         """
         state = self.state
-        lr = learning_rate(
-            state.global_step,
-            schedule=self.ctx.recipe.schedule,
-            steps_per_epoch=state.steps,
-            global_batch=state.global_batch,
-        )
-        draws = random_draws(self.task, self.ctx, self.step, state.global_step * self.accum_steps + micro_step)
-        # arrays that nothing writes to any more: a Tensor of its own would copy them
-        return lr, self.step(*map(Tensor.from_numpy, (*batch, *draws)), Tensor(lr, ms.float32))
+        first = state.global_step * self.accum_steps
+        for number, batch in enumerate(self.batches(epoch), first):
+            lr = learning_rate(
+                number // self.accum_steps,
+                schedule=self.ctx.recipe.schedule,
+                steps_per_epoch=state.steps,
+                global_batch=state.global_batch,
+            )
+            draws = random_draws(self.task, self.ctx, self.step, number)
+            # arrays that nothing writes to any more: a Tensor of its own would copy them
+            yield lr, [*map(Tensor.from_numpy, (*batch, *draws)), Tensor(lr, ms.float32)]
 
     def train_steps(self, epoch: int) -> Iterator[dict[str, float]]:
-        """Take an epoch's steps that are not yet done; after each, the figures that a log shows."""
+        """Take an epoch's steps that are not yet done; after each, the figures that a log shows.
+
+        A device computes a step while the next one's inputs are prepared: what it gives is read after that.
+        """
         self.net.set_train(True)
         began = time.perf_counter()
-        for number, batch in enumerate(self.batches(epoch)):
-            lr, outputs = self.train_step(batch, number % self.accum_steps)
+        upcoming = Ahead(self.inputs(epoch))
+        for number, (lr, inputs) in enumerate(upcoming):
+            outputs = self.step(*inputs)
+            upcoming.prepare()
             if (number + 1) % self.accum_steps:
                 continue
-            loss, norm, scale = (float(output.asnumpy()) for output in outputs)
+            loss, norm, scale = self.read(outputs)
             self.check_finite(loss, norm, scale)
             self.state.global_step += 1
             now = time.perf_counter()
@@ -101,6 +143,10 @@ class StepRunner:
                 "img/s": self.meter.recent_images_per_second,
                 "data wait": self.meter.wait_share,
             }
+
+    def read(self, outputs: tuple[Tensor, ...]) -> list[float]:
+        """Loss, gradient norm and loss scale of a step, once the device has computed them."""
+        return [float(output.asnumpy()) for output in outputs]
 
     def check_finite(self, loss: float, norm: float, scale: float) -> None:
         """Count a step; TrainingFailed at a loss or a gradient that is not finite, unless the step was skipped and may
