@@ -22,7 +22,8 @@ sys.path.insert(0, str(ROOT))
 from mindvit.benchmark.columns import SHOWN  # noqa: E402
 from mindvit.cli.benchmark import SHOWN_DATA  # noqa: E402
 from mindvit.engine.result import tables  # noqa: E402
-from mindvit.models import ModelInfo, dense_info, list_models, model_info  # noqa: E402
+from mindvit.hub.sources import ELSEWHERE, SOURCES  # noqa: E402
+from mindvit.models import dense_info, list_models, model_info  # noqa: E402
 from mindvit.recipe.schema import FIELDS, SECTIONS, WITHOUT_EFFECT, type_name  # noqa: E402
 from mindvit.runtime.console import table  # noqa: E402
 from mindvit.tasks.classification.task import ClassificationTask  # noqa: E402
@@ -47,13 +48,13 @@ def models() -> str:
 def segmentors() -> str:
     """Every published segmentor with its figures."""
     lines = [
-        "| name | parameters (M) | multiply-adds (G) at 1024 x 1024 px | mIoU | mIoU, multi-scale |",
-        "|---|---|---|---|---|",
+        "| name | parameters (M) | multiply-adds (G) at 1024 x 1024 px | mIoU | mIoU, multi-scale | weights |",
+        "|---|---|---|---|---|---|",
     ]
     for info in map(dense_info, list_models(task="segmentation")):
         assert info.macs_size == (1024, 1024)
         figures = [f"{info.metrics[key]:.1f}" if key in info.metrics else "-" for key in ("mIoU", "mIoU, multi-scale")]
-        cells = [f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.1f}", *figures]
+        cells = [f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.1f}", *figures, weights(info.name)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -61,28 +62,23 @@ def segmentors() -> str:
 def detectors() -> str:
     """Every published detector with its figures."""
     lines = [
-        "| name | parameters (M) | multiply-adds (G) at 1280 x 800 px | box AP | mask AP |",
-        "|---|---|---|---|---|",
+        "| name | parameters (M) | multiply-adds (G) at 1280 x 800 px | box AP | mask AP | weights |",
+        "|---|---|---|---|---|---|",
     ]
     for info in map(dense_info, list_models(task="detection")):
         assert info.macs_size == (800, 1280)
         figures = [f"{info.metrics[key]:.1f}" if key in info.metrics else "-" for key in ("box AP", "mask AP")]
-        cells = [f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.1f}", *figures]
+        cells = [f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.1f}", *figures, weights(info.name)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def weights(info: ModelInfo) -> str:
-    """Where the authors' weights of a network are, as a link."""
-    where = info.source.split()[-1]
-    if info.family == "crossvit":
-        return f"[download](https://github.com/IBM/CrossViT/releases/download/{where})"
-    if info.family == "xcit":
-        return f"[download](https://dl.fbaipublicfiles.com/xcit/{where})"
-    if info.family == "cvt":
-        name = published()[info.name]["also_called"]["huggingface"]
-        return f"[microsoft/{name}](https://huggingface.co/microsoft/{name})"
-    return "[README](https://github.com/cheerss/CrossFormer#image-classification)"
+def weights(name: str) -> str:
+    """Where a network's weights are, source by source, as links; what no program can fetch comes last."""
+    by_hand = [f"{item.origin} by hand: [page]({item.page})" for item in ELSEWHERE[name] if item.page]
+    none = [f"{item.origin}: none released" for item in ELSEWHERE[name] if not item.page]
+    fetched = [f"[{source.origin}]({source.link})" for source in SOURCES[name]]
+    return ", ".join([*fetched, *by_hand] or none)
 
 
 def family(name: str) -> str:
@@ -113,7 +109,7 @@ def family(name: str) -> str:
                     str(info.input_size),
                     f"{info.acc1:.2f}",
                     "-" if info.acc5 is None else f"{info.acc5:.2f}",
-                    weights(info),
+                    weights(info.name),
                     f"`{recipe.name}`",
                     *[f"`{row}`"] * by_timm,
                 ]

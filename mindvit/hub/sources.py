@@ -126,7 +126,7 @@ DENSE: Mapping[str, Optional[str]] = {
     "mask_rcnn_crossformer_base": "1urkCa8Inss9CL1G1OgM4tWR5PSf6Ofn4",
     "mask_rcnn_crossformer_small_3x": None,
     "mask_rcnn_crossformer_base_3x": None,
-    "cascade_mask_rcnn_crossformer_small": None,
+    "cascade_mask_rcnn_crossformer_small_3x": None,
 }
 # MMPretrain's date and digest (the first 32 bits of SHA-256, as its publishing script writes them) of network_patch,
 # at 224 px, at 224 px with a teacher, at 384 px with a teacher

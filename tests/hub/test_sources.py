@@ -119,7 +119,7 @@ def test_the_default_comes_first_and_an_origin_is_taken_by_name() -> None:
         ("xcit_nano_12_p16_224", "paddlevit", "PaddleViT's README of XCiT links no file .*there are those of pytorch"),
         ("xcit_nano_12_p16_224", "hf", "no weights of Hugging Face transformers are known .*those of pytorch and timm"),
         ("upernet_crossformer_large", None, "get the file from https://drive.google.com/file/d/1I9ph5MeCwl"),
-        ("cascade_mask_rcnn_crossformer_small", None, "the authors' README gives figures and links no file$"),
+        ("cascade_mask_rcnn_crossformer_small_3x", None, "the authors' README gives figures and links no file$"),
         ("crossvit_10", None, "no published weights of 'crossvit_10' are known; did you mean crossvit_1"),
     ],
 )

@@ -185,6 +185,14 @@ def test_training_starts_from_them(
     assert changed == {"head.weight", "head.bias", "bn.running_mean", "bn.running_var"}
 
 
+def test_validation_measures_them(server: PlayedServer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    two = save_torch(tmp_path / "two.pth", numbers(create_model("nano", num_classes=2)))
+    server.plays["/https://one.org/nano.pth"] = File(two.read_bytes())
+    validate.main([*data(tmp_path), "--pretrained"])
+    said = capsys.readouterr().out
+    assert f"weights from {tmp_path / 'cache'}/hf/nano.pth: 12 loaded" in said and "nano  top-1" in said
+
+
 def test_commands_take_them(server: PlayedServer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     stripes(0, 2, 0).save(tmp_path / "image.png")
     predict.main([str(tmp_path / "image.png"), *["--model", "nano", "--device_target", "CPU", "--topk", "1"]])
