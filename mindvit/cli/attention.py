@@ -80,13 +80,12 @@ def main(arguments: Sequence[str]) -> None:
 
     with errors.hints_for(parser.options()):
         predictor = Predictor(
-            given.ckpt_path,
+            given.ckpt_path or given.pretrained,
             given.model,
             given.classes,
             device_target=given.device_target,
             take=given.take,
             max_pixels=given.max_pixels,
-            pretrained=given.pretrained,
         )
     font = attention_sheet.fonts(given.font)
     try:

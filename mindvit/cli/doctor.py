@@ -24,6 +24,7 @@ import mindvit
 from mindvit import environment, errors
 from mindvit.cli import npu
 from mindvit.errors import UserError
+from mindvit.hub import cache as weights
 from mindvit.kernels import compiler
 from mindvit.recipe.names import configs_folder
 from mindvit.version import __version__
@@ -240,10 +241,14 @@ def device_found() -> str:
 
 def files() -> Facts:
     """Caches and recipes."""
-    cache = compiler.folder()
-    sizes = [path.stat().st_size for path in cache.rglob("*") if path.is_file()] if cache.is_dir() else []
-    yield "cache", f"{cache}: {len(sizes)} files, {sum(sizes) / 2**20:.1f} MiB" if sizes else f"{cache}: empty"
+    yield "cache", _filled(compiler.folder())
+    yield "weights", _filled(weights.folder())
     yield "recipes", str(configs_folder())
+
+
+def _filled(folder: Path) -> str:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return f"{folder}: {len(sizes)} files, {sum(sizes) / 2**20:.1f} MiB" if sizes else f"{folder}: empty"
 
 
 def variables() -> Facts:

@@ -1,6 +1,6 @@
 """Fetch published weights, for this machine or, with --to, for one without a network.
 
-mindvit download NAME|'PATTERN' ... [--to DIR] [--pretrained WHOSE]
+mindvit download NAME|'PATTERN'|hf:OWNER/NAME ... [--to DIR] [--pretrained WHOSE]
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def chosen(names: Sequence[str], origin: Optional[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Fetch, and print where each file is; UserError for anything that the user can mend."""
-    from mindvit.hub import cache
+    from mindvit.hub import cache, resolve
     from mindvit.hub.sources import ORIGINS, source_of
     from mindvit.recipe.commandline import Parser
 
@@ -52,7 +52,9 @@ def main(arguments: Sequence[str]) -> None:
         description="Fetch published weights into the cache ($MINDVIT_CACHE, or ~/.cache/mindvit/weights) or, with "
         "--to, into a folder that another machine takes as its cache.",
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a network, or a shell pattern, e.g. 'xcit_small_*'")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="a network, a shell pattern such as 'xcit_small_*', or hf:OWNER/NAME"
+    )
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder; a machine without a network: MINDVIT_CACHE=DIR")
     parser.add_argument(
         "--pretrained",
@@ -62,7 +64,12 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--list", action="store_true", help="print what would be fetched, and fetch nothing")
     given = parser.parse_args(arguments)
-    sources = {name: source_of(name, given.pretrained) for name in chosen(given.names, given.pretrained)}
+    repositories = [name for name in given.names if resolve.is_repository(name)]
+    named = [name for name in given.names if name not in repositories]
+    sources = {name: source_of(name, given.pretrained) for name in chosen(named, given.pretrained)}
+    for name in repositories if not given.list else ():
+        found = resolve.bring(name, given.to) if given.to else resolve.from_repository(name)
+        print(f"{name}: {found}", flush=True)
     for name, source in sources.items():
         if given.list:
             print(f"{name}: {source.link} ({source.file})")

@@ -143,14 +143,13 @@ def main(arguments: Sequence[str]) -> None:
     with writer(given.out, "]" if given.format == "json" else "") as write:
         with errors.hints_for(parser.options()):
             predictor = Predictor(
-                given.ckpt_path,
+                given.ckpt_path or given.pretrained,
                 given.model,
                 given.classes,
                 given.batch_size,
                 given.device_target,
                 given.take,
                 given.max_pixels,
-                given.pretrained,
             )
         print(predictor, file=sys.stderr)
         answers = predictions(predictor, paths, given.topk, bad)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 from typing import Optional, Union
 
@@ -10,6 +12,7 @@ from mindvit.errors import UserError
 from mindvit.hub import cache, huggingface
 from mindvit.hub.huggingface import Missing
 from mindvit.hub.sources import HUB, ORIGINS, source_of
+from mindvit.runtime import files
 
 Pretrained = Union[None, bool, str, os.PathLike]
 FILES = ("model.safetensors", "pytorch_model.bin")  # what a repository calls its weights, the preferred one first
@@ -60,8 +63,7 @@ def given_file(place: Union[str, os.PathLike]) -> str:
 def from_repository(place: str) -> Path:
     """The weights in hf:OWNER/NAME[@REVISION]. UserError if there are none under the usual names."""
     repository, revision = huggingface.split(place[len(HUB) :])
-    brought = cache.folder() / "hub" / repository.replace("/", "--")  # by hand, for a machine without a network
-    for path in (brought / file for file in FILES):
+    for path in (_brought(repository, cache.folder()) / file for file in FILES):
         if path.is_file() and not revision:
             return path
     for file in FILES:
@@ -72,12 +74,36 @@ def from_repository(place: str) -> Path:
     raise UserError(f"{missing}, nor {FILES[0]}") from None
 
 
+def _brought(repository: str, root: Path) -> Path:
+    """Where `mindvit download --to` puts a repository's files for a machine without a network."""
+    return root / "hub" / repository.replace("/", "--")
+
+
+def bring(place: str, root: Path) -> Path:
+    """Copy weights and config.json of hf:OWNER/NAME into a folder that another machine takes as its cache; the weights.
+
+    UserError if they can't be had, or the folder can't be written.
+    """
+    found = [from_repository(place)]
+    repository, revision = huggingface.split(place[len(HUB) :])
+    with contextlib.suppress(Missing):  # of a repository with weights alone, whose network is to be named
+        found.append(huggingface.fetch(repository, CONFIG, revision, cache.is_offline()))
+    for path in found:
+        target = _brought(repository, root) / path.name
+        with cache.told(root), files.atomic_write(target) as unfinished:
+            shutil.copyfile(path, unfinished)
+    return _brought(repository, root) / found[0].name
+
+
 def config_of(place: str) -> Optional[Path]:
     """The config.json of a published folder or of hf:OWNER/NAME; None for a folder without one, and for what is no
     folder.
     """
     if is_repository(place):
         repository, revision = huggingface.split(place[len(HUB) :])
+        brought = _brought(repository, cache.folder()) / CONFIG
+        if brought.is_file() and not revision:
+            return brought
         return huggingface.fetch(repository, CONFIG, revision, cache.is_offline())
     path = Path(place) / CONFIG
     return path if path.is_file() else None

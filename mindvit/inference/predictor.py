@@ -14,7 +14,7 @@ from mindvit.data.decoding import DecodeError
 from mindvit.data.loader import default_workers
 from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.hub import published
-from mindvit.hub.resolve import Pretrained, given_file, is_published, weights_file
+from mindvit.hub.resolve import given_file, is_name, is_published, weights_file
 from mindvit.inference.batches import Batches, Prepared
 from mindvit.inference.images import ImageLike, is_one, opened
 from mindvit.layers.normalize import Normalize
@@ -46,7 +46,8 @@ class Predictor:
     A graph is compiled for each new size of batch; sizes are powers of two and batch_size, so there are few.
 
     Args:
-        ckpt_path: a file with weights, a folder that was published, or hf:OWNER/NAME; None: `pretrained` says.
+        ckpt_path: a file with weights, a folder that was published, or hf:OWNER/NAME; True: the published weights of
+            `model`, those whose accuracy is quoted; a word (timm, pytorch, hf, mmpretrain): those of a source.
         model: the network's name, needed where the file doesn't tell it (a checkpoint of ours does).
         classes: a file with a class name a line, in the order of the logits; by default those of the checkpoint, or
             else numbers.
@@ -55,8 +56,6 @@ class Predictor:
         take: which set of weights, `model` or `ema` (their moving average), of a file that holds both; by default the
             one that scored better in validation.
         max_pixels: a larger image, width x height, is not decoded.
-        pretrained: without a file: the published weights of `model`, those whose accuracy is quoted or, by a word
-            (timm, pytorch, hf, mmpretrain), those of a source.
 
     Raises:
         UserError: weights that can't be had or don't fit, or a device that isn't there.
@@ -64,20 +63,19 @@ class Predictor:
 
     def __init__(
         self,
-        ckpt_path: Union[None, str, os.PathLike] = None,
+        ckpt_path: Union[bool, str, os.PathLike] = True,
         model: Optional[str] = None,
         classes: Union[str, os.PathLike, None] = None,
         batch_size: int = 32,
         device_target: str = "auto",
         take: Optional[str] = None,
         max_pixels: int = decoding.MAX_PIXELS,
-        pretrained: Pretrained = True,
     ):
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         decoding.allow(max_pixels)
         self.max_pixels, self.batch_size = max_pixels, batch_size
-        path = _weights(ckpt_path, model, pretrained)
+        path = _weights(ckpt_path, model)
         if model is None and is_published(ckpt_path):
             model = published.read(str(ckpt_path)).model
         self.file = os.path.basename(path)
@@ -180,13 +178,13 @@ class Predictor:
         return logits
 
 
-def _weights(ckpt_path: Union[None, str, os.PathLike], model: Optional[str], pretrained: Pretrained) -> str:
+def _weights(ckpt_path: Union[bool, str, os.PathLike], model: Optional[str]) -> str:
     """The file with the weights, fetched if it is named. UserError if neither a file nor a network is."""
-    if ckpt_path is not None:
-        return given_file(ckpt_path)
+    if not is_name(ckpt_path):
+        return given_file(ckpt_path)  # type: ignore[arg-type]
     if not model:
         raise UserError("which weights? --ckpt_path FILE, or --model NAME for published ones")
-    return weights_file(pretrained or True, network_info(model).name)
+    return weights_file(ckpt_path, network_info(model).name)
 
 
 def _class_names(file: Union[str, os.PathLike], count: int) -> tuple[str, ...]:

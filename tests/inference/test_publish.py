@@ -14,9 +14,9 @@ from image_files import make_data_dir, stripes
 from mindspore import Tensor
 
 import mindvit
-from mindvit.cli import publish, train
+from mindvit.cli import download, publish, train
 from mindvit.errors import UserError
-from mindvit.hub import huggingface, published
+from mindvit.hub import cache, huggingface, published
 from mindvit.hub.huggingface import Missing
 from mindvit.models import create_model
 
@@ -97,9 +97,18 @@ def test_it_reads_back_as_the_network_that_it_was(folder: Path, run: Path, capsy
     assert "2 left at initial values: head.weight, head.bias" in capsys.readouterr().out
 
 
-def test_a_repository_reads_as_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def offline_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The network out of what `mindvit download --to` brought, when nothing can be asked."""
+    download.main(["hf:owner/stripes", "--to", str(folder / "usb")])
+    with monkeypatch.context() as patch:
+        patch.setenv(cache.CACHE, str(folder / "usb"))
+        patch.setattr(huggingface, "fetch", pytest.fail)
+        return create_model("hf:owner/stripes")
+
+
+def test_a_repository_reads_as_the_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(repository: str, file: str, revision: Any, offline: bool) -> Path:
-        if repository != "owner/stripes" or revision != "v1" or not (folder / file).exists():
+        if repository != "owner/stripes" or revision not in (None, "v1") or not (folder / file).exists():
             raise Missing(f"hf:{repository} has no file {file}")
         return folder / file
 
@@ -109,6 +118,7 @@ def test_a_repository_reads_as_the_folder(folder: Path, monkeypatch: pytest.Monk
     assert np.array_equal(create_model(place)(images()).asnumpy(), expected)
     assert np.array_equal(create_model("nano", num_classes=2, pretrained=place)(images()).asnumpy(), expected)
     assert mindvit.Predictor(place, device_target="CPU").info.name == "nano"
+    assert np.array_equal(offline_copy(tmp_path, monkeypatch)(images()).asnumpy(), expected)
     with pytest.raises(UserError, match="hf:owner/other has no config.json that names its network: if it has weights"):
         create_model("hf:owner/other")
     with pytest.raises(UserError, match="hf:owner/other has no file pytorch_model.bin, nor model.safetensors"):

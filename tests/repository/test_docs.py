@@ -7,7 +7,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import json
 import re
 import shlex
 import sys
@@ -19,20 +18,16 @@ import numpy as np
 import pytest
 import yaml
 from image_files import make_data_dir, make_folder, stripes
+from made_up import CLASSES, WHOLE, publish_by_name, released, run_folder, trained
 from small import SIDE, SMALL
-from torchfile import save_torch
 
 from mindvit.cli import benchmark
 from mindvit.cli.main import COMMANDS
-from mindvit.engine import checkpoint
-from mindvit.hub.cache import CACHE, OFFLINE, place_of
-from mindvit.hub.sources import source_of
-from mindvit.models import create_model, model_info, registry
-from mindvit.recipe.commandline import describe, parse
+from mindvit.hub.cache import CACHE, OFFLINE
+from mindvit.models import model_info, registry
+from mindvit.recipe.commandline import parse
 from mindvit.recipe.schema import FIELDS
 from mindvit.runtime import device
-from mindvit.weights import names
-from mindvit.weights.write import save_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,12 +35,6 @@ import docs_commands  # noqa: E402
 from docs_commands import BIG, DRY, NPU, OPTIONS, PARSED, RULES, RUN, Command, commands, commands_of  # noqa: E402
 
 ALL = list(dict.fromkeys(commands()))
-WHOLE = dict(registry._entries)
-CLASSES = 5
-LOG = (
-    "epoch,step,lr,train_loss,val_loss,top1,top5,img_s\n"
-    "1,44,0.0003,2.1,1.9,40,80,150\n2,88,0.0006,1.5,1.2,60,90,155.1\n"
-)
 CPU = ("--device_target", "CPU")
 TINY = ("--batch_size", "2", *CPU)
 
@@ -74,35 +63,6 @@ def zoo() -> Iterator[None]:
             info = dataclasses.replace(entry.info, input_size=SIDE[family])
             registry._entries[name] = registry.Entry(info, entry.build, {**entry.config, **SMALL[family][1]})
         yield
-
-
-def trained(path: Path, *words: str, classes: int = CLASSES) -> Path:
-    """A checkpoint of a run with a recipe; the weights are random."""
-    values = parse(words, "")[0].flat()
-    net = create_model(values["model"], classes, img_size=values["img_size"])
-    class_names = [str(kind) if classes == 10 else f"class_{kind}" for kind in range(classes)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return checkpoint.save(
-        path,
-        list(net.get_parameters()),
-        {"model": values["model"], "num_classes": classes, "class_names": class_names, "recipe": values},
-    )
-
-
-def released(path: Path, name: str, classes: int = CLASSES) -> Path:
-    """Weights of a network as its authors release them."""
-    arrays = {item.name: item.asnumpy() for item in create_model(name, classes).get_parameters()}
-    if path.suffix == ".pth":
-        return save_torch(path, {"model": names.outwards(arrays, names.origin("timm", model_info(name).family)).arrays})
-    save_weights(path, arrays, {})
-    return path
-
-
-def run_folder(path: Path, *words: str) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "log.csv").write_text(LOG, "utf-8")
-    (path / "recipe.yaml").write_text(describe(parse(words, "")[0]), "utf-8")
-    (path / "result.json").write_text(json.dumps({"model": "crossvit_9", "top1": 60.0}), "utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -146,20 +106,6 @@ def place(zoo: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     released(here / "weights.safetensors", "cvt_13_224")
     publish_by_name(here / "cache")
     return here
-
-
-def publish_by_name(cache: Path) -> None:
-    """Made-up weights where published ones are kept, for the networks that the pages ask for by name: predictors'
-    among the zoo's, others as they are.
-    """
-    zoo = dict(registry._entries)
-    for name, entries in (("crossvit_9", zoo), ("xcit_tiny_12_p16_224", zoo), ("xcit_nano_12_p16_224", WHOLE)):
-        path = place_of(source_of(name), cache)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        registry._entries.update(entries)
-        arrays = {item.name: item.asnumpy() for item in create_model(name).get_parameters()}
-        save_torch(path, arrays)
-    registry._entries.update(zoo)
 
 
 @pytest.fixture(autouse=True)

@@ -199,7 +199,7 @@ def test_commands_take_them(server: PlayedServer, tmp_path: Path, capsys: pytest
     printed = capsys.readouterr()
     assert "1000 classes (named as ImageNet-1K's, since the file doesn't name them)" in printed.err
     assert len(printed.out.splitlines()) == 2
-    found = mindvit.Predictor(model="small_xcit", pretrained="mmpretrain", device_target="CPU")
+    found = mindvit.Predictor("mmpretrain", "small_xcit", device_target="CPU")
     assert found.file == "small-xcit.pth" and len(found.class_names) == CLASSES
     with pytest.raises(UserError, match="nano.pth has a head of 1000 classes and doesn't name them, and .* has 2"):
         validate.main([*data(tmp_path), "--pretrained"])
