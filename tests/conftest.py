@@ -51,6 +51,8 @@ SLOW = {
     "test_ascend.py": 15,
     "test_notebook.py": 10,
     "test_stop.py": 60,
+    "test_workers.py": 25,
+    "test_task_data.py": 5,
     "test_sizes.py": 60,
     "test_checkpoint_info.py": 60,
     "test_classes.py": 40,

@@ -1,8 +1,8 @@
-"""Batches as a task describes them: decoded and augmented by threads, ahead of the step that uses them.
+"""Batches as a task describes them: decoded and augmented by threads or processes, ahead of the step that uses them.
 
-Threads of our own and Pillow: it lets go of Python's lock while it decodes and resizes, gives the papers' pixels, and
-makes every image a function of (seed, epoch, position), so that neither the number of threads nor that of ranks
-changes a batch.
+Workers of our own and Pillow: it lets go of Python's lock while it decodes and resizes, gives the papers' pixels, and
+every image is a function of (seed, epoch, position), so that neither the number and kind of workers nor that of ranks
+changes a batch. Nothing here imports MindSpore: worker processes import it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
@@ -20,25 +21,81 @@ from mindvit.data.arrays import ArraySpec
 from mindvit.data.datasets.base import Dataset, Sample
 from mindvit.data.decoding import DecodeError
 from mindvit.data.samplers import IMAGE_STREAM, Shard, generator, rank_positions, train_order, val_order
+from mindvit.data.workers import AHEAD, Processes, Words, Workers
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 
 WHOLE = Shard()
-AHEAD = 3  # batches in the making beyond the one in use
-MOST_WORKERS = 8
+MOST_THREADS = 8  # more of them wait for Python's lock, which an image needs for a third of its time
+WORTH_PROCESSES = 4  # cores of a rank: fewer are kept busy by threads
 MOST_BAD_IN_A_ROW = 100
+BLANK = -1  # the index of what fills up evaluation's last batch
 
 Row = tuple[Any, ...]  # one sample's part of every array of a batch
 Batch = tuple[np.ndarray, ...]  # a named tuple, with the names of the arrays' specs
 Transform = Callable[[Sample, Optional[np.random.Generator]], Row]  # what a task makes of a sample
 
 
+@dataclass(frozen=True)
+class Reader:
+    """From an index of a data set to the rows of a batch: what worker processes are sent.
+
+    bad_image: as the recipe says; None: evaluation, which needs every image.
+    """
+
+    dataset: Dataset
+    transform: Transform
+    bad_image: Optional[str] = None
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Reader)
+            and self.dataset is other.dataset
+            and (self.transform, self.bad_image) == (other.transform, other.bad_image)
+        )
+
+    def row(self, index: int, words: Optional[Words], skip: Callable[[DecodeError], None]) -> Optional[Row]:
+        """What stands in a batch for the image at `index`, None for BLANK; words: of its generator, if it has one.
+
+        UserError if it can't be decoded, unless another one may take its place, of which `skip` is told.
+        """
+        if index == BLANK:
+            return None
+        if self.bad_image == "skip":
+            sample = _decodable(self.dataset, index, skip)
+        else:
+            why = ": evaluation counts every image" if self.bad_image is None else ", or set bad_image: skip"
+            sample = _decoded(self.dataset, index, why)
+        return self.transform(sample, None if words is None else generator(IMAGE_STREAM, *words))
+
+
+def cores(local_ranks: int) -> int:
+    """Those that one of `local_ranks` processes of this machine has for itself, at least 1."""
+    if not hasattr(os, "sched_getaffinity"):
+        return max(1, (os.cpu_count() or 1) // local_ranks)
+    usable = len(os.sched_getaffinity(0))
+    try:  # a launcher that pins ranks to cores has divided already: it may use more itself
+        whole = max(usable, len(os.sched_getaffinity(os.getppid())))
+    except OSError:
+        whole = usable
+    return max(1, min(usable, whole // local_ranks))
+
+
 def default_workers(local_ranks: int) -> int:
-    """Threads for one of `local_ranks` processes of this machine: its share of the cores, at most 8."""
-    cores = os.cpu_count() or 1
-    # A launcher that pins ranks to cores has divided already.
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return max(1, min(MOST_WORKERS, usable, cores // local_ranks))
+    """Threads for one of `local_ranks` processes of this machine: one a core, at most 8."""
+    return min(MOST_THREADS, cores(local_ranks))
+
+
+def choose_workers(data: DataOptions, local_ranks: int, target: str) -> Workers:
+    """What makes the batches of one of `local_ranks` processes whose network runs on `target`.
+
+    Processes where threads would keep an NPU or GPU waiting: they can't keep more than three cores busy. A CPU's
+    network takes tens of images a second, which one thread makes.
+    """
+    share, wanted = cores(local_ranks), data.python_multiprocessing
+    if wanted is True or (wanted == "auto" and target != "CPU" and share >= WORTH_PROCESSES):
+        return Processes(data.num_parallel_workers or share, required=wanted is True)
+    return data.num_parallel_workers or default_workers(local_ranks)
 
 
 def steps_per_epoch(dataset: Dataset, data: DataOptions, ranks: int, accum_steps: int = 1) -> int:
@@ -69,7 +126,7 @@ def train_batches(
     epoch: int,
     seed: int,
     shard: Shard = WHOLE,
-    workers: int = 1,
+    workers: Workers = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
     """One rank's batches of one epoch.
@@ -82,7 +139,7 @@ def train_batches(
         epoch: counted from 0.
         seed: of the order and of the samples' generators.
         shard: which rank of how many.
-        workers: threads.
+        workers: threads, or `Processes`.
         first: batches of the epoch that are left out, because they were seen.
 
     Raises:
@@ -102,13 +159,9 @@ def train_batches(
         rank=shard.rank,
         batch_size=batch_size,
     )
-    read = _decodable if data.bad_image == "skip" else _or_set_bad_image
-
-    def row(place: int) -> Row:
-        sample = read(dataset, int(order[place]))
-        return transform(sample, generator(IMAGE_STREAM, seed, epoch, int(positions[place])))
-
-    return _batches(row, spec, len(order), workers, first * batch_size)
+    start = first * batch_size
+    reader, words = Reader(dataset, transform, data.bad_image), (seed, epoch)
+    return _batches(reader, spec, order[start:], (words, positions[start:]), workers)
 
 
 def eval_batches(
@@ -117,7 +170,7 @@ def eval_batches(
     spec: Sequence[ArraySpec],
     *,
     shard: Shard = WHOLE,
-    workers: int = 1,
+    workers: Workers = 1,
 ) -> Iterator[Batch]:
     """One rank's batches of an evaluation: over all ranks every sample once, and as many batches on each rank.
 
@@ -126,12 +179,9 @@ def eval_batches(
     order = val_order(len(dataset), shard.ranks, shard.rank)
     batch_size = spec[0].shape[0]
 
-    def row(place: int) -> Optional[Row]:
-        if place >= len(order):
-            return None
-        return transform(_decoded(dataset, int(order[place]), ": evaluation counts every image"), None)
-
-    return _batches(row, spec, eval_steps(len(dataset), batch_size, shard.ranks) * batch_size, workers)
+    whole = np.full(eval_steps(len(dataset), batch_size, shard.ranks) * batch_size, BLANK)
+    whole[: len(order)] = order
+    return _batches(Reader(dataset, transform), spec, whole, None, workers)
 
 
 def _decoded(dataset: Dataset, index: int, why: str) -> Sample:
@@ -141,18 +191,14 @@ def _decoded(dataset: Dataset, index: int, why: str) -> Sample:
         raise UserError(f"{error}; repair or remove it{why}") from None
 
 
-def _or_set_bad_image(dataset: Dataset, index: int) -> Sample:
-    return _decoded(dataset, index, ", or set bad_image: skip")
-
-
-def _decodable(dataset: Dataset, index: int) -> Sample:
+def _decodable(dataset: Dataset, index: int, skip: Callable[[DecodeError], None]) -> Sample:
     """The sample at `index`, or the next one that can be decoded; UserError after 100 bad ones."""
     tries = min(len(dataset), MOST_BAD_IN_A_ROW)
     for candidate in range(index, index + tries):
         try:
             return dataset[candidate % len(dataset)]
         except DecodeError as error:
-            dataset.skip(error)
+            skip(error)
             last = error
     raise UserError(
         f"{tries} training images in a row can't be decoded, the last one being {last.name} ({last.reason}); check "
@@ -161,21 +207,30 @@ def _decodable(dataset: Dataset, index: int) -> Sample:
 
 
 def _batches(
-    row: Callable[[int], Optional[Row]], spec: Sequence[ArraySpec], count: int, workers: int, start: int = 0
+    reader: Reader,
+    spec: Sequence[ArraySpec],
+    order: np.ndarray,
+    words: Optional[tuple[Words, np.ndarray]],
+    workers: Workers,
 ) -> Iterator[Batch]:
-    """Batches of row(start), ..., row(count - 1), made by threads; `start` and `count` are multiples of the batch."""
+    """Batches of the images at `order`, whole ones; words: of their generators, the last one of each by itself."""
     batch_type = namedtuple("Batch", [item.name for item in spec])  # type: ignore[misc]
-    batch_size = spec[0].shape[0]
-    blank = tuple(item.fill for item in spec)
+    feed = workers.feed(reader, spec, order, words) if isinstance(workers, Processes) else None
+    if feed is not None:
+        yield from (batch_type(*arrays) for arrays in feed.batches(reader.dataset.skip))
+        return
+    batch_size, blank = spec[0].shape[0], tuple(item.fill for item in spec)
 
     def fill(batch: Batch, slot: int, place: int) -> None:
-        for array, value in zip(batch, row(place) or blank):
+        own = words and (*words[0], int(words[1][place]))
+        for array, value in zip(batch, reader.row(int(order[place]), own, reader.dataset.skip) or blank):
             array[slot] = value
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+    threads = min(workers, MOST_THREADS) if isinstance(workers, Processes) else workers
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
     pending: deque[tuple[Batch, list[Future[None]]]] = deque()
     try:
-        for first in range(start, count, batch_size):
+        for first in range(0, len(order), batch_size):
             batch = batch_type(*(np.empty(item.shape, item.dtype) for item in spec))
             pending.append((batch, [pool.submit(fill, batch, slot, first + slot) for slot in range(batch_size)]))
             if len(pending) > AHEAD:

@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import nn
 
 from mindvit.data.datasets.base import Dataset
-from mindvit.data.loader import default_workers
+from mindvit.data.loader import choose_workers
 from mindvit.engine.step import StepOptions, TrainStep
 from mindvit.errors import UserError
 from mindvit.models import network_info
@@ -53,7 +53,7 @@ def setup(recipe: Recipe, dataset: Dataset) -> RunContext:
         console.log_info(line)
         if without_effect(recipe):
             console.log_info(f"keys without effect: {without_effect(recipe)}")
-    workers = recipe.data.num_parallel_workers or default_workers(chosen.local_ranks)
+    workers = choose_workers(recipe.data, chosen.local_ranks, chosen.target)
     names = () if dataset.is_by_label else dataset.class_names
     return RunContext(recipe, info, chosen, wanted or classes, workers, names)
 

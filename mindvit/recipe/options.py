@@ -71,7 +71,17 @@ class DataOptions:
         0, "repeated augmentation: times an image appears in an epoch's order (0 or 1: off; usual: 3)", low=0
     )
     num_parallel_workers: Optional[int] = option(
-        None, "threads of each data operator (none: one a core of this rank, at most 8)", low=1, affects_result=False
+        None,
+        "threads or processes that make batches (none: one a core of this rank, of threads at most 8)",
+        low=1,
+        affects_result=False,
+    )
+    python_multiprocessing: Union[bool, str] = option(
+        "auto",
+        "make batches in processes (True) or threads (False); auto: processes for an NPU or GPU with at least 4 cores "
+        "a rank",
+        ("auto", True, False),
+        affects_result=False,
     )
     bad_image: str = option(
         "skip",

@@ -13,6 +13,7 @@ from mindvit.data.arrays import ArraySpec
 from mindvit.data.loader import Batch, Transform
 from mindvit.data.preprocessing import Inputs, Preprocessing
 from mindvit.data.samplers import Shard
+from mindvit.data.workers import Workers
 from mindvit.models import ModelInfo, NetworkInfo
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime.device import Device
@@ -58,7 +59,7 @@ class RunContext:
     info: NetworkInfo
     device: Device
     num_classes: int
-    workers: int
+    workers: Workers
     class_names: tuple[str, ...] = ()
 
     @property
@@ -172,7 +173,12 @@ class Task(Protocol):
         """The arrays of a rank's training batch."""
 
     def transform(self, ctx: RunContext) -> Transform:
-        """From a training sample to the rows of the spec's `batch`."""
+        """From a training sample to the rows of the spec's `batch`.
+
+        An object that can be pickled, compares equal to another of the same recipe, and whose class (like the data
+        set's) is in a module that doesn't import MindSpore: worker processes are sent it. So is what an evaluator gives
+        to `eval_batches`.
+        """
 
     def draw(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """What is sampled for one batch, in the order of the spec's `draws`."""

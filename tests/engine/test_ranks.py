@@ -213,13 +213,14 @@ def written(out: Path) -> dict[Path, int]:
 
 
 def killed_and_restarted(folder: Path, out: Path, count: int, logs: Path, ranks: int, chance: random.Random) -> int:
-    """Start a run over and over, killing all its processes `count` times at a random moment of its steps; how many
-    starts went on from a checkpoint.
+    """Start a run over and over, with worker processes, killing all its processes `count` times at a random moment of
+    its steps; how many starts went on from a checkpoint.
     """
     resumed = 0
     for number in range(count + 1):
         place = logs / str(number)
-        process = start(folder, out, *LIVELY, launcher=msrun(ranks, place) if ranks > 1 else ())
+        launcher = msrun(ranks, place) if ranks > 1 else ()
+        process = start(folder, out, *LIVELY, "--python_multiprocessing", "True", launcher=launcher)
         if number == count:
             text = finish(process)
         else:

@@ -104,7 +104,8 @@ def exit_code(process: int) -> int:
 def test_ctrl_c_in_a_terminal_begins_a_line_of_its_own_and_ends_a_compilation_at_once(
     folder: Path, tmp_path: Path
 ) -> None:
-    process, terminal = in_terminal(command(folder, tmp_path, "--resume", "none"))
+    # Ctrl-C is for worker processes too: they are of the same group
+    process, terminal = in_terminal(command(folder, tmp_path, "--resume", "none", "--python_multiprocessing", "True"))
     said = read_until(terminal, b"step/s")
     os.write(terminal, b"\x03")
     said += read_until(terminal, b"")

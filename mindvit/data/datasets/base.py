@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mindvit.data import decoding
+from mindvit.data.datasets.names import Names
 from mindvit.data.decoding import DecodeError, read_image
 from mindvit.errors import UserError
 
@@ -41,6 +42,13 @@ class Dataset(ABC):
         self.bad: dict[str, str] = {}
         self.remarks: list[str] = []
         self._bad_lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock: worker processes have a copy each."""
+        return {name: value for name, value in vars(self).items() if name != "_bad_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _bad_lock=threading.Lock())
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -109,6 +117,9 @@ class FileDataset(LabelledDataset):
     def __init__(self, paths: Sequence[str], labels: Iterable[int], class_names: Sequence[str]) -> None:
         super().__init__(labels, class_names)
         self.paths = paths
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "paths": Names(self.paths)}
 
     def name(self, index: int) -> str:
         """The image's path."""

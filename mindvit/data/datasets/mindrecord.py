@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from mindvit.data.datasets.base import FileDataset, LabelledDataset, refuse_unknown
+from mindvit.data.datasets.names import Names
 from mindvit.data.decoding import DecodeError, decode, named
 from mindvit.errors import UserError
 from mindvit.runtime import files
@@ -104,11 +105,20 @@ class MindRecordDataset(LabelledDataset):
         self._shard = np.repeat(np.arange(len(shards)), [len(shard.names) for shard in shards])
         self._place = np.array([place for shard in shards for place in shard.places], np.int64)
         self._size = np.array([size for shard in shards for size in shard.sizes], np.int64)
-        self._names = [name for shard in shards for name in shard.names]
+        self._names: Sequence[str] = [name for shard in shards for name in shard.names]
         self._paths = [shard.path for shard in shards]
         self._files = [os.open(path, os.O_RDONLY) for path in self._paths]
         self._fingerprint, self._packed = str(meta["fingerprint"]), tuple(meta["class_names"])
         self.is_by_label = bool(meta["is_by_label"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["_files"]  # a worker process opens its own
+        return {**state, "_names": Names(self._names)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._files = [os.open(path, os.O_RDONLY) for path in self._paths]
 
     def name(self, index: int) -> str:
         """The file it is in, and the path that it had."""

@@ -6,14 +6,17 @@ passed in.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any, Optional, Union
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
 from mindvit.data import native
+from mindvit.data.datasets.base import Sample
 from mindvit.data.transforms import policies
 from mindvit.recipe.options import AugmentOptions, Pair, Triple
 
@@ -86,6 +89,10 @@ class TrainTransform:
     mean: Triple
     options: AugmentOptions
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of: a worker process finds the policy's functions itself."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+
     @functools.cached_property
     def policy(self) -> policies.Policy | None:
         """The policy that `auto_augment` names."""
@@ -112,6 +119,20 @@ class TrainTransform:
         elif options.color_jitter:
             image = jitter(image, options.color_jitter, rng)
         return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """What a classifier's batch has of a sample: the image's pixels and its class. A transform of the loader's."""
+
+    image: Union[TrainTransform, EvalTransform]
+
+    def __call__(self, sample: Sample, rng: Optional[np.random.Generator]) -> tuple[np.ndarray, int]:
+        """uint8 (size, size, 3) and the class; rng: the sample's own, where the image is augmented."""
+        if isinstance(self.image, TrainTransform):
+            assert rng is not None
+            return self.image(sample.image, rng), sample.target
+        return self.image(sample.image), sample.target
 
 
 def random_box(size: tuple[int, int], scale: Pair, ratio: Pair, rng: np.random.Generator) -> Box:

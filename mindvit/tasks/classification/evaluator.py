@@ -7,8 +7,9 @@ from typing import Any, Iterator, Optional, Sequence
 import numpy as np
 
 from mindvit.data.arrays import ArraySpec
-from mindvit.data.datasets.base import LabelledDataset, Sample
-from mindvit.data.loader import Batch, Row, eval_batches, eval_steps
+from mindvit.data.datasets.base import LabelledDataset
+from mindvit.data.loader import Batch, eval_batches, eval_steps
+from mindvit.data.transforms.image import ClassRow
 from mindvit.runtime import distributed
 from mindvit.tasks.base import RunContext
 from mindvit.tasks.classification.metrics import Accuracy
@@ -32,12 +33,8 @@ class ClassificationEvaluator:
 
     def batches(self) -> Iterator[Batch]:
         """This rank's batches."""
-        transform = self.ctx.preprocessing.transform
-
-        def row(sample: Sample, _: Optional[np.random.Generator]) -> Row:
-            return transform(sample.image), sample.target
-
-        return eval_batches(self.dataset, row, self.spec, shard=self.ctx.shard, workers=self.ctx.workers)
+        row, ctx = ClassRow(self.ctx.preprocessing.transform), self.ctx
+        return eval_batches(self.dataset, row, self.spec, shard=ctx.shard, workers=ctx.workers)
 
     @property
     def steps(self) -> int:

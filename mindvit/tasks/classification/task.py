@@ -9,9 +9,10 @@ from mindspore import nn
 
 from mindvit.data.arrays import ArraySpec
 from mindvit.data.classes import Head, open_ordered
-from mindvit.data.datasets.base import LabelledDataset, Sample
+from mindvit.data.datasets.base import LabelledDataset
 from mindvit.data.datasets.build import check_same_classes, open_dataset, remarks
-from mindvit.data.loader import Row, Transform
+from mindvit.data.loader import Transform
+from mindvit.data.transforms.image import ClassRow
 from mindvit.models import create_model
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import BatchSpec, RunContext, Say
@@ -100,13 +101,7 @@ class ClassificationTask:
 
     def transform(self, ctx: RunContext) -> Transform:
         """From a training sample to the image's pixels and its label."""
-        transform = ctx.preprocessing.train_transform
-
-        def row(sample: Sample, rng: Optional[np.random.Generator]) -> Row:
-            assert rng is not None
-            return transform(sample.image, rng), sample.target
-
-        return row
+        return ClassRow(ctx.preprocessing.train_transform)
 
     def draw(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """What is sampled for one batch, in the order of the spec."""
