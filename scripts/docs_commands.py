@@ -94,8 +94,11 @@ def commands_of(body: str) -> list[str]:
 
 
 def pages() -> list[Path]:
-    """README and the pages of the site."""
-    return [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != LIST)]
+    """README and the pages of the site, in English: the others have the same commands
+    (tests/repository/test_translations.py).
+    """
+    found = (path for path in (ROOT / "docs").rglob("*.md") if path.name != LIST and path.parent.name != "zh")
+    return [ROOT / "README.md", *sorted(found)]
 
 
 def commands() -> list[Command]:

@@ -295,7 +295,7 @@ def filled(text: str) -> str:
 def main() -> None:
     """Write or check."""
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for path in [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text(encoding="utf-8")
         if filled(text) != text:
             stale.append(path.name)
