@@ -100,7 +100,7 @@ class File:
 
     def __call__(self, handler: Handler) -> None:
         start = self.start(handler.headers)
-        body, headers = self.content[start:], {"ETag": self.etag, "Content_Type": self.kind}
+        body, headers = self.content[start and start + self.shift :], {"ETag": self.etag, "Content_Type": self.kind}
         if start >= len(self.content) > 0:
             handler.head(416, Content_Length=0)
             return
