@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -43,8 +44,7 @@ def chosen(names: Sequence[str], origin: Optional[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Fetch, and print where each file is; UserError for anything that the user can mend."""
-    from mindvit.hub import cache, resolve
-    from mindvit.hub.sources import ORIGINS, source_of
+    from mindvit.hub.sources import ORIGINS
     from mindvit.recipe.commandline import Parser
 
     parser = Parser(
@@ -64,6 +64,17 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--list", action="store_true", help="print what would be fetched, and fetch nothing")
     given = parser.parse_args(arguments)
+    with errors.hints_for(parser.options()):
+        fetch(given)
+    if given.to and not given.list:
+        print(f"on a machine without a network: MINDVIT_CACHE={given.to} MINDVIT_OFFLINE=1", file=sys.stderr)
+
+
+def fetch(given: Namespace) -> None:
+    """Fetch what the command line names, or list it."""
+    from mindvit.hub import cache, resolve
+    from mindvit.hub.sources import source_of
+
     repositories = [name for name in given.names if resolve.is_repository(name)]
     named = [name for name in given.names if name not in repositories]
     sources = {name: source_of(name, given.pretrained) for name in chosen(named, given.pretrained)}
@@ -75,8 +86,6 @@ def main(arguments: Sequence[str]) -> None:
             print(f"{name}: {source.link} ({source.file})")
         else:
             print(f"{name}: {cache.locate(source, given.to)}", flush=True)
-    if given.to and not given.list:
-        print(f"on a machine without a network: MINDVIT_CACHE={given.to} MINDVIT_OFFLINE=1", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ def _raise_for(error: urllib.error.HTTPError, state: Partial, what: str) -> NoRe
     if error.code in GONE:
         raise UserError(
             f"{what} isn't at {state.address} any more ({error.code}): choose another source (docs/weights.md), or "
-            "give a file, pretrained=FILE"
+            "give a file"
         )
     why = "asks for a login or lets nobody in" if error.code in REFUSED else f"answered {error.reason}"
     raise UserError(f"{what}: {host} {why} ({error.code}): {state.address}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Mapping, Optional
 
-from mindvit.errors import UserError, nearest
+from mindvit.errors import Hint, UserError, nearest
 
 HUB = "hf:"  # before OWNER/NAME: a repository on Hugging Face
 ORIGINS = {
@@ -19,6 +19,9 @@ ORIGINS = {
     "mmpretrain": "MMPretrain",
     "paddlevit": "PaddleViT",
 }  # what `pretrained` calls them; the rename tables of mindvit.weights.names have the same names
+GIVE = Hint(
+    "--ckpt_path", "fetched in a browser, --ckpt_path FILE takes it", "fetched in a browser, pretrained=FILE takes it"
+)
 CLASSES = 1000  # of every file in the table: ImageNet-1K's, also of those that were trained on ImageNet-22k before
 
 
@@ -255,18 +258,15 @@ def source_of(name: str, origin: Optional[str] = None) -> Source:
     found = [item for item in SOURCES[name] if origin in (None, item.origin)]
     if found:
         return found[0]
-    others = [item.origin for item in SOURCES[name]]
+    hints = [_takes(item.origin) for item in SOURCES[name]]
     for item in ELSEWHERE[name]:
         if origin in (None, item.origin):
-            raise UserError(f"{name} has no weights that can be fetched: {_by_hand(item)}{_instead(others)}")
-    raise UserError(f"{name}: no weights of {ORIGINS.get(str(origin), origin)} are known{_instead(others)}")
+            where = f"; the file is at {item.page}" if item.page else ""
+            by_hand = [GIVE] if item.page else []
+            raise UserError(f"{name} has no weights that can be fetched: {item.reason}{where}", [*by_hand, *hints])
+    raise UserError(f"{name}: no weights of {ORIGINS.get(str(origin), origin)} are known", hints)
 
 
-def _by_hand(item: Elsewhere) -> str:
-    if not item.page:
-        return item.reason
-    return f"{item.reason}; get the file from {item.page} and give it, pretrained=FILE"
-
-
-def _instead(others: list[str]) -> str:
-    return f" (there are those of {' and '.join(others)}: pretrained={others[0]!r})" if others else ""
+def _takes(origin: str) -> Hint:
+    words = f"takes those of {ORIGINS[origin]}"
+    return Hint("--pretrained", f"--pretrained {origin} {words}", f"pretrained={origin!r} {words}")

@@ -113,12 +113,20 @@ def test_the_default_comes_first_and_an_origin_is_taken_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "origin", "words"),
     [
-        ("crossformer_small", None, "Google Drive, whose pages answer browsers only; get the file from https://drive"),
-        ("crossvit_9", "paddlevit", r"PaddleViT's README links them .* \(there are those of pytorch and timm: pretr"),
-        ("cvt_13_224", "pytorch", "a folder on OneDrive, .*those of hf: pretrained='hf'"),
-        ("xcit_nano_12_p16_224", "paddlevit", "PaddleViT's README of XCiT links no file .*there are those of pytorch"),
-        ("xcit_nano_12_p16_224", "hf", "no weights of Hugging Face transformers are known .*those of pytorch and timm"),
-        ("upernet_crossformer_large", None, "get the file from https://drive.google.com/file/d/1I9ph5MeCwl"),
+        ("crossformer_small", None, "Google Drive, whose pages answer browsers only; the file is at https://drive"),
+        (
+            "crossvit_9",
+            "paddlevit",
+            "PaddleViT's README links them .*: fetched in a browser, pretrained=FILE takes it; pretrained='pytorch' t",
+        ),
+        ("cvt_13_224", "pytorch", "a folder on OneDrive, .*pretrained='hf' takes those of Hugging Face transformers$"),
+        (
+            "xcit_nano_12_p16_224",
+            "paddlevit",
+            "PaddleViT's README of XCiT links no file: pretrained='pytorch' takes those of the authors; ",
+        ),
+        ("xcit_nano_12_p16_224", "hf", "no weights of Hugging Face transformers are known: pretrained='pytorch' takes"),
+        ("upernet_crossformer_large", None, "the file is at https://drive.google.com/file/d/1I9ph5MeCwl"),
         ("cascade_mask_rcnn_crossformer_small_3x", None, "the authors' README gives figures and links no file$"),
         ("crossvit_10", None, "no published weights of 'crossvit_10' are known; did you mean crossvit_1"),
     ],

@@ -136,7 +136,7 @@ def test_a_file_must_fit_as_before(server: PlayedServer, weights: dict[str, np.n
         (
             "crossformer_tiny",
             True,
-            "crossformer_tiny has no weights that can be fetched: .*get the file from https://d",
+            "crossformer_tiny has no weights that can be fetched: .*the file is at https://d",
         ),
         ("cross_vit_9_224", "paddlevit", "crossvit_9 has no weights that can be fetched: PaddleViT's"),
         (
@@ -212,6 +212,11 @@ def test_commands_take_them(server: PlayedServer, tmp_path: Path, capsys: pytest
     [
         (predict, "image.png", "which weights\\? --ckpt_path FILE, or --model NAME for published ones"),
         (predict, "--pretrained image.png --model small_xcit", "'image.png' is not one of pytorch, timm, hf, mmpretr"),
+        (
+            predict,
+            "image.png --model crossvit_9 --pretrained paddlevit",
+            "in a browser, --ckpt_path FILE takes it; --pretrained pytorch takes those of the authors; --pretrained t",
+        ),
         (validate, "--model small_xcit", "--ckpt_path FILE, or --model NAME --pretrained for published ones"),
     ],
 )
