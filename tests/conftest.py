@@ -64,7 +64,7 @@ SLOW = {
     "test_cache.py": 5,
     "test_publish.py": 20,
     "test_download.py": 5,
-    "test_named.py": 30,
+    "test_named.py": 50,
     "test_huggingface.py": 5,
 }
 

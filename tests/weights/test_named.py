@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Iterator
 
 import numpy as np
 import pytest
 from image_files import make_data_dir, stripes
+from launcher import msrun
 from played_server import File, PlayedServer, serving
 from small import small
 from torchfile import save_torch
@@ -24,7 +28,9 @@ from mindvit.weights.named import load_named, read_named
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
+ROOT = Path(__file__).parents[2]
 CLASSES = 1000
+SHORT = "--epoch_size 1 --warmup_epochs 0 --lr 0 --min_lr 0 --val_while_train False --pretrained"
 AUTHORS = "https://authors.org/small_xcit.pth"
 ELSEWHERE = "https://elsewhere.org/small-xcit.pth"
 
@@ -174,8 +180,7 @@ def test_training_starts_from_them(
     server: PlayedServer, others: dict[str, dict[str, np.ndarray]], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """A learning rate of nothing leaves the weights as they came, but for the head and running statistics."""
-    words = "--epoch_size 1 --warmup_epochs 0 --lr 0 --min_lr 0 --val_while_train False --pretrained"
-    train.main([*data(tmp_path), *words.split()])
+    train.main([*data(tmp_path), *SHORT.split()])
     said = capsys.readouterr().out
     assert f"weights from {tmp_path / 'cache'}/hf/nano.pth: " in said
     assert "2 left at initial values: head.weight, head.bias" in said
@@ -183,6 +188,35 @@ def test_training_starts_from_them(
     weights = others["nano"]
     changed = {name for name in weights if not np.array_equal(trained[name], weights[name])}
     assert changed == {"head.weight", "head.bias", "bn.running_mean", "bn.running_var"}
+
+
+RANK = """
+import sys
+sys.path[:0] = sys.argv.pop().split(":")
+from mindvit.hub import sources
+sources.SOURCES["nano"] = (sources.Source("hf", "https://one.org/nano.pth", "nano.pth", "PyTorch", "here"),)
+import train
+from train_small import register
+from mindvit import errors
+register()
+errors.run(train.main)
+"""
+
+
+def test_two_ranks_fetch_once(server: PlayedServer, tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text(RANK)
+    words = [
+        *data(tmp_path),
+        *["--epoch_size", "1", "--warmup_epochs", "0", "--val_while_train", "False", "--pretrained"],
+    ]
+    paths = f"{ROOT}:{ROOT / 'tests' / 'helpers'}"
+    line = [*msrun(2, tmp_path / "logs"), "python", str(tmp_path / "rank.py"), *words, paths]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    ran = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    said = [(tmp_path / "logs" / f"worker_{rank}.log").read_text() for rank in range(2)]
+    assert ran.returncode == 0, said
+    assert f"weights from {tmp_path / 'cache'}/hf/nano.pth: " in said[0] and len(asked(server)) == 1
+    assert (tmp_path / "run" / "nano-1.ckpt").exists()
 
 
 def test_validation_measures_them(server: PlayedServer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
