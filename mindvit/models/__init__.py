@@ -1,6 +1,6 @@
 """The networks: one file a family, and the registry that finds them by name."""
 
-from mindvit.models import crossformer, crossvit, cvt, detection, segmentation, xcit  # noqa: F401  (register their networks)
+from mindvit.models import crossformer, crossvit, cvt, detection, segmentation, xcit  # noqa: F401  (they register)
 from mindvit.models.registry import (
     DenseInfo,
     ModelInfo,

@@ -305,31 +305,44 @@ def create_model(
     Raises:
         UserError: an unknown name or argument.
     """
+    common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}
+    features = {"features_only": features_only, "out_indices": out_indices}
     if name not in _aliases and name not in _builders and is_published(name):
-        given = {"num_classes": num_classes, "drop_path_rate": drop_path_rate, "img_size": img_size}
-        more = {"features_only": features_only, "out_indices": out_indices, "for_platform": for_platform, **overrides}
         told = published.read(name)
-        asked = {key: value for key, value in given.items() if value is not None}
-        return create_model(told.model, **{**told.arguments, **asked, **more, "pretrained": pretrained or name})
+        asked = {key: value for key, value in {**common, "img_size": img_size}.items() if value is not None}
+        arguments = {**told.arguments, **asked, **features, **overrides, "pretrained": pretrained or name}
+        return create_model(told.model, for_platform=for_platform, **arguments)
     if name in _builders:
         if img_size is not None or features_only or out_indices is not None:
             raise UserError(f"{name} is no classifier: it has no img_size, features_only and out_indices")
-        common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}
         return _builders[name](for_platform=for_platform, **_files(name, pretrained, overrides), **common)
-    num_classes = 1000 if num_classes is None else num_classes
+    common["num_classes"] = 1000 if num_classes is None else num_classes
     if name.startswith(mindcv.THEIRS):
         theirs = {"pretrained": True} if pretrained is True else {"checkpoint_path": str(pretrained)}
-        overrides.update(theirs if pretrained else {})
-        common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}
-        features = {"features_only": features_only or None, "out_indices": out_indices}
-        return mindcv.create(name, img_size=img_size, **common, **features, **overrides)
-    entry = _entry(name)
-    config = {**entry.config, "num_classes": 0 if features_only else num_classes, "in_channels": in_channels}
-    config["drop_path_rate"] = entry.info.drop_path_rate if drop_path_rate is None else drop_path_rate
-    if img_size is not None:
-        overrides["img_size"] = img_size
+        features["features_only"] = features_only or None
+        return mindcv.create(
+            name, img_size=img_size, **common, **features, **overrides, **(theirs if pretrained else {})
+        )
+    overrides.update({} if img_size is None else {"img_size": img_size})
+    return _create(_entry(name), common, overrides, features, pretrained, for_platform)
+
+
+def _create(
+    entry: Entry,
+    common: dict[str, Any],
+    overrides: Mapping[str, Any],
+    features: Mapping[str, Any],
+    pretrained: Pretrained,
+    for_platform: Optional[platform.Platform],
+) -> Any:
+    """A network of one of our families: see create_model."""
+    config = {**entry.config, **common}
+    if config["drop_path_rate"] is None:
+        config["drop_path_rate"] = entry.info.drop_path_rate
     _check_arguments(entry.info.name, overrides, {*config, "drop_rate", "attn_drop_rate"})
-    if out_indices is not None and not features_only:
+    if features["features_only"]:
+        config["num_classes"] = 0
+    elif features["out_indices"] is not None:
         raise UserError("out_indices is given, but features_only is False: only feature maps can be chosen")
     from mindvit.weights.named import load_named, read_named  # which need not wait for networks to be known
 
@@ -337,7 +350,7 @@ def create_model(
     with platform.use(for_platform) if for_platform else contextlib.nullcontext():
         net = entry.build(**{**config, **overrides})
     net.model_name = entry.info.name
-    result = Backbone(net, out_indices) if features_only else net
+    result = Backbone(net, features["out_indices"]) if features["features_only"] else net
     if weights:
         load_named(result, weights)
     return result

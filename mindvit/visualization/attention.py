@@ -338,7 +338,8 @@ def of_groups(
     query[:, tokens[group]] = weights[group, :, slot]
     real = (tokens // width < grid[0]) & (tokens % width < grid[1])
     received[:, tokens] = (weights * real[:, None, :, None]).sum(2).transpose(1, 0, 2)
-    return tuple(item.reshape(-1, height, width)[:, : grid[0], : grid[1]] for item in (query, received))  # type: ignore[return-value]
+    rows, columns = (item.reshape(-1, height, width)[:, : grid[0], : grid[1]] for item in (query, received))
+    return rows, columns
 
 
 def of_xcit(net: XCiT, weights: Weights, size: tuple[int, int], at: Point) -> list[Row]:

@@ -294,11 +294,14 @@ def escaped(label: str) -> str:
 
 
 CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c20; background: #fff; max-width: 1180px; margin: 2rem auto; padding: 0 1.5rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c20; background: #fff; }
+body { max-width: 1180px; margin: 2rem auto; padding: 0 1.5rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem; } .charts img { width: 100%; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem; }
+.charts img { width: 100%; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #e4e4ea; } th { color: #696973; font-weight: 600; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #e4e4ea; }
+th { color: #696973; font-weight: 600; }
 p { color: #696973; }
 """
 

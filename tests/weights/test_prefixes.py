@@ -22,7 +22,10 @@ from mindvit.weights.readers import read
 
 Arrays = dict[str, np.ndarray]
 LISTS = lists()
-SMALLEST = {file.split("/")[0] + names.recognise(LISTS[file]).family: file for file in sorted(LISTS, reverse=True)}  # type: ignore[union-attr]
+SMALLEST = {
+    file.split("/")[0] + names.recognise(LISTS[file]).family: file  # type: ignore[union-attr]
+    for file in sorted(LISTS, reverse=True)
+}
 PREFIXES = (
     "module.",
     "module.module.",
