@@ -41,6 +41,8 @@ RULES = (
     (r"python -m mindvit\.cli\.benchmark ", f"{OPTIONS}; measuring: tests/benchmark/test_benchmark.py"),
     (r"python benchmarks/compare\.py ", f"{PARSED}; comparing: tests/benchmark/test_compare.py"),
     (r"python validate\.py .*--pretrained", "tests/weights/test_named.py::test_validation_measures_them"),
+    (r"python train\.py .*segmentation", f"{OPTIONS}; runs: tests/engine/test_segmentation_runs.py"),
+    (r"(python validate\.py|mindvit predict) .*segmentation", "tests/engine/test_segmentation_runs.py"),
     (r"python (validate\.py|-m mindvit\.cli\.\w+) ", RUN),
     (r"mindvit census ", BIG),
     (r"mindvit benchmark ", f"{OPTIONS}; measuring: tests/benchmark/test_benchmark.py"),

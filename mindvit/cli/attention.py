@@ -121,7 +121,7 @@ def draw(predictor: Predictor, paths: Sequence[str], given: argparse.Namespace, 
         logits, rows = attention_maps(predictor.net, predictor.normalised(pixels[None]), given.at)
         foot = f"{predictor.info.name}, {predictor.file}, {predictor.preprocessing.size} px"
         sheet = attention_sheet.sheet(
-            Image.fromarray(pixels), Path(path).name, predictor.answer(logits), rows, foot, font
+            Image.fromarray(pixels), Path(path).name, predictor.answer(logits, path), rows, foot, font
         )
         try:
             sheet.save(target)

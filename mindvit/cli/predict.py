@@ -1,6 +1,7 @@
-"""Name what is in images.
+"""Name what is in images; of a segmentor, also draw it.
 
 mindvit predict IMAGE|FOLDER ... --ckpt_path FILE|--model NAME [--topk 5] [--format table|json|csv] [--out FILE]
+    [--draw DIR]
 """
 
 from __future__ import annotations
@@ -35,7 +36,32 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
                 bad.append(path)
                 tqdm.write(f"warning: {row}", file=sys.stderr)
             else:
-                yield printable(path), predictor.answer(row, topk)
+                yield printable(path), predictor.answer(row, path, topk)
+
+
+def drawn(predictor: Predictor, answers: Iterator[tuple[str, Any]], folder: Path) -> Iterator[tuple[str, Any]]:
+    """The same answers of a segmentor; of each, NAME.png with the label map and NAME_overlay.png are in `folder`.
+
+    UserError if they can't be written.
+    """
+    from mindvit.data.label_maps import write_label_map
+    from mindvit.inference.images import opened
+    from mindvit.visualization.overlay import sheet
+
+    taken: set[str] = set()
+    for path, labels in answers:
+        name = stem = Path(path).stem
+        while name in taken:  # of the same name in several folders
+            name = f"{stem}-{len(taken)}"
+        taken.add(name)
+        picture = sheet(opened(path, predictor.max_pixels), labels, predictor.class_names)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_label_map(folder / f"{name}.png", labels)
+            picture.save(folder / f"{name}_overlay.png")
+        except OSError as error:
+            raise errors.UserError(f"--draw {folder}: can't be written: {error.strerror}") from None
+        yield path, labels
 
 
 class Answers:
@@ -128,6 +154,13 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there (default: stdout)")
     parser.add_argument(
+        "--draw",
+        type=Path,
+        default=Path("predictions"),
+        metavar="DIR",
+        help="segmentors: folder for each image's label map and what is drawn over it (default: predictions)",
+    )
+    parser.add_argument(
         "--batch_size", type=positive, default=32, metavar="N", help="most images computed at once (default: 32)"
     )
     given = parser.parse_args(arguments)
@@ -153,6 +186,8 @@ def main(arguments: Sequence[str]) -> None:
             )
         print(predictor, file=sys.stderr)
         answers = predictions(predictor, paths, given.topk, bad)
+        if predictor.info.task == "segmentation":
+            answers = drawn(predictor, answers, given.draw)
         for line in predictor.inference.formats(paths)[given.format](answers):
             write(line)
     if bad:

@@ -5,6 +5,7 @@ mindvit validate --data_dir DIR --ckpt_path FILE
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Sequence
 
 from mindvit import errors
@@ -13,8 +14,9 @@ EXTRA = (
     (
         ("--predictions",),
         {
-            "metavar": "FILE",
-            "help": "CSV file for what the model says of every image: its five most probable classes",
+            "metavar": "FILE|DIR",
+            "help": "CSV file for what the model says of every image: its five most probable classes; of a segmentor, "
+            "folder for a label map of every image and the confusion matrix, in numbers and as a picture",
         },
     ),
 )
@@ -36,12 +38,18 @@ def main(arguments: Sequence[str], prog: str = "mindvit validate") -> None:
     recipe, given = parse(arguments, about, EXTRA, TRAINING_ONLY, prog)
     from mindvit.engine.evaluate import validate
     from mindvit.runtime.device import launched_ranks  # MindSpore takes seconds to import: not for --help
+    from mindvit.tasks.segmentation.predictions import CONFUSION
 
     unused = [key for key in recipe.origins if key in TRAINING_ONLY and recipe.origins[key] == COMMAND_LINE]
     if unused and launched_ranks()[0] == 0:
         print(f"without effect on validation: {', '.join(f'--{key}' for key in unused)}", flush=True)
     with errors.hints_for(options(EXTRA, TRAINING_ONLY)):
         validate(recipe, given.get("predictions"))
+    table = Path(given.get("predictions") or "") / CONFUSION
+    if launched_ranks()[0] == 0 and given.get("predictions") and table.is_file():
+        from mindvit.visualization.confusion import draw_file
+
+        print(f"label maps, {table.name} and {draw_file(table).name} are in {table.parent}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque, namedtuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -182,6 +182,25 @@ def eval_batches(
     whole = np.full(eval_steps(len(dataset), batch_size, shard.ranks) * batch_size, BLANK)
     whole[: len(order)] = order
     return _batches(Reader(dataset, transform), spec, whole, None, workers)
+
+
+def one_by_one(dataset: Dataset, order: Iterable[int], workers: int) -> Iterator[Sample]:
+    """The samples of an evaluation in this order, read ahead by threads.
+
+    UserError for an image that can't be decoded.
+    """
+    workers = min(workers, MOST_THREADS)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+    pending: deque[Future[Sample]] = deque()
+    try:
+        for index in order:
+            pending.append(pool.submit(_decoded, dataset, int(index), ": evaluation counts every image"))
+            if len(pending) > AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also when the caller leaves early, or at an error
+        pool.shutdown(cancel_futures=True)
 
 
 def _decoded(dataset: Dataset, index: int, why: str) -> Sample:

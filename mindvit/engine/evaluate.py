@@ -25,7 +25,7 @@ from mindvit.weights.sets import AVERAGES, EMA, MODEL
 
 def evaluate(
     net: nn.Cell,
-    step: nn.Cell,
+    step: Callable[..., Any],
     evaluator: Evaluator,
     ctx: RunContext,
     what: str = "validating",
@@ -35,7 +35,7 @@ def evaluate(
 
     Args:
         net: the network, which is left in evaluation mode.
-        step: a task's `predict` cell over it.
+        step: a task's `predict` over it.
         evaluator: of the same task, new.
         ctx: the run's.
         what: how the main rank calls it where it shows how far it is.
@@ -49,7 +49,7 @@ def evaluate(
     shown = console.validating(
         evaluator.batches(),
         evaluator.steps,
-        recipe.data.batch_size * chosen.ranks,
+        evaluator.images_per_batch * chosen.ranks,
         what,
         recipe.log.log_interval,
         chosen.is_main,
@@ -132,6 +132,9 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Any:
         score = evaluate(net, task.predict(net, ctx), evaluator, ctx)
         if ctx.device.is_main:  # before anything is written, which may fail
             name = ctx.info.name + " (moving average)" * content.is_average
+            per_class = score.per_class(dataset.class_names)
+            if per_class:
+                console.log_info(f"\n{console.table(*per_class)}\n")
             console.log_info(
                 f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included"
             )

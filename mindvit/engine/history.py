@@ -16,6 +16,7 @@ from mindvit.recipe.commandline import describe
 from mindvit.runtime import console, files
 from mindvit.tasks.base import RunContext, Score, Task
 
+PER_CLASS = "classes.csv"  # beside log.csv: each class by itself in the last validation
 FIGURES = ("loss", "lr", "norm", "scale", "img/s", "data wait")  # of a step, as a log shows them
 Datasets = tuple[Dataset, Dataset]  # training and validation
 Viewer = Callable[[int, Mapping[str, float]], None]
@@ -104,9 +105,13 @@ class RunLog:
             return
         row = self._row(epoch, loss, score, average)
         try:
-            console.append_csv(self.folder / "log.csv", row)
+            file = self.folder / "log.csv"
+            console.append_csv(file, row)
+            file = self.folder / PER_CLASS
+            leader = max((item for item in (score, average) if item), key=lambda item: item.primary)
+            console.write_csv(file, leader.per_class(train.class_names))
         except OSError as error:
-            self.say(f"WARNING: {self.folder / 'log.csv'} can't be written: {error.strerror}")
+            self.say(f"WARNING: {file} can't be written: {error.strerror}")
         shown = {"val_loss", f"ema_{self.task.metrics[0].key}", *(metric.key for metric in self.task.metrics)}
         self.viewer(
             self.state.global_step,

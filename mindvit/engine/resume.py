@@ -9,6 +9,7 @@ from typing import Any, Mapping, Optional
 from mindvit.engine import checkpoint
 from mindvit.engine.state import Best, DataState, EpochStats, TrainState, global_batch_of
 from mindvit.errors import UserError
+from mindvit.recipe.schema import FIELDS
 from mindvit.tasks.base import RunContext, Say, Task
 from mindvit.weights.sets import MODEL
 
@@ -94,7 +95,8 @@ class Resume:
             key: there.get(key)
             for key, value in self.ctx.recipe.affecting_result().items()
             if key not in sizes
-            and (list(value) if isinstance(value, tuple) else value) != there.get(key)  # as JSON gives it back
+            # as JSON gives it back; what an earlier version had no key for it did by the default
+            and _as_json(value) != there.get(key, _as_json(FIELDS[key][1].default))
         }
 
     def _best(self, meta: Mapping[str, Any]) -> Optional[Best]:
@@ -108,3 +110,7 @@ class Resume:
             f"than the {self.val_count} of now: the best starts anew"
         )
         return None
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

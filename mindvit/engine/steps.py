@@ -12,7 +12,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from mindvit.data.datasets.base import Dataset
-from mindvit.data.loader import Batch, train_batches
+from mindvit.data.loader import Batch, steps_per_epoch, train_batches
 from mindvit.engine.compile_cache import compile_step
 from mindvit.engine.meter import Meter
 from mindvit.engine.setup import train_step
@@ -83,29 +83,38 @@ class StepRunner:
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if cached else ''}")
         set_precision(self.net, chosen.val_amp_level, chosen.half)
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch]:
         """This rank's batches of the epoch's steps that are not yet done; every wait for one is noted."""
-        done = self.state.step_in_epoch
-        batches = train_batches(
-            self.dataset,
-            self.task.transform(self.ctx),
-            self.task.spec(self.ctx).batch,
-            self.ctx.recipe.data,
-            epoch=epoch,
-            seed=self.ctx.recipe.runtime.seed,
-            shard=self.ctx.shard,
-            workers=self.ctx.workers,
-            first=done * self.accum_steps,
-        )
-        return self.meter.waiting(itertools.islice(batches, (self.state.steps - done) * self.accum_steps))
+        steps = self.state.steps - self.state.step_in_epoch
+        return self.meter.waiting(itertools.islice(self.passes(), steps * self.accum_steps))
 
-    def inputs(self, epoch: int) -> Iterator[tuple[float, list[Tensor]]]:
+    def passes(self) -> Iterator[Batch]:
+        """This rank's batches from the next step on, through the training images again and again."""
+        data, shard = self.ctx.recipe.data, self.ctx.shard
+        steps = steps_per_epoch(self.dataset, data, shard.ranks, self.accum_steps)
+        done = self.state.global_step % steps
+        for number in itertools.count(self.state.global_step // steps):
+            batches = train_batches(
+                self.dataset,
+                self.task.transform(self.ctx),
+                self.task.spec(self.ctx).batch,
+                data,
+                epoch=number,
+                seed=self.ctx.recipe.runtime.seed,
+                shard=shard,
+                workers=self.ctx.workers,
+                first=done * self.accum_steps,
+            )
+            yield from itertools.islice(batches, (steps - done) * self.accum_steps)
+            done = 0
+
+    def inputs(self) -> Iterator[tuple[float, list[Tensor]]]:
         """The learning rate and the compiled graph's inputs for every batch of the epoch's steps that are not yet
         done.
         """
         state = self.state
         first = state.global_step * self.accum_steps
-        for number, batch in enumerate(self.batches(epoch), first):
+        for number, batch in enumerate(self.batches(), first):
             lr = learning_rate(
                 number // self.accum_steps,
                 schedule=self.ctx.recipe.schedule,
@@ -116,14 +125,14 @@ class StepRunner:
             # arrays that nothing writes to any more: a Tensor of its own would copy them
             yield lr, [*map(Tensor.from_numpy, (*batch, *draws)), Tensor(lr, ms.float32)]
 
-    def train_steps(self, epoch: int) -> Iterator[dict[str, float]]:
-        """Take an epoch's steps that are not yet done; after each, the figures that a log shows.
+    def train_steps(self) -> Iterator[dict[str, float]]:
+        """Take the epoch's steps that are not yet done; after each, the figures that a log shows.
 
         A device computes a step while the next one's inputs are prepared: what it gives is read after that.
         """
         self.net.set_train(True)
         began = time.perf_counter()
-        upcoming = Ahead(self.inputs(epoch))
+        upcoming = Ahead(self.inputs())
         for number, (lr, inputs) in enumerate(upcoming):
             outputs = self.step(*inputs)
             upcoming.prepare()

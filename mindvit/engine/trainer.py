@@ -44,8 +44,9 @@ class Trainer:
         ranks, accum_steps = self.ctx.device.ranks, recipe.optim.gradient_accumulation_steps
         self.net = build(self.ctx, self.task, resize=True, weights=weights)
         distributed.same_weights(self.net, ranks)
+        steps_per_pass = steps_per_epoch(train, recipe.data, ranks, accum_steps)
         self.state = TrainState(
-            steps=steps_per_epoch(train, recipe.data, ranks, accum_steps),
+            steps=recipe.schedule.epoch_steps or steps_per_pass,
             epochs=recipe.schedule.epoch_size,
             global_batch=recipe.data.batch_size * ranks * accum_steps,
         )
@@ -132,7 +133,7 @@ class Trainer:
     def run_epoch(self, epoch: int, progress: console.Progress) -> None:
         """The steps of an epoch that are not yet done."""
         state, step = self.state, self.runner.step
-        for values in self.runner.train_steps(epoch):
+        for values in self.runner.train_steps():
             skipped = state.stats.skipped if step.skips_nonfinite else None
             progress.update(epoch, progress_values(values, step.scaler.enabled, skipped))
             if state.global_step % self.recipe.log.log_interval == 0:
@@ -201,7 +202,7 @@ def dry_run(recipe: Recipe) -> None:
     trainer = Trainer(recipe)
     trainer.announce()
     trainer.compile()
-    list(itertools.islice(trainer.runner.train_steps(0), DRY_STEPS))
+    list(itertools.islice(trainer.runner.train_steps(), DRY_STEPS))
     meter = trainer.runner.meter
     seconds = trainer.state.total_steps * meter.ms_per_step / 1000
     trainer.log.say(

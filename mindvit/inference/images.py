@@ -46,3 +46,11 @@ def opened(image: ImageLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
             "W), (H, W, 3) or (H, W, 4)"
         )
     return as_rgb(Image.fromarray(image))
+
+
+def size_of(image: ImageLike, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of an image from anywhere, px; errors as `opened`."""
+    if isinstance(image, np.ndarray):
+        return image.shape[0], image.shape[1]
+    width, height = image.size if isinstance(image, Image.Image) else opened(image, max_pixels).size
+    return height, width

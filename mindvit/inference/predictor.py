@@ -12,14 +12,15 @@ from mindvit.data import decoding
 from mindvit.data.classes import read_classes
 from mindvit.data.decoding import DecodeError
 from mindvit.data.loader import default_workers
+from mindvit.data.preprocessing import Preprocessing
 from mindvit.errors import EXIT_BAD_INPUT, UserError
 from mindvit.hub import published
 from mindvit.hub.resolve import given_file, is_name, is_published, weights_file
 from mindvit.inference.batches import Batches, Prepared
-from mindvit.inference.images import ImageLike, is_one, opened
+from mindvit.inference.images import ImageLike, is_one, opened, size_of
 from mindvit.layers.normalize import Normalize
 from mindvit.layers.precision import set_precision
-from mindvit.models import model_info, network_info
+from mindvit.models import network_info
 from mindvit.recipe.commandline import COMMAND_LINE
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.recipe.schema import build
@@ -90,12 +91,12 @@ class Predictor:
                 f"(train.py --ckpt_path {path} --new_head)"
             )
         names = tuple(told.class_names) if classes is None else _class_names(classes, told.num_classes)
-        self.info = model_info(recipe.model.model)
+        self.info = network_info(recipe.model.model)
         self.device, self._told = device.set_up(
             RuntimeOptions(device_target=device_target, distribute=False), PrecisionOptions()
         )
         ctx = RunContext(recipe, self.info, self.device, told.num_classes, default_workers(1), names)
-        self.net, self.preprocessing, self.inference = task.network(ctx), ctx.preprocessing, task.inference(ctx)
+        self.ctx, self.net, self.inference = ctx, task.network(ctx), task.inference(ctx)
         try:
             load_weights(self.net, content)
         except WeightsError as error:
@@ -105,12 +106,17 @@ class Predictor:
         self.weights = f"weights: {taken(content)}; " if content.taken else ""
         set_precision(self.net, self.device.val_amp_level, self.device.half)
         self.net.set_train(False)
-        self.normalize = Normalize(*self.preprocessing.statistics)
+        self.normalize = Normalize(*ctx.inputs.statistics)
         self.step = self.inference.cell(self.net)
         self.batches = Batches(self.prepared, self._compute)
 
     def __str__(self) -> str:
         return f"{self.info.name}, {self.inference}; {self.weights}{self._told}"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a classifier's images are prepared."""
+        return self.ctx.preprocessing
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -126,15 +132,15 @@ class Predictor:
             topk: how many classes, of a classifier.
 
         Returns:
-            The task's answer, a classifier's being its likeliest classes, [(name, probability), ...]; a list of such
-            for a list of images.
+            The task's answer: a classifier's likeliest classes, [(name, probability), ...]; a segmentor's label map,
+            (H, W) int32. A list of such for a list of images.
 
         Raises:
             UserError: an image that can't be decoded.
         """
         single = is_one(images)
-        rows = self._outputs([images] if single else images)  # type: ignore[list-item, arg-type]
-        answers = [self.answer(row, topk) for row in rows]
+        several: Sequence[ImageLike] = [images] if single else images  # type: ignore[list-item, assignment]
+        answers = [self.answer(row, image, topk) for image, row in zip(several, self._outputs(several))]
         return answers[0] if single else answers
 
     def logits(self, images: Sequence[ImageLike]) -> np.ndarray:
@@ -156,9 +162,9 @@ class Predictor:
         """uint8 (B, H, W, 3) -> the network's input, float32 (B, 3, H, W)."""
         return self.normalize(Tensor(images))
 
-    def answer(self, row: np.ndarray, topk: int = 5) -> Any:
+    def answer(self, row: np.ndarray, image: ImageLike, topk: int = 5) -> Any:
         """What the task makes of an image's row of `stream`: see __call__."""
-        return self.inference.answer(row, max(topk, 1))
+        return self.inference.answer(row, max(topk, 1), lambda: size_of(image, self.max_pixels))
 
     def _outputs(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
         rows = []

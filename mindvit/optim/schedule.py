@@ -32,6 +32,12 @@ def _at_most(rate: float, peak: float, schedule: ScheduleOptions, global_batch: 
     return min(rate * global_batch / schedule.lr_reference_batch, peak) if schedule.lr_reference_batch else peak
 
 
+def warmup_epochs(schedule: ScheduleOptions, steps_per_epoch: int) -> float:
+    """Length of the warm-up, in epochs."""
+    steps = schedule.warmup_steps
+    return schedule.warmup_epochs if steps is None else steps / steps_per_epoch
+
+
 def schedule_lines(schedule: ScheduleOptions, global_batch: int) -> list[str]:
     """What a run says of its learning rate before it starts: peak, start and end in force; a warning if one of them
     was given above the peak.
@@ -39,13 +45,14 @@ def schedule_lines(schedule: ScheduleOptions, global_batch: int) -> list[str]:
     peak, (start, end) = peak_lr(schedule, global_batch), floors(schedule, global_batch)
     reference = schedule.lr_reference_batch
     scaled = f" (lr {schedule.lr:.3g} x batch {global_batch}/{reference})" if reference else ""
-    warm_up = f", warm-up from {start:.3g}" if schedule.warmup_epochs else ""
+    warms_up = warmup_epochs(schedule, 1) > 0
+    warm_up = f", warm-up from {start:.3g}" if warms_up else ""
     lines = [
         f"learning rate: peak {peak:.3g}{scaled}{warm_up}"
         + ("" if schedule.scheduler == "constant" else f", end {end:.3g}")
     ]
     given = {
-        "warmup_lr": (schedule.warmup_lr, start, schedule.warmup_epochs > 0 and schedule.warmup_factor is None),
+        "warmup_lr": (schedule.warmup_lr, start, warms_up and schedule.warmup_factor is None),
         "min_lr": (schedule.min_lr, end, schedule.scheduler != "constant"),
     }
     high = [
@@ -63,21 +70,25 @@ def schedule_lines(schedule: ScheduleOptions, global_batch: int) -> list[str]:
 
 
 def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int, global_batch: int) -> float:
-    """The rate that optimizer step `step`, from 0 on, takes. It never falls in the warm-up and never rises in a
-    decay.
+    """The rate that optimizer step `step`, from 0 on, takes. It never rises in a decay and, but for poly_decay's, never
+    falls in the warm-up.
     """
     peak, (start, end) = peak_lr(schedule, global_batch), floors(schedule, global_batch)
     step = max(0, step - schedule.lr_lag * (steps_per_epoch if schedule.lr_epoch_stair else 1))
     at = step // steps_per_epoch if schedule.lr_epoch_stair else step / steps_per_epoch  # epochs since the start
-    if at < schedule.warmup_epochs:
-        return start + (peak - start) * at / schedule.warmup_epochs
+    warmup = warmup_epochs(schedule, steps_per_epoch)
+    if schedule.scheduler == "poly_decay":
+        left = max(0.0, 1 - at / (schedule.decay_epochs or schedule.epoch_size))
+        rate = end + (peak - end) * left**schedule.poly_power
+        # OpenMMLab's warm-up: a factor of the rate that has begun to fall
+        return rate * (1 - (1 - at / warmup) * (1 - start / peak)) if at < warmup and peak else rate
+    if at < warmup:
+        return start + (peak - start) * at / warmup
     if schedule.scheduler == "constant":
         return peak
     if schedule.scheduler == "step_decay":
-        return max(
-            end, peak * schedule.decay_rate ** int((at - schedule.warmup_epochs) // (schedule.decay_epochs or 30))
-        )
-    offset = 0 if schedule.cosine_from_start else schedule.warmup_epochs
+        return max(end, peak * schedule.decay_rate ** int((at - warmup) // (schedule.decay_epochs or 30)))
+    offset = 0.0 if schedule.cosine_from_start else warmup
     length = schedule.decay_epochs or schedule.epoch_size - offset
     cycle = min(int((at - offset) // length), schedule.num_cycles)
     if cycle == schedule.num_cycles:

@@ -45,12 +45,15 @@ class DataOptions:
 
     dataset: str = option(
         "imagenet",
-        "data set: a folder of images or list files (imagenet), or the digits that ship",
-        ("imagenet", "digits"),
+        "data set: of classification a folder of images or list files (imagenet), or the digits that ship; of "
+        "segmentation the scenes that ship, a folder of images and label maps (segmentation), or the official ones of "
+        "ADE20K and Cityscapes",
+        ("imagenet", "digits", "scenes", "segmentation", "ade20k", "cityscapes"),
     )
     data_dir: Optional[str] = option(
         None,
-        "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt",
+        "folder with train/ and val/ class folders, or with train_list.txt and val_list.txt; dataset: segmentation: "
+        "with images/train, images/val, annotations/train, annotations/val and classes.txt",
         path=True,
         affects_result=False,
     )
@@ -139,6 +142,17 @@ class ModelOptions:
     """The network."""
 
     model: str = option("crossvit_9", "name of the network; `mindvit.list_models()` has them all")
+    backbone: Optional[str] = option(
+        None, "of a detector's or segmentor's method (model: upernet, semantic_fpn): the network below it, by name"
+    )
+    backbone_config: Optional[str] = option(
+        None, "other arguments of the backbone, as YAML: 'group_size: [7, 7, 7, 7], interval: [8, 4, 2, 1]'"
+    )
+    backbone_weights: Optional[str] = option(
+        None, "file with weights that the backbone starts from, a classifier's", path=True, affects_result=False
+    )
+    head_channels: Optional[int] = option(None, "segmentors: channels of the decode head (none: the paper's)", low=1)
+    neck_channels: Optional[int] = option(None, "semantic_fpn: channels of the pyramid (none: the paper's)", low=1)
     num_classes: Optional[int] = option(None, "classes (none: as many as the data set has)", low=1)
     in_channels: int = option(3, "channels of the input", low=1)
     img_size: Union[None, int, Tuple[int, int]] = option(
@@ -236,10 +250,15 @@ class ScheduleOptions:
     """The learning rate as a function of the step."""
 
     epoch_size: int = option(300, "epochs", low=1)
+    epoch_steps: Optional[int] = option(
+        None,
+        "steps that count as an epoch, however often they see the training images (none: those that do it once)",
+        low=1,
+    )
     scheduler: str = option(
         "cosine_decay",
         "decay after the warm-up",
-        ("cosine_decay", "warmup_cosine_decay", "linear_decay", "step_decay", "constant"),
+        ("cosine_decay", "warmup_cosine_decay", "linear_decay", "poly_decay", "step_decay", "constant"),
     )
     lr: float = option(5e-4, "highest learning rate (at lr_reference_batch, if that is given)", low=0)
     lr_reference_batch: Optional[int] = option(
@@ -247,6 +266,7 @@ class ScheduleOptions:
     )
     min_lr: float = option(1e-5, "learning rate at the end of the decay", low=0)
     warmup_epochs: int = option(5, "epochs of linear warm-up", low=0)
+    warmup_steps: Optional[int] = option(None, "the same in steps; wins over warmup_epochs", low=0)
     warmup_lr: float = option(0.0, "learning rate at the start of the warm-up", low=0)
     warmup_factor: Optional[float] = option(
         None, "the same as a factor of lr; MindCV's key, wins over warmup_lr", low=0, high=1
@@ -255,6 +275,9 @@ class ScheduleOptions:
         None, "epochs over which the rate falls (none: up to the last); step_decay: between two falls (none: 30)", low=1
     )
     decay_rate: float = option(0.1, "step_decay: factor of each fall", low=0, high=1)
+    poly_power: float = option(
+        0.9, "poly_decay: power of the share of the steps that is left, by which lr - min_lr falls", low=0
+    )
     cosine_from_start: bool = option(
         False,
         "count the cosine from epoch 0, the warm-up replacing its beginning (timm's way), not from the warm-up's end",

@@ -23,6 +23,7 @@ from mindvit.recipe.options import (
     RuntimeOptions,
     ScheduleOptions,
 )
+from mindvit.recipe.task_options import SegmentationOptions
 
 # Keys that change nothing where a trained network is only validated: validate.py's help leaves them out, and it says so
 # where one is an option.
@@ -50,7 +51,13 @@ TRAINING_ONLY = frozenset(
         "drop_rate",
         "attn_drop_rate",
         "drop_path_rate",
+        "backbone_weights",
         "new_head",
+        "ratio_range",
+        "cat_max_ratio",
+        "photometric_distortion",
+        "auxiliary_weight",
+        "sync_bn",
         *(
             item.name
             for cls in (DistillOptions, ScheduleOptions, CheckpointOptions, LogOptions)
@@ -66,12 +73,14 @@ TRAINING_ONLY = frozenset(
     )
 )
 
+SHIPPED = ("digits", "scenes")  # data sets that need no folder
 SECTIONS = {
     "data": DataOptions,
     "augment": AugmentOptions,
     "model": ModelOptions,
     "optim": OptimOptions,
     "distill": DistillOptions,
+    "segmentation": SegmentationOptions,
     "schedule": ScheduleOptions,
     "precision": PrecisionOptions,
     "runtime": RuntimeOptions,
@@ -115,7 +124,7 @@ MINDCV_VALUES = {
     },
     "scheduler": {
         "exponential_decay": "scheduler: step_decay, with decay_epochs: 1 and min_lr: 0 (falls once an epoch)",
-        "polynomial_decay": "scheduler: linear_decay (the power 1)",
+        "polynomial_decay": "scheduler: poly_decay, with poly_power",
         "multi_step_decay": "scheduler: step_decay (falls at equal distances, decay_epochs)",
         "one_cycle": "scheduler: cosine_decay, with warmup_epochs",
         "cyclic": "scheduler: cosine_decay, with num_cycles and decay_epochs",
@@ -148,6 +157,7 @@ class Recipe:
     model: ModelOptions
     optim: OptimOptions
     distill: DistillOptions
+    segmentation: SegmentationOptions
     schedule: ScheduleOptions
     precision: PrecisionOptions
     runtime: RuntimeOptions
@@ -301,13 +311,13 @@ def _cross_check(recipe: Recipe) -> None:
     rules = [
         (
             "warmup_epochs",
-            schedule.warmup_epochs > schedule.epoch_size,
+            schedule.warmup_steps is None and schedule.warmup_epochs > schedule.epoch_size,
             f"is {schedule.warmup_epochs}, more than epoch_size = {schedule.epoch_size}",
         ),
         (
             "data_dir",
-            data.dataset == "digits" and data.data_dir is not None,
-            "is given, but dataset: digits ships with mindvit and has no folder",
+            data.dataset in SHIPPED and data.data_dir is not None,
+            f"is given, but dataset: {data.dataset} ships with mindvit and has no folder",
         ),
         ("std", augment.std is not None and min(augment.std) <= 0, "must be positive"),
         ("mean", (augment.mean is None) != (augment.std is None), "and std must be given together"),
@@ -321,8 +331,8 @@ def _cross_check(recipe: Recipe) -> None:
     for key in ("teacher", "teacher_ckpt_path", "teacher_take"):
         unused = distill.distill_type == "none" and not switched_off and getattr(distill, key) is not None
         rules.append((key, unused, "is given, but distill_type is none: say soft or hard"))
-    for key in ("scale", "ratio", "re_scale", "re_ratio"):
-        low, high = getattr(augment, key)
+    ranges = {key: getattr(augment, key) for key in ("scale", "ratio", "re_scale", "re_ratio")}
+    for key, (low, high) in {**ranges, "ratio_range": recipe.segmentation.ratio_range}.items():
         rules.append(
             (key, not 0 < low <= high, f"is ({low}, {high}), but must be two positive numbers, the smaller one first")
         )

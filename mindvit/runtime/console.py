@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, TypeVar, Union
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, TypeVar, Union
 
 from tqdm import tqdm
 
@@ -251,6 +251,16 @@ def append_csv(path: Path, row: Mapping[str, Any]) -> None:
     writer.writerow(row.values())
     torn = bool(found) and not path.read_bytes().endswith(b"\n")  # by a process that was killed
     files.append(path, b"\r\n" * torn + text.getvalue().encode("utf-8", SPELT_OUT))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows with the same columns as a CSV file, whole or not at all; none write nothing. OSError where that fails."""
+    if rows:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        files.write_text(path, text.getvalue())
 
 
 def _free(path: Path) -> Path:

@@ -8,6 +8,8 @@ from typing import Iterable
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
+DIGIT, DIGITS = 12, 5  # bits of the digits in which counts are summed as float32, and how many
+
 
 class _Sum(nn.Cell):
     def __init__(self) -> None:
@@ -36,6 +38,15 @@ def total(values: Iterable[float], ranks: int) -> np.ndarray:
     if ranks == 1:
         return np.array(list(values), np.float64)
     return _Sum()(Tensor(np.array(list(values), np.float32))).asnumpy().astype(np.float64)
+
+
+def total_counts(counts: np.ndarray, ranks: int) -> np.ndarray:
+    """Counts, int64 below 2^60, summed exactly over at most 4096 ranks, in the same shape."""
+    if ranks == 1:
+        return counts
+    digits = [(counts.ravel() >> DIGIT * place) & ((1 << DIGIT) - 1) for place in range(DIGITS)]
+    sums = total(np.concatenate(digits).astype(np.float64), ranks).astype(np.int64).reshape(DIGITS, -1)
+    return sum(part << DIGIT * place for place, part in enumerate(sums)).reshape(counts.shape)
 
 
 def checksum(net: nn.Cell) -> int:

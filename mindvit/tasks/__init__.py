@@ -13,5 +13,7 @@ def task_of(recipe: Recipe) -> Task:
     """The task of a recipe's network; UserError for a network that nobody knows."""
     from mindvit.models import network_info
     from mindvit.tasks.classification.task import ClassificationTask
+    from mindvit.tasks.segmentation.task import SegmentationTask
 
-    return {"classification": ClassificationTask}[network_info(recipe.model.model).task]()
+    tasks: dict[str, type[Task]] = {"classification": ClassificationTask, "segmentation": SegmentationTask}
+    return tasks[network_info(recipe.model.model).task]()

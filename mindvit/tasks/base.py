@@ -93,6 +93,9 @@ class Score(Protocol):
     def metrics(self) -> Mapping[str, float]:
         """Every number by the key of a Metric of the task."""
 
+    def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """A row for each class, called by `names`, of what is measured of each by itself; none where nothing is."""
+
 
 class Evaluator(Protocol):
     """Collects what a network says of this rank's part of a data set."""
@@ -102,7 +105,11 @@ class Evaluator(Protocol):
 
     @property
     def steps(self) -> int:
-        """Batches, the same number on every rank."""
+        """Batches of the rank with the most."""
+
+    @property
+    def images_per_batch(self) -> int:
+        """Images of a rank's batch."""
 
     def update(self, batch: Batch, outputs: Sequence[Any]) -> None:
         """Take in a batch and what Task.predict's cell made of it."""
@@ -127,11 +134,13 @@ class Inference(Protocol):
     def transform(self, image: Image.Image) -> np.ndarray:
         """An RGB image as the network takes it, uint8 (H, W, 3); images of one shape share a batch."""
 
-    def cell(self, net: nn.Cell) -> nn.Cell:
-        """A cell, uint8 (B, H, W, 3) -> what is said of each image, (B, ...) float32."""
+    def cell(self, net: nn.Cell) -> Callable[[Any], Any]:
+        """A cell or function, uint8 (B, H, W, 3) -> what is said of each image, (B, ...) float32."""
 
-    def answer(self, row: np.ndarray, topk: int) -> Any:
-        """What one of the cell's rows means; `topk`: of how many classes, where they are ranked."""
+    def answer(self, row: np.ndarray, topk: int, size: Callable[[], tuple[int, int]]) -> Any:
+        """What one of its rows means. topk: of how many classes, where they are ranked; size: gives the image's own
+        height and width, px.
+        """
 
     def formats(self, paths: Sequence[str]) -> Mapping[str, Formatter]:
         """How answers for these images are written down, by the format's name."""
@@ -189,8 +198,8 @@ class Task(Protocol):
     def objective(self, net: nn.Cell, ctx: RunContext) -> nn.Cell:
         """A cell (*batch, *draws, drop_path_rand) -> loss (), float32, with the number of its `drop_paths`."""
 
-    def predict(self, net: nn.Cell, ctx: RunContext) -> nn.Cell:
-        """A cell (*batch) -> what the evaluator takes in."""
+    def predict(self, net: nn.Cell, ctx: RunContext) -> Callable[..., Any]:
+        """A cell or function (*batch) -> what the evaluator takes in."""
 
     def evaluator(self, ctx: RunContext, dataset: Any, predictions: Optional[str] = None) -> Evaluator:
         """For one pass over a data set; `predictions`: a file for what the network says of every image."""

@@ -28,4 +28,9 @@ METRICS = {
         Metric("top5", "top-5", "Top-5 accuracy", "%", 2),
         LOSS,
     ),
+    "segmentation": (
+        Metric("mIoU", "mIoU", "Mean intersection over union", "%", 2),
+        Metric("mAcc", "mAcc", "Mean accuracy of the classes", "%", 2),
+        Metric("aAcc", "aAcc", "Accuracy of all pixels", "%", 2),
+    ),
 }  # by task, the primary one first

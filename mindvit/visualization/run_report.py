@@ -20,7 +20,8 @@ from mindvit.recipe.schema import FIELDS
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.metric import LOSS, METRICS
 
-LOG, RECIPE, RESULT = "log.csv", "recipe.yaml", "result.json"
+LOG, RECIPE, RESULT, CLASSES = "log.csv", "recipe.yaml", "result.json", "classes.csv"
+MOST_CLASSES = 15  # in the table of the worst
 TABLES = (".csv", ".json", ".md")
 NAN = float("nan")
 
@@ -66,13 +67,15 @@ COLOURS = ("#1f5fa8", "#c8442f", "#2d8a4e", "#8a5bb0", "#b8860b", "#2a9d9d", "#d
 @dataclass(frozen=True)
 class Run:
     """A run's folder. columns: the log's, a number (nan: none) a row; recipe: every key, where there is a recipe;
-    result: its final row, if it has ended.
+    result: its final row, if it has ended; classes: a row for each class in the last validation, of tasks that measure
+    them.
     """
 
     name: str
     columns: Mapping[str, Sequence[float]]
     recipe: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
+    classes: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,20 @@ def read_run(folder: Path, name: str) -> Run:
     result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
     if not isinstance(result, dict):
         raise UserError(f"{folder / RESULT}: must hold one object")
-    return Run(name, columns, recipe, result)
+    found = folder / CLASSES
+    classes = list(csv.DictReader(io.StringIO(read_text(found)))) if found.is_file() else []
+    return Run(name, columns, recipe, result, classes)
+
+
+def worst_classes(run: Run) -> Table:
+    """The classes that are found worst in a run's last validation, by their first number; those not there left out."""
+    name, first, *_ = run.classes[0]
+    there = sorted(
+        (row for row in run.classes if not math.isnan(number(row[first]))), key=lambda row: number(row[first])
+    )
+    shown = there[:MOST_CLASSES]
+    title = f"Classes that are found worst, of {len(run.classes)}: {run.name}"
+    return Table(title, [list(run.classes[0]), *(list(row.values()) for row in shown)])
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -353,6 +369,7 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
     runs = [read_run(folder, name) for folder, name in zip(folders, names(folders))] if folders else []
     tables = [differences(runs)] if any(run.recipe for run in runs) else []
     tables = ([results(runs)] if any(run.result for run in runs) else []) + ([last_rows(runs)] if runs else []) + tables
+    tables += [worst_classes(run) for run in runs if run.classes]
     tables += [table for path in paths if path not in folders for table in read_table(path)]
     along = axis(runs)
     drawn = [(chart, draw(chart, runs, along)) for chart in CHARTS] if runs else []

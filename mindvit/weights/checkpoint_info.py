@@ -12,14 +12,14 @@ from mindvit.errors import UserError
 from mindvit.models import ModelInfo, NetworkInfo, model_info, network_info
 from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
-from mindvit.recipe.schema import FIELDS, Recipe
+from mindvit.recipe.schema import FIELDS, SHIPPED, Recipe
 from mindvit.weights.inspect import img_size_of, in_channels_of, num_classes_of
 from mindvit.weights.readers import WeightsFile
 
 IMAGENET = 1000  # classes of a network of which nothing else is known
 RGB = 3  # its input channels
 # keys of a recipe that say where its run began, not what was trained
-ORIGIN = ("pretrained", "ckpt_path", "new_head", "take")
+ORIGIN = ("pretrained", "ckpt_path", "new_head", "take", "backbone_weights")
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ class CheckpointInfo:
         told: dict[str, Any] = {
             key: value
             for key, value in self.recipe.items()
-            if FIELDS[key][0] in ("augment", "model") and key not in ORIGIN
+            if FIELDS[key][0] in ("augment", "model", "segmentation") and key not in ORIGIN
         }
         if self.recipe:
             told["num_classes"] = self.num_classes
-        if recipe.data.data_dir is None and "dataset" in self.recipe:
+        if "dataset" in self.recipe and (recipe.data.data_dir is None or self.recipe["dataset"] not in SHIPPED):
             told["dataset"] = self.recipe["dataset"]
         if self.has_own_size(info):
             told["img_size"] = self.img_size

@@ -18,7 +18,7 @@ def test_the_same_every_time() -> None:
     for index in range(3):
         pixels, scene = TRAIN.draw(index)
         crc = zlib.crc32(scene.labels.tobytes(), zlib.crc32(pixels.tobytes(), crc))
-    assert f"{crc:08x}" == "b5a4f766"
+    assert f"{crc:08x}" == "4a242237"
 
 
 @pytest.mark.parametrize("data", [TRAIN, VAL])

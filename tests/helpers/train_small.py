@@ -1,4 +1,6 @@
-"""train.py with networks that compile in seconds: `nano`, and small_FAMILY, one a family. For tests that start runs."""
+"""train.py with networks that compile in seconds: `nano`, `nano_pyramid`, which is a segmentor's backbone, and
+small_FAMILY, one a family. For tests that start runs.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from small import SIDE, SMALL
 
 import train
 from mindvit.layers.activation import GELU
-from mindvit.layers.conv import FeatureLayout
+from mindvit.layers.conv import Conv2d, FeatureLayout
 from mindvit.layers.drop_path import Residual
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import BatchNorm, LayerNorm
@@ -56,6 +58,23 @@ class Nano(Network):
         return self.residual(y, self.middle(self.act(self.norm(y))), batch, kept)
 
 
+class NanoPyramid(Network):
+    """Maps of strides 4 and 8 for a segmentor, with all that a run of one has to remember."""
+
+    def __init__(self, num_classes: int, in_channels: int, drop_path_rate: float, **_: Any):
+        super().__init__(num_classes, (Feature("fine", WIDTH, 4), Feature("coarse", WIDTH, 8)))
+        self.fine, self.coarse = Conv2d(in_channels, WIDTH, 4, 4, 0), Conv2d(WIDTH, WIDTH, 2, 2, 0)
+        self.bn, self.residual, self.layout = BatchNorm(WIDTH), Residual(drop_path_rate), FeatureLayout()
+
+    def feature_maps(self, x: Tensor, kept: Optional[Tensor] = None) -> list[Tensor]:
+        batch = x.shape[0]
+        fine = self.bn(self.fine(self.layout.from_images(x)))
+        coarse = self.coarse(fine)
+        height, width = self.layout.grid(coarse)
+        tokens = self.layout.to_tokens(coarse)
+        return [fine, self.layout.from_tokens(self.residual(tokens, tokens * 2, batch, kept), batch, height, width)]
+
+
 def register() -> list[str]:
     """Make the networks known to recipes; their names."""
     networks: dict[str, tuple[str, int, Any, dict[str, Any]]] = {
@@ -68,6 +87,7 @@ def register() -> list[str]:
         for family, (original, cut) in SMALL.items()
     }
     networks["nano"] = ("xcit_nano_12_p16_224", NANO_SIDE, Nano, {})
+    networks["nano_pyramid"] = ("xcit_nano_12_p16_224", NANO_SIDE, NanoPyramid, {})
     for name, (original, side, build, config) in networks.items():
         info = dataclasses.replace(model_info(original), name=name, aliases=(), input_size=side)
         registry.register(registry.Entry(info, build, config))

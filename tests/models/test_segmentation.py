@@ -11,13 +11,20 @@ from dense_goldens import HEIGHT, WIDTH, differing, filled_segmentor, sampled, t
 from golden import FOLDER, fill
 from mindspore import Tensor, nn, ops
 
-from mindvit.data.transforms.dense import align_resize, normalize, scaled
 from mindvit.errors import UserError
 from mindvit.models.registry import IMAGENET_MEAN, IMAGENET_STD
 from mindvit.models.segmentation import Segmentor
 from mindvit.optim.optimizers import AdamW, SquareSum
 from mindvit.optim.param_groups import is_decayed
-from mindvit.tasks.segmentation.inference import SegmentationInference, Sliding, scales
+from mindvit.tasks.segmentation.inference import (
+    ImageInference,
+    Pass,
+    SegmentationInference,
+    Sliding,
+    TestScale,
+    label_map,
+    probabilities,
+)
 from mindvit.tasks.segmentation.losses import PixelAccuracy, SegmentationLoss
 from mindvit.tasks.segmentation.metrics import ConfusionMatrix
 
@@ -92,7 +99,8 @@ def test_whole_image(evaluated: Any) -> None:
     golden = np.load(FOLDER / "segmentation_inference.npz")
     report(f"{name} logits", sampled(whole[:1], golden, f"{name}/whole/logits.0"), LOGITS[name])
     inference = SegmentationInference(lambda x: Tensor(whole[:1]))
-    found = inference.probabilities(np.zeros((3, HEIGHT, WIDTH), np.float32), golden[f"{name}/whole/argmax"].shape)
+    logits = inference.logits(np.zeros((3, HEIGHT, WIDTH), np.float32))
+    found = probabilities([Pass(logits, False)], golden[f"{name}/whole/argmax"].shape)
     report(f"{name} probabilities", sampled(found, golden, f"{name}/whole/prob"), PROBABILITY[name])
     assert differing(found.argmax(0), golden, f"{name}/whole") == 0
 
@@ -101,8 +109,8 @@ def test_whole_image(evaluated: Any) -> None:
 def test_sliding_windows() -> None:
     golden, windows = np.load(FOLDER / "segmentation_inference.npz"), Sliding((128, 128), (85, 85))
     assert len(windows.windows((HEIGHT, WIDTH))) == golden["upernet/slide/num_forward"]
-    inference = SegmentationInference(filled_segmentor("upernet").set_train(False), windows)
-    found = inference.probabilities(fill.image(1, (HEIGHT, WIDTH))[0], (HEIGHT, WIDTH))
+    inference = SegmentationInference(filled_segmentor("upernet").set_train(False), windows, at_once=2)
+    found = probabilities([Pass(inference.logits(fill.image(1, (HEIGHT, WIDTH))[0]), False)], (HEIGHT, WIDTH))
     report("sliding", sampled(found, golden, "upernet/slide/prob"), PROBABILITY["upernet"])
     assert differing(found.argmax(0), golden, "upernet/slide") == 0
 
@@ -122,13 +130,25 @@ def test_windows_are_averaged_and_mirrored_images_turned_back() -> None:
     def net(x: Tensor) -> Tensor:  # every pixel by itself
         return x * 2
 
-    whole, windows = SegmentationInference(net), SegmentationInference(net, Sliding((4, 4), (3, 3)))
-    assert np.allclose(windows.logits(image), 2 * image)
-    assert np.allclose(whole.probabilities(image, (6, 8), flip=True), whole.probabilities(image, (6, 8)))
-    assert np.allclose(whole.probabilities(image, (6, 8)).sum(0), 1)
-    both = whole.average([(image, False), (image[:, :, ::-1], False)], (6, 8))
+    for at_once in (1, 4):  # of 6 windows: the second batch of 4 is filled up
+        windows = SegmentationInference(net, Sliding((4, 4), (3, 3)), at_once)
+        assert np.allclose(windows.logits(image), 2 * image)
+    whole, mirrored = Pass(2 * image, False), Pass(2 * image[:, :, ::-1], True)
+    assert np.allclose(probabilities([mirrored], (6, 8)), probabilities([whole], (6, 8)))
+    assert np.allclose(probabilities([whole, whole], (6, 8)).sum(0), 1)
+    both = probabilities([whole, Pass(2 * image[:, :, ::-1], False)], (6, 8))
     assert np.allclose(both, both[:, :, ::-1])
-    assert np.array_equal(whole.label_map(image, (12, 16)), np.ones((12, 16)))
+    assert np.array_equal(label_map([whole], (12, 16)), np.ones((12, 16)))
+
+
+@pytest.mark.parametrize("window, sides", [(None, (64, 96)), ((64, 64), (64, 90))])
+def test_images_are_enlarged_to_what_the_network_takes(window: Any, sides: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    test = TestScale(None, 32, IMAGENET_MEAN, IMAGENET_STD, flip=True)
+    (found, first), (turned, second) = test.images(image, window)
+    assert found.shape == (3, *sides)
+    assert (first, second) == (False, True)
+    assert np.array_equal(found, turned[:, :, ::-1])
 
 
 def test_labels_that_fit_no_class() -> None:
@@ -141,22 +161,21 @@ def test_labels_that_fit_no_class() -> None:
 @pytest.mark.big
 def test_several_scales_and_flips() -> None:
     golden = np.load(FOLDER / "segmentation_inference.npz")
-    inference = SegmentationInference(filled_segmentor("upernet").set_train(False))
-    picture, found = golden["upernet/aug/picture"][..., ::-1], []
-    passes = scales((0.5, 1.0, 1.5), True)
-    assert [flip for _, flip in passes] == golden["upernet/aug/flip"].tolist()
-    inputs = []
-    for number, (ratio, flip) in enumerate(passes):
-        x = normalize(align_resize(picture, scaled((512, 128), ratio)), np.array(IMAGENET_MEAN), np.array(IMAGENET_STD))
-        assert x.shape[1:] == tuple(golden["upernet/aug/input_sizes"][number])
-        seen = x[:, :, ::-1] if flip else x
+    picture = golden["upernet/aug/picture"][..., ::-1]
+    test = TestScale((512, 128), 32, IMAGENET_MEAN, IMAGENET_STD, (0.5, 1.0, 1.5), flip=True)
+    images = list(test.images(picture))
+    assert [mirrored for _, mirrored in images] == golden["upernet/aug/flip"].tolist()
+    for number, (seen, _) in enumerate(images):
+        assert seen.shape[1:] == tuple(golden["upernet/aug/input_sizes"][number])
         report(f"input {number}", sampled(seen, golden, f"upernet/aug/input.{number}"), 1e-5)
-        inputs.append((x, flip))
-        found.append(inference.probabilities(x, picture.shape[:2], flip))
-        report(f"pass {number}", sampled(found[-1], golden, f"upernet/aug/prob.{number}"), PROBABILITY["upernet"])
-    mean = inference.average(inputs, picture.shape[:2])
+    inference = ImageInference(SegmentationInference(filled_segmentor("upernet").set_train(False)), test)
+    passes, size = inference(picture), picture.shape[:2]
+    for number, item in enumerate(passes):
+        found = probabilities([item], size)
+        report(f"pass {number}", sampled(found, golden, f"upernet/aug/prob.{number}"), PROBABILITY["upernet"])
+    mean = probabilities(passes, size)
     report("mean", sampled(mean, golden, "upernet/aug/prob"), PROBABILITY["upernet"])
-    assert differing(mean.argmax(0), golden, "upernet/aug") == 0
+    assert differing(label_map(passes, size), golden, "upernet/aug") == 0
 
 
 @pytest.mark.parametrize("name", ["fpn", pytest.param("upernet", marks=[pytest.mark.big])])
@@ -266,8 +285,9 @@ def test_metrics(how: str) -> None:
             labels = np.where(np.isin(labels, (0, 255)), 255, labels.astype(int) - 1)
         (matrix if number % 2 else other).update(golden[f"pred.{number}"], labels)
     matrix.merge(other)
-    assert np.allclose(matrix.iou(), golden[f"{how}/IoU"], atol=1e-6, equal_nan=True)
-    assert np.allclose(matrix.accuracy(), golden[f"{how}/Acc"], atol=1e-6, equal_nan=True)
-    assert np.allclose(matrix.dice(), golden[f"{how}/Dice"], atol=1e-6, equal_nan=True)
-    for key, value in matrix.summary().items():
+    score = matrix.score(3)
+    assert np.allclose(score.iou(), golden[f"{how}/IoU"], atol=1e-6, equal_nan=True)
+    assert np.allclose(score.accuracy(), golden[f"{how}/Acc"], atol=1e-6, equal_nan=True)
+    assert np.allclose(score.dice(), golden[f"{how}/Dice"], atol=1e-6, equal_nan=True)
+    for key, value in score.metrics().items():
         assert abs(value - float(golden[f"{how}/{key}"])) < 1e-6, key

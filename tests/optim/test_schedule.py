@@ -18,6 +18,7 @@ from mindvit.recipe.options import ScheduleOptions
 
 TESTS = Path(__file__).parents[1]
 CONFIGS = TESTS.parent / "configs"
+LEAVES = [path for path in sorted(CONFIGS.glob("[!_]*/*.yaml")) if "segmentation" not in str(path)]  # classifiers'
 
 
 def shipped(name: str, *arguments: str) -> ScheduleOptions:
@@ -113,7 +114,7 @@ def rises_then_falls(schedule: ScheduleOptions, global_batch: int, steps: int = 
     )
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[!_]*/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
 def test_no_shipped_recipe_falls_in_its_warm_up_or_rises_in_its_decay(path: Path) -> None:
     recipe = parse(["-c", str(path)], "")[0]
     for batch in (1, 8, recipe.data.batch_size, 8 * recipe.data.batch_size, 64 * recipe.data.batch_size):
@@ -320,9 +321,27 @@ def test_the_page_s_fine_tuning_recipe_is_fit_for_a_few_thousand_images(tmp_path
     ] > 0.08
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[!_]*/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
 def test_fine_tuning_takes_back_what_any_recipe_has_for_imagenet(path: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"base: [{path}, {TESTS.parent / FINETUNE}]", "utf-8")
     recipe = parse(["-c", str(tmp_path / "mine.yaml")], "")[0]
     assert recipe.schedule == ScheduleOptions(epoch_size=30, lr=1e-4, min_lr=1e-6, warmup_epochs=2, warmup_lr=1e-6)
     assert (recipe.data.aug_repeats, recipe.distill.distill_type) == (0, "none")
+
+
+def openmmlab(step: int, steps: int, base: float, power: float, warmup: int, ratio: float) -> float:
+    """The poly policy with a linear warm-up, step by step: the regular rate, times a factor that grows to 1."""
+    regular = base * (1 - step / steps) ** power
+    return regular * (1 - (1 - step / warmup) * (1 - ratio)) if step < warmup else regular
+
+
+@pytest.mark.parametrize("name, power, warmup", [("semantic_fpn", 0.9, 0), ("upernet", 1.0, 1500)])
+def test_the_rates_of_segmentors_are_openmmlabs(name: str, power: float, warmup: int) -> None:
+    path = CONFIGS / "segmentation" / f"{name}_crossformer_small_ade20k.yaml"
+    schedule = parse(["-c", str(path)], "")[0].schedule
+    steps = schedule.epoch_size * (schedule.epoch_steps or 0)
+    for step in (0, 1, 2, 749, 1499, 1500, 1501, 8000, steps // 2, steps - 1):
+        rate = learning_rate(step, schedule=schedule, steps_per_epoch=schedule.epoch_steps or 0, global_batch=16)
+        assert rate == pytest.approx(openmmlab(step, steps, schedule.lr, power, warmup, 1e-6), rel=1e-9), step
+    (line,) = schedule_lines(schedule, 16)
+    assert ("warm-up from 6e-11" in line) == (warmup > 0)

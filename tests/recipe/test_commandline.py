@@ -36,14 +36,17 @@ OPTIONS = {
     "augment": "image_resize scale ratio hflip vflip color_jitter auto_augment re_prob re_scale re_ratio re_value "
     "mixup cutmix mixup_prob mixup_switch_prob "
     "interpolation crop_pct mean std",
-    "model": "model num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path "
+    "model": "model backbone backbone_config backbone_weights head_channels neck_channels "
+    "num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path "
     "new_head take",
     "optim": "opt betas eps momentum use_nesterov weight_decay weight_decay_filter layer_decay "
     "gradient_accumulation_steps clip_grad "
     "clip_value ema ema_decay loss label_smoothing",
     "distill": "distill_type teacher teacher_ckpt_path teacher_take distill_alpha distill_tau",
-    "schedule": "epoch_size scheduler lr lr_reference_batch min_lr warmup_epochs warmup_lr warmup_factor decay_epochs "
-    "decay_rate cosine_from_start num_cycles "
+    "segmentation": "crop_size img_scale ratio_range cat_max_ratio photometric_distortion reduce_zero_label "
+    "auxiliary_weight sync_bn test_mode slide_stride aug_test size_divisor",
+    "schedule": "epoch_size epoch_steps scheduler lr lr_reference_batch min_lr warmup_epochs warmup_steps warmup_lr "
+    "warmup_factor decay_epochs decay_rate poly_power cosine_from_start num_cycles "
     "cycle_decay lr_epoch_stair lr_lag",
     "precision": "amp_level val_amp_level amp_type amp_on_cpu loss_scale_type loss_scale skip_nonfinite "
     "drop_overflow_update",

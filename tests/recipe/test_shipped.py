@@ -12,8 +12,10 @@ import pytest
 from rates import assert_same_rates, first_and_last, official
 
 import mindvit
+from mindvit.models import dense_info, list_models, network_info
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.files import read_recipe, read_yaml
+from mindvit.recipe.schema import SHIPPED as SHIPPED_DATA
 from mindvit.recipe.schema import Recipe, build
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -25,7 +27,7 @@ LEAVES = sorted(CONFIGS.glob("[!_]*/*.yaml"))
 SHIPPED = [
     path.stem.replace("_ascend", "")
     for path in LEAVES
-    if path.parent.name != "quickstart" and "_mindcv" not in path.stem
+    if path.parent.name not in ("quickstart", "segmentation") and "_mindcv" not in path.stem
 ]
 
 
@@ -226,13 +228,16 @@ def test_every_network_has_a_recipe_and_every_recipe_a_network() -> None:
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_recipe_that_ships_is_short_and_names_its_network(path: Path) -> None:
     recipe, given = parse(["--config", str(path)], "")
-    info = mindvit.model_info(recipe.model.model)
-    assert given["config"] == str(path) and info.name == recipe.model.model
+    known, text = network_info(recipe.model.model), path.read_text("utf-8")
+    assert given["config"] == str(path) and known.name == recipe.model.model
     if path.parent.name == "quickstart":
-        assert recipe.data.dataset == "digits"
+        assert recipe.data.dataset in SHIPPED_DATA
         return
-    text, command = path.read_text("utf-8"), f"--config configs/{info.family}/{path.name} --data_dir DIR"
     assert len(text.splitlines()) <= 20
+    if known.task != "classification":
+        return
+    info = mindvit.model_info(known.name)
+    command = f"--config configs/{info.family}/{path.name} --data_dir DIR"
     assert path.parent.name == info.family and re.sub(r"(_mindcv)?_ascend$", "", path.stem) == info.name
     assert recipe.augment.image_resize == info.input_size
     assert "This recipe's: not measured." in text
@@ -250,3 +255,44 @@ def test_no_recipe_repeats_what_it_inherits() -> None:
         for base in [bases] if isinstance(bases, str) else bases:
             inherited.update(read_recipe(path.parent / base)[0])
         assert not [key for key, value in own.items() if key in inherited and inherited[key] == value], path
+
+
+@pytest.mark.parametrize("name", list_models(task="segmentation"))
+def test_recipes_of_segmentors_are_the_authors(name: str) -> None:
+    path = CONFIGS / "segmentation" / f"{name}_ade20k.yaml"
+    recipe, text, info = parse(["--config", str(path)], "")[0], path.read_text("utf-8"), dense_info(name)
+    upernet = info.method == "upernet"
+    assert (
+        recipe.flat().items()
+        >= {
+            "model": name,
+            "dataset": "ade20k",
+            "crop_size": (512, 512),
+            "img_scale": (2048, 512),
+            "ratio_range": (0.5, 2.0),
+            "cat_max_ratio": 0.75,
+            "hflip": 0.5,
+            "photometric_distortion": True,
+            "reduce_zero_label": True,
+            "batch_size": 2,
+            "drop_rate": 0.1,
+            "drop_path_rate": {"small": 0.2, "base": 0.3, "large": 0.5}[name.split("_")[-1]],
+            "opt": "adamw",
+            "betas": (0.9, 0.999),
+            "lr": 6e-5 if upernet else 1e-4,
+            "lr_reference_batch": None,
+            "weight_decay": 0.01 if upernet else 1e-4,
+            "weight_decay_filter": "norm_names" if upernet else "disable",
+            "scheduler": "poly_decay",
+            "poly_power": 1.0 if upernet else 0.9,
+            "min_lr": 0,
+            "warmup_steps": 1500 if upernet else 0,
+            "clip_grad": False,
+            "ema": False,
+        }.items()
+    )
+    assert recipe.schedule.epoch_size * (recipe.schedule.epoch_steps or 0) == (160_000 if upernet else 80_000)
+    assert f"--config configs/segmentation/{path.name} --data_dir DIR --backbone_weights FILE" in text
+    several = info.metrics.get("mIoU, multi-scale")
+    assert f"authors' weights: {info.metrics['mIoU']} mIoU" + (f", {several} with several" if several else "") in text
+    assert "This recipe's: not measured." in text

@@ -283,3 +283,14 @@ def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "out").write_text("", "utf-8")
     (tmp_path / "c.csv").write_text("a\n1\n", "utf-8")
     assert "can't be written" in refused(tmp_path / "c.csv")
+
+
+def test_the_worst_classes_of_a_segmentor(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", "epoch,step,train_loss,mIoU,mAcc,aAcc\n1,10,0.5,40,50,60\n")
+    rows = [f"c{number},{number},{number + 1},2.5" for number in range(20, 0, -1)]
+    (folder / "classes.csv").write_text("\n".join(["class,IoU,accuracy,share", *rows, "gone,,,0.0"]), "utf-8")
+    page = Reader((write_report([folder], tmp_path / "out")[0]).read_text("utf-8"))
+    shown = page.rows[page.rows.index(["class", "IoU", "accuracy", "share"]) + 1 :]
+    assert [row[0] for row in shown[:15]] == [f"c{number}" for number in range(1, 16)]
+    assert not any("gone" in row for row in shown)
+    assert "Mean intersection over union" in page.images

@@ -7,6 +7,7 @@ import threading
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,10 @@ class Dataset(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """The image's path, for messages."""
+
+    def key(self, index: int) -> str:
+        """What files about the image are called."""
+        return PurePath(self.name(index)).stem
 
     @abstractmethod
     def read(self, index: int) -> Image.Image:

@@ -37,6 +37,11 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> L
     """
     if data.dataset == "digits":
         return DigitsDataset(split)
+    if data.dataset != "imagenet":
+        raise UserError(
+            f"dataset {data.dataset} has no class for each image, which a classifier needs: give dataset: imagenet or "
+            "digits, or a segmentor as model (mindvit.list_models(task='segmentation'))"
+        )
     train, val = data.train_split, data.val_split
     accepted = f"a folder with {train}/ and {val}/ class folders, or with {train}_list.txt and {val}_list.txt"
     if data.data_dir is None:

@@ -1,11 +1,11 @@
-"""Scenes of handwritten digits on textured grounds, drawn as they are asked for: a data set for segmentors and
-detectors that ships with the package, with exact label maps, boxes and masks.
+"""Scenes of handwritten digits in dark inks on light, textured grounds, drawn as they are asked for: a data set for
+segmentors and detectors that ships with the package, with exact label maps, boxes and masks.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,12 +17,13 @@ from mindvit.errors import UserError
 
 SPLITS = {"train": (1, 600), "val": (2, 100)}  # the seed, and how many scenes
 SIDES = (128, 192)  # px, of images
-DIGIT_SIDES = (28, 80)  # px, of a digit's height
-DIGITS = (3, 8)  # in a scene, as many as can be seen
+DIGIT_SIDES = (40, 96)  # px, of a digit's height
+DIGITS = (3, 6)  # in a scene, as many as can be seen
 PLACES = 6  # that are tried for a digit
 INK = 128  # of 0..255: where a digit is at least as dark, it is there
 LEAST_VISIBLE = 40  # px; a digit of which less can be seen is left out
-CONTRAST = 70  # of 0..255: between a digit and the mean of its ground, at least in one colour
+LIGHT = (110, 256)  # of 0..255: grounds, but for stripes and grain
+DARK = 110  # of 0..255: what a digit's colours are below
 
 
 class Scene(NamedTuple):
@@ -66,7 +67,7 @@ class ScenesDataset(Dataset):
         """The scene, RGB."""
         return Image.fromarray(self.draw(index)[0])
 
-    def target(self, index: int) -> Scene:
+    def target(self, index: int) -> Any:
         """What is to be seen in it."""
         return self.draw(index)[1]
 
@@ -90,7 +91,7 @@ class ScenesDataset(Dataset):
         for number in range(1, int(rng.integers(DIGITS[0], DIGITS[1] + 1)) + 1):
             which = int(rng.integers(len(self._digits)))
             window, shape = place(self._digits[which], owner, rng)
-            colour = ink(pixels[window].mean((0, 1)), rng)
+            colour = rng.integers(0, DARK, 3)
             noise = rng.integers(-12, 13, (*shape.shape, 3))
             painted = np.clip(colour + noise, 0, 255).astype(np.uint8)
             pixels[window] = np.where(shape[..., None], painted, pixels[window])
@@ -99,14 +100,26 @@ class ScenesDataset(Dataset):
         return pixels, seen(owner, np.array(classes, np.int32), pixels)
 
 
+class SceneMaps(ScenesDataset):
+    """Scenes with their label maps alone, (H, W) uint8: for segmentors."""
+
+    def target(self, index: int) -> np.ndarray:
+        """The label map."""
+        return self.draw(index)[1].labels
+
+    def __getitem__(self, index: int) -> Sample:
+        pixels, scene = self.draw(index)
+        return Sample(Image.fromarray(pixels), scene.labels)
+
+
 def ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """(height, width, 3) uint8: soft spots of some colours, stripes over them, and grain."""
-    spots = rng.integers(0, 256, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3)).astype(np.uint8)
-    base = resize(spots, (height, width)).astype(np.int64) // 2 + int(rng.integers(0, 128))
+    """(height, width, 3) uint8: soft spots of some light colours, stripes over them, and grain."""
+    spots = rng.integers(*LIGHT, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3)).astype(np.uint8)
+    base = resize(spots, (height, width)).astype(np.int64)
     down, across, period = (int(rng.integers(*bounds)) for bounds in ((-3, 4), (-3, 4), (8, 40)))
     rows, columns = np.mgrid[:height, :width]
     stripes = (rows * down + columns * across) // period % 2 * int(rng.integers(0, 30))
-    return np.clip(base + stripes[..., None] + rng.integers(-12, 13, (height, width, 3)), 0, 255).astype(np.uint8)
+    return np.clip(base - stripes[..., None] + rng.integers(-12, 13, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
 def place(digit: np.ndarray, owner: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -121,17 +134,9 @@ def place(digit: np.ndarray, owner: np.ndarray, rng: np.random.Generator) -> tup
     for _ in range(PLACES):
         top, left = (int(rng.integers(owner.shape[axis] - shape.shape[axis] + 1)) for axis in (0, 1))
         window = (slice(top, top + height), slice(left, left + width))
-        if 4 * (owner[window][shape] > 0).sum() < shape.sum():
+        if 8 * (owner[window][shape] > 0).sum() < shape.sum():
             break
     return window, shape
-
-
-def ink(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(3,) a colour that stands out from a ground's mean."""
-    colour = rng.integers(0, 256, 3)
-    while np.abs(colour - mean).max() < CONTRAST:
-        colour = rng.integers(0, 256, 3)
-    return colour
 
 
 def seen(owner: np.ndarray, classes: np.ndarray, pixels: np.ndarray) -> Scene:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -204,11 +204,11 @@ def varied_crop(labels: np.ndarray, crop: Size, cat_max_ratio: float, rng: np.ra
 class SegmentationTransform:
     """An image and its label map -> a crop of both, as mmsegmentation trains on ADE20K.
 
-    scale: (longer, shorter) side, px, within which images are fitted, times a ratio out of `ratios`; crop: (height,
-    width); flip: the probability of mirroring.
+    scale: (longer, shorter) side, px, within which images are fitted, times a ratio out of `ratios`; None: their own;
+    crop: (height, width); flip: the probability of mirroring.
     """
 
-    scale: Size = (2048, 512)
+    scale: Optional[Size] = (2048, 512)
     ratios: tuple[float, float] = (0.5, 2.0)
     crop: Size = (512, 512)
     cat_max_ratio: float = 0.75
@@ -223,7 +223,8 @@ class SegmentationTransform:
         Padding, below and to the right, is 0 and IGNORED.
         """
         low, high = self.ratios
-        size = fit_within((image.shape[0], image.shape[1]), scaled(self.scale, rng.random() * (high - low) + low))
+        own = image.shape[0], image.shape[1]
+        size = fit_within(own, scaled(self.scale or own, rng.random() * (high - low) + low))
         image, labels = resize(image, size), resize_labels(labels, size)
         box = varied_crop(labels, self.crop, self.cat_max_ratio, rng)
         image, labels = image[box], labels[box]
@@ -234,6 +235,17 @@ class SegmentationTransform:
         return pad(image, self.crop), pad(labels, self.crop, IGNORED), np.array(labels.shape, np.int32)
 
 
+@dataclass(frozen=True)
+class MapRow:
+    """A sample with a label map -> its rows of a training batch's arrays."""
+
+    transform: SegmentationTransform
+
+    def __call__(self, sample: Any, rng: Optional[np.random.Generator]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert rng is not None  # training's samples have one
+        return self.transform(np.asarray(sample.image), np.asarray(sample.target), rng)
+
+
 def pad(array: np.ndarray, size: Size, value: int = 0) -> np.ndarray:
     """(H, W, ...) -> (*size, ...), with `value` below and to the right."""
     result = np.full((*size, *array.shape[2:]), value, array.dtype)
@@ -241,10 +253,10 @@ def pad(array: np.ndarray, size: Size, value: int = 0) -> np.ndarray:
     return result
 
 
-def align_resize(image: np.ndarray, scale: Size) -> np.ndarray:
-    """An image as it is tested: fitted within `scale`, then with both sides enlarged to multiples of SIZE_DIVISOR."""
+def align_resize(image: np.ndarray, scale: Size, divisor: int = SIZE_DIVISOR) -> np.ndarray:
+    """An image as it is tested: fitted within `scale`, then with both sides enlarged to multiples of `divisor`."""
     image = resize(image, fit_within((image.shape[0], image.shape[1]), scale))
-    height, width = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in image.shape[:2])
+    height, width = (-(-side // divisor) * divisor for side in image.shape[:2])
     return resize(image, (height, width))
 
 

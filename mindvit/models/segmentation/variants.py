@@ -36,6 +36,7 @@ def create_segmentor(
     drop_path_rate: Optional[float] = None,
     drop_rate: float = DROP_RATE,
     channels: Optional[int] = None,
+    neck_channels: Optional[int] = None,
     backbone_config: Optional[Mapping[str, Any]] = None,
 ) -> Segmentor:
     """A segmentor, freshly initialized.
@@ -48,6 +49,7 @@ def create_segmentor(
         drop_path_rate: the backbone's; None means its paper's.
         drop_rate: of the channels that the heads' last convolutions see.
         channels: of the decode head; None: the method's own.
+        neck_channels: of Semantic FPN's pyramid; None: its own. UPerNet has none.
         backbone_config: other arguments of the backbone (group_size, interval, revision, ...).
 
     Returns:
@@ -71,11 +73,23 @@ def create_segmentor(
     strides = [feature.stride for feature in maps.feature_info]
     channels = HEAD_CHANNELS[method] if channels is None else channels
     if method == "semantic_fpn":
-        head = FPNHead([NECK_CHANNELS] * len(widths), strides, channels, classes, drop_rate)
-        return Segmentor(maps, FPN(widths, NECK_CHANNELS), head)
+        neck = neck_channels or NECK_CHANNELS
+        head = FPNHead([neck] * len(widths), strides, channels, classes, drop_rate)
+        return Segmentor(maps, FPN(widths, neck), head)
     index = strides.index(AUXILIARY_STRIDE)
     auxiliary = FCNHead(widths[index], AUXILIARY_CHANNELS, classes, drop_rate, index)
     return Segmentor(maps, None, UPerHead(widths, channels, classes, drop_rate), auxiliary)
+
+
+def method_of(name: str) -> str:
+    """The method of a segmentor's name."""
+    return next(item for item in METHODS if name.startswith(item))
+
+
+def dropped_channels(name: str, channels: Optional[int] = None) -> int:
+    """Channels of all heads of a segmentor, of which training drops some; `channels`: of the decode head."""
+    method = method_of(name)
+    return (channels or HEAD_CHANNELS[method]) + (AUXILIARY_CHANNELS if method == "upernet" else 0)
 
 
 # name: params with both heads, multiply-adds at 1024 x 1024 px without the auxiliary head, mIoU, mIoU with several
@@ -95,7 +109,7 @@ VARIANTS: Mapping[str, tuple[int, int, float, Optional[float]]] = {
 
 def _register_all() -> None:
     for name, (params, macs, miou, several) in VARIANTS.items():
-        method = next(item for item in METHODS if name.startswith(item))
+        method = method_of(name)
         backbone = name[len(method) + 1 :]
         figures: Sequence[tuple[str, Optional[float]]] = (("mIoU", miou), ("mIoU, multi-scale", several))
         info = DenseInfo(

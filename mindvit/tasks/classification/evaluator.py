@@ -41,6 +41,11 @@ class ClassificationEvaluator:
         """Batches of each rank."""
         return eval_steps(len(self.dataset), self.ctx.recipe.data.batch_size, self.ctx.device.ranks)
 
+    @property
+    def images_per_batch(self) -> int:
+        """The recipe's."""
+        return self.ctx.recipe.data.batch_size
+
     def update(self, batch: Batch, outputs: Sequence[Any]) -> None:
         """outputs: EvalStep's for the batch."""
         class_ranks, losses = (output.asnumpy() for output in outputs[:2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Iterable, Iterator, Mapping, Sequence
+from typing import Callable, Iterable, Iterator, Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -51,7 +51,7 @@ class ClassificationInference:
         """uint8 images (B, H, W, 3) -> logits (B, num_classes)."""
         return Logits(net, *self.preprocessing.statistics)
 
-    def answer(self, row: np.ndarray, topk: int) -> Answer:
+    def answer(self, row: np.ndarray, topk: int, size: Callable[[], tuple[int, int]]) -> Answer:
         """The classes with the largest of these logits (num_classes,), with their probabilities; ties by class
         number.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Any, Sequence
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -52,6 +52,10 @@ class Accuracy:
     def metrics(self) -> dict[str, float]:
         """By the keys of the task's metrics."""
         return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+
+    def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """None: classes are not measured by themselves."""
+        return []
 
     def __str__(self) -> str:
         return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 from mindspore import Tensor
 
+from mindvit.data.transforms import dense
 from mindvit.errors import UserError
 
 Size = tuple[int, int]  # height, width
@@ -62,55 +63,113 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(0, keepdims=True)
 
 
-class SegmentationInference:
-    """A segmentor's answers for images of any size.
+class Pass(NamedTuple):
+    """What the network said of an image at one scale: logits (classes, h, w), and whether it was mirrored."""
 
-    net: (1, C, H, W) -> logits (1, classes, H, W). sliding: how windows slide over images; None: images go in whole. A
-    graph is compiled for every size that the network sees, so windows of one size need one.
+    logits: np.ndarray
+    mirrored: bool
+
+    def resized(self, size: Size) -> np.ndarray:
+        """(classes, *size), of the image as it was."""
+        found = resize(self.logits, size)
+        return found[:, :, ::-1] if self.mirrored else found
+
+
+def probabilities(passes: Sequence[Pass], size: Size) -> np.ndarray:
+    """(classes, *size): the passes' mean, of an image whose own height and width are `size`."""
+    total = softmax(passes[0].resized(size))
+    for item in passes[1:]:
+        total = total + softmax(item.resized(size))
+    return total / np.float32(len(passes))
+
+
+def label_map(passes: Sequence[Pass], size: Size) -> np.ndarray:
+    """(*size) int32: the likeliest class of each pixel."""
+    found = passes[0].resized(size) if len(passes) == 1 else probabilities(passes, size)
+    return found.argmax(0).astype(np.int32)
+
+
+class SegmentationInference:
+    """A segmentor's logits for images of any size.
+
+    net: (B, C, H, W) -> logits (B, classes, H, W). sliding: how windows slide over images, `at_once` of them in a
+    batch; None: images go in whole. A graph is compiled for every size that the network sees, so windows of one size
+    need one.
     """
 
-    def __init__(self, net: Callable[[Tensor], Any], sliding: Optional[Sliding] = None):
-        self.net = net
-        self.sliding = sliding
+    def __init__(self, net: Callable[[Tensor], Any], sliding: Optional[Sliding] = None, at_once: int = 1):
+        self.net, self.sliding, self.at_once = net, sliding, at_once
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """(C, H, W) normalized -> (classes, H, W), the mean of the windows that see a pixel."""
         if self.sliding is None:
-            return self._forward(image)
+            return self._forward([image])[0]
+        windows = self.sliding.windows((image.shape[1], image.shape[2]))
         total: Optional[np.ndarray] = None
         count = np.zeros(image.shape[1:], np.float32)
-        for rows, columns in self.sliding.windows((image.shape[1], image.shape[2])):
-            found = self._forward(np.ascontiguousarray(image[:, rows, columns]))
-            if total is None:
-                total = np.zeros((found.shape[0], *image.shape[1:]), np.float32)
-            total[:, rows, columns] += found
-            count[rows, columns] += 1
+        for first in range(0, len(windows), self.at_once):
+            part = windows[first : first + self.at_once]
+            outputs = self._forward([image[:, rows, columns] for rows, columns in part])
+            for (rows, columns), found in zip(part, outputs):
+                if total is None:
+                    total = np.zeros((found.shape[0], *image.shape[1:]), np.float32)
+                total[:, rows, columns] += found
+                count[rows, columns] += 1
         assert total is not None  # an image has a window
         return total / count
 
-    def probabilities(self, image: np.ndarray, size: Size, flip: bool = False) -> np.ndarray:
-        """(C, H, W) -> (classes, *size), of an image whose own height and width are `size`; flip: it goes in
-        mirrored, and what comes out is turned back.
-        """
-        found = softmax(resize(self.logits(np.ascontiguousarray(image[:, :, ::-1]) if flip else image), size))
-        return found[:, :, ::-1] if flip else found
-
-    def average(self, images: Iterable[tuple[np.ndarray, bool]], size: Size) -> np.ndarray:
-        """The mean probabilities (classes, *size) of one image at several scales, each with whether to mirror it."""
-        total, count = np.zeros(1, np.float32), 0
-        for image, flip in images:
-            total = total + self.probabilities(image, size, flip)
-            count += 1
-        return total / count
-
-    def label_map(self, image: np.ndarray, size: Size) -> np.ndarray:
-        """(C, H, W) -> the likeliest class of each pixel, (*size) int32."""
-        return resize(self.logits(image), size).argmax(0).astype(np.int32)
-
-    def _forward(self, image: np.ndarray) -> np.ndarray:
-        return np.asarray(self.net(Tensor(image[None])).asnumpy()[0])
+    def _forward(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        batch = np.stack(images)
+        if self.sliding is not None:  # batches have one size, so that one graph does
+            batch = np.concatenate([batch, np.repeat(batch[-1:], self.at_once - len(images), 0)])
+        return np.asarray(self.net(Tensor(batch)).asnumpy())
 
 
-def scales(ratios: Sequence[float], flip: bool) -> list[tuple[float, bool]]:
-    """The passes of a multi-scale test in mmsegmentation's order: every ratio, as it is and then mirrored."""
-    return [(ratio, mirrored) for ratio in ratios for mirrored in ((False, True) if flip else (False,))]
+@dataclass(frozen=True)
+class TestScale:
+    """How images are prepared for a test.
+
+    scale: (longer, shorter) side, px, within which they are fitted, times each of `ratios`; None: their own. flip: each
+    mirrored too. divisor: their sides are enlarged to multiples of it, or, where windows slide over them, only those
+    that are shorter than a window's. mean, std: of pixels in 0..1.
+    """
+
+    scale: Optional[Size]
+    divisor: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    ratios: Sequence[float] = (1.0,)
+    flip: bool = False
+
+    def resized(self, image: np.ndarray, ratio: float = 1.0, window: Optional[Size] = None) -> np.ndarray:
+        """(H, W, 3) uint8 -> (h, w, 3) as the network or, where there are any, its windows can take it."""
+        scale = dense.scaled(self.scale or (max(image.shape[:2]), min(image.shape[:2])), ratio)
+        if window is None:
+            return dense.align_resize(image, scale, self.divisor)
+        found = dense.resize(image, dense.fit_within((image.shape[0], image.shape[1]), scale))
+        sides = [max(side, shortest) for side, shortest in zip(found.shape, window)]
+        return dense.resize(found, (sides[0], sides[1]))
+
+    def normalized(self, image: np.ndarray) -> np.ndarray:
+        """(h, w, 3) uint8 -> (3, h, w) float32."""
+        return dense.normalize(image, np.array(self.mean), np.array(self.std))
+
+    def images(self, image: np.ndarray, window: Optional[Size] = None) -> Iterator[tuple[np.ndarray, bool]]:
+        """(H, W, 3) uint8 -> the images (3, h, w) float32 that the network sees, each with whether it is mirrored."""
+        for ratio in self.ratios:
+            pixels = self.normalized(self.resized(image, ratio, window))
+            for mirrored in (False, True) if self.flip else (False,):
+                yield np.ascontiguousarray(pixels[:, :, ::-1]) if mirrored else pixels, mirrored
+
+
+class ImageInference:
+    """Images (H, W, 3) uint8 -> what the network says of each, as many passes as the test has scales and flips."""
+
+    def __init__(self, inference: SegmentationInference, test: TestScale):
+        self.inference, self.test = inference, test
+
+    def __call__(self, image: Union[Tensor, np.ndarray]) -> list[Pass]:
+        pixels = image.asnumpy() if isinstance(image, Tensor) else image
+        sliding = self.inference.sliding
+        inputs = self.test.images(pixels, sliding.crop if sliding else None)
+        return [Pass(self.inference.logits(found), mirrored) for found, mirrored in inputs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -47,35 +47,74 @@ class ConfusionMatrix:
         """Add another rank's counts."""
         self.counts += other.counts
 
-    @property
-    def intersection(self) -> np.ndarray:
-        """Pixels of each class that were found."""
-        return np.diag(self.counts)
+    def score(self, images: int) -> SegmentationScore:
+        """What follows from the counts over `images` images."""
+        found, predicted, labelled = (
+            tuple(map(int, item)) for item in (np.diag(self.counts), self.counts.sum(0), self.counts.sum(1))
+        )
+        return SegmentationScore(found, predicted, labelled, images)
+
+
+@dataclass(frozen=True)
+class SegmentationScore:
+    """Pixels of each class over `count` images: those that were found, that were predicted, that are labelled so."""
+
+    found: tuple[int, ...]
+    predicted: tuple[int, ...]
+    labelled: tuple[int, ...]
+    count: int
 
     def iou(self) -> np.ndarray:
         """Each class's intersection over union; NaN for one that is neither there nor predicted."""
-        return _ratio(self.intersection, self.counts.sum(0) + self.counts.sum(1) - self.intersection)
+        found, predicted, labelled = map(np.array, (self.found, self.predicted, self.labelled))
+        return _ratio(found, predicted + labelled - found)
 
     def accuracy(self) -> np.ndarray:
         """The share of each class's pixels that were found; NaN for a class that is not there."""
-        return _ratio(self.intersection, self.counts.sum(1))
+        return _ratio(np.array(self.found), np.array(self.labelled))
 
     def dice(self) -> np.ndarray:
         """Each class's 2 intersection / (predicted + labelled); NaN for one that is neither."""
-        return _ratio(2 * self.intersection, self.counts.sum(0) + self.counts.sum(1))
+        return _ratio(2 * np.array(self.found), np.array(self.predicted) + np.array(self.labelled))
 
-    def summary(self) -> dict[str, float]:
-        """mIoU and mAcc, means over the classes that are not NaN, and aAcc, all pixels' share; NaN without any."""
+    def metrics(self) -> dict[str, float]:
+        """mIoU and mAcc, means over the classes that are not NaN, and aAcc, all pixels' share, per cent; NaN without
+        any.
+        """
         return {
-            "mIoU": _mean(self.iou()),
-            "mAcc": _mean(self.accuracy()),
-            "aAcc": float(_ratio(self.intersection.sum(), self.counts.sum())),
+            "mIoU": 100 * _mean(self.iou()),
+            "mAcc": 100 * _mean(self.accuracy()),
+            "aAcc": 100 * float(_ratio(np.array(sum(self.found)), np.array(sum(self.labelled)))),
         }
 
-    def table(self, names: Optional[Sequence[str]] = None) -> list[tuple[str, float, float]]:
-        """(class, IoU, accuracy) of each class."""
-        names = [str(index) for index in range(self.num_classes)] if names is None else names
-        return list(zip(names, map(float, self.iou()), map(float, self.accuracy())))
+    @property
+    def primary(self) -> float:
+        """mIoU, per cent."""
+        return self.metrics()["mIoU"]
+
+    def is_guessing(self) -> bool:
+        """Whether mIoU is no more than calling every pixel the commonest class would give."""
+        there = sum(count > 0 for count in self.labelled)
+        always = 100 * max(self.labelled) / max(sum(self.labelled), 1) / max(there, 1)
+        return there > 1 and not self.primary > always
+
+    def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """A row for each class: IoU, accuracy and its share of the labelled pixels, per cent; None: not there."""
+        shares = _ratio(np.array(self.labelled), np.full(len(self.labelled), sum(self.labelled)))
+        columns = {"IoU": self.iou(), "accuracy": self.accuracy(), "share": shares}
+        return [
+            {
+                "class": names[number] if number < len(names) else str(number),
+                **{
+                    key: None if np.isnan(values[number]) else round(100 * float(values[number]), 2)
+                    for key, values in columns.items()
+                },
+            }
+            for number in range(len(self.labelled))
+        ]
+
+    def __str__(self) -> str:
+        return "  ".join(f"{key} {value:.2f} %" for key, value in self.metrics().items())
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

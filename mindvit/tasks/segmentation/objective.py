@@ -28,7 +28,7 @@ class SegmentationObjective(nn.Cell):
 
     Inputs: images (B, H, W, C) uint8; labels (B, H, W) int32; sizes (B, 2) int32, height and width of what is no
     padding: beyond it the network sees zeros, as in mmsegmentation, which pads what is normalized already;
-    drop_path_rand (drop paths, B) float32; dropout_rand (B, channels of the heads, at least one) float32.
+    dropout_rand (B, channels of the heads, at least one) and drop_path_rand (drop paths, B) float32.
     """
 
     def __init__(self, net: Segmentor, options: ObjectiveOptions):
@@ -43,7 +43,7 @@ class SegmentationObjective(nn.Cell):
         self.criterion = SegmentationLoss((1.0, options.auxiliary_weight))
 
     def losses(
-        self, images: Tensor, labels: Tensor, sizes: Tensor, drop_path_rand: Tensor, dropout_rand: Tensor
+        self, images: Tensor, labels: Tensor, sizes: Tensor, dropout_rand: Tensor, drop_path_rand: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss, and each head's own."""
         x = self.normalize(images)
@@ -54,6 +54,6 @@ class SegmentationObjective(nn.Cell):
         return self.criterion(self.net.heads(x, self.drop_path_scale(drop_path_rand), scales), labels)
 
     def construct(
-        self, images: Tensor, labels: Tensor, sizes: Tensor, drop_path_rand: Tensor, dropout_rand: Tensor
+        self, images: Tensor, labels: Tensor, sizes: Tensor, dropout_rand: Tensor, drop_path_rand: Tensor
     ) -> Tensor:
-        return self.losses(images, labels, sizes, drop_path_rand, dropout_rand)[0]
+        return self.losses(images, labels, sizes, dropout_rand, drop_path_rand)[0]
