@@ -119,6 +119,7 @@ class MethodInfo:
 
 
 CLASSIFICATION = "classification"
+RGB = 3  # channels of the images of published networks
 _entries: dict[str, Entry] = {}
 _aliases: dict[str, str] = {}
 # networks of other tasks: their builders by name, with what create_model's arguments are, and what is known of them
@@ -270,7 +271,7 @@ def _check_arguments(name: str, given: Mapping[str, Any], known: set[str]) -> No
 def create_model(
     name: str,
     num_classes: Optional[int] = None,
-    in_channels: int = 3,
+    in_channels: int = RGB,
     drop_path_rate: Optional[float] = None,
     img_size: Any = None,
     features_only: bool = False,
@@ -309,7 +310,8 @@ def create_model(
     features = {"features_only": features_only, "out_indices": out_indices}
     if name not in _aliases and name not in _builders and is_published(name):
         told = published.read(name)
-        asked = {key: value for key, value in {**common, "img_size": img_size}.items() if value is not None}
+        defaults = (("in_channels", RGB), *((key, None) for key in common), ("img_size", None))
+        asked = {key: value for key, value in {**common, "img_size": img_size}.items() if (key, value) not in defaults}
         arguments = {**told.arguments, **asked, **features, **overrides, "pretrained": pretrained or name}
         return create_model(told.model, for_platform=for_platform, **arguments)
     if name in _builders:

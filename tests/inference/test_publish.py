@@ -19,6 +19,7 @@ from mindvit.errors import UserError
 from mindvit.hub import cache, huggingface, published
 from mindvit.hub.huggingface import Missing
 from mindvit.models import create_model
+from mindvit.weights.write import save_weights
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -133,6 +134,17 @@ def test_timms_config_names_a_network_too(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UserError, match="config.json isn't what mindvit publish or timm writes"):
             published.read(str(tmp_path))
+
+
+def test_what_it_was_trained_with_counts_unless_something_else_is_asked_for(tmp_path: Path) -> None:
+    arguments = {"num_classes": 4, "in_channels": 5}
+    (tmp_path / "config.json").write_text(json.dumps({"mindvit": {"model": "nano", "arguments": arguments}}))
+    weights = {item.name: item.asnumpy() for item in create_model("nano", **arguments).get_parameters()}
+    save_weights(tmp_path / "model.safetensors", weights, {"model": "nano"})
+    net = create_model(str(tmp_path))
+    assert {item.name: item.shape for item in net.get_parameters()} == {key: weights[key].shape for key in weights}
+    other = {item.name: item.shape for item in create_model(str(tmp_path), num_classes=3).get_parameters()}
+    assert other["head.weight"][0] == 3 and other["first.weight"] == weights["first.weight"].shape
 
 
 def test_a_checkpoint_alone_has_no_curves(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
