@@ -137,7 +137,7 @@ def test_timms_config_names_a_network_too(tmp_path: Path) -> None:
 
 
 def test_what_it_was_trained_with_counts_unless_something_else_is_asked_for(tmp_path: Path) -> None:
-    arguments = {"num_classes": 4, "in_channels": 5}
+    arguments: dict[str, Any] = {"num_classes": 4, "in_channels": 5}
     (tmp_path / "config.json").write_text(json.dumps({"mindvit": {"model": "nano", "arguments": arguments}}))
     weights = {item.name: item.asnumpy() for item in create_model("nano", **arguments).get_parameters()}
     save_weights(tmp_path / "model.safetensors", weights, {"model": "nano"})
