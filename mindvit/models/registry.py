@@ -358,6 +358,12 @@ def _create(
     return result
 
 
+def backbone_of(name: str, given: Optional[str] = None) -> str:
+    """The own name of the backbone of a published detector or segmentor, or of the one that is given with a method."""
+    backbone = _dense[name].backbone if name in _dense else given or name
+    return _aliases.get(backbone, backbone)
+
+
 def _files(name: str, pretrained: Pretrained, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A detector's or segmentor's arguments with files for the weights that are asked for by name: its own, or those of
     its backbone. UserError if they can't be had.
@@ -367,6 +373,5 @@ def _files(name: str, pretrained: Pretrained, overrides: Mapping[str, Any]) -> d
     if pretrained:
         arguments["pretrained"] = weights_file(pretrained, name)
     if wanted:
-        backbone = _dense[name].backbone if name in _dense else str(overrides.get("backbone", name))
-        arguments["backbone_weights"] = weights_file(wanted, _aliases.get(backbone, backbone))
+        arguments["backbone_weights"] = weights_file(wanted, backbone_of(name, overrides.get("backbone")))
     return arguments

@@ -148,8 +148,12 @@ class ModelOptions:
     backbone_config: Optional[str] = option(
         None, "other arguments of the backbone, as YAML: 'group_size: [7, 7, 7, 7], interval: [8, 4, 2, 1]'"
     )
-    backbone_weights: Optional[str] = option(
-        None, "file with weights that the backbone starts from, a classifier's", path=True, affects_result=False
+    backbone_weights: Union[None, bool, str] = option(
+        None,
+        "weights that the backbone starts from, a classifier's: as pretrained, which means the same if it asks for "
+        "published ones",
+        path=True,
+        affects_result=False,
     )
     head_channels: Optional[int] = option(None, "segmentors: channels of the decode head (none: the paper's)", low=1)
     neck_channels: Optional[int] = option(None, "semantic_fpn: channels of the pyramid (none: the paper's)", low=1)

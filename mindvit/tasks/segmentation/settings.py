@@ -9,6 +9,7 @@ import yaml
 from mindvit.data.preprocessing import Inputs
 from mindvit.data.transforms.dense import PhotometricDistortion, SegmentationTransform, Size
 from mindvit.errors import UserError
+from mindvit.hub.resolve import is_name
 from mindvit.models import list_models, network_info
 from mindvit.models.registry import is_method
 from mindvit.recipe.schema import FIELDS, Recipe
@@ -113,3 +114,31 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"{origin}: {name} has its backbone: leave backbone out, or take a method (upernet)")
     sliding(recipe)
     backbone_config(recipe)
+
+
+def starting_backbone(recipe: Recipe) -> Recipe:
+    """The recipe in which published weights that are asked for by `pretrained` are the backbone's: of whole segmentors
+    none can be fetched. UserError if two are asked for.
+    """
+    options = recipe.model
+    if not is_name(options.pretrained):
+        return recipe
+    if options.backbone_weights:
+        raise UserError(
+            f"{recipe.origins['pretrained']}: pretrained is {options.pretrained}, which means the backbone's weights, "
+            f"and backbone_weights is {options.backbone_weights}: leave one of them out"
+        )
+    return recipe.replace(recipe.origins["pretrained"], pretrained=False, backbone_weights=options.pretrained)
+
+
+def network_arguments(recipe: Recipe) -> dict[str, Any]:
+    """What create_model is given for a recipe's segmentor, beside the arguments of all networks."""
+    options = recipe.model
+    arguments: dict[str, Any] = {"drop_rate": options.drop_rate, "channels": options.head_channels}
+    if is_method(options.model):
+        arguments["backbone"] = options.backbone
+    if options.backbone_config:
+        arguments["backbone_config"] = backbone_config(recipe)
+    if options.neck_channels is not None:
+        arguments["neck_channels"] = options.neck_channels
+    return arguments

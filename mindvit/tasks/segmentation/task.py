@@ -15,7 +15,7 @@ from mindvit.data.transforms.dense import MapRow
 from mindvit.errors import UserError
 from mindvit.layers.sync_batch_norm import synchronize_batch_norm
 from mindvit.models import create_model
-from mindvit.models.registry import is_method
+from mindvit.models.registry import backbone_of
 from mindvit.models.segmentation.variants import dropped_channels
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console
@@ -27,9 +27,18 @@ from mindvit.tasks.segmentation.losses import IGNORED
 from mindvit.tasks.segmentation.metrics import SegmentationScore
 from mindvit.tasks.segmentation.objective import ObjectiveOptions, SegmentationObjective
 from mindvit.tasks.segmentation.prediction import SegmentationPrediction
-from mindvit.tasks.segmentation.settings import backbone_config, check, crop_size, sliding, test_scale, train_transform
+from mindvit.tasks.segmentation.settings import (
+    check,
+    crop_size,
+    network_arguments,
+    sliding,
+    starting_backbone,
+    test_scale,
+    train_transform,
+)
 from mindvit.weights import load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
+from mindvit.weights.named import read_named
 from mindvit.weights.readers import WeightsFile
 
 WINDOWS = 4  # that a test looks at in one batch
@@ -44,7 +53,7 @@ class SegmentationTask:
     def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
         """The recipe, checked; of one out of a checkpoint, without the weights that its backbone began with."""
         check(recipe)
-        return recipe.replace(checkpoint, backbone_weights=None) if checkpoint else recipe
+        return recipe.replace(checkpoint, backbone_weights=None) if checkpoint else starting_backbone(recipe)
 
     def datasets(self, recipe: Recipe, weights: Optional[WeightsFile], say: Say) -> tuple[Dataset, Dataset]:
         """Training and validation; the weights' classes, if their head is kept, must be the data's."""
@@ -81,21 +90,22 @@ class SegmentationTask:
     def network(self, ctx: RunContext) -> nn.Cell:
         """The recipe's segmentor. UserError if it can't take crops of the recipe's size."""
         options = ctx.recipe.model
-        arguments: dict[str, Any] = {"drop_rate": options.drop_rate, "channels": options.head_channels}
-        if is_method(options.model):
-            arguments["backbone"] = options.backbone
-        if options.backbone_config:
-            arguments["backbone_config"] = backbone_config(ctx.recipe)
-        if options.neck_channels is not None:
-            arguments["neck_channels"] = options.neck_channels
+        weights = None  # what can't be had is told before a network is built
+        if options.backbone_weights:
+            weights = read_named(options.backbone_weights, backbone_of(options.model, options.backbone))
         net = create_model(
-            options.model, ctx.num_classes, options.in_channels, options.drop_path_rate, None, **arguments
+            options.model,
+            ctx.num_classes,
+            options.in_channels,
+            options.drop_path_rate,
+            None,
+            **network_arguments(ctx.recipe),
         )
         net.check_size(*crop_size(ctx.recipe))
-        if options.backbone_weights:
-            report = load_weights(net.backbone, options.backbone_weights)
+        if weights:
+            report = load_weights(net.backbone, weights)
             if ctx.device.is_main:
-                console.log_info(f"the backbone's weights from {options.backbone_weights}: {report}")
+                console.log_info(f"the backbone's weights from {weights.where}: {report}")
         if ctx.recipe.segmentation.sync_bn:
             synchronize_batch_norm(net, ctx.device.ranks)
         return net
