@@ -6,9 +6,12 @@ mindvit validate --data_dir DIR --ckpt_path FILE
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from mindvit import errors
+
+if TYPE_CHECKING:
+    from mindvit.tasks.base import Task
 
 EXTRA = (
     (
@@ -19,6 +22,15 @@ EXTRA = (
             "folder for a label map of every image and the confusion matrix, in numbers and as a picture",
         },
     ),
+    (
+        ("--out",),
+        {
+            "metavar": "DIR",
+            "help": "folder for the predictions and what they say: each class, what is taken for what, calibration, "
+            "the surest mistakes, as tables and pictures",
+        },
+    ),
+    (("--font",), {"metavar": "FILE", "help": "TrueType font of the pictures, for names not in Latin letters"}),
 )
 
 
@@ -38,18 +50,31 @@ def main(arguments: Sequence[str], prog: str = "mindvit validate") -> None:
     recipe, given = parse(arguments, about, EXTRA, TRAINING_ONLY, prog)
     from mindvit.engine.evaluate import validate
     from mindvit.runtime.device import launched_ranks  # MindSpore takes seconds to import: not for --help
-    from mindvit.tasks.segmentation.predictions import CONFUSION
 
     unused = [key for key in recipe.origins if key in TRAINING_ONLY and recipe.origins[key] == COMMAND_LINE]
     if unused and launched_ranks()[0] == 0:
         print(f"without effect on validation: {', '.join(f'--{key}' for key in unused)}", flush=True)
+    predictions, out, font = (given.get(key) for key in ("predictions", "out", "font"))
+    if predictions and out:
+        raise errors.UserError("--out writes the predictions too: give it or --predictions, not both")
     with errors.hints_for(options(EXTRA, TRAINING_ONLY)):
-        validate(recipe, given.get("predictions"))
-    table = Path(given.get("predictions") or "") / CONFUSION
-    if launched_ranks()[0] == 0 and given.get("predictions") and table.is_file():
+        validate(recipe, predictions, out, lambda task, dataset: show(task, dataset, predictions, out, font))
+
+
+def show(task: Task, dataset: Any, predictions: Optional[str], out: Optional[str], font: Optional[str]) -> None:
+    """Draw what was written, and say where it is."""
+    if task.name == "segmentation":
+        from mindvit.tasks.segmentation.predictions import CONFUSION
         from mindvit.visualization.confusion import draw_file
 
-        print(f"label maps, {table.name} and {draw_file(table).name} are in {table.parent}", flush=True)
+        folder = Path(out or predictions or "")
+        if out or predictions:
+            print(f"label maps, {CONFUSION} and {draw_file(folder / CONFUSION).name} are in {folder}", flush=True)
+    elif out:
+        from mindvit.visualization import class_report
+
+        for line in class_report.write(Path(out), dataset, Path(font) if font else None):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

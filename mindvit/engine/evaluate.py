@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Callable, Optional
 
@@ -17,7 +18,7 @@ from mindvit.recipe.commandline import COMMAND_LINE
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console
 from mindvit.tasks import task_of
-from mindvit.tasks.base import Evaluator, RunContext
+from mindvit.tasks.base import Evaluator, RunContext, Task
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import read
 from mindvit.weights.sets import AVERAGES, EMA, MODEL
@@ -92,13 +93,20 @@ def weights_to_measure(recipe: Recipe) -> str:
     )
 
 
-def validate(recipe: Recipe, predictions: Optional[str] = None) -> Any:
+def validate(
+    recipe: Recipe,
+    predictions: Optional[str] = None,
+    out: Optional[str] = None,
+    done: Optional[Callable[[Task, Any], None]] = None,
+) -> Any:
     """Measure recipe.model.ckpt_path, or published weights, on the validation images.
 
     Args:
         recipe: what it doesn't say is taken from the file. Of a file with several sets of weights recipe.model.take
             says which are measured, by default those that scored better in the last validation.
         predictions: a file for what the network says of every image.
+        out: the same, a folder in which the task names the file.
+        done: called on the main rank with the task and the data set, when the predictions are written.
 
     Returns:
         The score, which is also printed: of a classifier an `Accuracy`.
@@ -126,7 +134,7 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Any:
     resize = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])
     net = build(ctx, task, resize=resize, weights=content)
     set_precision(net, ctx.device.val_amp_level, ctx.device.half)
-    evaluator = task.evaluator(ctx, dataset, predictions)
+    evaluator = task.evaluator(ctx, dataset, os.path.join(out, task.predictions_file) if out else predictions)
     start = time.perf_counter()
     try:
         score = evaluate(net, task.predict(net, ctx), evaluator, ctx)
@@ -139,6 +147,8 @@ def validate(recipe: Recipe, predictions: Optional[str] = None) -> Any:
                 f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included"
             )
         evaluator.save_predictions()
+        if done is not None and ctx.device.is_main:
+            done(task, dataset)
     finally:
         evaluator.close()
     return score

@@ -157,6 +157,10 @@ class Task(Protocol):
     def metrics(self) -> Sequence[Metric]:
         """The first is the primary one."""
 
+    @property
+    def predictions_file(self) -> str:
+        """The name of the file of predictions in a folder for an evaluation; empty: the folder itself is it."""
+
     def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
         """The recipe with what it leaves to the network; `checkpoint`: the file that part of it was taken from.
 

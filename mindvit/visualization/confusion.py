@@ -37,9 +37,10 @@ def picture(counts: np.ndarray, names: Sequence[str], letters: Fonts | None = No
     texts = [on_one_line(name)[:MOST_LETTERS] for name in names]
     room = max(int(letters.small.getlength(text)) for text in texts) + 8
     size = side * len(names)
-    result = Image.new("RGB", (2 * MARGIN + room + size, 2 * MARGIN + TITLE + size + room), PAPER)
-    draw = ImageDraw.Draw(result)
     title = "share of each labelled class (rows) that is predicted as (columns), %"
+    wide = max(room + size, int(letters.label.getlength(title)) + 1)
+    result = Image.new("RGB", (2 * MARGIN + wide, 2 * MARGIN + TITLE + size + room), PAPER)
+    draw = ImageDraw.Draw(result)
     draw.text((MARGIN, MARGIN), title, INK, letters.label)
     left, top = MARGIN + room, MARGIN + TITLE
     result.paste(Image.fromarray(np.kron(colours(shares), np.ones((side, side, 1), np.uint8))), (left, top))

@@ -19,6 +19,7 @@ from mindvit.recipe.files import read_yaml
 from mindvit.recipe.schema import FIELDS
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.metric import LOSS, METRICS
+from mindvit.visualization.class_report import PICTURES
 
 LOG, RECIPE, RESULT, CLASSES = "log.csv", "recipe.yaml", "result.json", "classes.csv"
 MOST_CLASSES = 15  # in the table of the worst
@@ -140,6 +141,11 @@ def worst_classes(run: Run) -> Table:
     shown = there[:MOST_CLASSES]
     title = f"Classes that are found worst, of {len(run.classes)}: {run.name}"
     return Table(title, [list(run.classes[0]), *(list(row.values()) for row in shown)])
+
+
+def seen(folder: Path) -> list[tuple[str, Path]]:
+    """The pictures that `validate.py --out` has left in a run's folder, with their headings."""
+    return [(title, folder / name) for name, title in PICTURES.items() if (folder / name).is_file()]
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -374,6 +380,7 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
     along = axis(runs)
     drawn = [(chart, draw(chart, runs, along)) for chart in CHARTS] if runs else []
     images = [(chart, image) for chart, image in drawn if image is not None]
+    pictures = {f"{run.name}: {title}": file for run, folder in zip(runs, folders) for title, file in seen(folder)}
     without = [run.name for run in runs if not run.recipe]
     title = ", ".join([run.name for run in runs] or [on_one_line(path.name) for path in paths])
     note = f"No {RECIPE} in: {', '.join(without)}." if without else ""
@@ -381,9 +388,9 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         for chart, image in images:
             (out / f"{chart.name}.png").write_bytes(image)
-        (out / "report.html").write_text(
-            printable(page(title, {chart.title: image for chart, image in images}, tables, note)), encoding="utf-8"
-        )
+        inside = {chart.title: image for chart, image in images}
+        inside.update((heading, file.read_bytes()) for heading, file in pictures.items())
+        (out / "report.html").write_text(printable(page(title, inside, tables, note)), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out {out} can't be written: {error.strerror}") from None
     return [out / "report.html", *(out / f"{chart.name}.png" for chart, _ in images)]

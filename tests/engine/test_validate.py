@@ -94,6 +94,25 @@ def test_every_image_once_with_what_was_said(
     assert abs(np.mean([float(row["loss"]) for row in said]) - float(final[better])) < 1e-5
 
 
+def test_a_folder_of_what_there_is_to_see(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data, out = trained
+    asked = ["--data_dir", str(data), "--ckpt_path", str(out / "nano-2.ckpt"), "--batch_size", "4"]
+    validate.main([*asked, "--out", str(tmp_path / "seen")])
+    text = capsys.readouterr().out
+    right = sum(int(row["images"]) * float(row["recall"]) / 100 for row in rows(tmp_path / "seen" / "classes.csv"))
+    assert f"({round(right)}/15)" in text
+    assert "| class_0 " in text and "calibration error" in text
+    assert {path.name for path in (tmp_path / "seen").glob("*.png")} == {
+        "confusion.png",
+        "calibration.png",
+        "wrong.png",
+    }
+    with pytest.raises(UserError, match="not both"):
+        validate.main([*asked, "--out", str(tmp_path / "seen"), "--predictions", str(tmp_path / "said.csv")])
+
+
 def test_the_average_is_measured_where_asked_for(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

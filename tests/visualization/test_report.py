@@ -294,3 +294,11 @@ def test_the_worst_classes_of_a_segmentor(tmp_path: Path) -> None:
     assert [row[0] for row in shown[:15]] == [f"c{number}" for number in range(1, 16)]
     assert not any("gone" in row for row in shown)
     assert "Mean intersection over union" in page.images
+
+
+def test_pictures_of_a_validation_are_on_the_page(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    Image.new("RGB", (9, 7)).save(run / "wrong.png")
+    write_report([run], tmp_path / "out")
+    page = Reader((tmp_path / "out" / "report.html").read_text("utf-8"))
+    assert Image.open(io.BytesIO(page.images["run: Wrong, and sure of it"])).size == (9, 7)

@@ -16,6 +16,7 @@ from mindvit.runtime import distributed
 from mindvit.runtime.files import SPELT_OUT
 
 MOST = 5  # classes an image
+PREDICTIONS = "predictions.csv"  # in a folder for an evaluation
 
 
 def likeliest(logits: np.ndarray, names: Sequence[str], count: int) -> list[tuple[str, float]]:

@@ -22,6 +22,7 @@ from mindvit.tasks.classification.evaluator import ClassificationEvaluator
 from mindvit.tasks.classification.inference import ClassificationInference
 from mindvit.tasks.classification.metrics import Accuracy, EvalStep
 from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
+from mindvit.tasks.classification.predictions import PREDICTIONS
 from mindvit.tasks.classification.sizes import sized
 from mindvit.tasks.metric import METRICS
 from mindvit.weights.checkpoint_info import CheckpointInfo
@@ -46,6 +47,7 @@ class ClassificationTask:
 
     name = "classification"
     metrics = METRICS[name]
+    predictions_file = PREDICTIONS
 
     def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
         """The recipe with image_resize and, for CrossViT, img_size. UserError for a teacher that can't be had."""

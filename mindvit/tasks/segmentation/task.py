@@ -49,6 +49,7 @@ class SegmentationTask:
 
     name = "segmentation"
     metrics = METRICS[name]
+    predictions_file = ""
 
     def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
         """The recipe, checked; of one out of a checkpoint, without the weights that its backbone began with."""
