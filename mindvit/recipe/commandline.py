@@ -201,10 +201,14 @@ def parse(
     return build(values, origins), {**given, "config": str(Path(name)) if name else None}
 
 
-def describe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, each line with the file its value came from."""
+def describe(recipe: Recipe, changed: bool = False) -> str:
+    """The resolved recipe as YAML, each line with the file its value came from; `changed`: only what differs from the
+    defaults.
+    """
     lines = []
     for key, value in recipe.flat().items():
+        if changed and value == FIELDS[key][1].default:
+            continue
         text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=200)
         lines.append(f"{key}: {text.splitlines()[0]}".ljust(56) + f"  # {recipe.origins[key]}")
     return printable("\n".join(lines))

@@ -36,11 +36,6 @@ from mindvit.visualization.attention_sheet import (
 )
 
 CLASSES, PAIRS, MATRIX, CALIBRATION = "classes.csv", "confused.csv", "confusion.csv", "calibration.csv"
-PICTURES = {
-    "confusion.png": "What is taken for what",
-    "calibration.png": "Confidence and accuracy",
-    "wrong.png": "Wrong, and sure of it",
-}  # file: heading
 MOST_DRAWN = 40  # classes in a picture of the matrix; of more the worst pairs are shown
 MOST_PAIRS, MOST_WRONG, MOST_PRINTED = 30, 24, 10
 WRONG_COLUMNS = 6

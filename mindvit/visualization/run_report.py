@@ -19,10 +19,14 @@ from mindvit.recipe.files import read_yaml
 from mindvit.recipe.schema import FIELDS
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.metric import LOSS, METRICS
-from mindvit.visualization.class_report import PICTURES
 
 LOG, RECIPE, RESULT, CLASSES = "log.csv", "recipe.yaml", "result.json", "classes.csv"
 MOST_CLASSES = 15  # in the table of the worst
+PICTURES = {
+    "confusion.png": "What is taken for what",
+    "calibration.png": "Confidence and accuracy",
+    "wrong.png": "Wrong, and sure of it",
+}  # of validate.py --out: file and heading
 TABLES = (".csv", ".json", ".md")
 NAN = float("nan")
 

@@ -336,3 +336,11 @@ def test_a_script_tells_a_mistake_in_a_file_in_one_line(tmp_path: Path) -> None:
             and done.stderr.count("\n") == 1
             and done.stderr.startswith(f"error: {leaf}: unknown key 'warmup'; did you mean warmup_lr")
         )
+
+
+def test_only_what_differs_from_the_defaults() -> None:
+    recipe, _ = parse(["--lr", "0.002", "--batch_size", "128", "--betas", "0.9,0.95"], "")
+    assert describe(recipe, changed=True).splitlines() == [
+        "betas: [0.9, 0.95]".ljust(56) + "  # command line",
+        "lr: 0.002".ljust(56) + "  # command line",
+    ]

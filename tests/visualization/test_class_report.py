@@ -13,6 +13,7 @@ from mindvit.data.datasets.base import LabelledDataset
 from mindvit.errors import UserError
 from mindvit.visualization import class_report
 from mindvit.visualization.attention_sheet import ACCENT, MARGIN, TILE
+from mindvit.visualization.run_report import PICTURES
 
 
 class Colours(LabelledDataset):
@@ -52,6 +53,7 @@ def test_files_and_lines(tmp_path: Path) -> None:
         ["class 3", "class 0", "1", "100.0"],
     ]
     assert rows(tmp_path / "confusion.csv")[4] == ["class 3", "1", "0", "0", "0"]
+    assert {path.name for path in tmp_path.glob("*.png")} == {*PICTURES}
     assert sum(int(row[2]) for row in rows(tmp_path / "calibration.csv")[1:]) == 4
 
 
