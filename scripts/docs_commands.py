@@ -47,7 +47,11 @@ RULES = (
     (r"mindvit census ", BIG),
     (r"mindvit benchmark ", f"{OPTIONS}; measuring: tests/benchmark/test_benchmark.py"),
     (r"mindvit train ", DRY),
-    (r"mindvit (--help|--version|completion|config|validate|predict|attention|report|convert|export|prepare)\b", RUN),
+    (
+        r"mindvit (--help|--version|completion|config|inspect-data|validate|predict|attention|report|convert|export|"
+        r"prepare)\b",
+        RUN,
+    ),
     (
         r"env MS_SIMULATION_LEVEL=1 ",
         f"{OPTIONS}; a simulation needs CANN: what it is told: tests/runtime/test_ascend_device.py",

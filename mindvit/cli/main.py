@@ -42,6 +42,7 @@ COMMANDS = {
     "benchmark": Command("mindvit.cli.benchmark", "measure the speed of models or of the data pipeline"),
     "census": Command("mindvit.cli.census", "count operators and multiply-adds of compiled models"),
     "prepare": Command("mindvit.cli.prepare", "pack a data set into MindRecord files"),
+    "inspect-data": Command("mindvit.cli.inspect_data", "find faults and duplicates in a data set, preview batches"),
     "config": Command("mindvit.cli.config", "print a resolved recipe and where each value comes from"),
     "doctor": Command(
         "mindvit.cli.doctor", "print versions, devices, kernels and caches, for a bug report", needs_libraries=False

@@ -89,6 +89,23 @@ def make_data_dir(
     return Path(root)
 
 
+def blobs(number: int, size: tuple[int, int] = (80, 64)) -> Image.Image:
+    """Image `number`, RGB, `size` (width, height) px, of soft spots: different from every other to the eye."""
+    spots = np.random.default_rng(number).integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    return Image.fromarray(spots).resize(size, Image.Resampling.BICUBIC)
+
+
+def make_different(root: Path, train: int, val: int) -> Path:
+    """Write root/train and root/val, PNGs of two classes, `train` and `val` of each, no two of them alike."""
+    for place, (split, count) in enumerate((("train", train), ("val", val))):
+        for kind in range(2):
+            folder = Path(root) / split / f"class_{kind}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                blobs(1000 * place + 100 * kind + number).save(folder / f"{number}.png")
+    return Path(root)
+
+
 def make_list_files(root: Path) -> Path:
     """Write root/train_list.txt and root/val_list.txt for the folders of `make_data_dir`, in the folders' order."""
     for split in ("train", "val"):

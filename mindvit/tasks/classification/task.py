@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
 from mindspore import nn
@@ -16,6 +16,7 @@ from mindvit.data.transforms.image import ClassRow
 from mindvit.models import create_model
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import BatchSpec, RunContext, Say
+from mindvit.tasks.classification import inspect
 from mindvit.tasks.classification.augment import batch_aug_spec, sample_batch_aug
 from mindvit.tasks.classification.distill import build_teacher, check_teacher
 from mindvit.tasks.classification.evaluator import ClassificationEvaluator
@@ -24,6 +25,7 @@ from mindvit.tasks.classification.metrics import Accuracy, EvalStep
 from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
 from mindvit.tasks.classification.predictions import PREDICTIONS
 from mindvit.tasks.classification.sizes import sized
+from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
 from mindvit.tasks.metric import METRICS
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
@@ -143,6 +145,14 @@ class ClassificationTask:
     def inference(self, ctx: RunContext) -> ClassificationInference:
         """For a predictor: names of classes with their probabilities."""
         return ClassificationInference(ctx)
+
+    def inspect(self, recipe: Recipe, shown: Shown) -> Inspection:
+        """Counts, faults and duplicates."""
+        return inspect.inspect(recipe, shown)
+
+    def preview(self, ctx: RunContext, train: LabelledDataset, batches: int) -> Iterator[PreviewImage]:
+        """Cropped, coloured, mixed and erased, with soft labels."""
+        return inspect.preview(self, ctx, train, batches)
 
     def score(self, values: Mapping[str, Any]) -> Accuracy:
         """From what a checkpoint keeps."""
