@@ -9,7 +9,6 @@ import yaml
 from mindvit.data.preprocessing import Inputs
 from mindvit.data.transforms.dense import PhotometricDistortion, SegmentationTransform, Size
 from mindvit.errors import UserError
-from mindvit.hub.resolve import is_name
 from mindvit.models import list_models, network_info
 from mindvit.models.registry import is_method
 from mindvit.recipe.schema import FIELDS, Recipe
@@ -114,21 +113,6 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"{origin}: {name} has its backbone: leave backbone out, or take a method (upernet)")
     sliding(recipe)
     backbone_config(recipe)
-
-
-def starting_backbone(recipe: Recipe) -> Recipe:
-    """The recipe in which published weights that are asked for by `pretrained` are the backbone's: of whole segmentors
-    none can be fetched. UserError if two are asked for.
-    """
-    options = recipe.model
-    if not is_name(options.pretrained):
-        return recipe
-    if options.backbone_weights:
-        raise UserError(
-            f"{recipe.origins['pretrained']}: pretrained is {options.pretrained}, which means the backbone's weights, "
-            f"and backbone_weights is {options.backbone_weights}: leave one of them out"
-        )
-    return recipe.replace(recipe.origins["pretrained"], pretrained=False, backbone_weights=options.pretrained)
 
 
 def network_arguments(recipe: Recipe) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from mindvit.data.transforms.dense import MapRow
 from mindvit.errors import UserError
 from mindvit.layers.sync_batch_norm import synchronize_batch_norm
 from mindvit.models import create_model
-from mindvit.models.registry import backbone_of
 from mindvit.models.segmentation.variants import dropped_channels
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console
+from mindvit.tasks.backbone import read_backbone, starting_backbone
 from mindvit.tasks.base import BatchSpec, RunContext, Say
 from mindvit.tasks.metric import METRICS
 from mindvit.tasks.segmentation.evaluator import SegmentationEvaluator
@@ -32,13 +32,11 @@ from mindvit.tasks.segmentation.settings import (
     crop_size,
     network_arguments,
     sliding,
-    starting_backbone,
     test_scale,
     train_transform,
 )
 from mindvit.weights import load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
-from mindvit.weights.named import read_named
 from mindvit.weights.readers import WeightsFile
 
 WINDOWS = 4  # that a test looks at in one batch
@@ -91,9 +89,7 @@ class SegmentationTask:
     def network(self, ctx: RunContext) -> nn.Cell:
         """The recipe's segmentor. UserError if it can't take crops of the recipe's size."""
         options = ctx.recipe.model
-        weights = None  # what can't be had is told before a network is built
-        if options.backbone_weights:
-            weights = read_named(options.backbone_weights, backbone_of(options.model, options.backbone))
+        weights = read_backbone(ctx.recipe)  # what can't be had is told before a network is built
         net = create_model(
             options.model,
             ctx.num_classes,
