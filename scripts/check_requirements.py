@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Sequence
 
 ROOT = Path(__file__).parent.parent
-OPTIONAL = ("requirements-report.txt", "requirements-onnx.txt", "requirements-hub.txt")  # in the order of the pages
-EXTRAS = ".[report,onnx,hub]"
+OPTIONAL = tuple(f"requirements-{name}.txt" for name in ("report", "onnx", "hub", "coco"))  # in the order of the pages
+EXTRAS = ".[report,onnx,hub,coco]"
 COMMANDS = (
     "train.py --help",
     "validate.py --help",

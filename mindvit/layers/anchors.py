@@ -46,3 +46,7 @@ class AnchorGrid:
         """(anchors, 2) float32: y and x of each anchor's place, px. An image that ends before it doesn't have it."""
         places = [self._corners(sizes, level).repeat(self.per_place, 1) for level in range(len(self.strides))]
         return np.ascontiguousarray(np.concatenate([place.reshape(-1, 4)[:, [1, 0]] for place in places]))
+
+    def count(self, size: tuple[int, int]) -> int:
+        """Anchors of an image of this height and width, px, whose maps have its sides over the strides, rounded up."""
+        return self.per_place * sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in self.strides)

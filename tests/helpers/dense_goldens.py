@@ -113,3 +113,15 @@ def detection_batch(golden: Any) -> tuple[np.ndarray, ...]:
         side = -(-int(height) // 32) * 32, -(-int(width) // 32) * 32
         masks[index, : len(own), : side[0], : side[1]] = unpacked(golden[f"gt/{index}/mask_bits"], (len(own), *side))
     return images, sizes.astype(np.float32), boxes, labels, np.packbits(masks, 3)
+
+
+def trajectory_images(step: int) -> np.ndarray:
+    """The two pictures (2, 3, 128, 160) of a trajectory's step."""
+    height, width = 128, 160
+    images = []
+    for index in (2 * step, 2 * step + 1):
+        noise = fill.noise(f"traj/{index}/noise", (3, height, width)).astype(np.float64)
+        grid = fill.noise(f"traj/{index}/grid", (3, 7, 7)).astype(np.float64)
+        rows, columns = np.arange(height) * 7 // height, np.arange(width) * 7 // width
+        images.append((0.6 * noise + 0.8 * grid[:, rows][:, :, columns]).astype(np.float32))
+    return np.stack(images)

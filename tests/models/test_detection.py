@@ -7,10 +7,19 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
-from dense_goldens import OBJECTS, detection_batch, filled_detector, priorities, sampled, unpacked
+from dense_goldens import (
+    OBJECTS,
+    detection_batch,
+    filled_detector,
+    priorities,
+    sampled,
+    trajectory_images,
+    unpacked,
+)
 from golden import FOLDER, fill
 from mindspore import Tensor, nn, ops
 
+from mindvit.optim.optimizers import AdamW, SquareSum
 from mindvit.tasks.detection.masks import paste
 from mindvit.tasks.detection.objective import RCNNObjective, RetinaNetObjective, Sampled
 
@@ -74,7 +83,7 @@ class Everything(nn.Cell):
 
     def __init__(self, net: Any):
         super().__init__(auto_prefix=False)
-        self.objective = RCNNObjective(net, FEW)
+        self.objective = RCNNObjective(net, FEW, with_steps=True)
 
     def construct(self, *batch: Tensor) -> Any:
         rpn, parts, proposals, stages = self.objective.everything(*batch)
@@ -171,3 +180,52 @@ def matched(boxes: np.ndarray, labels: np.ndarray, wanted: np.ndarray, classes: 
     """The detection that each wanted one is."""
     far = np.abs(boxes[None] - wanted[:, None, :4]).max(2) + 1e6 * (labels[None] != classes[:, None])
     return far.argmin(1)
+
+
+class Step(nn.Cell):
+    """A plain AdamW step; gives both losses and the gradient's norm."""
+
+    def __init__(self, net: Any, decay: float):
+        super().__init__(auto_prefix=False)
+        self.weights = ms.ParameterTuple(net.trainable_params())
+        self.gradient = ops.value_and_grad(Levels(net), None, self.weights, has_aux=True)
+        count = len(self.weights)
+        self.optimizer = AdamW(self.weights, [decay] * count, [1.0] * count, (0.9, 0.999), 1e-8)
+        self.square_sum = SquareSum()
+
+    def construct(self, lr: Tensor, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (_, classes, boxes), gradients = self.gradient(*batch)
+        norm = ops.sqrt(self.square_sum(gradients))
+        return classes.sum(), boxes.sum(), ops.depend(norm, self.optimizer(gradients, lr))
+
+
+@pytest.mark.big
+def test_trajectory() -> None:
+    golden = np.load(FOLDER / "detection_trajectory.npz")
+    net = filled_detector("retinanet").set_train(True)
+    step = Step(net, 100.0)
+    stability = golden["retinanet/warm/stability"].max(0)
+    for number in range(8):
+        batch = trajectory_batch(golden, number)
+        *losses, norm = (float(item) for item in step(Tensor(1e-4 / 100 * (number + 1), ms.float32), *batch))
+        for kind, loss in zip(("loss_cls", "loss_bbox"), losses):
+            expected = golden[f"retinanet/warm/loss/{kind}"][number]
+            report(f"step {number}, {kind}", abs(loss / expected - 1), max(LOSS, 10 * stability[0, number]))
+        expected = golden["retinanet/warm/grad_norm"][number]
+        report(f"step {number}, norm", abs(norm / expected - 1), max(1e-3, 10 * stability[1, number]))
+    values = {item.name: item.asnumpy().ravel().astype(np.float64) for item in net.get_parameters()}
+    rows = zip(*(golden[f"retinanet/warm/param_{part}"] for part in ("name", "l2", "idx", "val", "disturb")))
+    for name, norm, places, expected, disturb in rows:
+        tolerance = 10 * disturb + 1e-6 * norm
+        assert abs(np.linalg.norm(values[str(name)]) - norm) < tolerance, name
+        assert np.abs(values[str(name)][places] - expected)[places >= 0].max() < tolerance, name
+
+
+def trajectory_batch(golden: Any, step: int) -> list[Tensor]:
+    """Two pictures (2, 3, 128, 160), their sizes, boxes and labels."""
+    boxes, labels = np.zeros((2, OBJECTS, 4), np.float32), np.full((2, OBJECTS), -1, np.int32)
+    for place, index in enumerate((2 * step, 2 * step + 1)):
+        own = golden[f"gt/{index}/boxes"]
+        boxes[place, : len(own)], labels[place, : len(own)] = own, golden[f"gt/{index}/labels"]
+    sizes = np.full((2, 2), (128, 160), np.float32)
+    return [Tensor(item) for item in (trajectory_images(step), sizes, boxes, labels)]

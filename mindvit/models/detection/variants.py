@@ -75,25 +75,23 @@ def create_detector(
         raise UserError(f"{method} has no masks: leave mask out, or take mask_rcnn")
     maps = pyramid(method, backbone, GROUPS, backbone_config, in_channels=in_channels, drop_path_rate=drop_path_rate)
     widths = [feature.channels for feature in maps.feature_info]
-    strides = [int(feature.stride) for feature in maps.feature_info]
+    strides, grid = [int(feature.stride) for feature in maps.feature_info], anchor_grid(method, anchor_scale)
     if method == RETINANET:
         used = [stride for stride in strides if stride >= 8]
         neck = FPN(widths, channels, len(widths) - len(used), PYRAMID_LEVELS, convolve_more=True)
-        grid = retinanet.anchor_grid(_continued(used), anchor_scale)
         return RetinaNet(maps, neck, grid, channels, classes)
     stages = CASCADE_STAGES if method == CASCADE else 1
     boxes = [BoxHead(channels, hidden, classes, convolve=method == CASCADE) for _ in range(stages)]
     masks = [MaskHead(channels, classes) for _ in range(stages if mask is None or mask else 0)]
-    grid = AnchorGrid(_continued(strides), (rcnn.SCALE if anchor_scale is None else anchor_scale,), rcnn.RATIOS)
     neck = FPN(widths, channels, outputs=PYRAMID_LEVELS)
     return RCNN(maps, neck, grid, channels, RoIHead(boxes, masks, strides), numbers or Numbers())
 
 
-def _continued(strides: list[int]) -> tuple[int, ...]:
-    """Strides of all levels of a pyramid that begins with these."""
-    while len(strides) < PYRAMID_LEVELS:
-        strides = [*strides, 2 * strides[-1]]
-    return tuple(strides)
+def anchor_grid(method: str, scale: Optional[float] = None) -> AnchorGrid:
+    """The anchors of a method, on five levels of any pyramid; `scale`: see create_detector."""
+    if method == RETINANET:
+        return retinanet.anchor_grid((8, 16, 32, 64, 128), scale)
+    return AnchorGrid((4, 8, 16, 32, 64), (rcnn.SCALE if scale is None else scale,), rcnn.RATIOS)
 
 
 # name: params, multiply-adds at 800 x 1280 px with 1000 proposals and masks of 100 boxes, box AP, mask AP. Like the

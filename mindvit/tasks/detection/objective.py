@@ -8,11 +8,13 @@ byte; priorities, by which boxes are sampled: whole numbers from 0 on, all diffe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindvit.layers.drop_path import DropPathScale, number_drop_paths
+from mindvit.layers.normalize import Normalize
 from mindvit.layers.rows import take_rows
 from mindvit.models.detection import RCNN, RetinaNet
 from mindvit.models.detection.rcnn import STAGE_STDS
@@ -116,10 +118,14 @@ class Stage(nn.Cell):
 
 
 class RCNNObjective(nn.Cell):
-    """The loss () and its parts by `names`; an accuracy, per cent, is no part of the loss."""
+    """The loss () and its parts by `names`; an accuracy, per cent, is no part of the loss.
 
-    def __init__(self, net: RCNN, sampled: Optional[Sampled] = None):
+    with_steps: whether `everything` gives what losses come from too, for tests.
+    """
+
+    def __init__(self, net: RCNN, sampled: Optional[Sampled] = None, with_steps: bool = False):
         super().__init__(auto_prefix=False)
+        self.with_steps = with_steps
         numbers = Sampled() if sampled is None else sampled
         self.net = net
         self.rpn_loss = RPNLoss(numbers.anchors, numbers.anchors_share)
@@ -139,8 +145,8 @@ class RCNNObjective(nn.Cell):
         box_priority: Tensor,
         drop_path_scale: Optional[Tensor] = None,
     ) -> Any:
-        """Losses of the RPN's levels, parts of each stage, and what they come from: proposals with scores, and the
-        boxes of each stage with what is known of them.
+        """Losses of the RPN's levels and parts of each stage. with_steps: also proposals with scores, and the boxes of
+        each stage with what is known of them.
 
         rpn_priority: (B, P, anchors); box_priority: (B, stages, P, M), M at least the objects' places and proposals; P:
         see Sampler.
@@ -163,6 +169,8 @@ class RCNNObjective(nn.Cell):
                 label = ops.select(drawn[4] > 0, drawn[2], likely)
                 rois = self.net.refined(stage, drawn[0], label, moves, sizes)
                 counts = drawn[3] * (1 - drawn[5])
+        if not self.with_steps:
+            return rpn, tuple(parts)
         return rpn, tuple(parts), proposals, tuple(stages)
 
     def construct(
@@ -176,13 +184,46 @@ class RCNNObjective(nn.Cell):
         box_priority: Tensor,
         drop_path_scale: Optional[Tensor] = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        rpn, stages, _, _ = self.everything(
-            images, sizes, boxes, labels, masks, rpn_priority, box_priority, drop_path_scale
-        )
-        parts = [rpn[0].sum(), rpn[1].sum()]
+        rpn, stages = self.everything(images, sizes, boxes, labels, masks, rpn_priority, box_priority, drop_path_scale)
+        parts = (rpn[0].sum(), rpn[1].sum())
         total = parts[0] + parts[1]
         for found in stages:
             for part in found[:-1]:
                 total = total + part
-            parts.extend(found)
-        return total, tuple(parts)
+            parts = parts + found
+        return total, parts
+
+
+class DetectionObjective(nn.Cell):
+    """The loss of a batch, float32 (), from pixels.
+
+    Inputs: images (B, H, W, C) uint8; sizes (B, 2) int32, height and width of what is no padding: beyond it the network
+    sees zeros; boxes and labels of objects; for an R-CNN masks, if it has them, and both priorities; last
+    drop_path_rand (drop paths, B) float32.
+    """
+
+    def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float], sampled: Optional[Sampled] = None):
+        super().__init__(auto_prefix=False)
+        self.normalize = Normalize(mean, std)
+        self.net = net
+        self.is_rcnn = isinstance(net, RCNN)
+        self.has_masks = isinstance(net, RCNN) and net.roi_head.has_masks
+        rates = number_drop_paths(net)
+        self.drop_paths = len(rates)
+        self.drop_path_scale = DropPathScale(rates)
+        self.losses: Any = RCNNObjective(net, sampled) if isinstance(net, RCNN) else RetinaNetObjective(net)
+
+    def pixels(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """What the network sees: (B, C, H, W)."""
+        x = self.normalize(images)
+        rows = ops.arange(x.shape[2]).astype(ms.int32).reshape(1, 1, -1, 1) < sizes[:, 0].reshape(-1, 1, 1, 1)
+        columns = ops.arange(x.shape[3]).astype(ms.int32).reshape(1, 1, 1, -1) < sizes[:, 1].reshape(-1, 1, 1, 1)
+        return x * ops.logical_and(rows, columns).astype(x.dtype)
+
+    def construct(self, images: Tensor, sizes: Tensor, boxes: Tensor, labels: Tensor, *others: Tensor) -> Tensor:
+        x, true = self.pixels(images, sizes), sizes.astype(ms.float32)
+        scale = self.drop_path_scale(others[-1])
+        if not self.is_rcnn:
+            return self.losses(x, true, boxes, labels, scale)[0]
+        masks = others[0] if self.has_masks else None
+        return self.losses(x, true, boxes, labels, masks, others[-3], others[-2], scale)[0]

@@ -1,0 +1,251 @@
+"""Images annotated as COCO's: a JSON file with images, annotations and categories, and folders of images."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import zlib
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from mindvit.data.datasets.base import Dataset, Sample
+from mindvit.data.decoding import MAX_PIXELS, read_image
+from mindvit.data.objects import Objects
+from mindvit.errors import UserError
+from mindvit.runtime.files import on_one_line
+
+LEAST_SIDE = 32  # px: smaller images are not trained on, as in mmdetection
+TURNS = {  # by EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 274  # EXIF's tag
+Record = Mapping[str, Any]
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """An annotation file's content. UserError if it can't be read or isn't COCO's."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read as JSON ({on_one_line(str(error))})") from None
+    missing = [key for key in ("images", "annotations", "categories") if not _is_list(content, key)]
+    if missing:
+        raise UserError(
+            f"{path} has no list {missing[0]!r}: annotations in COCO's form have images, annotations and categories"
+        )
+    return content
+
+
+def counts(annotation: Record, image: Record) -> bool:
+    """Whether an annotation is an object or a crowd, as mmdetection decides: it has an area, and lies in its image."""
+    left, top, width, height = annotation["bbox"]
+    across = min(left + width, image["width"]) > max(left, 0)
+    down = min(top + height, image["height"]) > max(top, 0)
+    has_area = annotation.get("area", 1) > 0 and width >= 1 and height >= 1
+    return not annotation.get("ignore") and has_area and across and down
+
+
+def _is_list(content: Any, key: str) -> bool:
+    return isinstance(content, dict) and isinstance(content.get(key), list)
+
+
+class CocoDataset(Dataset):
+    """The images of an annotation file with their objects.
+
+    file: its path; folder: of the images; train: images smaller than LEAST_SIDE and, unless keep_empty, those without
+    objects are left out, as in mmdetection. Classes are numbered in the order of the file's categories, whatever their
+    ids. UserError, with the file and the annotation's id, for what can't be meant; what is left out or put right is
+    told in `remarks`.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        folder: Path,
+        train: bool,
+        masks: bool,
+        keep_empty: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ):
+        content = read_annotations(file)
+        self.file, self.folder, self.masks = file, folder, masks
+        self.max_pixels = max_pixels
+        categories = self._by_id(content["categories"], "category")
+        super().__init__([str(item.get("name", key)) for key, item in categories.items()])
+        self.categories = {key: number for number, key in enumerate(categories)}
+        self.turned: set[str] = set()
+        self._lock = threading.Lock()
+        images = self._by_id(content["images"], "image")
+        for key, item in images.items():
+            for field in ("file_name", "width", "height"):
+                if field not in item:
+                    raise UserError(f"{file}: image {key} has no {field}")
+        self.annotations: dict[Any, list[Record]] = {key: [] for key in images}
+        self._sort(content["annotations"], images)
+        self.images = [
+            item
+            for key, item in images.items()
+            if not train or (min(item["width"], item["height"]) >= LEAST_SIDE and (keep_empty or self.annotations[key]))
+        ]
+        if len(self.images) < len(images):
+            self.remarks.append(
+                f"{file.name}: {len(images) - len(self.images)} of {len(images)} images are not trained on: they have "
+                f"no objects, or a side under {LEAST_SIDE} px"
+            )
+        for key, items in self.annotations.items():
+            self.annotations[key] = [item for item in items if counts(item, images[key])]
+        if not self.images:
+            raise UserError(f"{file} has no image {'with objects' if train else 'at all'}")
+        self._look()
+
+    def _by_id(self, items: Sequence[Any], kind: str) -> dict[Any, Record]:
+        found: dict[Any, Record] = {}
+        for item in items:
+            if not isinstance(item, dict) or "id" not in item:
+                raise UserError(f"{self.file}: {kind} without an id: {on_one_line(str(item))[:80]}")
+            if item["id"] in found:
+                raise UserError(f"{self.file}: two {kind} entries have the id {item['id']}: number them apart")
+            found[item["id"]] = item
+        return found
+
+    def _sort(self, items: Sequence[Any], images: Mapping[Any, Record]) -> None:
+        """Give each image its annotations, and tell of what is odd."""
+        ids: set[Any] = set()
+        twice: list[Any] = []
+        beyond, without_area, unknown = [], [], []
+        for number, item in enumerate(items):
+            key = item.get("id", f"number {number}")
+            self._check(item, key, images)
+            twice += [key] * (key in ids)
+            ids.add(key)
+            if item.get("category_id") not in self.categories:
+                unknown.append(key)
+                continue
+            left, top, width, height = item["bbox"]
+            image = images[item["image_id"]]
+            if width < 1 or height < 1 or item.get("area", 1) <= 0:
+                without_area.append(key)
+            elif left + width > image["width"] + 1 or top + height > image["height"] + 1 or min(left, top) < -1:
+                beyond.append(key)
+            self.annotations[item["image_id"]].append(item)
+        if len(beyond) > len(items) / 2:
+            raise UserError(
+                f"{self.file}: {len(beyond)} of {len(items)} boxes end beyond their image (annotation {beyond[0]}): "
+                "bbox must be left, top, width, height, and these look like left, top, right, bottom"
+            )
+        for keys, what in (
+            (twice, "have the id of another: all count"),
+            (unknown, "are of a category that the file doesn't have: they are left out"),
+            (without_area, "have no area: they are left out"),
+            (beyond, "end beyond their image: they are cut there"),
+        ):
+            if keys:
+                self.remarks.append(f"{self.file.name}: {len(keys)} annotations {what} (the first: {keys[0]})")
+
+    def _check(self, item: Any, key: Any, images: Mapping[Any, Record]) -> None:
+        """UserError for an annotation that can't be used."""
+        where = f"{self.file}: annotation {key}"
+        if item.get("image_id") not in images:
+            raise UserError(f"{where} is of image {item.get('image_id')}, which the file doesn't have")
+        box = item.get("bbox")
+        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
+        if not numbers or not np.isfinite(box).all():
+            raise UserError(f"{where}: bbox is {on_one_line(str(box))}, but must be left, top, width, height in px")
+        if self.masks and not item.get("segmentation"):
+            raise UserError(f"{where} has no segmentation, which masks are learnt from (mask: False does without)")
+
+    def _look(self) -> None:
+        """UserError if images are missing."""
+        missing = [item["file_name"] for item in self.images if not (self.folder / item["file_name"]).is_file()]
+        if missing:
+            raise UserError(
+                f"{self.folder} lacks {len(missing)} of the {len(self.images)} images of {self.file.name}: "
+                f"{on_one_line(missing[0])}, ..."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        """The image's path."""
+        return str(self.folder / self.images[index]["file_name"])
+
+    def read(self, index: int) -> Image.Image:
+        """The image, turned as its EXIF says if just then it has the sides that the annotations are for."""
+        path, item = self.name(index), self.images[index]
+        image, wanted = read_image(path, self.max_pixels), (item["width"], item["height"])
+        if image.size == wanted:
+            return image
+        with Image.open(path) as file:
+            turn = TURNS.get(file.getexif().get(ORIENTATION, 1))
+        turned = image if turn is None else image.transpose(turn)
+        if turned.size != wanted:
+            raise UserError(
+                f"{path} has {image.width} x {image.height} px, but {self.file.name} says {wanted[0]} x {wanted[1]}: "
+                "its boxes would lie elsewhere"
+            )
+        with self._lock:
+            self.turned.add(path)
+        return turned
+
+    def target(self, index: int) -> Objects:
+        """The image's objects."""
+        item = self.images[index]
+        found = self.annotations[item["id"]]
+        boxes = np.array([annotation["bbox"] for annotation in found], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([self.categories[annotation["category_id"]] for annotation in found], np.int32)
+        crowd = np.array([bool(annotation.get("iscrowd")) for annotation in found], bool)
+        masks = None
+        if self.masks:
+            shape = (item["height"], item["width"])
+            masks = np.array([self._mask(annotation, shape) for annotation in found], bool).reshape(-1, *shape)
+        areas = [annotation.get("area", np.prod(annotation["bbox"][2:])) for annotation in found]
+        return Objects(boxes, labels, masks, crowd, np.array(areas, np.float32))
+
+    def _mask(self, annotation: Record, size: tuple[int, int]) -> np.ndarray:
+        """(H, W) bool, of polygons or of run lengths, compressed or not, whatever iscrowd says."""
+        try:
+            from pycocotools import mask as codec
+        except ImportError as error:
+            raise UserError(
+                f"pycocotools can't be imported ({error}): masks need it (pip install 'mindvit[coco]')"
+            ) from None
+        shape = annotation["segmentation"]
+        try:
+            if isinstance(shape, list):
+                code = codec.merge(codec.frPyObjects(shape, *size))
+            else:
+                code = codec.frPyObjects(shape, *size) if isinstance(shape["counts"], list) else dict(shape)
+                if isinstance(code["counts"], str):
+                    code["counts"] = code["counts"].encode("ascii")
+            found = codec.decode(code).astype(bool)
+        except (TypeError, KeyError, ValueError, IndexError) as error:
+            raise UserError(
+                f"{self.file}: annotation {annotation.get('id')}: its segmentation is neither polygons nor run lengths "
+                f"({on_one_line(str(error))})"
+            ) from None
+        if found.shape != size:
+            raise UserError(
+                f"{self.file}: annotation {annotation.get('id')}: its run lengths are of {found.shape[1]} x "
+                f"{found.shape[0]} px, but the image has {size[1]} x {size[0]}"
+            )
+        return found
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(self.read(index), self.target(index))
+
+    def fingerprint(self) -> str:
+        """Eight digits that change with the images, the classes and the annotations."""
+        names = [(item["file_name"], len(self.annotations[item["id"]])) for item in self.images]
+        return f"{zlib.crc32(repr((self.class_names, names, os.path.getsize(self.file))).encode()):08x}"

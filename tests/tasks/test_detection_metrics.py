@@ -1,0 +1,52 @@
+"""COCO's twelve numbers beside pycocotools' own for the oracle's detections."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from typing import Any
+
+import numpy as np
+import pytest
+from golden import FOLDER
+
+from mindvit.tasks.detection.metrics import DetectionScore, KindScore, encoded, measure, pycocotools
+
+
+@pytest.fixture(scope="module")
+def golden() -> Any:
+    return json.loads(lzma.decompress((FOLDER / "detection_eval.json.xz").read_bytes()))
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_twelve_numbers_and_each_class(golden: Any, kind: str) -> None:
+    found = measure(golden["gt"], golden[f"dt_{kind}"], kind)
+    assert np.allclose(found.stats, golden["expected"][f"coco/{kind}/stats"], atol=1e-9)
+    per_class = [-2 if np.isnan(value) else value for value in found.per_class]
+    assert np.allclose(per_class, golden["expected"][f"coco/{kind}/per_category"], atol=1e-9)
+
+
+def test_annotations_numbered_from_0(golden: Any) -> None:
+    annotations = [{**item, "id": number} for number, item in enumerate(golden["gt"]["annotations"])]
+    found = measure({**golden["gt"], "annotations": annotations}, golden["dt_bbox"], "bbox")
+    assert np.allclose(found.stats, golden["expected"]["coco/bbox/stats"], atol=1e-9)
+
+
+def test_nothing_detected(golden: Any) -> None:
+    assert measure(golden["gt"], [], "bbox").stats[0] == 0
+
+
+def test_a_score_in_words_and_numbers() -> None:
+    box = KindScore((0.5, 0.75, 0.6, -1, *[0.25] * 8), (0.5, float("nan")))
+    score = DetectionScore(box, None, 7)
+    assert score.primary == 50
+    assert np.isnan(score.metrics()["box APs"]) and np.isnan(score.metrics()["mask AP"])
+    assert score.per_class(["a", "b"]) == [{"class": "a", "box AP": 50.0}, {"class": "b", "box AP": None}]
+    assert str(score) == "box AP 50.00 %  box AP50 75.00 %  box AP75 60.00 %"
+
+
+def test_masks_as_run_lengths() -> None:
+    mask = np.random.default_rng(0).random((11, 7)) < 0.4
+    found = encoded(mask)
+    assert found["size"] == [11, 7]
+    assert np.array_equal(pycocotools().mask.decode(found).astype(bool), mask)
