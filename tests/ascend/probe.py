@@ -3,8 +3,8 @@ became of each in a line of JSON. Run with standin.py's environment:
 
     python tests/ascend/probe.py CASE ...      CASE: network:graph:level[:ranks[:accum_steps]], such as xcit:train:O1:8
 
-network: one of NANO, or the name of a model; graph: train, eval, or one of REFUSED. O0 and O1 are followed as far as
-the operator selection has counted its kernels, O2 as far as the graph engine has checked the graph.
+network: one of NANO or DENSE, or the name of a model; graph: train, eval, or one of REFUSED. O0 and O1 are followed as
+far as the operator selection has counted its kernels, O2 as far as the graph engine has checked the graph.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ import numpy as np  # noqa: E402
 from mindspore import Parameter, Tensor, nn, ops  # noqa: E402
 from steps import MEAN, STD, neutral_inputs, train_step  # noqa: E402
 
+from mindvit.engine import setup  # noqa: E402
 from mindvit.layers.compiled import Compiled  # noqa: E402
 from mindvit.layers.precision import set_precision  # noqa: E402
-from mindvit.models import create_model, crossvit, model_info, xcit  # noqa: E402
+from mindvit.models import create_model, crossvit, model_info, network_info, xcit  # noqa: E402
+from mindvit.recipe.commandline import parse  # noqa: E402
 from mindvit.runtime import device, platform  # noqa: E402
+from mindvit.tasks import task_of  # noqa: E402
+from mindvit.tasks.base import RunContext  # noqa: E402
 from mindvit.tasks.classification.metrics import EvalStep  # noqa: E402
 
 CHIP = os.environ.get("STANDIN_CHIP", "Ascend910B3")
@@ -47,6 +51,13 @@ NANO: dict[str, tuple[str, int, dict[str, Any]]] = {
     ),
     "xcit": ("xcit_nano_12_p16_224", 32, {"embed_dim": 32, "depth": 1, "num_heads": 2}),
 }
+# a recipe each
+DENSE = {
+    "fpn": "--model semantic_fpn --backbone cvt_13_224 --head_channels 16 --neck_channels 16",
+    "upernet": "--model upernet --backbone cvt_13_224 --head_channels 16",
+}
+DENSE_CUT = ("--backbone_config", "embed_dim: [16, 32, 48], depth: [1, 1, 1], num_heads: [1, 2, 3]")
+DENSE_DATA = "--dataset scenes --crop_size 64 --batch_size 2 --drop_rate 0.1 --skip_nonfinite 1 --sync_bn False"
 # fmt: on
 SELECTED = re.compile(r"(\w+) select (\w+) kernel")
 COUNTS = re.compile(r"PrintOpSelectedNum\] ((?:\d+ )+)")
@@ -140,6 +151,26 @@ def build(name: str, graph: str, level: str, ranks: int, accum_steps: int) -> tu
         return step, neutral_inputs(2, side, 3, step.drop_paths)
 
 
+def build_dense(name: str, graph: str, level: str, ranks: int, accum_steps: int) -> tuple[nn.Cell, tuple[Tensor, ...]]:
+    """The same for a recipe of DENSE, as train.py would build it."""
+    words = [*DENSE[name].split(), *DENSE_CUT, *DENSE_DATA.split(), "--gradient_accumulation_steps", str(accum_steps)]
+    with platform.use(platform.of("Ascend", CHIP, level)):
+        recipe = parse(words, "")[0]
+        task, half = task_of(recipe), ms.bfloat16
+        recipe = task.resolve(recipe)
+        chosen = device.Device("Ascend", level, "O2", "O2", half, 0, ranks, ranks, CHIP)
+        ctx = RunContext(recipe, network_info(recipe.model.model), chosen, 11, 1)
+        net = task.network(ctx)
+        set_precision(net, "O2", half)
+        net.set_train(graph == "train")
+        spec = task.spec(ctx)
+        if graph == "eval":
+            images = spec.batch[0].empty().transpose(0, 3, 1, 2).astype(np.float32)
+            return net, (Tensor(images),)
+        step = setup.train_step(net, ctx, task)
+        return step, tuple(map(Tensor, step.spec(spec).inputs()))
+
+
 def compile_case(case: str) -> None:
     """Compile one graph in this process."""
     name, graph, level, *numbers = case.split(":")
@@ -149,7 +180,7 @@ def compile_case(case: str) -> None:
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": level})
     if ranks > 1:
         device.join_ranks("Ascend")
-    cell, inputs = build(name, graph, level, ranks, accum_steps)
+    cell, inputs = (build_dense if name in DENSE else build)(name, graph, level, ranks, accum_steps)
     cell.compile(*inputs)
 
 
