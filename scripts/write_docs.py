@@ -267,6 +267,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **{name: functools.partial(family, name) for name in FAMILIES},
     "goldens": functools.partial(kept, "goldens", "make goldens"),
     "profile": functools.partial(kept, "profile", "make profile"),
+    "lock_held": functools.partial(kept, "lock_held", "benchmarks/lock_held.py"),
     "census": functools.partial(kept, "census", "mindvit census"),
     **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
     **{

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import itertools
 import os
 import tempfile
@@ -21,6 +22,7 @@ from PIL import __version__ as pillow
 from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.folder import FolderDataset
 from mindvit.data.loader import Batch, default_workers, train_batches
+from mindvit.data.workers import Processes, Workers
 from mindvit.engine.setup import setup
 from mindvit.errors import UserError
 from mindvit.recipe.schema import Recipe
@@ -95,11 +97,12 @@ def timed(
     warmup: int,
     steps: int,
     clock: Callable[[], float] = time.perf_counter,
-    cpu: Callable[[], float] = cpu_seconds,
-) -> tuple[float, float]:
+    cpu: Callable[[], Any] = cpu_seconds,
+) -> tuple[float, Any]:
     """(images a second, CPU milliseconds an image) over `steps` batches after `warmup` ones.
 
-    Batches are made ahead, as many when the clock starts as when it stops.
+    cpu: seconds used so far, one number or an array of several. Batches are made ahead, as many when the clock starts
+    as when it stops.
     """
     for _ in range(warmup):
         next(batches)
@@ -107,6 +110,20 @@ def timed(
     for _ in range(steps):
         images += len(next(batches)[0])
     return images / (clock() - started), 1000 * (cpu() - spent) / images
+
+
+def cpu_of(workers: Workers) -> np.ndarray:
+    """CPU seconds of this process with its workers, and without."""
+    here = time.process_time()
+    return np.array([here + (workers.cpu_seconds() if isinstance(workers, Processes) else 0), here])
+
+
+def choices(recipe: Recipe) -> list[Workers]:
+    """Who makes the batches: as many and of the kind that the recipe says; else 1, 2 and one a core, and both kinds."""
+    asked, processes = recipe.data.num_parallel_workers, recipe.data.python_multiprocessing
+    counts = [asked] if asked else sorted({1, 2, default_workers(1)})
+    threads = [] if processes is True else counts
+    return [*threads, *(Processes(count) for count in counts if processes is not False)]
 
 
 def pipelines(ctx: RunContext, task: Task, train: Dataset, val: Dataset) -> dict[str, Iterator[Batch]]:
@@ -140,7 +157,10 @@ def described(recipe: Recipe) -> str:
 
 
 def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, Any]]:
-    """A row for each pipeline and number of threads: the recipe's data set, or made-up images where it names none."""
+    """A row for each pipeline, kind and number of workers.
+
+    They read the recipe's data set, or made-up images where it names none.
+    """
     task = task_of(recipe)
     recipe = task.resolve(recipe)
     if recipe.data.data_dir or recipe.data.dataset == "digits":
@@ -152,10 +172,10 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
     recipe = recipe.replace("benchmark", batch_size=min(recipe.data.batch_size, BATCH, len(train)))
     ctx = setup(recipe, train)
     rows = []
-    asked = recipe.data.num_parallel_workers
-    for workers in [asked] if asked else sorted({1, 2, default_workers(1)}):
+    for workers in choices(recipe):
+        kind = "processes" if isinstance(workers, Processes) else "threads"
         for name, batches in pipelines(dataclasses.replace(ctx, workers=workers), task, train, val).items():
-            rate, spent = timed(batches, warmup, steps)
+            rate, (spent, here) = timed(batches, warmup, steps, cpu=functools.partial(cpu_of, workers))
             size = task.input_size(ctx)
             rows.append(
                 {
@@ -165,9 +185,11 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
                     "resolution": f"{size}x{size}",
                     "augmentation": described(recipe) if name == "train" else "none",
                     "batch size": recipe.data.batch_size,
-                    "workers": workers,
+                    "made by": kind,
+                    "workers": int(workers),
                     "img/s": round(rate, 1),
                     "CPU-ms an image": round(spent, 2),
+                    "of the main process": round(here, 2),
                     "warm-up": warmup,
                     "steps": steps,
                     "pillow": pillow,
@@ -177,6 +199,9 @@ def measure_data(recipe: Recipe, *, warmup: int, steps: int) -> list[dict[str, A
                 }
             )
             console.log_info(
-                f"{name}, {workers} thread{'s' * (workers > 1)}: {rate:.0f} img/s, {spent:.2f} CPU-ms an image"
+                f"{name}, {kind}: {workers}, {rate:.0f} img/s, {spent:.2f} CPU-ms an image, {here:.2f} of them in the "
+                "main process"
             )
+        if isinstance(workers, Processes):
+            workers.close()
     return rows

@@ -34,9 +34,11 @@ SHOWN_DATA = (
     "resolution",
     "augmentation",
     "batch size",
+    "made by",
     "workers",
     "img/s",
     "CPU-ms an image",
+    "of the main process",
 )
 EXTRA = (
     (

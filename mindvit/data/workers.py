@@ -35,7 +35,8 @@ from mindvit.errors import UserError
 AHEAD = 3  # batches in the making beyond the one in use
 HELD = 3  # batches that the user may keep, one that is computed and one that comes next, before others are copied
 SLOTS = AHEAD + 1 + HELD
-TASKS = 4  # of a worker in every batch: more share the work out evenly, fewer cost less
+TASKS = 4  # of a worker in every batch, at most: more share the work out evenly, fewer cost less
+IMAGES = 4  # of a task, at least, if that leaves every worker one
 JOBS = 2  # that workers keep: training's and validation's
 PATIENCE = 5.0  # seconds that a worker has to end by itself
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # a worker's NumPy needs no more
@@ -307,7 +308,8 @@ class Feed:
         """Share out the batch whose first image is at `first`."""
         making = Making(self.free.pop())
         self.pending.append(making)
-        parts = min(self.batch_size, TASKS * len(self.pool.workers))
+        workers = len(self.pool.workers)
+        parts = min(self.batch_size, max(workers, min(TASKS * workers, self.batch_size // IMAGES)))
         ends = [self.batch_size * part // parts for part in range(parts + 1)]
         for row, end in zip(ends, ends[1:]):
             places = slice(first + row, first + end)

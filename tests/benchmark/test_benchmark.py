@@ -20,8 +20,10 @@ from mindvit.benchmark import network as benchmark
 from mindvit.benchmark.network import COLUMNS, Job, as_json, first_line, measure, profile_table, read_profile
 from mindvit.benchmark.timing import Timing, fastest, flops, time_steps
 from mindvit.cli import benchmark as tool
+from mindvit.data.workers import Processes
 from mindvit.errors import UserError
 from mindvit.models import registry
+from mindvit.recipe.commandline import parse
 from mindvit.recipe.schema import build
 
 NANO = {"model": "nano", "batch_size": 4, "device_target": "CPU"}
@@ -327,6 +329,8 @@ def test_data_mode_measures_both_pipelines(tmp_path: Path, capsys: pytest.Captur
             "rand-m9",
             "--num_parallel_workers",
             "2",
+            "--python_multiprocessing",
+            "auto",
             "--warmup",
             "1",
             "--steps",
@@ -336,10 +340,13 @@ def test_data_mode_measures_both_pipelines(tmp_path: Path, capsys: pytest.Captur
         ]
     )
     rows = json.loads((tmp_path / "out" / "benchmark_data.json").read_text())
-    assert [(row["pipeline"], row["workers"], row["resolution"]) for row in rows] == [
-        ("train", 2, "16x16"),
-        ("eval", 2, "16x16"),
+    assert [(row["pipeline"], row["made by"], row["workers"], row["resolution"]) for row in rows] == [
+        ("train", "threads", 2, "16x16"),
+        ("eval", "threads", 2, "16x16"),
+        ("train", "processes", 2, "16x16"),
+        ("eval", "processes", 2, "16x16"),
     ]
+    assert all(0 <= row["of the main process"] <= row["CPU-ms an image"] for row in rows)
     assert (
         rows[0]["augmentation"] == "crop 0.08-1 + flip 0.5 + rand-m9"
         and rows[1]["augmentation"] == "none"
@@ -349,6 +356,22 @@ def test_data_mode_measures_both_pipelines(tmp_path: Path, capsys: pytest.Captur
         all(row["img/s"] > 0 and row["CPU-ms an image"] >= 0 for row in rows)
         and "| pipeline" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    "options, chosen",
+    [
+        ([], [(1, False), (2, False), (4, False), (1, True), (2, True), (4, True)]),
+        (["--python_multiprocessing", "True"], [(1, True), (2, True), (4, True)]),
+        (["--python_multiprocessing", "False", "--num_parallel_workers", "3"], [(3, False)]),
+    ],
+)
+def test_data_mode_takes_the_workers_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], chosen: list[tuple[int, bool]]
+) -> None:
+    monkeypatch.setattr(databench, "default_workers", lambda ranks: 4)
+    found = databench.choices(parse(options, "")[0])
+    assert [(workers, isinstance(workers, Processes)) for workers in found] == chosen
 
 
 def test_made_up_images_are_as_big_as_imagenets_and_the_same_every_time(

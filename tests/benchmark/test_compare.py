@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 import compare  # noqa: E402
 import compare_data  # noqa: E402
+import lock_held  # noqa: E402
 import side  # noqa: E402
 import side_data  # noqa: E402
 from compare import Figures, Side, SideFailed, command, in_turn, ratio, rows, started, torch_name  # noqa: E402
@@ -300,6 +301,17 @@ def test_both_data_pipelines_give_a_row(tmp_path: Path, monkeypatch: pytest.Monk
         for who in compare_data.SIDES
         for part in kept["rows"][0]["rounds"][who]
     )
+
+
+def test_the_lock_is_measured_where_the_training_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "train", classes=2, per_class=16)
+    for name, value in (("PIPELINES", ("train",)), ("WORKERS", (1,)), ("BATCHES", 4)):
+        monkeypatch.setattr(lock_held, name, value)
+    lock_held.main(["--folder", str(tmp_path), "--rounds", "1", "--out", str(tmp_path / "out")])
+    threads, processes = json.loads((tmp_path / "out" / "lock_held.json").read_text())["rows"]
+    assert (threads["made by"], processes["made by"]) == ("threads", "processes")
+    assert 0 < float(threads["lock-ms"]) < float(threads["main CPU-ms"]) == float(threads["CPU-ms"])
+    assert 0 < float(processes["lock-ms"]) <= float(processes["main CPU-ms"]) < float(processes["CPU-ms"])
 
 
 @pytest.mark.parametrize("who", compare_data.SIDES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any, Optional, Sequence, Union
@@ -36,6 +37,16 @@ def error_of(*arguments: Union[str, Path]) -> str:
 @pytest.fixture(name="data")
 def _data(tmp_path: Path) -> Path:
     return make_data_dir(tmp_path / "data", classes=3, train=5, val=2, modes=tuple(MODES))
+
+
+def test_a_worker_process_opens_the_files_itself(data: Path, tmp_path: Path) -> None:
+    main([str(data), str(tmp_path / "out")])
+    packed = opened(tmp_path / "out")
+    copy = pickle.loads(pickle.dumps(packed, 5))
+    assert copy._files != packed._files
+    for index in range(len(packed)):
+        assert copy.name(index) == packed.name(index)
+        assert copy.content(index) == packed.content(index)
 
 
 @pytest.mark.parametrize("listed", [False, True])
