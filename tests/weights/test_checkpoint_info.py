@@ -126,7 +126,14 @@ def by_predictor(path: Path, take: list[str], _: Path) -> Any:
 
 def by_export(path: Path, take: list[str], _: Path) -> Any:
     return export.network(
-        Namespace(ckpt_path=str(path), take=take[1] if take else None, model=None, size=None, num_classes=None)
+        Namespace(
+            ckpt_path=str(path),
+            take=take[1] if take else None,
+            model=None,
+            pretrained=None,
+            size=None,
+            num_classes=None,
+        )
     )[0]
 
 
