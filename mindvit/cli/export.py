@@ -48,7 +48,10 @@ def parser() -> Parser:
     )
     result.add_argument("--out", required=True, type=Path, metavar="FILE", help="a name in .mindir or .onnx")
     result.add_argument(
-        "--batch_size", default=DYNAMIC, metavar="N|dynamic", help="images at once; dynamic: any number (default)"
+        "--batch_size",
+        default=DYNAMIC,
+        metavar="N|dynamic",
+        help="images at once; dynamic: any number (default; of a segmentor 1)",
     )
     result.add_argument(
         "--size", type=int, metavar="PX", help="side of the images (default: that of training, else the network's)"
@@ -72,7 +75,7 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     """The network with its weights, in the operators that all devices have; what its file says; its preprocessing."""
     from mindvit.data.preprocessing import Preprocessing
     from mindvit.hub.resolve import given_file, weights_file
-    from mindvit.models import create_model, model_info
+    from mindvit.models import create_model, model_info, network_info
     from mindvit.recipe.commandline import COMMAND_LINE
     from mindvit.recipe.schema import build
     from mindvit.runtime import platform
@@ -91,9 +94,14 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
             "which network? --model NAME (all names: mindvit.list_models()), or --ckpt_path FILE of one that was "
             "trained here"
         )
-    asked = {"model": given.model, "image_resize": given.size, "num_classes": given.num_classes}
+    name = given.model or told.model
+    size_key = "crop_size" if name and network_info(name).task == "segmentation" else "image_resize"
+    asked = {"model": given.model, size_key: given.size, "num_classes": given.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}
-    recipe = sized(told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE))), told.where)
+    recipe = told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE)))
+    if size_key == "crop_size":
+        return segmentor(recipe, told, content)
+    recipe = sized(recipe, told.where)
     info = told.classifier(recipe.model.model)
     classes, channels = given.num_classes or told.num_classes or IMAGENET, told.in_channels or RGB
     told = dataclasses.replace(told, model=info.name, num_classes=classes, in_channels=channels)
@@ -103,6 +111,24 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     if content:
         print(f"weights from {content.where}: {load_weights(net, content, resize=given.size is not None)}")
     return net, told, recipe
+
+
+def segmentor(recipe: Recipe, told: CheckpointInfo, content: Any) -> tuple[Any, CheckpointInfo, Recipe]:
+    """The same of a segmentor, for images of the size of its crops."""
+    from mindvit.models import create_model
+    from mindvit.runtime import platform
+    from mindvit.tasks.segmentation.settings import check, crop_size, network_arguments
+    from mindvit.weights import load_weights
+    from mindvit.weights.checkpoint_info import RGB
+
+    check(recipe)
+    name, channels = recipe.model.model, told.in_channels or RGB
+    classes = recipe.model.num_classes or told.num_classes
+    net = create_model(name, classes, channels, 0.0, for_platform=platform.PORTABLE, **network_arguments(recipe))
+    net.check_size(*crop_size(recipe))
+    if content:
+        print(f"weights from {content.where}: {load_weights(net, content)}")
+    return net, dataclasses.replace(told, model=name, num_classes=net.num_classes, in_channels=channels), recipe
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -120,10 +146,15 @@ def main(arguments: Sequence[str]) -> None:
     device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
     with errors.hints_for(parser().options()):
         net, told, recipe = network(given)
-    info = told.classifier(recipe.model.model)
-    content = side_file.contents(info, told, recipe.augment)
-    channels, size, _ = content["input_size"]
-    print(export(net, channels, size, given.format, given.out, batch))
+    info = told.network(recipe.model.model)
+    if info.task == "segmentation":
+        from mindvit.tasks.segmentation.settings import crop_size
+
+        content, batch = side_file.segmentor_contents(info, told, recipe, crop_size(recipe)), batch or 1
+    else:
+        content = side_file.contents(told.classifier(info.name), told, recipe.augment)
+    channels, height, width = content["input_size"]
+    print(export(net, channels, (height, width), given.format, given.out, batch))
     print(f"{side_file.write(given.out, content)}: classes and preprocessing")
 
 

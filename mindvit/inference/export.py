@@ -43,8 +43,8 @@ class Exported:
         return f"{self.path}: loaded again, batch {batches}: within {self.deviation:.1e} of the network"
 
 
-def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch: Optional[int]) -> Exported:
-    """Write `net` for images (batch, channels, size, size), any batch if it is None, load the file again and compare.
+def export(net: nn.Cell, channels: int, size: tuple[int, int], form: str, path: Path, batch: Optional[int]) -> Exported:
+    """Write `net` for images (batch, channels, *size), any batch if it is None, load the file again and compare.
 
     UserError if the network can't be written; ExportError, and no file, if what was written differs.
     """
@@ -54,9 +54,9 @@ def export(net: nn.Cell, channels: int, size: int, form: str, path: Path, batch:
     batches = (batch,) if batch else (1, 3, 4)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
-        _write(net, (batch, channels, size, size), form, written)
+        _write(net, (batch, channels, *size), form, written)
         run = load(written)
-        deviation = _deviation(net, run, batches, (channels, size, size), batch or 2)
+        deviation = _deviation(net, run, batches, (channels, *size), batch or 2)
         if not deviation < TOLERANCE:
             raise ExportError(
                 f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance "

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mindvit.data.preprocessing import Preprocessing
+from mindvit.data.preprocessing import Inputs, Preprocessing
 from mindvit.errors import UserError
-from mindvit.models import ModelInfo
+from mindvit.models import ModelInfo, NetworkInfo
 from mindvit.recipe.options import AugmentOptions
+from mindvit.recipe.schema import Recipe
 from mindvit.runtime import files
 from mindvit.weights.checkpoint_info import RGB, CheckpointInfo
 
@@ -37,6 +38,22 @@ def contents(info: ModelInfo, told: CheckpointInfo, augment: AugmentOptions) -> 
         "crop_pct": preprocessing.crop_pct,
         "crop_mode": info.crop_mode,
         "interpolation": preprocessing.interpolation,
+    }
+
+
+def segmentor_contents(
+    info: NetworkInfo, told: CheckpointInfo, recipe: Recipe, size: tuple[int, int]
+) -> dict[str, Any]:
+    """The same of a segmentor that takes images of `size` (height, width), or windows of larger ones."""
+    mean, std = Inputs(info, recipe.augment).statistics
+    return {
+        "architecture": info.name,
+        "backbone": recipe.model.backbone,
+        "num_classes": told.num_classes,
+        "label_names": list(told.class_names),
+        "input_size": [told.in_channels or RGB, *size],
+        "mean": list(mean),
+        "std": list(std),
     }
 
 

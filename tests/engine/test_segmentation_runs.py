@@ -17,8 +17,11 @@ import pytest
 import train_small
 from label_files import CLASSES, make_label_folder
 from launcher import msrun
+from mindspore import Tensor
 from PIL import Image
 
+import mindvit
+from mindvit.cli import export, predict
 from mindvit.engine.evaluate import validate
 from mindvit.engine.trainer import Trainer, fit
 from mindvit.errors import UserError
@@ -172,6 +175,33 @@ def test_weights_of_other_classes(folder: Path, whole: Path, tmp_path: Path) -> 
     names.write_text("ground\nsquare\nrod\n")
     trainer = Trainer(recipe(folder, tmp_path, more))
     assert trainer.remarks == [f"WARNING: {checkpoint} was trained with other classes: 2 is 'bar' there, 'rod' here"]
+
+
+def test_predictions_and_exported_files_are_those_of_validation(folder: Path, whole: Path, tmp_path: Path) -> None:
+    checkpoint, image = str(whole / "semantic_fpn-2.ckpt"), folder / "images/val/101.png"
+    predictor = mindvit.Predictor(checkpoint)
+    assert str(predictor).startswith("semantic_fpn, windows of 32 x 32 px, 3 classes")
+    labels = predictor(image)
+    assert labels.shape == np.asarray(Image.open(image)).shape[:2]
+    predict.main(
+        [str(image), "--ckpt_path", checkpoint, "--draw", str(tmp_path), "--format", "csv", "--out", f"{tmp_path}/a"]
+    )
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "101.png")), labels)
+    assert np.asarray(Image.open(tmp_path / "101_overlay.png")).shape[2] == 3
+    header, *rows = csv.reader((tmp_path / "a").open())
+    assert header == ["image", "class", "share"]
+    assert sum(float(share) for _, _, share in rows) == pytest.approx(1, abs=1e-5)
+    out = tmp_path / "a.onnx"
+    export.main(["--ckpt_path", checkpoint, "--format", "ONNX", "--out", str(out)])
+    told = json.loads((tmp_path / "a.onnx.json").read_text())
+    assert (told["input_size"], told["label_names"]) == ([3, 32, 32], list(CLASSES))
+    import onnxruntime
+
+    pixels = np.asarray(Image.open(image))[:32, :32].astype(np.float32) / 255
+    inputs = ((pixels - told["mean"]) / told["std"]).transpose(2, 0, 1)[None].astype(np.float32)
+    session = onnxruntime.InferenceSession(str(out))
+    (logits,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    assert np.abs(logits - predictor.net(Tensor(inputs)).asnumpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize(

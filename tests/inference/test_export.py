@@ -28,7 +28,7 @@ def network(request: pytest.FixtureRequest) -> tuple[str, nn.Cell]:
 
 def test_onnx_of_any_batch(network: tuple[str, nn.Cell], tmp_path: Path) -> None:
     (family, net), path = network, tmp_path / "a.onnx"
-    found = export(net, 3, SIDE[family], "ONNX", path, None)
+    found = export(net, 3, (SIDE[family],) * 2, "ONNX", path, None)
     assert (
         found.deviation < 1e-5
         and found.batches == (1, 3, 4)
@@ -45,7 +45,7 @@ def test_onnx_of_any_batch(network: tuple[str, nn.Cell], tmp_path: Path) -> None
 def test_mindir(network: tuple[str, nn.Cell], tmp_path: Path) -> None:
     (family, net), path = network, tmp_path / "a.mindir"
     batch = 2 if family in ("cvt", "crossformer") else None
-    assert export(net, 3, SIDE[family], "MINDIR", path, batch).deviation < 1e-5
+    assert export(net, 3, (SIDE[family],) * 2, "MINDIR", path, batch).deviation < 1e-5
     images = inputs_of(family)
     assert np.abs(nn.GraphCell(ms.load(str(path)))(images).asnumpy() - net(images).asnumpy()).max() < 1e-5
     assert [item.name for item in tmp_path.iterdir()] == ["a.mindir"]
@@ -53,7 +53,7 @@ def test_mindir(network: tuple[str, nn.Cell], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", ["xcit"], indirect=True)
 def test_onnx_of_one_batch(network: tuple[str, nn.Cell], tmp_path: Path) -> None:
-    assert export(network[1], 3, SIDE["xcit"], "ONNX", tmp_path / "a.onnx", 2).deviation < 1e-5
+    assert export(network[1], 3, (SIDE["xcit"],) * 2, "ONNX", tmp_path / "a.onnx", 2).deviation < 1e-5
 
 
 class Plain(nn.Cell):
@@ -67,7 +67,7 @@ class Plain(nn.Cell):
 
 def test_operators_that_cant_be_exported_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="operators that can't be exported to ONNX: Sin .--format MINDIR"):
-        export(Plain(ms.ops.Sin()), 3, 4, "ONNX", tmp_path / "a.onnx", 1)
+        export(Plain(ms.ops.Sin()), 3, (4, 4), "ONNX", tmp_path / "a.onnx", 1)
     assert not list(tmp_path.iterdir())
 
 
@@ -75,17 +75,17 @@ def test_conversions(tmp_path: Path) -> None:
     def whole_tenths(x: Tensor) -> Tensor:
         return (10 * x).astype(ms.int32).astype(ms.float32) * x
 
-    assert export(Plain(whole_tenths), 3, 4, "ONNX", tmp_path / "a.onnx", None).deviation < 1e-6
+    assert export(Plain(whole_tenths), 3, (4, 4), "ONNX", tmp_path / "a.onnx", None).deviation < 1e-6
 
 
 def test_a_file_that_computes_something_else_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Writer, "op_Rsqrt", lambda self, node, x: self.emit("Sqrt", [x]))
     with pytest.raises(ExportError, match="not written: what the file computes is .* off the network") as caught:
-        export(Plain(ms.ops.Rsqrt()), 3, 4, "ONNX", tmp_path / "a.onnx", 1)
+        export(Plain(ms.ops.Rsqrt()), 3, (4, 4), "ONNX", tmp_path / "a.onnx", 1)
     assert caught.value.exit_code == 1 and not list(tmp_path.iterdir())
     monkeypatch.setattr(Writer, "op_Rsqrt", lambda self, node, x: self.emit("NoSuchThing", [x]))
     with pytest.raises(ExportError, match="onnxruntime can't run it"):
-        export(Plain(ms.ops.Rsqrt()), 3, 4, "ONNX", tmp_path / "a.onnx", 1)
+        export(Plain(ms.ops.Rsqrt()), 3, (4, 4), "ONNX", tmp_path / "a.onnx", 1)
     assert not list(tmp_path.iterdir())
 
 
