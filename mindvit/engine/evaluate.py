@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 from mindspore import Tensor, nn
 
@@ -125,11 +125,7 @@ def validate(
     dataset = task.val_dataset(recipe, told, remarks.append)
     ctx = setup(recipe, dataset)
     if ctx.device.is_main:
-        place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
-        skipped = passed_over((recipe.data.val_split, dataset))
-        console.log_info(f"data: {recipe.data.dataset}{place}, {len(dataset)} validation images{skipped}")
-        for line in remarks:
-            console.log_info(line)
+        _announce(recipe, dataset, remarks)
     # another size than the file's may be meant
     resize = COMMAND_LINE in (recipe.origins["image_resize"], recipe.origins["img_size"])
     net = build(ctx, task, resize=resize, weights=content)
@@ -140,15 +136,25 @@ def validate(
         score = evaluate(net, task.predict(net, ctx), evaluator, ctx)
         if ctx.device.is_main:  # before anything is written, which may fail
             name = ctx.info.name + " (moving average)" * content.is_average
-            per_class = score.per_class(dataset.class_names)
-            if per_class:
-                console.log_info(f"\n{console.table(*per_class)}\n")
-            console.log_info(
-                f"{name}  {score}  {score.count / (time.perf_counter() - start):.1f} img/s, compiling included"
-            )
+            _show(name, score, dataset, time.perf_counter() - start)
         evaluator.save_predictions()
         if done is not None and ctx.device.is_main:
             done(task, dataset)
     finally:
         evaluator.close()
     return score
+
+
+def _announce(recipe: Recipe, dataset: Any, remarks: Sequence[str]) -> None:
+    place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
+    skipped = passed_over((recipe.data.val_split, dataset))
+    console.log_info(f"data: {recipe.data.dataset}{place}, {len(dataset)} validation images{skipped}")
+    for line in remarks:
+        console.log_info(line)
+
+
+def _show(name: str, score: Any, dataset: Any, seconds: float) -> None:
+    per_class = score.per_class(dataset.class_names)
+    if per_class:
+        console.log_info(f"\n{console.table(*per_class)}\n")
+    console.log_info(f"{name}  {score}  {score.count / seconds:.1f} img/s, compiling included")
