@@ -51,7 +51,7 @@ def inspect(task: Task, recipe: Recipe, out: Path, font: Optional[Path]) -> None
     from mindvit.tasks.inspection import Inspects
 
     if not isinstance(task, Inspects):
-        raise UserError(f"inspect-data looks at classifiers' data; {recipe.model.model} is for {task.name}")
+        raise UserError(f"inspect-data can't look at data for {task.name}, which {recipe.model.model} is for")
 
     def shown(items: Iterable[Any], total: int) -> Iterable[Any]:
         return tqdm(items, "reading", total, unit="img", disable=None, leave=False)

@@ -15,6 +15,7 @@ from mindvit.runtime.files import on_one_line
 
 BITS = 8  # of a palette's colours
 MOST_COLOURS = 256
+OPACITY = 0.55  # of the colours over an image
 
 
 @functools.cache
@@ -26,6 +27,14 @@ def palette() -> np.ndarray:
         for channel in range(3):
             colours[:, channel] |= (numbers >> (3 * place + channel) & 1) << (BITS - 1 - place)
     return colours.astype(np.uint8)
+
+
+def overlaid(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 under the colours of (H, W) class numbers; class 0 and what is no class keep the image's."""
+    colours = palette()[np.minimum(labels, 255)].astype(np.float32)
+    mixed = np.rint(image * (1 - OPACITY) + colours * OPACITY).astype(np.uint8)
+    shown = (labels > 0) & (labels < 255)
+    return np.where(shown[..., None], mixed, image)
 
 
 def write_label_map(path: Path, labels: np.ndarray) -> None:

@@ -7,22 +7,13 @@ from typing import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mindvit.data.label_maps import palette
+from mindvit.data.label_maps import overlaid, palette
 from mindvit.runtime.files import on_one_line
 from mindvit.visualization.attention_sheet import FAINT, GREY, INK, PAPER, SMALL_LINE, Fonts, fonts
 
-OPACITY = 0.55  # of the colours over the image
 MARGIN, SWATCH, GAP = 12, 12, 8  # px
 LEAST_SIDE = 256  # px: a smaller image is enlarged by a whole number
 MOST_NAMED = 24  # classes in a legend
-
-
-def overlaid(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 under the colours of (H, W) class numbers; class 0 and what is no class keep the image's."""
-    colours = palette()[np.minimum(labels, 255)].astype(np.float32)
-    mixed = np.rint(image * (1 - OPACITY) + colours * OPACITY).astype(np.uint8)
-    shown = (labels > 0) & (labels < 255)
-    return np.where(shown[..., None], mixed, image)
 
 
 def legend(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int, str, float]]:

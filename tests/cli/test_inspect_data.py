@@ -18,6 +18,7 @@ from mindvit.recipe.commandline import parse
 from mindvit.tasks import task_of
 from mindvit.tasks.classification.inspect import soft_label
 from mindvit.tasks.classification.task import ClassificationTask
+from mindvit.tasks.segmentation.task import SegmentationTask
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 NANO = ("--model", "nano", "--device_target", "CPU", "--batch_size", "4")
@@ -85,8 +86,9 @@ def test_soft_labels() -> None:
     assert soft_label({1: 1.0}, 0, names) == "dog"
 
 
-def test_a_task_without_it_and_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="looks at classifiers' data"):
+def test_a_task_without_it_and_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="can't look at data for segmentation, which"):
+        patch.delattr(SegmentationTask, "inspect")
         inspect_data.main(["--model", "semantic_fpn_crossformer_small", "--dataset", "scenes"])
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out .* can't be written"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any, Callable
@@ -12,6 +13,8 @@ from image_files import make_data_dir
 from label_files import CLASSES, make_label_folder, sample
 from PIL import Image
 
+from mindvit.cli import inspect_data
+from mindvit.data.datasets import label_folder
 from mindvit.data.datasets.build import open_dataset
 from mindvit.data.datasets.dense import CITYSCAPES, open_label_maps
 from mindvit.data.label_maps import palette, read_label_map, write_label_map
@@ -227,3 +230,25 @@ def test_data_sets_and_networks_that_do_not_belong_together(folder: Path, tmp_pa
     options = build({"dataset": "segmentation", "data_dir": str(images)}, {}).data
     with pytest.raises(UserError, match="dataset segmentation has no class for each image, which a classifier needs"):
         open_dataset(options, "train")
+
+
+def test_everything_is_read_and_told_before_training(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_folder, "LOOKED_AT", 1)
+    MISTAKES["a label beyond the classes"][0](folder)
+    Image.fromarray(np.zeros_like(sample(100)[1])).save(folder / "annotations/val/100.png")
+    network = "--model semantic_fpn --backbone cvt_13_224 --crop_size 32 --batch_size 2 --img_scale none"
+    options = ["--dataset", "segmentation", "--data_dir", str(folder), "--out", str(tmp_path / "out")]
+    inspect_data.main([*network.split(), *options])
+    told = capsys.readouterr().out
+    assert "3 classes, 4 training and 2 validation images" in told
+    assert "can't be used: 1" in told and "annotations/train/2.png has 3 at row 20, column 30" in told
+    rows = {row["class"]: row for row in csv.DictReader((tmp_path / "out/classes.csv").open())}
+    counts = np.sum([np.bincount(sample(number)[1].ravel(), minlength=256)[:3] for number in (0, 1, 3)], 0)
+    for number, name in enumerate(CLASSES):
+        assert float(rows[name]["train_share"]) == pytest.approx(100 * counts[number] / counts.sum(), abs=1e-3)
+        assert rows[name]["train_images"] == "3"
+    assert rows["square"]["val_images"] == "1"
+    assert len((tmp_path / "out/findings.csv").read_text("utf-8").splitlines()) == 2
+    assert Image.open(tmp_path / "out/preview.png").size[0] > 300

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mindvit.data.label_maps import palette
+from mindvit.data.label_maps import overlaid, palette
 from mindvit.visualization.attention_sheet import colours
 from mindvit.visualization.confusion import draw_file, picture
-from mindvit.visualization.overlay import MARGIN, legend, overlaid, sheet
+from mindvit.visualization.overlay import MARGIN, legend, sheet
 
 
 def test_colours_lie_over_the_image_but_for_class_0() -> None:

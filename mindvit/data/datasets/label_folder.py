@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -131,6 +132,12 @@ class LabelMapDataset(Dataset):
     def __getitem__(self, index: int) -> Sample:
         image = self.read(index)
         return Sample(image, self._checked(index, self._values(index), image.size))
+
+    def without(self, paths: Collection[str]) -> LabelMapDataset:
+        """The same without these images."""
+        result = copy.copy(self)
+        result.files = [files for files in self.files if files[0] not in paths]
+        return result
 
     def fingerprint(self) -> str:
         """Eight digits that change with the images' number, names or classes, and with what labels mean."""

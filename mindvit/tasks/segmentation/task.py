@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
 from mindspore import nn
@@ -20,7 +20,9 @@ from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console
 from mindvit.tasks.backbone import read_backbone, starting_backbone
 from mindvit.tasks.base import BatchSpec, RunContext, Say
+from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
 from mindvit.tasks.metric import METRICS
+from mindvit.tasks.segmentation import inspect
 from mindvit.tasks.segmentation.evaluator import SegmentationEvaluator
 from mindvit.tasks.segmentation.inference import ImageInference, SegmentationInference
 from mindvit.tasks.segmentation.losses import IGNORED
@@ -165,6 +167,14 @@ class SegmentationTask:
         """From what a checkpoint keeps."""
         found, predicted, labelled = (tuple(values[key]) for key in ("found", "predicted", "labelled"))
         return SegmentationScore(found, predicted, labelled, values["count"])
+
+    def inspect(self, recipe: Recipe, shown: Shown) -> Inspection:
+        """Pixels of each class, and what can't be used."""
+        return inspect.inspect(recipe, shown)
+
+    def preview(self, ctx: RunContext, train: Dataset, batches: int) -> Iterator[PreviewImage]:
+        """Crops under their labels' colours."""
+        return inspect.preview(self, ctx, train, batches)
 
     def warning(self, score: SegmentationScore, ctx: RunContext, dataset: Dataset) -> str:
         """A line if mIoU is no better than guessing."""
