@@ -46,6 +46,7 @@ SLOW = {
     "test_predictor.py": 30,
     "test_convert.py": 25,
     "test_compare.py": 20,
+    "test_train_folder.py": 20,
     "test_mindcv.py": 20,
     "test_validate.py": 15,
     "test_optimizers.py": 15,

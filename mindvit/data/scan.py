@@ -34,6 +34,7 @@ SIDE_FOLDERS = frozenset(
         "system volume information",
     )
 )
+SPLIT = "mindvit_split.csv"  # ours: which image is for training, which for validation
 MOST_NAMED = 3  # of each kind
 MOST_ENDINGS = 6
 
@@ -125,6 +126,8 @@ class Scan:
                 self._file(place, entry, top)
 
     def _file(self, place: _Place, entry: os.DirEntry[str], top: bool) -> None:
+        if top and entry.name == SPLIT:
+            return
         if not entry.name.lower().endswith(EXTENSIONS):
             self.passed_over.endings[os.path.splitext(entry.name)[1].lower()] += 1
         elif top:

@@ -209,10 +209,12 @@ def show_finished(resume: Resume, found: checkpoint.Found) -> dict[str, Any]:
     """
     (path, _, meta), say, metrics = found, resume.say, resume.task.metrics
     score = resume.task.score(meta["score"])
+    early = meta["step"] // meta["steps"] < resume.ctx.recipe.schedule.epoch_size
     say(
         f"the run is finished: {path} has {meta['step'] // meta['steps']} epochs of "
         f"{resume.ctx.recipe.schedule.epoch_size}; nothing is trained or written "
-        f"(a larger epoch_size continues it, --resume none or another ckpt_save_dir starts anew)"
+        f"(a larger {'patience' if early else 'epoch_size'} continues it, --resume none or another ckpt_save_dir "
+        "starts anew)"
     )
     changed = [f"{key} ({there} there)" for key, there in resume.changed(meta).items()]
     if changed:

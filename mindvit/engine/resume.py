@@ -54,9 +54,16 @@ class Resume:
         return found
 
     def is_finished(self, meta: Mapping[str, Any]) -> bool:
-        """Whether a checkpoint is the end of a run as long as this one, and is validated."""
+        """Whether a checkpoint is the end of a run as long, or as patient, as this one, and is validated."""
         epochs, inside = divmod(meta["step"], meta["steps"])
-        return not inside and epochs >= self.ctx.recipe.schedule.epoch_size and meta.get("score") is not None
+        over = epochs >= self.ctx.recipe.schedule.epoch_size or self.is_stale(meta)
+        return not inside and over and meta.get("score") is not None
+
+    def is_stale(self, meta: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint's best score, of today's images, is as many epochs old as the recipe's patience."""
+        patience, best = self.ctx.recipe.schedule.patience, Best.of_meta(meta, self.val_count)
+        same = best is not None and best.data in ("", self.data.val)
+        return bool(patience and best and same and meta["step"] // meta["steps"] - best.epoch >= patience)
 
     def continue_from(self, found: checkpoint.Found, state: TrainState) -> None:
         """Give `state` what a checkpoint knows, and say so. UserError if it doesn't fit."""

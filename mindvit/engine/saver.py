@@ -45,7 +45,8 @@ class Saver:
 
     def after_validation(self, epoch: int, scores: tuple[Optional[Score], Optional[Score]], better: bool) -> None:
         """The checkpoint with its scores, if they are the best or the last."""
-        if better or epoch >= self.state.epochs:
+        last = epoch >= self.state.epochs or self.state.is_stale(self.ctx.recipe.schedule.patience)
+        if better or last:
             save = self.checkpoints.save_best if better else self.checkpoints.save
             self._try(lambda: save(epoch, self.parameters(), self.meta(scores)), False)
 

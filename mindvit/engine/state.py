@@ -109,6 +109,10 @@ class TrainState:
         """Steps of the present epoch that are done."""
         return self.global_step % self.steps
 
+    def is_stale(self, patience: Optional[int]) -> bool:
+        """Whether the best score, at a validation, is `patience` epochs old."""
+        return bool(patience and self.best and self.epoch - self.best.epoch >= patience)
+
     @property
     def total_steps(self) -> int:
         """Of the whole run."""

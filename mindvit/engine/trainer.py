@@ -114,6 +114,8 @@ class Trainer:
         ) as progress:
             if state.validation_due:
                 scores = self.validate_epoch(state.epoch, progress)
+                if self.is_over():
+                    return scores
             for epoch in range(state.epoch, state.epochs):
                 self.run_epoch(epoch, progress)
                 if not distributed.agree(self.net, chosen.ranks):
@@ -128,7 +130,20 @@ class Trainer:
                     raise self.saver.interrupted(self.stop_signal.number, f"after epoch {epoch + 1}")
                 if self.validator.is_due(epoch + 1):
                     scores = self.validate_epoch(epoch + 1, progress)
+                    if self.is_over():
+                        break
         return scores
+
+    def is_over(self) -> bool:
+        """Whether the recipe's patience is at an end after a validation; a line says so."""
+        patience, state = self.recipe.schedule.patience, self.state
+        if state.epoch >= state.epochs or state.best is None or not state.is_stale(patience):
+            return False
+        self.log.say(
+            f"the run ends early, after {state.epoch} of {state.epochs} epochs: no validation was better than that "
+            f"after epoch {state.best.epoch} (patience {patience})"
+        )
+        return True
 
     def run_epoch(self, epoch: int, progress: console.Progress) -> None:
         """The steps of an epoch that are not yet done."""

@@ -86,6 +86,13 @@ class DataOptions:
         ("auto", True, False),
         affects_result=False,
     )
+    val_share: Optional[float] = option(
+        None,
+        "data_dir holds class folders without a split: the share of each class that is kept for validation",
+        low=0.01,
+        high=0.9,
+    )
+    split_seed: int = option(0, "seed of that split; it is kept in data_dir/mindvit_split.csv", low=0)
     bad_image: str = option(
         "skip",
         "a training image that can't be decoded: skip (named, counted, another one taken) or stop",
@@ -259,6 +266,12 @@ class ScheduleOptions:
         "steps that count as an epoch, however often they see the training images (none: those that do it once)",
         low=1,
     )
+    patience: Optional[int] = option(
+        None,
+        "epochs without a better validation after which a run ends early (none: it never does)",
+        low=1,
+        affects_result=False,
+    )
     scheduler: str = option(
         "cosine_decay",
         "decay after the warm-up",
@@ -355,49 +368,3 @@ class RuntimeOptions:
         True, "use all ranks of the launcher (msrun); without a launcher the run is alone", affects_result=False
     )
     seed: int = option(42, "seed of initial weights, order, augmentation and drop path", low=0, high=2**32 - 1)
-
-
-@dataclass(frozen=True)
-class CheckpointOptions:
-    """What is saved."""
-
-    ckpt_save_dir: str = option(
-        "./ckpt", "folder of the run: checkpoints, log, resolved recipe", path=True, affects_result=False
-    )
-    ckpt_save_interval: int = option(1, "epochs between checkpoints", low=1, affects_result=False)
-    ckpt_save_steps: Optional[int] = option(
-        None,
-        "steps between checkpoints within an epoch, each replacing the last (none: at epochs' ends only)",
-        low=1,
-        affects_result=False,
-    )
-    resume: str = option(
-        "auto",
-        "resume from the newest checkpoint in ckpt_save_dir, if there is one (auto), from a FILE, or start anew (none)",
-        path=True,
-        affects_result=False,
-    )
-    keep_checkpoint_max: int = option(3, "newest checkpoints kept, beside the best one", low=1, affects_result=False)
-
-
-@dataclass(frozen=True)
-class LogOptions:
-    """What is shown and kept."""
-
-    val_while_train: bool = option(
-        True, "validate during training (the last epoch is always validated)", affects_result=False
-    )
-    val_interval: int = option(1, "epochs between validations", low=1, affects_result=False)
-    log_interval: int = option(100, "steps between lines when the output is no terminal", low=1, affects_result=False)
-    chance_epochs: int = option(
-        5, "epochs after which an accuracy no better than guessing is warned of", low=1, affects_result=False
-    )
-    summary: str = option(
-        "none",
-        "files for a viewer, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX)",
-        ("none", "mindspore", "tensorboard"),
-        affects_result=False,
-    )
-    results_csv: str = option(
-        "results/runs.csv", "file to which the final row is appended", path=True, affects_result=False
-    )

@@ -13,16 +13,15 @@ from typing import Any, Mapping, Union
 from mindvit.errors import UserError, nearest
 from mindvit.recipe.options import (
     AugmentOptions,
-    CheckpointOptions,
     DataOptions,
     DistillOptions,
-    LogOptions,
     ModelOptions,
     OptimOptions,
     PrecisionOptions,
     RuntimeOptions,
     ScheduleOptions,
 )
+from mindvit.recipe.run_options import CheckpointOptions, LogOptions
 from mindvit.recipe.task_options import SegmentationOptions
 
 # Keys that change nothing where a trained network is only validated: validate.py's help leaves them out, and it says so

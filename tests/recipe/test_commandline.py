@@ -32,7 +32,7 @@ QUICKSTART = "configs/quickstart/crossvit_digits.yaml"
 OPTIONS = {
     "data": "dataset data_dir train_split val_split classes shuffle batch_size drop_remainder aug_repeats "
     "num_parallel_workers python_multiprocessing "
-    "bad_image max_pixels",
+    "val_share split_seed bad_image max_pixels",
     "augment": "image_resize scale ratio hflip vflip color_jitter auto_augment re_prob re_scale re_ratio re_value "
     "mixup cutmix mixup_prob mixup_switch_prob "
     "interpolation crop_pct mean std",
@@ -45,8 +45,8 @@ OPTIONS = {
     "distill": "distill_type teacher teacher_ckpt_path teacher_take distill_alpha distill_tau",
     "segmentation": "crop_size img_scale ratio_range cat_max_ratio photometric_distortion reduce_zero_label "
     "auxiliary_weight sync_bn test_mode slide_stride aug_test size_divisor",
-    "schedule": "epoch_size epoch_steps scheduler lr lr_reference_batch min_lr warmup_epochs warmup_steps warmup_lr "
-    "warmup_factor decay_epochs decay_rate poly_power cosine_from_start num_cycles "
+    "schedule": "epoch_size epoch_steps patience scheduler lr lr_reference_batch min_lr warmup_epochs warmup_steps "
+    "warmup_lr warmup_factor decay_epochs decay_rate poly_power cosine_from_start num_cycles "
     "cycle_decay lr_epoch_stair lr_lag",
     "precision": "amp_level val_amp_level amp_type amp_on_cpu loss_scale_type loss_scale skip_nonfinite "
     "drop_overflow_update",

@@ -14,8 +14,9 @@ from mindvit.data.datasets.base import Dataset, LabelledDataset, refuse_unknown,
 from mindvit.data.datasets.digits import DigitsDataset
 from mindvit.data.datasets.folder import FolderDataset, entries_of
 from mindvit.data.datasets.list_file import ListDataset
+from mindvit.data.datasets.split_folder import VAL_SHARE, SplitFolder
 from mindvit.data.decoding import EXTENSIONS
-from mindvit.data.scan import Scan
+from mindvit.data.scan import SPLIT, Scan
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
 from mindvit.runtime.files import on_one_line
@@ -61,6 +62,9 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> L
         return MindRecordDataset(root, name, class_names)
     if list_file.is_file():
         return ListDataset(list_file, class_names)
+    unsplit = not any((root / part).is_dir() for part in (train, val))
+    if unsplit and (data.val_share is not None or (root / SPLIT).is_file()):
+        return SplitFolder(root, split, class_names, data.val_share or VAL_SHARE, data.split_seed)
     if not folder.is_dir():
         entries = entries_of(root)
         if f"{name}_0000.mindrecord" in entries:
@@ -72,7 +76,7 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> L
         raise UserError(
             f"data_dir {root} has neither {name}/ nor {name}_list.txt; it has "
             f"{some(entries, 8) if entries else 'nothing'}: give {accepted}, "
-            f"or name the split with {split}_split"
+            f"or name the split with {split}_split, or let it be split: --val_share 0.2"
         )
     return FolderDataset(folder, class_names)
 

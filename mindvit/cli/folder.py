@@ -1,0 +1,104 @@
+"""`mindvit train FOLDER`: a recipe, a split, weights, a batch and a rate for a folder of images."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+
+from mindvit.errors import UserError
+from mindvit.recipe.commandline import COMMAND_LINE
+from mindvit.recipe.schema import Recipe
+
+SIZES = ((200, "finetune/small"), (2000, "finetune/medium"))  # up to so many images
+LARGE = "finetune/large"
+SPLIT_ALREADY = ("train", "val")
+LEAST_STEPS = 3  # of an epoch
+SCRATCH = {"pretrained": False, "new_head": False, "lr": 5e-4, "layer_decay": 1.0}  # without weights to start from
+Read = Callable[[Sequence[str]], Recipe]  # a command line -> its recipe
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """config: the recipe's file; lines: for the user."""
+
+    recipe: Recipe
+    config: str
+    lines: list[str]
+
+
+def recipe_for(folder: str, arguments: Sequence[str], read: Read, config: Optional[str]) -> Chosen:
+    """What to train on a folder with a sub-folder of images a class, or with train/ and val/.
+
+    Args:
+        folder: of the images.
+        arguments: the command line with it.
+        read: makes a recipe of a command line.
+        config: the recipe that the command line names; None: one of configs/finetune by the number of images.
+
+    Returns:
+        The recipe, its file, and lines that say what was chosen.
+
+    Raises:
+        UserError: it is no such folder, or says something else than the command line.
+    """
+    from mindvit.data.datasets.build import open_dataset
+    from mindvit.data.datasets.split_folder import VAL_SHARE
+
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder} is no folder of images (a recipe is named by --config, its keys by --KEY VALUE)")
+    given = read(arguments if config else ["--config", LARGE, *arguments])
+    if given.data.data_dir is not None and given.origins["data_dir"] == COMMAND_LINE:
+        raise UserError(f"give the folder of images once: {folder}, or --data_dir {given.data.data_dir}")
+    data: dict[str, object] = {"data_dir": folder}
+    split = any((Path(folder) / name).is_dir() for name in SPLIT_ALREADY)
+    if not split and given.data.val_share is None:
+        data["val_share"] = VAL_SHARE
+    where = f"mindvit train {folder}"
+    opened = given.replace(where, **data)
+    train = open_dataset(opened.data, "train")
+    val = open_dataset(opened.data, "val", train.class_names)
+    total = len(train) + len(val)
+    lines = [f"{total} images in {len(train.class_names)} classes: {len(train)} to train on, {len(val)} to validate"]
+    name = next((name for most, name in SIZES if total <= most), LARGE)
+    if config is None:
+        given = given if name == LARGE else read(["--config", name, *arguments])
+        lines.append(f"recipe: configs/{name}.yaml (another: --config)")
+    recipe = given.replace(where, **data)
+    if config is None:
+        recipe = with_weights(fitted(recipe, len(train), where, lines), where, lines)
+        if recipe.origins["ckpt_save_dir"] != COMMAND_LINE:
+            recipe = recipe.replace(where, ckpt_save_dir=os.path.join("runs", Path(folder).resolve().name))
+    return Chosen(recipe, config or f"configs/{name}.yaml", lines)
+
+
+def fitted(recipe: Recipe, images: int, where: str, lines: list[str]) -> Recipe:
+    """The recipe with a batch of which LEAST_STEPS make an epoch, if its own is larger."""
+    batch = recipe.data.batch_size
+    while batch > 1 and batch * LEAST_STEPS > images:
+        batch //= 2
+    if batch == recipe.data.batch_size or recipe.origins["batch_size"] == COMMAND_LINE:
+        return recipe
+    lines.append(f"batch_size: {batch}, so that {images} images are at least {min(LEAST_STEPS, images)} steps")
+    return recipe.replace(where, batch_size=batch)
+
+
+def with_weights(recipe: Recipe, where: str, lines: list[str]) -> Recipe:
+    """The recipe as it is, if the weights that it starts from can be had; else one that starts without."""
+    from mindvit.hub.resolve import weights_file
+    from mindvit.models import model_info
+
+    options, asked = recipe.model, recipe.origins["pretrained"] == COMMAND_LINE
+    if options.ckpt_path or asked or not options.pretrained:
+        return recipe.replace(where, pretrained=False) if options.ckpt_path and not asked else recipe
+    try:
+        weights_file(options.pretrained, model_info(options.model).name)
+    except UserError as error:
+        own = {key: value for key, value in SCRATCH.items() if recipe.origins[key] != COMMAND_LINE}
+        lines.append(
+            f"WARNING: no published weights of {options.model} ({error}): training starts from nothing, which needs "
+            "many more images and epochs"
+        )
+        return recipe.replace(where, **own)
+    return recipe
