@@ -136,7 +136,7 @@ def test_data_dir_mistakes(tmp_path: Path) -> None:
     assert error_of(tmp_path / "file") == f"data_dir {tmp_path}/file is not a folder; give {accepted}"
     assert error_of(tmp_path, "val") == (
         f"data_dir {tmp_path} has neither val/ nor val_list.txt; it has file: give {accepted}, "
-        "or name the split with val_split"
+        "or name the split with val_split, or let it be split: --val_share 0.2"
     )
     (tmp_path / "train").mkdir()
     assert (

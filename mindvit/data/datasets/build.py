@@ -76,7 +76,7 @@ def _open(data: DataOptions, split: str, class_names: Sequence[str] | None) -> L
         raise UserError(
             f"data_dir {root} has neither {name}/ nor {name}_list.txt; it has "
             f"{some(entries, 8) if entries else 'nothing'}: give {accepted}, "
-            f"or name the split with {split}_split, or let it be split: --val_share 0.2"
+            f"or name the split with {split}_split" + ", or let it be split: --val_share 0.2" * unsplit
         )
     return FolderDataset(folder, class_names)
 
