@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 SLOW = {
     "test_ranks.py": 280,
     "test_segmentation.py": 100,
+    "test_detection_runs.py": 90,
     "test_segmentation_runs.py": 90,
     "test_segmentors.py": 90,
     "test_detection.py": 120,

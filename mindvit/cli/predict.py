@@ -40,28 +40,47 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
 
 
 def drawn(predictor: Predictor, answers: Iterator[tuple[str, Any]], folder: Path) -> Iterator[tuple[str, Any]]:
-    """The same answers of a segmentor; of each, NAME.png with the label map and NAME_overlay.png are in `folder`.
+    """The same answers of a segmentor or detector, and pictures of each in `folder`: NAME.png with the label map and
+    NAME_overlay.png, or NAME.png with the boxes.
 
     UserError if they can't be written.
     """
-    from mindvit.data.label_maps import write_label_map
     from mindvit.inference.images import opened
-    from mindvit.visualization.overlay import sheet
 
     taken: set[str] = set()
-    for path, labels in answers:
+    for path, answer in answers:
         name = stem = Path(path).stem
         while name in taken:  # of the same name in several folders
             name = f"{stem}-{len(taken)}"
         taken.add(name)
-        picture = sheet(opened(path, predictor.max_pixels), labels, predictor.class_names)
+        image = opened(path, predictor.max_pixels)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_label_map(folder / f"{name}.png", labels)
-            picture.save(folder / f"{name}_overlay.png")
+            if predictor.info.task == "detection":
+                draw_boxes(image, answer, folder / f"{name}.png")
+            else:
+                draw_labels(image, answer, predictor.class_names, folder, name)
         except OSError as error:
             raise errors.UserError(f"--draw {folder}: can't be written: {error.strerror}") from None
-        yield path, labels
+        yield path, answer
+
+
+def draw_labels(image: Any, labels: Any, names: Sequence[str], folder: Path, name: str) -> None:
+    """A segmentor's answer as pictures."""
+    from mindvit.data.label_maps import write_label_map
+    from mindvit.visualization.overlay import sheet
+
+    picture = sheet(image, labels, names)
+    write_label_map(folder / f"{name}.png", labels)
+    picture.save(folder / f"{name}_overlay.png")
+
+
+def draw_boxes(image: Any, found: Any, file: Path) -> None:
+    """A detector's answer as a picture."""
+    from mindvit.visualization import boxes
+
+    texts = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores)]
+    boxes.drawn(image, found.boxes, found.labels, texts, found.masks).save(file)
 
 
 class Answers:
@@ -158,7 +177,7 @@ def main(arguments: Sequence[str]) -> None:
         type=Path,
         default=Path("predictions"),
         metavar="DIR",
-        help="segmentors: folder for each image's label map and what is drawn over it (default: predictions)",
+        help="segmentors and detectors: folder for what is drawn of each image (default: predictions)",
     )
     parser.add_argument(
         "--batch_size", type=positive, default=32, metavar="N", help="most images computed at once (default: 32)"
@@ -186,7 +205,7 @@ def main(arguments: Sequence[str]) -> None:
             )
         print(predictor, file=sys.stderr)
         answers = predictions(predictor, paths, given.topk, bad)
-        if predictor.info.task == "segmentation":
+        if predictor.info.task in ("segmentation", "detection"):
             answers = drawn(predictor, answers, given.draw)
         for line in predictor.inference.formats(paths)[given.format](answers):
             write(line)

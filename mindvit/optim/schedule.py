@@ -87,7 +87,10 @@ def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int,
     if schedule.scheduler == "constant":
         return peak
     if schedule.scheduler == "step_decay":
-        return max(end, peak * schedule.decay_rate ** int((at - warmup) // (schedule.decay_epochs or 30)))
+        falls = int((at - warmup) // (schedule.decay_epochs or 30))
+        if schedule.decay_at is not None:
+            falls = sum(at >= epoch for epoch in schedule.decay_at)
+        return max(end, peak * schedule.decay_rate**falls)
     offset = 0.0 if schedule.cosine_from_start else warmup
     length = schedule.decay_epochs or schedule.epoch_size - offset
     cycle = min(int((at - offset) // length), schedule.num_cycles)

@@ -47,8 +47,8 @@ class DataOptions:
         "imagenet",
         "data set: of classification a folder of images or list files (imagenet), or the digits that ship; of "
         "segmentation the scenes that ship, a folder of images and label maps (segmentation), or the official ones of "
-        "ADE20K and Cityscapes",
-        ("imagenet", "digits", "scenes", "segmentation", "ade20k", "cityscapes"),
+        "ADE20K and Cityscapes; of detection the scenes, or COCO and what is annotated in its form (coco)",
+        ("imagenet", "digits", "scenes", "segmentation", "ade20k", "cityscapes", "coco"),
     )
     data_dir: Optional[str] = option(
         None,
@@ -150,7 +150,9 @@ class ModelOptions:
 
     model: str = option("crossvit_9", "name of the network; `mindvit.list_models()` has them all")
     backbone: Optional[str] = option(
-        None, "of a detector's or segmentor's method (model: upernet, semantic_fpn): the network below it, by name"
+        None,
+        "of a detector's or segmentor's method (model: upernet, semantic_fpn, retinanet, mask_rcnn, "
+        "cascade_mask_rcnn): the network below it, by name",
     )
     backbone_config: Optional[str] = option(
         None, "other arguments of the backbone, as YAML: 'group_size: [7, 7, 7, 7], interval: [8, 4, 2, 1]'"
@@ -162,8 +164,14 @@ class ModelOptions:
         path=True,
         affects_result=False,
     )
-    head_channels: Optional[int] = option(None, "segmentors: channels of the decode head (none: the paper's)", low=1)
-    neck_channels: Optional[int] = option(None, "semantic_fpn: channels of the pyramid (none: the paper's)", low=1)
+    head_channels: Optional[int] = option(
+        None,
+        "segmentors: channels of the decode head; R-CNNs: outputs of fully connected layers (none: the paper's)",
+        low=1,
+    )
+    neck_channels: Optional[int] = option(
+        None, "semantic_fpn and detectors: channels of the pyramid (none: the paper's)", low=1
+    )
     num_classes: Optional[int] = option(None, "classes (none: as many as the data set has)", low=1)
     in_channels: int = option(3, "channels of the input", low=1)
     img_size: Union[None, int, Tuple[int, int]] = option(
@@ -290,6 +298,9 @@ class ScheduleOptions:
     )
     decay_epochs: Optional[int] = option(
         None, "epochs over which the rate falls (none: up to the last); step_decay: between two falls (none: 30)", low=1
+    )
+    decay_at: Optional[Tuple[int, int]] = option(
+        None, "step_decay: the epochs after which the rate falls, two; wins over decay_epochs", low=1
     )
     decay_rate: float = option(0.1, "step_decay: factor of each fall", low=0, high=1)
     poly_power: float = option(

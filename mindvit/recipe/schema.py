@@ -22,7 +22,7 @@ from mindvit.recipe.options import (
     ScheduleOptions,
 )
 from mindvit.recipe.run_options import CheckpointOptions, LogOptions
-from mindvit.recipe.task_options import SegmentationOptions
+from mindvit.recipe.task_options import DetectionOptions, SegmentationOptions
 
 # Keys that change nothing where a trained network is only validated: validate.py's help leaves them out, and it says so
 # where one is an option.
@@ -57,6 +57,12 @@ TRAINING_ONLY = frozenset(
         "photometric_distortion",
         "auxiliary_weight",
         "sync_bn",
+        "canvas",
+        "short_sides",
+        "max_instances",
+        "empty_images",
+        "rpn_samples",
+        "roi_samples",
         *(
             item.name
             for cls in (DistillOptions, ScheduleOptions, CheckpointOptions, LogOptions)
@@ -80,6 +86,7 @@ SECTIONS = {
     "optim": OptimOptions,
     "distill": DistillOptions,
     "segmentation": SegmentationOptions,
+    "detection": DetectionOptions,
     "schedule": ScheduleOptions,
     "precision": PrecisionOptions,
     "runtime": RuntimeOptions,
@@ -157,6 +164,7 @@ class Recipe:
     optim: OptimOptions
     distill: DistillOptions
     segmentation: SegmentationOptions
+    detection: DetectionOptions
     schedule: ScheduleOptions
     precision: PrecisionOptions
     runtime: RuntimeOptions

@@ -17,7 +17,8 @@ class SegmentationOptions:
     crop_size: Sides = option(None, "crops that are trained on, a side or height and width, px (none: 512)", low=1)
     img_scale: Optional[Tuple[int, int]] = option(
         (2048, 512),
-        "longest and shortest side within which images are fitted for training and testing, px (none: as they are)",
+        "longest and shortest side within which images are fitted for training and testing, px (none: as they are; "
+        "detectors, where nothing is said: 1333 and 800)",
         low=1,
     )
     ratio_range: Pair = option((0.5, 2.0), "smallest and largest factor of that size, drawn for each training image")
@@ -46,3 +47,30 @@ class SegmentationOptions:
         "sides of whole images are enlarged to multiples of this, px: a larger one means fewer shapes to compile",
         low=1,
     )
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """Detection: how images and their objects are prepared, and how many boxes take part. Sizes are (height, width)."""
+
+    canvas: Sides = option(
+        None,
+        "arrays that training images are padded to, a side or height and width, px; larger ones are made smaller "
+        "(none: 800 and 1344)",
+        low=1,
+    )
+    short_sides: Optional[Tuple[int, int]] = option(
+        None, "smallest and largest shorter side, drawn for each training image, px (none: img_scale's)", low=1
+    )
+    max_instances: int = option(100, "objects of an image that are trained on; of more, the largest", low=1)
+    empty_images: bool = option(False, "train on images without objects too")
+    mask: bool = option(True, "R-CNNs: masks too; without them they are Faster R-CNN and Cascade R-CNN")
+    anchor_scale: Optional[float] = option(
+        None, "side of each level's smallest anchor over its stride (none: RetinaNet 4, R-CNNs 8)", low=0
+    )
+    rpn_pre: Tuple[int, int] = option(
+        (2000, 1000), "best anchors of a level that are proposed, in training and in tests", low=1
+    )
+    proposals: int = option(1000, "boxes of an image that R-CNNs look at again", low=1)
+    rpn_samples: int = option(256, "anchors of an image that take part in the proposals' loss", low=2)
+    roi_samples: int = option(512, "boxes of an image that take part in the second look's loss", low=4)

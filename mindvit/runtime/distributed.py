@@ -8,6 +8,7 @@ from typing import Iterable
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
+AT_ONCE = 1 << 20  # bytes of a rank that are sent together
 DIGIT, DIGITS = 12, 5  # bits of the digits in which counts are summed as float32, and how many
 
 
@@ -47,6 +48,21 @@ def total_counts(counts: np.ndarray, ranks: int) -> np.ndarray:
     digits = [(counts.ravel() >> DIGIT * place) & ((1 << DIGIT) - 1) for place in range(DIGITS)]
     sums = total(np.concatenate(digits).astype(np.float64), ranks).astype(np.int64).reshape(DIGITS, -1)
     return sum(part << DIGIT * place for place, part in enumerate(sums)).reshape(counts.shape)
+
+
+def gather(data: bytes, ranks: int, rank: int) -> list[bytes]:
+    """The bytes of every rank, on every rank; called on every rank."""
+    if ranks == 1:
+        return [data]
+    sizes = total_counts(np.eye(1, ranks, rank, dtype=np.int64)[0] * len(data), ranks)
+    longest = int(sizes.max())
+    rows = np.zeros((ranks, longest), np.uint8)
+    for start in range(0, longest, AT_ONCE):
+        part = np.frombuffer(data[start : start + AT_ONCE], np.uint8)
+        block = np.zeros((ranks, min(AT_ONCE, longest - start)), np.float32)
+        block[rank, : len(part)] = part
+        rows[:, start : start + block.shape[1]] = total(block.ravel(), ranks).reshape(block.shape)
+    return [row[:size].tobytes() for row, size in zip(rows, sizes)]
 
 
 def checksum(net: nn.Cell) -> int:

@@ -1,13 +1,18 @@
-"""What detectors' and segmentors' runs have in common: the published weights that their backbones start from."""
+"""What detectors' and segmentors' runs have in common: the network, and the weights that its backbone starts from."""
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Mapping, Optional
 
 from mindvit.errors import UserError
 from mindvit.hub.resolve import is_name
+from mindvit.layers.sync_batch_norm import synchronize_batch_norm
+from mindvit.models import create_model
 from mindvit.models.registry import backbone_of
 from mindvit.recipe.schema import Recipe
+from mindvit.runtime import console
+from mindvit.tasks.base import RunContext
+from mindvit.weights import load_weights
 from mindvit.weights.named import read_named
 from mindvit.weights.readers import WeightsFile
 
@@ -35,3 +40,22 @@ def read_backbone(recipe: Recipe) -> Optional[WeightsFile]:
     if not options.backbone_weights:
         return None
     return read_named(options.backbone_weights, backbone_of(options.model, options.backbone))
+
+
+def dense_network(ctx: RunContext, arguments: Mapping[str, Any], size: tuple[int, int]) -> Any:
+    """A recipe's detector or segmentor with initial values, or its backbone's weights.
+
+    arguments: create_model's, beside the common ones; size: height and width of what it is trained on, px, which its
+    backbone must be able to take.
+    """
+    options = ctx.recipe.model
+    weights = read_backbone(ctx.recipe)  # what can't be had is told before a network is built
+    net = create_model(options.model, ctx.num_classes, options.in_channels, options.drop_path_rate, None, **arguments)
+    net.check_size(*size)
+    if weights:
+        report = load_weights(net.backbone, weights)
+        if ctx.device.is_main:
+            console.log_info(f"the backbone's weights from {weights.where}: {report}")
+    if ctx.recipe.segmentation.sync_bn:
+        synchronize_batch_norm(net, ctx.device.ranks)
+    return net

@@ -33,4 +33,12 @@ METRICS = {
         Metric("mAcc", "mAcc", "Mean accuracy of the classes", "%", 2),
         Metric("aAcc", "aAcc", "Accuracy of all pixels", "%", 2),
     ),
+    "detection": (
+        Metric("box AP", "box AP", "Box AP", "%", 2),
+        Metric("box AP50", "box AP50", "Box AP at IoU 0.5", "%", 2),
+        Metric("box AP75", "box AP75", "Box AP at IoU 0.75", "%", 2),
+        Metric("mask AP", "mask AP", "Mask AP", "%", 2),
+        Metric("mask AP50", "mask AP50", "Mask AP at IoU 0.5", "%", 2),
+        Metric("mask AP75", "mask AP75", "Mask AP at IoU 0.75", "%", 2),
+    ),
 }  # by task, the primary one first

@@ -89,7 +89,7 @@ class CheckpointInfo:
         told: dict[str, Any] = {
             key: value
             for key, value in self.recipe.items()
-            if FIELDS[key][0] in ("augment", "model", "segmentation") and key not in ORIGIN
+            if FIELDS[key][0] in ("augment", "model", "segmentation", "detection") and key not in ORIGIN
         }
         if self.recipe:
             told["num_classes"] = self.num_classes

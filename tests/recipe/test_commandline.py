@@ -45,8 +45,10 @@ OPTIONS = {
     "distill": "distill_type teacher teacher_ckpt_path teacher_take distill_alpha distill_tau",
     "segmentation": "crop_size img_scale ratio_range cat_max_ratio photometric_distortion reduce_zero_label "
     "auxiliary_weight sync_bn test_mode slide_stride aug_test size_divisor",
+    "detection": "canvas short_sides max_instances empty_images mask anchor_scale rpn_pre proposals rpn_samples "
+    "roi_samples",
     "schedule": "epoch_size epoch_steps patience scheduler lr lr_reference_batch min_lr warmup_epochs warmup_steps "
-    "warmup_lr warmup_factor decay_epochs decay_rate poly_power cosine_from_start num_cycles "
+    "warmup_lr warmup_factor decay_epochs decay_at decay_rate poly_power cosine_from_start num_cycles "
     "cycle_decay lr_epoch_stair lr_lag",
     "precision": "amp_level val_amp_level amp_type amp_on_cpu loss_scale_type loss_scale skip_nonfinite "
     "drop_overflow_update",

@@ -13,6 +13,7 @@ from rates import assert_same_rates, first_and_last, official
 
 import mindvit
 from mindvit.models import dense_info, list_models, network_info
+from mindvit.optim.schedule import learning_rate
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.files import read_recipe, read_yaml
 from mindvit.recipe.schema import SHIPPED as SHIPPED_DATA
@@ -27,7 +28,7 @@ LEAVES = sorted(CONFIGS.glob("[!_]*/*.yaml"))
 SHIPPED = [
     path.stem.replace("_ascend", "")
     for path in LEAVES
-    if path.parent.name not in ("quickstart", "segmentation", "finetune") and "_mindcv" not in path.stem
+    if path.parent.name not in ("quickstart", "segmentation", "detection", "finetune") and "_mindcv" not in path.stem
 ]
 
 
@@ -299,3 +300,45 @@ def test_recipes_of_segmentors_are_the_authors(name: str) -> None:
     several = info.metrics.get("mIoU, multi-scale")
     assert f"authors' weights: {info.metrics['mIoU']} mIoU" + (f", {several} with several" if several else "") in text
     assert "This recipe's: not measured." in text
+
+
+@pytest.mark.parametrize("name", list_models(task="detection"))
+def test_recipes_of_detectors_are_the_authors(name: str) -> None:
+    path = CONFIGS / "detection" / f"{name}_coco.yaml"
+    recipe, text, info = parse(["--config", str(path)], "")[0], path.read_text("utf-8"), dense_info(name)
+    long = name.endswith("_3x")
+    assert (
+        recipe.flat().items()
+        >= {
+            "model": name,
+            "dataset": "coco",
+            "img_scale": (1333, 800),
+            "canvas": (800, 1344),
+            "short_sides": (480, 800) if long else None,
+            "hflip": 0.5,
+            "batch_size": 2,
+            "drop_path_rate": 0.3 if "base" in name else 0.2,
+            "opt": "adamw",
+            "betas": (0.9, 0.999),
+            "lr": 1e-4,
+            "lr_reference_batch": None,
+            "weight_decay": 1e-4,
+            "weight_decay_filter": "disable",
+            "scheduler": "step_decay",
+            "decay_rate": 0.1,
+            "decay_at": (27, 33) if long else (8, 11),
+            "epoch_size": 36 if long else 12,
+            "warmup_steps": 500,
+            "warmup_factor": 0.001,
+            "clip_grad": False,
+            "ema": False,
+        }.items()
+    )
+    rates = [
+        learning_rate(1000 * epoch, schedule=recipe.schedule, steps_per_epoch=1000, global_batch=16)
+        for epoch in (7, 10, 11)
+    ]
+    assert np.allclose(rates, [1e-4] * 3 if long else [1e-4, 1e-5, 1e-6])
+    assert f"--config configs/detection/{path.name} --data_dir DIR --backbone_weights FILE" in text
+    figures = ", ".join(f"{value} {key}" for key, value in info.metrics.items())
+    assert f"authors' weights: {figures} (cheerss/CrossFormer detection/README). This recipe's: not measured." in text

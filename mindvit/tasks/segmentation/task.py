@@ -13,12 +13,9 @@ from mindvit.data.datasets.dense import open_label_maps
 from mindvit.data.loader import Transform
 from mindvit.data.transforms.dense import MapRow
 from mindvit.errors import UserError
-from mindvit.layers.sync_batch_norm import synchronize_batch_norm
-from mindvit.models import create_model
 from mindvit.models.segmentation.variants import dropped_channels
 from mindvit.recipe.schema import Recipe
-from mindvit.runtime import console
-from mindvit.tasks.backbone import read_backbone, starting_backbone
+from mindvit.tasks.backbone import dense_network, starting_backbone
 from mindvit.tasks.base import BatchSpec, RunContext, Say
 from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
 from mindvit.tasks.metric import METRICS
@@ -37,11 +34,26 @@ from mindvit.tasks.segmentation.settings import (
     test_scale,
     train_transform,
 )
-from mindvit.weights import load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
 
 WINDOWS = 4  # that a test looks at in one batch
+
+
+def compare_classes(told: CheckpointInfo, dataset: Dataset, say: Say) -> None:
+    """Say that classes are called otherwise; UserError if they are the same in another order."""
+    there, here = told.class_names, dataset.class_names
+    if not there or there == here:
+        return
+    if sorted(there) == sorted(here):
+        place = next(number for number, (one, other) in enumerate(zip(there, here)) if one != other)
+        raise UserError(
+            f"{told.where} was trained with {there[place]!r} as class {place}, which is {here[place]!r} in the "
+            "data: the same classes in another order (number them alike, or --new_head to train another head)"
+        )
+    place = next((n for n, (one, other) in enumerate(zip(there, here)) if one != other), min(len(there), len(here)))
+    names = [repr(names[place]) if place < len(names) else "nothing" for names in (there, here)]
+    say(f"WARNING: {told.where} was trained with other classes: {place} is {names[0]} there, {names[1]} here")
 
 
 class SegmentationTask:
@@ -60,29 +72,14 @@ class SegmentationTask:
         """Training and validation; the weights' classes, if their head is kept, must be the data's."""
         train, val = (open_label_maps(recipe, split) for split in ("train", "val"))
         if weights is not None and not recipe.model.new_head:
-            self._compare(CheckpointInfo.of(weights), train, say)
+            compare_classes(CheckpointInfo.of(weights), train, say)
         return train, val
 
     def val_dataset(self, recipe: Recipe, told: CheckpointInfo, say: Say) -> Dataset:
         """Validation; the weights' classes must be the data's."""
         dataset = open_label_maps(recipe, "val")
-        self._compare(told, dataset, say)
+        compare_classes(told, dataset, say)
         return dataset
-
-    def _compare(self, told: CheckpointInfo, dataset: Dataset, say: Say) -> None:
-        """Say that classes are called otherwise; UserError if they are the same in another order."""
-        there, here = told.class_names, dataset.class_names
-        if not there or there == here:
-            return
-        if sorted(there) == sorted(here):
-            place = next(number for number, (one, other) in enumerate(zip(there, here)) if one != other)
-            raise UserError(
-                f"{told.where} was trained with {there[place]!r} as class {place}, which is {here[place]!r} in the "
-                "data: the same classes in another order (number them alike, or --new_head to train another head)"
-            )
-        place = next((n for n, (one, other) in enumerate(zip(there, here)) if one != other), min(len(there), len(here)))
-        names = [repr(names[place]) if place < len(names) else "nothing" for names in (there, here)]
-        say(f"WARNING: {told.where} was trained with other classes: {place} is {names[0]} there, {names[1]} here")
 
     def remarks(self, train: Dataset) -> list[str]:
         """What the data set says of itself."""
@@ -90,24 +87,7 @@ class SegmentationTask:
 
     def network(self, ctx: RunContext) -> nn.Cell:
         """The recipe's segmentor. UserError if it can't take crops of the recipe's size."""
-        options = ctx.recipe.model
-        weights = read_backbone(ctx.recipe)  # what can't be had is told before a network is built
-        net = create_model(
-            options.model,
-            ctx.num_classes,
-            options.in_channels,
-            options.drop_path_rate,
-            None,
-            **network_arguments(ctx.recipe),
-        )
-        net.check_size(*crop_size(ctx.recipe))
-        if weights:
-            report = load_weights(net.backbone, weights)
-            if ctx.device.is_main:
-                console.log_info(f"the backbone's weights from {weights.where}: {report}")
-        if ctx.recipe.segmentation.sync_bn:
-            synchronize_batch_norm(net, ctx.device.ranks)
-        return net
+        return dense_network(ctx, network_arguments(ctx.recipe), crop_size(ctx.recipe))
 
     def input_size(self, ctx: RunContext) -> str:
         """Sides of a crop, px."""

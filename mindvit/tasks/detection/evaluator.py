@@ -1,0 +1,145 @@
+"""COCO's numbers over every validation image, each at its own size and counted once."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections import deque, namedtuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+import numpy as np
+
+from mindvit.data.datasets.base import Dataset, Sample
+from mindvit.data.loader import Batch, eval_steps, one_by_one
+from mindvit.data.objects import Objects
+from mindvit.data.samplers import val_order
+from mindvit.errors import UserError
+from mindvit.runtime import distributed
+from mindvit.tasks.base import RunContext
+from mindvit.tasks.detection.inference import Detections
+from mindvit.tasks.detection.metrics import DetectionScore, encoded, measure, pycocotools
+from mindvit.tasks.detection.settings import has_masks
+
+ImageBatch = namedtuple("ImageBatch", ["image"])
+Record = dict[str, Any]
+
+
+def truth_of(objects: Objects, image: int, masks: bool) -> list[Record]:
+    """COCO's annotations of an image's objects, the classes numbered from 1 on."""
+    found = []
+    for number, (box, label, crowd) in enumerate(zip(objects.boxes, objects.labels, objects.crowd)):
+        left, top, right, bottom = (float(value) for value in box)
+        item: Record = {"image_id": image, "category_id": int(label) + 1, "iscrowd": int(crowd)}
+        item |= {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
+        if masks and objects.masks is not None:
+            item |= {"segmentation": encoded(objects.masks[number]), "area": float(objects.masks[number].sum())}
+        if objects.areas is not None:
+            item["area"] = float(objects.areas[number])
+        found.append(item)
+    return found
+
+
+def found_in(detected: Detections, image: int, size: tuple[int, int]) -> list[Record]:
+    """Detections in COCO's form."""
+    found = []
+    for number, (box, score, label) in enumerate(zip(detected.boxes, detected.scores, detected.labels)):
+        left, top, right, bottom = (float(value) for value in box)
+        item: Record = {"image_id": image, "category_id": int(label) + 1, "score": float(score)}
+        item["bbox"] = [round(value, 3) for value in (left, top, right - left, bottom - top)]
+        if detected.shares is not None:
+            item["segmentation"] = encoded(detected.mask(number, size))
+        found.append(item)
+    return found
+
+
+def image_of(record: Record) -> int:
+    """The number of an image or of an annotation's image."""
+    return int(record["image_id"] if "image_id" in record else record["id"])
+
+
+class DetectionEvaluator:
+    """Collects detections and measures them. A batch is one image, (H, W, 3) uint8; threads draw its masks while the
+    network looks at the next. file: for all detections, as COCO JSON.
+    """
+
+    images_per_batch = 1
+
+    def __init__(self, ctx: RunContext, dataset: Dataset, file: Optional[str] = None):
+        pycocotools()  # what is missing is better known before an hour of work
+        self.ctx, self.dataset, self.file = ctx, dataset, file
+        self.masks = has_masks(ctx.recipe)
+        if file and Path(file).is_dir():
+            raise UserError(f"predictions can't be written to {file}: it is a folder; give the name of a JSON file")
+        self.order = val_order(len(dataset), ctx.device.ranks, ctx.device.rank)
+        self.pool = ThreadPoolExecutor(ctx.workers, thread_name_prefix="masks")
+        self.lock = threading.Lock()
+        self.samples: deque[tuple[int, Sample]] = deque()  # which the network has not seen yet
+        self.pending: deque[Future[None]] = deque()
+        self.images: list[Record] = []
+        self.truth: list[Record] = []
+        self.found: list[Record] = []
+
+    def batches(self) -> Iterator[Batch]:
+        """This rank's images, one by one."""
+        for index, sample in zip(self.order, one_by_one(self.dataset, self.order, self.ctx.workers)):
+            self.samples.append((int(index), sample))
+            yield ImageBatch(np.asarray(sample.image))
+
+    @property
+    def steps(self) -> int:
+        """Images of each rank, one more on some."""
+        return eval_steps(len(self.dataset), 1, self.ctx.device.ranks)
+
+    def update(self, batch: Batch, outputs: Any) -> None:
+        """outputs: DetectionInference's Detections for the image."""
+        self.pending.append(self.pool.submit(self._take, *self.samples.popleft(), outputs))
+        while len(self.pending) > 2 * self.ctx.workers:
+            self.pending.popleft().result()
+
+    def _take(self, index: int, sample: Sample, detected: Detections) -> None:
+        height, width = sample.image.height, sample.image.width
+        truth = truth_of(sample.target, index, self.masks)
+        found = found_in(detected, index, (height, width))
+        with self.lock:
+            self.images.append({"id": index, "height": height, "width": width})
+            self.truth += truth
+            self.found += found
+
+    def compute(self) -> DetectionScore:
+        """Over all ranks."""
+        while self.pending:
+            self.pending.popleft().result()
+        self.pool.shutdown()
+        own = zlib.compress(json.dumps([self.images, self.truth, self.found]).encode())
+        ranks, rank = self.ctx.device.ranks, self.ctx.device.rank
+        parts = [json.loads(zlib.decompress(part)) for part in distributed.gather(own, ranks, rank)]
+        images, truth, self.found = (
+            sorted((item for part in parts for item in part[kind]), key=image_of) for kind in range(3)
+        )
+        names = self.dataset.class_names
+        categories = [
+            {"id": number + 1, "name": names[number] if number < len(names) else str(number)}
+            for number in range(self.ctx.num_classes)
+        ]
+        content = {"images": images, "annotations": truth, "categories": categories}
+        boxes = measure(content, self.found, "bbox")
+        # areas of masks, not of their boxes, tell small from large
+        shapes = [{key: value for key, value in item.items() if key != "bbox"} for item in self.found]
+        return DetectionScore(boxes, measure(content, shapes, "segm") if self.masks else None, len(images))
+
+    def save_predictions(self) -> None:
+        """All detections as COCO's results file. Called on every rank."""
+        if not self.file or not self.ctx.device.is_main:
+            return
+        try:
+            Path(self.file).parent.mkdir(parents=True, exist_ok=True)
+            Path(self.file).write_text(json.dumps(self.found), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"predictions can't be written to {self.file}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self.pool.shutdown(cancel_futures=True)

@@ -1,0 +1,132 @@
+"""What a recipe means for detection."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional
+
+from mindvit.data.preprocessing import Inputs
+from mindvit.data.transforms.dense import Size
+from mindvit.data.transforms.detection import DetectionTransform
+from mindvit.errors import UserError
+from mindvit.models import dense_info, list_models
+from mindvit.models.detection.rcnn import Numbers
+from mindvit.models.registry import is_method
+from mindvit.recipe.schema import FIELDS, Recipe
+from mindvit.tasks.detection.inference import TestScale
+from mindvit.tasks.detection.objective import Sampled
+from mindvit.tasks.segmentation.settings import CLASSIFICATION_ONLY, backbone_config
+
+CANVAS, IMG_SCALE = (800, 1344), (1333, 800)  # mmdetection's
+STEP = 32  # px: of the sides of canvases, and between the shorter sides that are drawn
+# keys of other tasks, and what to write instead
+NOT_DETECTIONS: Mapping[str, str] = {
+    **dict.fromkeys(("crop_size", "ratio_range", "cat_max_ratio"), "canvas, img_scale and short_sides"),
+    **dict.fromkeys(("reduce_zero_label", "auxiliary_weight", "slide_stride", "aug_test", "drop_rate"), "nothing"),
+    **dict.fromkeys(CLASSIFICATION_ONLY, "nothing"),
+    "image_resize": "canvas and img_scale",
+    "img_size": "canvas",
+    "test_mode": "img_scale and size_divisor",
+    "vflip": "hflip",
+}
+RETINANET = "retinanet"
+
+
+def method_of(recipe: Recipe) -> str:
+    """The method of a recipe's network."""
+    name = recipe.model.model
+    return name if is_method(name) else dense_info(name).method
+
+
+def has_masks(recipe: Recipe) -> bool:
+    """Whether a recipe's detector gives masks."""
+    return method_of(recipe) != RETINANET and recipe.detection.mask
+
+
+def stages(recipe: Recipe) -> int:
+    """How often an R-CNN looks at boxes; 0: a RetinaNet never does."""
+    return {RETINANET: 0, "cascade_mask_rcnn": 3}.get(method_of(recipe), 1)
+
+
+def canvas_size(recipe: Recipe) -> Size:
+    """(height, width) of the arrays of training images, px."""
+    value = recipe.detection.canvas
+    if value is None:
+        return CANVAS
+    return (value, value) if isinstance(value, int) else value
+
+
+def numbers(recipe: Recipe) -> Numbers:
+    """How many boxes each step of an R-CNN leaves."""
+    training, test = recipe.detection.rpn_pre
+    return Numbers(best_of_level_training=training, best_of_level=test, proposals=recipe.detection.proposals)
+
+
+def sampled(recipe: Recipe) -> Sampled:
+    """How many boxes take part in an R-CNN's losses."""
+    return Sampled(anchors=recipe.detection.rpn_samples, boxes=recipe.detection.roi_samples)
+
+
+def network_arguments(recipe: Recipe) -> dict[str, Any]:
+    """create_model's arguments beside the common ones."""
+    options = recipe.model
+    found: dict[str, Any] = {}
+    if is_method(options.model):
+        found["backbone"] = options.backbone
+    if options.backbone_config:
+        found["backbone_config"] = backbone_config(recipe)
+    given: dict[str, Any] = {"channels": options.neck_channels, "anchor_scale": recipe.detection.anchor_scale}
+    if method_of(recipe) != RETINANET:
+        given |= {"hidden": options.head_channels, "mask": recipe.detection.mask, "numbers": numbers(recipe)}
+    return {**found, **{key: value for key, value in given.items() if value is not None}}
+
+
+def img_scale(recipe: Recipe) -> Optional[Size]:
+    """Longest and shortest side within which images are fitted, px; None: they stay as they are."""
+    given = recipe.segmentation.img_scale
+    return IMG_SCALE if given == FIELDS["img_scale"][1].default else given
+
+
+def train_transform(recipe: Recipe) -> DetectionTransform:
+    """What a recipe does to training images and their objects."""
+    canvas, scale = canvas_size(recipe), img_scale(recipe)
+    if recipe.detection.short_sides is not None:
+        shortest, longest = recipe.detection.short_sides
+        far = max(scale) if scale is not None else 10 * longest
+        scales = [(far, side) for side in range(shortest, longest + 1, STEP)]
+    else:
+        scales = [scale] if scale is not None else []
+    return DetectionTransform(scales, canvas, recipe.detection.max_instances, recipe.augment.hflip, has_masks(recipe))
+
+
+def test_scale(recipe: Recipe, inputs: Inputs) -> TestScale:
+    """How a recipe's images are prepared for a test."""
+    return TestScale(img_scale(recipe), recipe.segmentation.size_divisor, *inputs.statistics)
+
+
+def check(recipe: Recipe) -> None:
+    """UserError for what a detector's recipe can't say."""
+    name, backbone = recipe.model.model, recipe.model.backbone
+    for key, instead in NOT_DETECTIONS.items():
+        section, item, _ = FIELDS[key]
+        if getattr(getattr(recipe, section), key) != item.default:
+            raise UserError(
+                f"{recipe.origins[key]}: {key} is given, but is another task's, and {name} is a detector: instead "
+                f"there is {instead}"
+            )
+    if is_method(name) and backbone is None:
+        published = ", ".join(list_models(f"{name}_*", task="detection"))
+        raise UserError(
+            f"{recipe.origins['model']}: {name} needs a backbone: backbone: cvt_13_224, ..., or {published}"
+        )
+    if not is_method(name) and backbone is not None:
+        raise UserError(
+            f"{recipe.origins['backbone']}: {name} has its backbone: leave backbone out, or take a method (mask_rcnn)"
+        )
+    if any(side % STEP for side in canvas_size(recipe)):
+        raise UserError(
+            f"{recipe.origins['canvas']}: canvas is {recipe.detection.canvas}, but sides must be multiples of {STEP}"
+        )
+    sides = recipe.detection.short_sides
+    if sides is not None and sides[0] > sides[1]:
+        raise UserError(f"{recipe.origins['short_sides']}: short_sides is {sides}: give the smaller one first")
+    backbone_config(recipe)

@@ -1,0 +1,169 @@
+"""Detection as the training loop sees it."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional
+
+import numpy as np
+from mindspore import nn
+
+from mindvit.data.arrays import ArraySpec
+from mindvit.data.datasets.base import Dataset, Sample
+from mindvit.data.datasets.detection import open_objects
+from mindvit.data.loader import Row, Transform
+from mindvit.data.transforms.detection import NONE
+from mindvit.models.detection.variants import anchor_grid
+from mindvit.recipe.schema import Recipe
+from mindvit.tasks.backbone import dense_network, starting_backbone
+from mindvit.tasks.base import BatchSpec, Inference, RunContext, Say
+from mindvit.tasks.detection.evaluator import DetectionEvaluator
+from mindvit.tasks.detection.inference import DetectionInference
+from mindvit.tasks.detection.metrics import DetectionScore, KindScore
+from mindvit.tasks.detection.objective import DetectionObjective
+from mindvit.tasks.detection.prediction import DetectionPrediction
+from mindvit.tasks.detection.settings import (
+    canvas_size,
+    check,
+    has_masks,
+    method_of,
+    network_arguments,
+    sampled,
+    stages,
+    test_scale,
+    train_transform,
+)
+from mindvit.tasks.metric import METRICS
+from mindvit.tasks.segmentation.task import compare_classes
+from mindvit.weights.checkpoint_info import CheckpointInfo
+from mindvit.weights.readers import WeightsFile
+
+GUESSING = 1.0  # per cent of box AP
+
+
+class DetectionTask:
+    """Objects by boxes, classes and, with some detectors, masks."""
+
+    name = "detection"
+    metrics = METRICS[name]
+    predictions_file = "predictions.json"
+
+    def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
+        """The recipe, checked; of one out of a checkpoint, without the weights that its backbone began with."""
+        check(recipe)
+        return recipe.replace(checkpoint, backbone_weights=None) if checkpoint else starting_backbone(recipe)
+
+    def datasets(self, recipe: Recipe, weights: Optional[WeightsFile], say: Say) -> tuple[Dataset, Dataset]:
+        """Training and validation; the weights' classes, if their head is kept, must be the data's."""
+        train, val = (open_objects(recipe, split, has_masks(recipe)) for split in ("train", "val"))
+        compare_classes(CheckpointInfo("the training data", class_names=train.class_names), val, say)
+        if weights is not None and not recipe.model.new_head:
+            compare_classes(CheckpointInfo.of(weights), train, say)
+        return train, val
+
+    def val_dataset(self, recipe: Recipe, told: CheckpointInfo, say: Say) -> Dataset:
+        """Validation; the weights' classes must be the data's."""
+        dataset = open_objects(recipe, "val", has_masks(recipe))
+        compare_classes(told, dataset, say)
+        return dataset
+
+    def remarks(self, train: Dataset) -> list[str]:
+        """What the data set says of itself."""
+        return train.remarks
+
+    def network(self, ctx: RunContext) -> nn.Cell:
+        """The recipe's detector. UserError if it can't take images of the canvas's size."""
+        return dense_network(ctx, network_arguments(ctx.recipe), canvas_size(ctx.recipe))
+
+    def input_size(self, ctx: RunContext) -> str:
+        """Sides of the canvas, px."""
+        height, width = canvas_size(ctx.recipe)
+        return f"{height} x {width}"
+
+    def spec(self, ctx: RunContext) -> BatchSpec:
+        """The arrays of a rank's training batch."""
+        recipe, (height, width) = ctx.recipe, canvas_size(ctx.recipe)
+        batch, objects, looks = recipe.data.batch_size, recipe.detection.max_instances, stages(recipe)
+        arrays = [
+            ArraySpec("images", (batch, height, width, recipe.model.in_channels), "uint8"),
+            ArraySpec("sizes", (batch, 2), "int32"),
+            ArraySpec("boxes", (batch, objects, 4), "float32"),
+            ArraySpec("labels", (batch, objects), "int32", NONE),
+        ]
+        if has_masks(recipe):
+            arrays.append(ArraySpec("masks", (batch, objects, height, width // 8), "uint8"))
+        if not looks:
+            return BatchSpec(tuple(arrays), ())
+        anchors = anchor_grid(method_of(recipe)).count((height, width))
+        candidates = objects + max(recipe.detection.proposals, recipe.detection.roi_samples)
+        draws = (
+            ArraySpec("rpn_priority", (batch, 1, anchors), "float32"),
+            ArraySpec("box_priority", (batch, looks, 1, candidates), "float32"),
+        )
+        return BatchSpec(tuple(arrays), draws)
+
+    def transform(self, ctx: RunContext) -> Transform:
+        """From a training sample to an image on the canvas, its size and its objects."""
+        transform = train_transform(ctx.recipe)
+
+        def row(sample: Sample, rng: Optional[np.random.Generator]) -> Row:
+            assert rng is not None
+            found = transform(np.asarray(sample.image), sample.target, rng)
+            return found if found[-1] is not None else found[:-1]
+
+        return row
+
+    def draw(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Which anchors and boxes are sampled first: permutations."""
+        return tuple(
+            rng.permuted(np.broadcast_to(np.arange(item.shape[-1], dtype=np.float32), item.shape), axis=-1)
+            for item in self.spec(ctx).draws
+        )
+
+    def random_batch(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """A made-up batch, to measure the step with."""
+        images, sizes, boxes, labels, *masks = self.spec(ctx).batch
+        height, width = canvas_size(ctx.recipe)
+        corners = np.sort(rng.random((*boxes.shape[:2], 2, 2)), 2) * [width, height]
+        count = min(8, labels.shape[1])
+        classes = np.full(labels.shape, NONE, np.int32)
+        classes[:, :count] = rng.integers(0, ctx.num_classes, (labels.shape[0], count))
+        found = (
+            rng.integers(0, 256, images.shape, np.uint8),
+            np.broadcast_to(np.array([height, width], np.int32), sizes.shape).copy(),
+            corners.reshape(boxes.shape).astype(np.float32),
+            classes,
+        )
+        return (*found, *(rng.integers(0, 256, item.shape, np.uint8) for item in masks))
+
+    def objective(self, net: nn.Cell, ctx: RunContext) -> DetectionObjective:
+        """What training minimizes."""
+        return DetectionObjective(net, *ctx.inputs.statistics, sampled(ctx.recipe))
+
+    def predict(self, net: nn.Cell, ctx: RunContext) -> DetectionInference:
+        """What validation asks of the network."""
+        return DetectionInference(net, test_scale(ctx.recipe, ctx.inputs))
+
+    def evaluator(self, ctx: RunContext, dataset: Dataset, predictions: Optional[str] = None) -> DetectionEvaluator:
+        """For one pass over `dataset`; `predictions`: a file for all detections, COCO's JSON."""
+        return DetectionEvaluator(ctx, dataset, predictions)
+
+    def inference(self, ctx: RunContext) -> Inference:
+        """For a predictor: boxes, and masks."""
+        return DetectionPrediction(ctx)
+
+    def score(self, values: Mapping[str, Any]) -> DetectionScore:
+        """From what a checkpoint keeps."""
+        box, mask = (
+            None if kind is None else KindScore(*map(tuple, kind.values())) for kind in (values["box"], values["mask"])
+        )
+        assert box is not None
+        return DetectionScore(box, mask, values["count"])
+
+    def warning(self, score: DetectionScore, ctx: RunContext, dataset: Dataset) -> str:
+        """A line if hardly anything is found."""
+        if score.primary >= GUESSING:
+            return ""
+        return (
+            f"box AP is {score.primary:.2f} %: the network finds hardly anything (boxes, lr, or backbone_weights may "
+            "be wrong; of a first epoch it may just be early)"
+        )

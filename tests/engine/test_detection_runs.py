@@ -1,0 +1,97 @@
+"""Runs of detectors: what a task of the loop has by the loop's code, on images annotated as COCO's."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import train_small
+from coco_files import make_coco_folder
+
+from mindvit.engine.evaluate import validate
+from mindvit.engine.trainer import fit
+from mindvit.errors import UserError
+from mindvit.recipe.commandline import parse
+from mindvit.recipe.schema import Recipe
+from mindvit.runtime import console
+from mindvit.tasks.detection.task import DetectionTask
+from mindvit.weights import read_weights
+
+NETWORK = "--backbone nano_pyramid --neck_channels 8"
+DATA = "--dataset coco --canvas 64 --img_scale none --size_divisor 64 --batch_size 4 --device_target CPU"
+LOG = "--log_interval 1 --warmup_epochs 0 --max_instances 4"
+FEW = "--head_channels 16 --rpn_pre 40,40 --proposals 20 --rpn_samples 16 --roi_samples 8"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(small_networks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 images to train and 4 to validate."""
+    return make_coco_folder(tmp_path_factory.mktemp("data") / "coco")
+
+
+def recipe(folder: Path, out: Path, more: str) -> Recipe:
+    return parse([*train_small.places(folder, out), *f"{NETWORK} {DATA} {LOG} {more}".split()], "")[0]
+
+
+def test_a_run_with_masks(folder: Path, tmp_path: Path) -> None:
+    row = fit(recipe(folder, tmp_path, f"--model mask_rcnn {FEW} --epoch_size 1 --clip_grad"))
+    assert (row["model"], row["image_size"], row["epochs"]) == ("mask_rcnn", "64 x 64", 1)
+    (logged,) = csv.DictReader((tmp_path / "log.csv").open())
+    assert {"box AP", "box AP50", "mask AP"} <= set(logged)
+    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
+    assert [row["class"] for row in rows] == ["red", "blue"]
+    arrays, meta = read_weights(tmp_path / "mask_rcnn-1.ckpt")
+    assert all(np.isfinite(value).all() for value in arrays.values())
+    assert meta["class_names"] == ["red", "blue"]
+    score = DetectionTask().score(meta["score"])
+    assert score.count == 4
+    measured = parse(["--ckpt_path", str(tmp_path / "mask_rcnn-1.ckpt"), "--data_dir", str(folder)], "")[0]
+    again = validate(measured, str(tmp_path / "found.json"))
+    assert again == score
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert all({"image_id", "category_id", "bbox", "score", "segmentation"} <= set(item) for item in found)
+
+
+def test_a_run_that_is_cut_off_goes_on_bit_by_bit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = "--model retinanet --epoch_size 2 --short_sides 40,64 --hflip 0.5 --drop_path_rate 0.2 --val_interval 2"
+    fit(recipe(folder, tmp_path / "whole", options))
+    plain = console.Progress.update
+
+    def update(self: Any, epoch: int, values: Any) -> None:
+        plain(self, epoch, values)
+        if self.done == 3:
+            raise KeyboardInterrupt
+
+    again = recipe(folder, tmp_path / "cut", f"{options} --ckpt_save_steps 1")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(console.Progress, "update", update)
+        fit(again)
+    fit(again)
+    (ours, mine), (theirs, others) = (read_weights(tmp_path / out / "retinanet-2.ckpt") for out in ("cut", "whole"))
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    assert mine["score"] == others["score"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--model mask_rcnn --crop_size 64", "crop_size is given, but is another task's, and mask_rcnn is a detector"),
+        ("--model mask_rcnn --mixup 0.8", "mixup is given, but is another task's"),
+        ("--model mask_rcnn --canvas 50", "canvas is 50, but sides must be multiples of 32"),
+        ("--model retinanet --short_sides 64,40", "short_sides is .64, 40.: give the smaller one first"),
+        ("--model mask_rcnn_crossformer_small", "mask_rcnn_crossformer_small has its backbone"),
+        (
+            "--model mask_rcnn --dataset imagenet",
+            "dataset is imagenet, which has no boxes",
+        ),
+    ],
+)
+def test_mistakes(folder: Path, tmp_path: Path, more: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(recipe(folder, tmp_path, more))

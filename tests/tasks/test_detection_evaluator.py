@@ -1,0 +1,103 @@
+"""Detections collected over a data set, and what a predictor says, without a network."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from coco_files import make_coco_folder
+
+from mindvit.data.datasets.coco import CocoDataset
+from mindvit.errors import UserError
+from mindvit.runtime import distributed
+from mindvit.tasks.detection import evaluator as module
+from mindvit.tasks.detection.evaluator import DetectionEvaluator
+from mindvit.tasks.detection.inference import Detections, detections
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> CocoDataset:
+    root = make_coco_folder(tmp_path / "coco", train=1)
+    return CocoDataset(root / "annotations" / "val.json", root / "val", False, True)
+
+
+def collector(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch, file: Any = None) -> DetectionEvaluator:
+    """An evaluator of one rank, of two classes with masks."""
+    monkeypatch.setattr(module, "has_masks", lambda recipe: True)
+    device = SimpleNamespace(ranks=1, rank=0, is_main=True)
+    ctx: Any = SimpleNamespace(recipe=None, device=device, workers=1, num_classes=2)
+    return DetectionEvaluator(ctx, dataset, file)
+
+
+def all_objects(dataset: CocoDataset, index: int) -> Detections:
+    """What is to be found in an image."""
+    target = dataset.target(index)
+    count = len(target.labels)
+    return Detections(
+        target.boxes, np.full(count, 0.9, np.float32), target.labels, np.ones((count, 28, 28), np.float32)
+    )
+
+
+def test_all_that_is_there(dataset: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = collector(dataset, monkeypatch, str(tmp_path / "out" / "found.json"))
+    for index, batch in enumerate(found.batches()):
+        found.update(batch, all_objects(dataset, index))
+    score = found.compute()
+    found.save_predictions()
+    assert score.count == len(dataset) == found.steps
+    assert score.primary == pytest.approx(100)
+    assert score.metrics()["mask AP"] == pytest.approx(100)
+    written = json.loads((tmp_path / "out" / "found.json").read_text())
+    assert len(written) == sum(len(dataset.target(index).labels) for index in range(len(dataset)))
+    assert {item["category_id"] for item in written} == {1, 2}
+
+
+def test_nothing_is_found(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = collector(dataset, monkeypatch)
+    for batch in found.batches():
+        none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
+        found.update(batch, Detections(*none, np.zeros((0, 28, 28), np.float32)))
+    assert found.compute().primary == 0
+
+
+def test_predictions_that_cannot_be_written(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="it is a folder; give the name of a JSON file"):
+        collector(dataset, monkeypatch, str(dataset.folder))
+
+
+def test_boxes_in_the_images_own_pixels() -> None:
+    outputs = [np.array([[10.0, 20, 30, 40], [0, 0, 50, 60], [0, 0, 0, 0]]), np.array([0.9, 0.5, 0]), np.zeros(3)]
+    found = detections(outputs, np.array([60, 50]), (120, 150))
+    assert found.boxes.tolist() == [[30, 40, 90, 80], [0, 0, 150, 120]]
+    assert found.shares is None
+
+
+def test_bytes_of_two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, barrier = [b"one" * 5, b"longer than the other" * 3], threading.Barrier(2, timeout=30)
+    sent: dict[int, np.ndarray] = {}
+    monkeypatch.setattr(distributed, "AT_ONCE", 16)
+
+    def total(values: Any, ranks: int) -> np.ndarray:
+        sent[threading.get_ident()] = np.asarray(values, np.float32)
+        barrier.wait()
+        result = np.sum(list(sent.values()), 0).astype(np.float64)
+        barrier.wait()
+        return result
+
+    monkeypatch.setattr(distributed, "total", total)
+    found: dict[int, list[bytes]] = {}
+
+    def gather(rank: int) -> None:
+        found[rank] = distributed.gather(parts[rank], 2, rank)
+
+    threads = [threading.Thread(target=gather, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == {0: parts, 1: parts}
