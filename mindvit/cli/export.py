@@ -95,6 +95,8 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
             "trained here"
         )
     name = given.model or told.model
+    if name and network_info(name).task == "detection":
+        raise UserError(f"{name} is a detector, and those can't be exported yet: predict with mindvit predict")
     size_key = "crop_size" if name and network_info(name).task == "segmentation" else "image_resize"
     asked = {"model": given.model, size_key: given.size, "num_classes": given.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}

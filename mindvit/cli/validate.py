@@ -70,6 +70,9 @@ def show(task: Task, dataset: Any, predictions: Optional[str], out: Optional[str
         folder = Path(out or predictions or "")
         if out or predictions:
             print(f"label maps, {CONFUSION} and {draw_file(folder / CONFUSION).name} are in {folder}", flush=True)
+    elif task.name == "detection":
+        if out or predictions:
+            print(f"detections are in {predictions or Path(out or '') / task.predictions_file}", flush=True)
     elif out:
         from mindvit.visualization import class_report
 

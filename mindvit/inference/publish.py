@@ -14,6 +14,7 @@ from mindvit.inference import side_file
 from mindvit.models import ModelInfo, network_info
 from mindvit.recipe.schema import FIELDS, Recipe, build
 from mindvit.runtime import files
+from mindvit.tasks.detection.task import DetectionTask
 from mindvit.tasks.segmentation.settings import network_arguments
 from mindvit.tasks.segmentation.task import SegmentationTask
 from mindvit.version import __version__
@@ -70,6 +71,8 @@ def config(trained: Trained) -> dict[str, Any]:
     told, options = trained.told, trained.recipe.model
     info = network_info(trained.model)
     arguments: dict[str, Any] = {"num_classes": told.num_classes, "img_size": options.img_size}
+    if info.task == DetectionTask.name:
+        raise UserError(f"{trained.model} is a detector, and those can't be published yet: pass the checkpoint on")
     if info.task == SegmentationTask.name:
         arguments.update(network_arguments(trained.recipe))
     if options.in_channels != FIELDS["in_channels"][1].default:

@@ -12,6 +12,7 @@ import pytest
 import train_small
 from coco_files import make_coco_folder
 
+from mindvit.cli import export
 from mindvit.engine.evaluate import validate
 from mindvit.engine.trainer import fit
 from mindvit.errors import UserError
@@ -52,6 +53,8 @@ def test_a_run_with_masks(folder: Path, tmp_path: Path) -> None:
     measured = parse(["--ckpt_path", str(tmp_path / "mask_rcnn-1.ckpt"), "--data_dir", str(folder)], "")[0]
     again = validate(measured, str(tmp_path / "found.json"))
     assert again == score
+    with pytest.raises(UserError, match="mask_rcnn is a detector, and those can't be exported yet"):
+        export.main(["--ckpt_path", str(tmp_path / "mask_rcnn-1.ckpt"), "--format", "MINDIR", "--out", "a.mindir"])
     found = json.loads((tmp_path / "found.json").read_text())
     assert all({"image_id", "category_id", "bbox", "score", "segmentation"} <= set(item) for item in found)
 
