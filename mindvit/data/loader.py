@@ -18,7 +18,7 @@ import numpy as np
 
 from mindvit.data import native
 from mindvit.data.arrays import ArraySpec
-from mindvit.data.datasets.base import Dataset, Sample
+from mindvit.data.datasets.base import Dataset, LabelledDataset, Sample
 from mindvit.data.decoding import DecodeError
 from mindvit.data.samplers import IMAGE_STREAM, Shard, generator, rank_positions, train_order, val_order
 from mindvit.data.workers import AHEAD, Processes, Words, Workers
@@ -158,10 +158,18 @@ def train_batches(
         ranks=shard.ranks,
         rank=shard.rank,
         batch_size=batch_size,
+        labels=labels_of(dataset) if data.balanced else None,
     )
     start = first * batch_size
     reader, words = Reader(dataset, transform, data.bad_image), (seed, epoch)
     return _batches(reader, spec, order[start:], (words, positions[start:]), workers)
+
+
+def labels_of(dataset: Dataset) -> np.ndarray:
+    """The class of every image. UserError for a data set whose images have none."""
+    if not isinstance(dataset, LabelledDataset):
+        raise UserError("balanced: only a classifier's images have one class each, by which they can be drawn")
+    return dataset.labels
 
 
 def eval_batches(

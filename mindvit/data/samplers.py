@@ -8,6 +8,7 @@ the same B*R.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -43,6 +44,23 @@ def global_order(count: int, *, epoch: int, seed: int, shuffle: bool, repeats: i
     return order
 
 
+def balanced_order(labels: np.ndarray, *, epoch: int, seed: int) -> np.ndarray:
+    """Indices (count,) of an epoch that sees all classes equally often, but for a remainder that is drawn.
+
+    A class's images come in random order, all of them before one comes again.
+    """
+    rng = generator(ORDER_STREAM, seed, epoch)
+    classes = rng.permutation(np.unique(labels))
+    shares = np.full(len(classes), len(labels) // len(classes))
+    shares[: len(labels) % len(classes)] += 1
+    chosen = []
+    for number, share in zip(classes, shares):
+        images = np.flatnonzero(labels == number)
+        rounds = [rng.permutation(images) for _ in range(-(-int(share) // len(images)))]
+        chosen += [order[: share - place * len(images)] for place, order in enumerate(rounds)]
+    return rng.permutation(np.concatenate(chosen))
+
+
 def rank_positions(count: int, *, ranks: int, rank: int, batch_size: int) -> np.ndarray:
     """Positions in the global order that one rank takes, step after step; whole steps only, equally many on all
     ranks.
@@ -52,12 +70,25 @@ def rank_positions(count: int, *, ranks: int, rank: int, batch_size: int) -> np.
 
 
 def train_order(
-    count: int, *, epoch: int, seed: int, shuffle: bool, repeats: int, ranks: int, rank: int, batch_size: int
+    count: int,
+    *,
+    epoch: int,
+    seed: int,
+    shuffle: bool,
+    repeats: int,
+    ranks: int,
+    rank: int,
+    batch_size: int,
+    labels: Optional[np.ndarray] = None,
 ) -> np.ndarray:
-    """Indices of the images that one rank sees in one epoch, (steps * batch_size,)."""
-    return global_order(count, epoch=epoch, seed=seed, shuffle=shuffle, repeats=repeats)[
-        rank_positions(count, ranks=ranks, rank=rank, batch_size=batch_size)
-    ]
+    """Indices of the images that one rank sees in one epoch, (steps * batch_size,); labels: where classes are to be
+    seen equally often.
+    """
+    order = global_order(count, epoch=epoch, seed=seed, shuffle=shuffle, repeats=repeats)
+    if labels is not None:
+        order = balanced_order(labels, epoch=epoch, seed=seed)
+        order = np.repeat(order[: -(-count // repeats)], repeats)[:count] if repeats > 1 else order
+    return order[rank_positions(count, ranks=ranks, rank=rank, batch_size=batch_size)]
 
 
 def val_order(count: int, ranks: int, rank: int) -> np.ndarray:

@@ -66,6 +66,10 @@ class DataOptions:
         affects_result=False,
     )
     shuffle: bool = option(True, "shuffle the training images anew in every epoch")
+    balanced: bool = option(
+        False,
+        "see every class equally often: an epoch repeats images of rare classes and leaves out some of common ones",
+    )
     batch_size: int = option(128, "images a device and step", low=1)
     drop_remainder: bool = option(
         True, "drop an epoch's last, incomplete batch (the compiled step has one shape: only True)", (True,)

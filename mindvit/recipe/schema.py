@@ -30,6 +30,7 @@ TRAINING_ONLY = frozenset(
     (
         "train_split",
         "shuffle",
+        "balanced",
         "drop_remainder",
         "aug_repeats",
         "bad_image",
@@ -326,6 +327,7 @@ def _cross_check(recipe: Recipe) -> None:
             data.dataset in SHIPPED and data.data_dir is not None,
             f"is given, but dataset: {data.dataset} ships with mindvit and has no folder",
         ),
+        ("balanced", data.balanced and not data.shuffle, "draws images at random: leave shuffle on"),
         ("std", augment.std is not None and min(augment.std) <= 0, "must be positive"),
         ("mean", (augment.mean is None) != (augment.std is None), "and std must be given together"),
         (

@@ -17,12 +17,14 @@ from PIL import Image
 from pipelines import MEAN, eval_pipeline, train_pipeline
 
 from mindvit.data import loader
+from mindvit.data.arrays import ArraySpec
 from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.folder import FolderDataset
+from mindvit.data.datasets.scenes import ScenesDataset
 from mindvit.data.loader import eval_steps, steps_per_epoch
 from mindvit.data.preprocessing import Preprocessing
 from mindvit.data.samplers import Shard
-from mindvit.data.transforms.image import EvalTransform, TrainTransform, policies, random_box
+from mindvit.data.transforms.image import ClassRow, EvalTransform, TrainTransform, policies, random_box
 from mindvit.errors import UserError
 from mindvit.models import model_info
 from mindvit.recipe.options import AugmentOptions, DataOptions
@@ -379,3 +381,18 @@ def test_little_is_read_ahead_and_leaving_early_ends_the_threads(
     batches.close()
     assert len(read) < 3 * (2 + loader.AHEAD)
     assert not any(thread.name.startswith("images") for thread in threading.enumerate())
+
+
+def test_balanced_batches(tmp_path: Path) -> None:
+    """12 images of one class and 4 of another: 8 of each in an epoch."""
+    make_folder(tmp_path, classes=2, per_class=12)
+    for path in sorted((tmp_path / "class_1").iterdir())[4:]:
+        path.unlink()
+    row = ClassRow(EvalTransform(16, 1.0, "bilinear"))
+    spec = (ArraySpec("images", (4, 16, 16, 3), "uint8"), ArraySpec("labels", (4,), "int32"))
+    batches = loader.train_batches(
+        FolderDataset(tmp_path), row, spec, DataOptions(batch_size=4, balanced=True), epoch=0, seed=0
+    )
+    assert np.bincount(np.concatenate([labels for _, labels in batches])).tolist() == [8, 8]
+    with pytest.raises(UserError, match="only a classifier's images have one class each"):
+        loader.labels_of(ScenesDataset("val"))

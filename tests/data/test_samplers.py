@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mindvit.data.samplers import generator, train_order, val_order
+from mindvit.data.samplers import balanced_order, generator, train_order, val_order
 
 KEYS: dict[str, Any] = {"epoch": 3, "seed": 42, "shuffle": True, "repeats": 0}
 
@@ -86,3 +86,24 @@ def test_repeated_augmentation_is_the_reference_sampler() -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
 def test_validation_sees_every_image_once(ranks: int) -> None:
     assert sorted(np.concatenate([val_order(5, ranks, rank) for rank in range(ranks)])) == list(range(5))
+
+
+def test_balanced_epochs_see_all_classes_equally_often() -> None:
+    """90, 9 and 1 images: 33 or 34 of each; images of a class come equally often, but for the last round."""
+    labels = np.repeat([0, 1, 2], [90, 9, 1])
+    order = balanced_order(labels, epoch=3, seed=1)
+    assert len(order) == 100
+    assert sorted(np.bincount(labels[order])) == [33, 33, 34]
+    counts = np.bincount(order, minlength=100)
+    assert counts[:90].max() == 1
+    assert set(counts[90:99].tolist()) == {3, 4}
+    assert (order == balanced_order(labels, epoch=3, seed=1)).all()
+    assert (order != balanced_order(labels, epoch=4, seed=1)).any()
+
+
+def test_ranks_share_a_balanced_epoch() -> None:
+    labels = np.repeat([0, 1], [30, 10])
+    how: dict[str, Any] = {"epoch": 0, "seed": 0, "shuffle": True, "repeats": 0, "batch_size": 5, "labels": labels}
+    parts = [train_order(40, ranks=2, rank=rank, **how) for rank in range(2)]
+    whole = balanced_order(labels, epoch=0, seed=0)
+    assert (np.stack(parts, 1).ravel() == whole).all()

@@ -30,7 +30,7 @@ QUICKSTART = "configs/quickstart/crossvit_digits.yaml"
 
 # Recipes and scripts of users have these names: add to them, but rename none.
 OPTIONS = {
-    "data": "dataset data_dir train_split val_split classes shuffle batch_size drop_remainder aug_repeats "
+    "data": "dataset data_dir train_split val_split classes shuffle balanced batch_size drop_remainder aug_repeats "
     "num_parallel_workers python_multiprocessing "
     "val_share split_seed bad_image max_pixels",
     "augment": "image_resize scale ratio hflip vflip color_jitter auto_augment re_prob re_scale re_ratio re_value "
