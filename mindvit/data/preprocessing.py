@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
-from mindvit.data.transforms.image import EvalTransform, TrainTransform
+from mindvit.data.transforms.image import EvalTransform, EvalViews, TrainTransform
+from mindvit.errors import UserError
 from mindvit.models import ModelInfo, NetworkInfo
 from mindvit.recipe.options import AugmentOptions, Triple
 
@@ -51,6 +53,19 @@ class Preprocessing(Inputs):
     def transform(self) -> EvalTransform:
         """From an RGB image to uint8 (size, size, 3), for evaluation."""
         return EvalTransform(self.size, self.crop_pct, self.interpolation, self.info.crop_mode)
+
+    @property
+    def views(self) -> Optional[EvalViews]:
+        """From an image to the views that evaluation averages; None for one. UserError if there is only one crop."""
+        kind, transform = self.augment.tta, self.transform
+        if kind == "none":
+            return None
+        if kind == "five_crops" and (transform.crop_mode == "squash" or int(self.size / self.crop_pct) <= self.size):
+            raise UserError(
+                f"tta is five_crops, but {self.info.name}'s images are not cropped: --tta flip, or a smaller "
+                "crop_pct where images are cropped at all"
+            )
+        return EvalViews(transform, kind)
 
     @property
     def train_transform(self) -> TrainTransform:

@@ -142,6 +142,12 @@ class AugmentOptions:
     crop_pct: Optional[float] = option(
         None, "evaluation: share of the resized short side that is kept (none: the model's)", low=0.01, high=1
     )
+    tta: str = option(
+        "none",
+        "evaluation: mean of the probabilities of an image and its mirror image (flip), or of its corners and its "
+        "middle (five_crops)",
+        ("none", "flip", "five_crops"),
+    )
     mean: Optional[Triple] = option(
         None, "per-channel mean, of pixels in 0..1 or, as in MindCV, 0..255 (none: the model's)"
     )

@@ -24,7 +24,7 @@ from mindvit.data.datasets.scenes import ScenesDataset
 from mindvit.data.loader import eval_steps, steps_per_epoch
 from mindvit.data.preprocessing import Preprocessing
 from mindvit.data.samplers import Shard
-from mindvit.data.transforms.image import ClassRow, EvalTransform, TrainTransform, policies, random_box
+from mindvit.data.transforms.image import ClassRow, EvalTransform, EvalViews, TrainTransform, policies, random_box
 from mindvit.errors import UserError
 from mindvit.models import model_info
 from mindvit.recipe.options import AugmentOptions, DataOptions
@@ -396,3 +396,13 @@ def test_balanced_batches(tmp_path: Path) -> None:
     assert np.bincount(np.concatenate([labels for _, labels in batches])).tolist() == [8, 8]
     with pytest.raises(UserError, match="only a classifier's images have one class each"):
         loader.labels_of(ScenesDataset("val"))
+
+
+def test_views_of_an_image() -> None:
+    """The middle and its mirror image; the middle and the four corners, row by row."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8))
+    pixels, transform = np.asarray(image), EvalTransform(10, 0.5, "bicubic")
+    middle = pixels[5:15, 15:25]
+    assert np.array_equal(EvalViews(transform, "flip")(image), [middle, middle[:, ::-1]])
+    corners = [pixels[top : top + 10, left : left + 10] for top in (0, 10) for left in (0, 30)]
+    assert np.array_equal(EvalViews(transform, "five_crops")(image), [middle, *corners])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from image_files import make_data_dir
 from mindspore import Parameter, Tensor
+from PIL import Image
 
 import train
 import validate
@@ -92,6 +93,29 @@ def test_every_image_once_with_what_was_said(
     final = rows(out / "log.csv")[-1]
     better = "ema_loss" if float(final["ema_top1"]) > float(final["top1"]) else "val_loss"
     assert abs(np.mean([float(row["loss"]) for row in said]) - float(final[better])) < 1e-5
+
+
+def test_views_are_averaged(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The mean of an image's and its mirror image's probabilities, as a data set of mirror images says them."""
+    data, out = trained
+    for path in (data / "val").rglob("*.*"):
+        target = tmp_path / "data" / path.relative_to(data).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(target)
+
+    def said(folder: Path, *words: str) -> np.ndarray:
+        file = tmp_path / f"{len(words)}{folder.name}.csv"
+        words = ("--ckpt_path", str(out / "nano-2.ckpt"), "--batch_size", "4", "--predictions", str(file), *words)
+        validate.main(["--data_dir", str(folder), *words])
+        found = [{row[f"class{n}"]: float(row[f"probability{n}"]) for n in (1, 2, 3)} for row in rows(file)]
+        return np.array([[row[name] for name in ("class_0", "class_1", "class_2")] for row in found])
+
+    mean = (said(data) + said(tmp_path / "data")) / 2
+    assert np.abs(said(data, "--tta", "flip") - mean).max() < 1e-4
+    with pytest.raises(UserError, match="not cropped"):
+        said(data, "--tta", "five_crops", "--crop_pct", "1.0")
+    five = said(data, "--tta", "five_crops", "--crop_pct", "0.5")
+    assert np.abs(five.sum(1) - 1).max() < 1e-4
 
 
 def test_a_folder_of_what_there_is_to_see(

@@ -35,7 +35,7 @@ OPTIONS = {
     "val_share split_seed bad_image max_pixels",
     "augment": "image_resize scale ratio hflip vflip color_jitter auto_augment re_prob re_scale re_ratio re_value "
     "mixup cutmix mixup_prob mixup_switch_prob "
-    "interpolation crop_pct mean std",
+    "interpolation crop_pct tta mean std",
     "model": "model backbone backbone_config backbone_weights head_channels neck_channels "
     "num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path "
     "new_head take",

@@ -54,6 +54,34 @@ class EvalTransform:
         return np.asarray(image.resize((width, height), method).crop((left, top, left + self.size, top + self.size)))
 
 
+@dataclass(frozen=True)
+class EvalViews:
+    """Several views of an image, whose answers are averaged: itself and its mirror image ('flip'), or the corners and
+    the middle of the resized image ('five_crops').
+    """
+
+    transform: EvalTransform
+    kind: str
+
+    @property
+    def count(self) -> int:
+        """Views of an image."""
+        return {"flip": 2, "five_crops": 5}[self.kind]
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """uint8 (count, size, size, 3)."""
+        transform, size = self.transform, self.transform.size
+        middle = transform(image)
+        if self.kind == "flip":
+            return np.stack([middle, middle[:, ::-1]])
+        short = int(size / transform.crop_pct)
+        width, height = (short * side // min(image.size) for side in image.size)
+        method = RESAMPLING[transform.interpolation]
+        corners = [(left, top) for top in (0, height - size) for left in (0, width - size)]
+        others = [np.asarray(centre(image, (width, height), corner, size, method)) for corner in corners]
+        return np.stack([middle, *others])
+
+
 def centre(
     image: Image.Image, resized: tuple[int, int], corner: tuple[int, int], size: int, method: Image.Resampling
 ) -> Image.Image:
@@ -125,7 +153,7 @@ class TrainTransform:
 class ClassRow:
     """What a classifier's batch has of a sample: the image's pixels and its class. A transform of the loader's."""
 
-    image: Union[TrainTransform, EvalTransform]
+    image: Union[TrainTransform, EvalTransform, EvalViews]
 
     def __call__(self, sample: Sample, rng: Optional[np.random.Generator]) -> tuple[np.ndarray, int]:
         """uint8 (size, size, 3) and the class; rng: the sample's own, where the image is augmented."""

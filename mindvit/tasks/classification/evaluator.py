@@ -33,7 +33,8 @@ class ClassificationEvaluator:
 
     def batches(self) -> Iterator[Batch]:
         """This rank's batches."""
-        row, ctx = ClassRow(self.ctx.preprocessing.transform), self.ctx
+        ctx, views = self.ctx, self.ctx.preprocessing.views
+        row = ClassRow(views or ctx.preprocessing.transform)
         return eval_batches(self.dataset, row, self.spec, shard=ctx.shard, workers=ctx.workers)
 
     @property

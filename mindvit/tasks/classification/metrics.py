@@ -12,6 +12,8 @@ from mindspore import Tensor, nn, ops
 from mindvit.layers.compiled import Compiled
 from mindvit.layers.normalize import Normalize
 
+TINY = 1e-30  # a probability whose logarithm is still a number
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -66,16 +68,22 @@ class EvalStep(Compiled):
     float32).
 
     class_rank is the place of the true class among all logits, 0 for the largest, ties resolved by class number; a
-    logit that is not a number puts it last. Labels of -1 mark padding, whose class_rank is -1 and whose loss is 0.
+    logit that is not a number puts it last. With `views` > 1 images are (B, views, H, W, C), and the logits those of
+    the mean probability over an image's views. Labels of -1 mark padding, whose class_rank is -1 and whose loss is 0.
     """
 
-    def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, net: nn.Cell, mean: Sequence[float], std: Sequence[float], views: int = 1):
         super().__init__(auto_prefix=False)
         self.normalize = Normalize(mean, std)
-        self.net = net
+        self.net, self.views = net, views
 
     def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.views > 1:
+            images = images.reshape(-1, *images.shape[2:])
         logits = self.net(self.normalize(images)).astype(ms.float32)
+        if self.views > 1:
+            each = ops.softmax(logits, -1).reshape(-1, self.views, logits.shape[1])
+            logits = ops.log(ops.maximum(each.mean(1), TINY))
         real = labels >= 0
         label = ops.maximum(labels, Tensor(0, ms.int32)).expand_dims(1)
         own = ops.gather_elements(logits, 1, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
@@ -134,13 +135,18 @@ class ClassificationTask:
 
     def predict(self, net: nn.Cell, ctx: RunContext) -> EvalStep:
         """What validation asks of the network."""
-        return EvalStep(net, *ctx.preprocessing.statistics)
+        views = ctx.preprocessing.views
+        return EvalStep(net, *ctx.preprocessing.statistics, views.count if views else 1)
 
     def evaluator(
         self, ctx: RunContext, dataset: LabelledDataset, predictions: Optional[str] = None
     ) -> ClassificationEvaluator:
         """For one pass over `dataset`; `predictions`: a CSV file for the likeliest classes of every image."""
-        return ClassificationEvaluator(ctx, dataset, self.spec(ctx).batch, predictions)
+        images, labels = self.spec(ctx).batch
+        views = ctx.preprocessing.views
+        if views:
+            images = dataclasses.replace(images, shape=(images.shape[0], views.count, *images.shape[1:]))
+        return ClassificationEvaluator(ctx, dataset, (images, labels), predictions)
 
     def inference(self, ctx: RunContext) -> ClassificationInference:
         """For a predictor: names of classes with their probabilities."""
