@@ -101,7 +101,7 @@ def place(zoo: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--dataset",
         "digits",
     )
-    for run in ("quickstart", "a", "b", "RUN_DIR"):
+    for run in ("quickstart", "mine", "a", "b", "RUN_DIR"):
         run_folder(here / "runs" / run, *digits)
     released(here / "weights.safetensors", "cvt_13_224")
     publish_by_name(here / "cache")
