@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
@@ -96,3 +96,15 @@ class DetectionTransform:
         masks = np.zeros((self.places, *self.canvas), bool)
         masks[:count, : objects.masks.shape[1], : objects.masks.shape[2]] = objects.masks
         return boxes, labels, np.packbits(masks, 2)
+
+
+@dataclass(frozen=True)
+class ObjectRow:
+    """A sample with objects -> its rows of a training batch's arrays, without masks where none are wanted."""
+
+    transform: DetectionTransform
+
+    def __call__(self, sample: Any, rng: Optional[np.random.Generator]) -> tuple[np.ndarray, ...]:
+        assert rng is not None  # training's samples have one
+        *rows, masks = self.transform(np.asarray(sample.image), sample.target, rng)
+        return (*rows, masks) if masks is not None else tuple(rows)

@@ -8,10 +8,10 @@ import numpy as np
 from mindspore import nn
 
 from mindvit.data.arrays import ArraySpec
-from mindvit.data.datasets.base import Dataset, Sample
+from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.detection import open_objects
-from mindvit.data.loader import Row, Transform
-from mindvit.data.transforms.detection import NONE
+from mindvit.data.loader import Transform
+from mindvit.data.transforms.detection import NONE, ObjectRow
 from mindvit.models.detection.variants import anchor_grid
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.backbone import dense_network, starting_backbone
@@ -103,14 +103,7 @@ class DetectionTask:
 
     def transform(self, ctx: RunContext) -> Transform:
         """From a training sample to an image on the canvas, its size and its objects."""
-        transform = train_transform(ctx.recipe)
-
-        def row(sample: Sample, rng: Optional[np.random.Generator]) -> Row:
-            assert rng is not None
-            found = transform(np.asarray(sample.image), sample.target, rng)
-            return found if found[-1] is not None else found[:-1]
-
-        return row
+        return ObjectRow(train_transform(ctx.recipe))
 
     def draw(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """Which anchors and boxes are sampled first: permutations."""
