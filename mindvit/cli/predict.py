@@ -17,6 +17,7 @@ from mindvit.runtime.files import SPELT_OUT, on_one_line, printable
 
 if TYPE_CHECKING:
     from mindvit.inference.predictor import Predictor
+    from mindvit.recipe.commandline import Parser
 
 
 def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list[str]) -> Iterator[tuple[str, Any]]:
@@ -39,14 +40,35 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
                 yield printable(path), predictor.answer(row, path, topk)
 
 
-def drawn(predictor: Predictor, answers: Iterator[tuple[str, Any]], folder: Path) -> Iterator[tuple[str, Any]]:
-    """The same answers of a segmentor or detector, and pictures of each in `folder`: NAME.png with the label map and
-    NAME_overlay.png, or NAME.png with the boxes.
+def draw_labels(image: Any, labels: Any, names: Sequence[str], folder: Path, name: str) -> None:
+    """A segmentor's answer: NAME.png with the label map, NAME_overlay.png."""
+    from mindvit.data.label_maps import write_label_map
+    from mindvit.visualization.overlay import sheet
 
-    UserError if they can't be written.
-    """
+    picture = sheet(image, labels, names)
+    write_label_map(folder / f"{name}.png", labels)
+    picture.save(folder / f"{name}_overlay.png")
+
+
+def draw_boxes(image: Any, found: Any, names: Sequence[str], folder: Path, name: str) -> None:
+    """A detector's answer: NAME.png with boxes and masks."""
+    from mindvit.visualization import boxes
+
+    texts = [f"{kind} {score:.2f}" for kind, score in zip(found.names, found.scores)]
+    boxes.drawn(image, found.boxes, found.labels, texts, found.masks).save(folder / f"{name}.png")
+
+
+DRAW = {"segmentation": draw_labels, "detection": draw_boxes}  # by task: the others' answers are lines alone
+
+
+def drawn(predictor: Predictor, answers: Iterator[tuple[str, Any]], folder: Path) -> Iterator[tuple[str, Any]]:
+    """The same answers, and pictures of each in `folder` where the task has any. UserError if they can't be written."""
     from mindvit.inference.images import opened
 
+    draw = DRAW.get(predictor.info.task)
+    if draw is None:
+        yield from answers
+        return
     taken: set[str] = set()
     for path, answer in answers:
         name = stem = Path(path).stem
@@ -56,31 +78,10 @@ def drawn(predictor: Predictor, answers: Iterator[tuple[str, Any]], folder: Path
         image = opened(path, predictor.max_pixels)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if predictor.info.task == "detection":
-                draw_boxes(image, answer, folder / f"{name}.png")
-            else:
-                draw_labels(image, answer, predictor.class_names, folder, name)
+            draw(image, answer, predictor.class_names, folder, name)
         except OSError as error:
             raise errors.UserError(f"--draw {folder}: can't be written: {error.strerror}") from None
         yield path, answer
-
-
-def draw_labels(image: Any, labels: Any, names: Sequence[str], folder: Path, name: str) -> None:
-    """A segmentor's answer as pictures."""
-    from mindvit.data.label_maps import write_label_map
-    from mindvit.visualization.overlay import sheet
-
-    picture = sheet(image, labels, names)
-    write_label_map(folder / f"{name}.png", labels)
-    picture.save(folder / f"{name}_overlay.png")
-
-
-def draw_boxes(image: Any, found: Any, file: Path) -> None:
-    """A detector's answer as a picture."""
-    from mindvit.visualization import boxes
-
-    texts = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores)]
-    boxes.drawn(image, found.boxes, found.labels, texts, found.masks).save(file)
 
 
 class Answers:
@@ -157,8 +158,8 @@ def writer(out: Optional[Path], closing: str = "") -> Iterator[Callable[[str], A
         raise
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Predict; UserError for anything that the user can mend."""
+def options() -> Parser:
+    """What the command takes."""
     from mindvit.recipe.commandline import Parser, max_pixels_argument, positive, weights_arguments
 
     parser = Parser(prog="mindvit predict", description="Name what is in images.")
@@ -182,6 +183,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--batch_size", type=positive, default=32, metavar="N", help="most images computed at once (default: 32)"
     )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Predict; UserError for anything that the user can mend."""
+    parser = options()
     given = parser.parse_args(arguments)
     from mindvit.data.datasets.build import find_images
 
@@ -204,9 +211,7 @@ def main(arguments: Sequence[str]) -> None:
                 given.max_pixels,
             )
         print(predictor, file=sys.stderr)
-        answers = predictions(predictor, paths, given.topk, bad)
-        if predictor.info.task in ("segmentation", "detection"):
-            answers = drawn(predictor, answers, given.draw)
+        answers = drawn(predictor, predictions(predictor, paths, given.topk, bad), given.draw)
         for line in predictor.inference.formats(paths)[given.format](answers):
             write(line)
     if bad:
