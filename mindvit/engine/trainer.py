@@ -7,7 +7,7 @@ import itertools
 import time
 from typing import Any, Optional
 
-from mindspore import Parameter
+from mindspore import Parameter, nn
 
 from mindvit.data.loader import steps_per_epoch
 from mindvit.engine import checkpoint, result
@@ -22,6 +22,7 @@ from mindvit.engine.validator import Scores, Validator
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, device, distributed
 from mindvit.tasks import task_of
+from mindvit.tasks.base import Say
 
 __all__ = ["Interrupted", "Trainer", "TrainingFailed", "dry_run", "fit"]
 
@@ -114,36 +115,20 @@ class Trainer:
         ) as progress:
             if state.validation_due:
                 scores = self.validate_epoch(state.epoch, progress)
-                if self.is_over():
+                if ends_early(self.recipe, self.state, self.log.say):
                     return scores
             for epoch in range(state.epoch, state.epochs):
                 self.run_epoch(epoch, progress)
-                if not distributed.agree(self.net, chosen.ranks):
-                    raise TrainingFailed(
-                        f"after epoch {epoch + 1} rank {chosen.rank} holds other weights than the others: the "
-                        "run stops before it "
-                        f"saves them (one network and one seed on all ranks? a fault of a device?)"
-                    )
+                check_agreement(self.net, self.ctx.device, epoch + 1)
                 stopping = self.runner.step.is_stopping(bool(self.stop_signal))
                 self.saver.after_epoch(epoch + 1, self.validator.is_due(epoch + 1), stopping)
                 if stopping:
                     raise self.saver.interrupted(self.stop_signal.number, f"after epoch {epoch + 1}")
                 if self.validator.is_due(epoch + 1):
                     scores = self.validate_epoch(epoch + 1, progress)
-                    if self.is_over():
+                    if ends_early(self.recipe, state, self.log.say):
                         break
         return scores
-
-    def is_over(self) -> bool:
-        """Whether the recipe's patience is at an end after a validation; a line says so."""
-        patience, state = self.recipe.schedule.patience, self.state
-        if state.epoch >= state.epochs or state.best is None or not state.is_stale(patience):
-            return False
-        self.log.say(
-            f"the run ends early, after {state.epoch} of {state.epochs} epochs: no validation was better than that "
-            f"after epoch {state.best.epoch} (patience {patience})"
-        )
-        return True
 
     def run_epoch(self, epoch: int, progress: console.Progress) -> None:
         """The steps of an epoch that are not yet done."""
@@ -192,6 +177,27 @@ class Trainer:
         if self.ctx.device.is_main:
             result.keep(row, self.task.metrics, outcome, self.recipe)
         return row
+
+
+def check_agreement(net: nn.Cell, chosen: device.Device, epoch: int) -> None:
+    """TrainingFailed unless all ranks hold the same weights after so many epochs."""
+    if not distributed.agree(net, chosen.ranks):
+        raise TrainingFailed(
+            f"after epoch {epoch} rank {chosen.rank} holds other weights than the others: the run stops before it "
+            "saves them (one network and one seed on all ranks? a fault of a device?)"
+        )
+
+
+def ends_early(recipe: Recipe, state: TrainState, say: Say) -> bool:
+    """Whether the recipe's patience is at an end after a validation; a line says so."""
+    patience = recipe.schedule.patience
+    if state.epoch >= state.epochs or state.best is None or not state.is_stale(patience):
+        return False
+    say(
+        f"the run ends early, after {state.epoch} of {state.epochs} epochs: no validation was better than that after "
+        f"epoch {state.best.epoch} (patience {patience})"
+    )
+    return True
 
 
 def fit(recipe: Recipe, config: Optional[str] = None) -> dict[str, Any]:

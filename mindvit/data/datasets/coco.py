@@ -59,6 +59,49 @@ def _is_list(content: Any, key: str) -> bool:
     return isinstance(content, dict) and isinstance(content.get(key), list)
 
 
+def check_annotation(file: Path, item: Any, key: Any, images: Mapping[Any, Record], masks: bool) -> None:
+    """UserError for an annotation that can't be used."""
+    where = f"{file}: annotation {key}"
+    if item.get("image_id") not in images:
+        raise UserError(f"{where} is of image {item.get('image_id')}, which the file doesn't have")
+    box = item.get("bbox")
+    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
+    if not numbers or not np.isfinite(box).all():
+        raise UserError(f"{where}: bbox is {on_one_line(str(box))}, but must be left, top, width, height in px")
+    if masks and not item.get("segmentation"):
+        raise UserError(f"{where} has no segmentation, which masks are learnt from (mask: False does without)")
+
+
+def decoded_mask(file: Path, annotation: Record, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool, of polygons or of run lengths, compressed or not, whatever iscrowd says."""
+    try:
+        from pycocotools import mask as codec
+    except ImportError as error:
+        raise UserError(
+            f"pycocotools can't be imported ({error}): masks need it (pip install 'mindvit[coco]')"
+        ) from None
+    shape = annotation["segmentation"]
+    try:
+        if isinstance(shape, list):
+            code = codec.merge(codec.frPyObjects(shape, *size))
+        else:
+            code = codec.frPyObjects(shape, *size) if isinstance(shape["counts"], list) else dict(shape)
+            if isinstance(code["counts"], str):
+                code["counts"] = code["counts"].encode("ascii")
+        found = codec.decode(code).astype(bool)
+    except (TypeError, KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{file}: annotation {annotation.get('id')}: its segmentation is neither polygons nor run lengths "
+            f"({on_one_line(str(error))})"
+        ) from None
+    if found.shape != size:
+        raise UserError(
+            f"{file}: annotation {annotation.get('id')}: its run lengths are of {found.shape[1]} x "
+            f"{found.shape[0]} px, but the image has {size[1]} x {size[0]}"
+        )
+    return found
+
+
 class CocoDataset(Dataset):
     """The images of an annotation file with their objects.
 
@@ -78,8 +121,7 @@ class CocoDataset(Dataset):
         max_pixels: int = MAX_PIXELS,
     ):
         content = read_annotations(file)
-        self.file, self.folder, self.masks = file, folder, masks
-        self.max_pixels = max_pixels
+        self.file, self.folder, self.masks, self.max_pixels = file, folder, masks, max_pixels
         categories = self._by_id(content["categories"], "category")
         super().__init__([str(item.get("name", key)) for key, item in categories.items()])
         self.categories = {key: number for number, key in enumerate(categories)}
@@ -125,7 +167,7 @@ class CocoDataset(Dataset):
         beyond, without_area, unknown = [], [], []
         for number, item in enumerate(items):
             key = item.get("id", f"number {number}")
-            self._check(item, key, images)
+            check_annotation(self.file, item, key, images, self.masks)
             twice += [key] * (key in ids)
             ids.add(key)
             if item.get("category_id") not in self.categories:
@@ -151,18 +193,6 @@ class CocoDataset(Dataset):
         ):
             if keys:
                 self.remarks.append(f"{self.file.name}: {len(keys)} annotations {what} (the first: {keys[0]})")
-
-    def _check(self, item: Any, key: Any, images: Mapping[Any, Record]) -> None:
-        """UserError for an annotation that can't be used."""
-        where = f"{self.file}: annotation {key}"
-        if item.get("image_id") not in images:
-            raise UserError(f"{where} is of image {item.get('image_id')}, which the file doesn't have")
-        box = item.get("bbox")
-        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
-        if not numbers or not np.isfinite(box).all():
-            raise UserError(f"{where}: bbox is {on_one_line(str(box))}, but must be left, top, width, height in px")
-        if self.masks and not item.get("segmentation"):
-            raise UserError(f"{where} has no segmentation, which masks are learnt from (mask: False does without)")
 
     def _look(self) -> None:
         """UserError if images are missing."""
@@ -209,38 +239,11 @@ class CocoDataset(Dataset):
         masks = None
         if self.masks:
             shape = (item["height"], item["width"])
-            masks = np.array([self._mask(annotation, shape) for annotation in found], bool).reshape(-1, *shape)
+            masks = np.array([decoded_mask(self.file, annotation, shape) for annotation in found], bool).reshape(
+                -1, *shape
+            )
         areas = [annotation.get("area", np.prod(annotation["bbox"][2:])) for annotation in found]
         return Objects(boxes, labels, masks, crowd, np.array(areas, np.float32))
-
-    def _mask(self, annotation: Record, size: tuple[int, int]) -> np.ndarray:
-        """(H, W) bool, of polygons or of run lengths, compressed or not, whatever iscrowd says."""
-        try:
-            from pycocotools import mask as codec
-        except ImportError as error:
-            raise UserError(
-                f"pycocotools can't be imported ({error}): masks need it (pip install 'mindvit[coco]')"
-            ) from None
-        shape = annotation["segmentation"]
-        try:
-            if isinstance(shape, list):
-                code = codec.merge(codec.frPyObjects(shape, *size))
-            else:
-                code = codec.frPyObjects(shape, *size) if isinstance(shape["counts"], list) else dict(shape)
-                if isinstance(code["counts"], str):
-                    code["counts"] = code["counts"].encode("ascii")
-            found = codec.decode(code).astype(bool)
-        except (TypeError, KeyError, ValueError, IndexError) as error:
-            raise UserError(
-                f"{self.file}: annotation {annotation.get('id')}: its segmentation is neither polygons nor run lengths "
-                f"({on_one_line(str(error))})"
-            ) from None
-        if found.shape != size:
-            raise UserError(
-                f"{self.file}: annotation {annotation.get('id')}: its run lengths are of {found.shape[1]} x "
-                f"{found.shape[0]} px, but the image has {size[1]} x {size[0]}"
-            )
-        return found
 
     def __getitem__(self, index: int) -> Sample:
         return Sample(self.read(index), self.target(index))
