@@ -386,4 +386,4 @@ def test_an_exported_file_has_its_classes_and_preprocessing_beside_it(
     said = json.loads((tmp_path / "a.mindir.json").read_text("utf-8"))
     assert said["label_names"] == NAMES and said["input_size"] == [3, 48, 48] and said["architecture"] == "small_xcit"
     out = capsys.readouterr().out
-    assert "taken: ema" in out and "(3, 48, 1)" in out and "a.mindir.json: classes and preprocessing" in out
+    assert "taken: ema" in out and "(3, (48, 48), 1)" in out and "a.mindir.json: classes and preprocessing" in out
