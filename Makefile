@@ -31,7 +31,7 @@ test-goldens-cvt: NETWORKS = cvt
 
 LINTS = lint-similar lint-types lint-site lint-docs lint-style
 
-.PHONY: quickstart test test-fast test-units test-goldens $(GOLDENS) test-big test-big-goldens test-without-kernels test-requirements test-oldest test-interop test-aarch64 \
+.PHONY: quickstart test test-fast test-units test-goldens $(GOLDENS) test-big test-big-dense test-big-goldens test-without-kernels test-requirements test-oldest test-interop test-aarch64 \
 	lint $(LINTS) goldens benchmark profile compare docs site notebook clean
 
 quickstart: $(VENV)/ready
@@ -57,7 +57,12 @@ $(GOLDENS): $(VENV)/ready-for-tests
 
 # what takes minutes: whole runs that are killed again and again, the commands on the pages that train, the notebook
 test-big: $(VENV)/ready-for-tests
-	$(TIMED) $@ $(BIN)/python -m pytest -m big --ignore=tests/models/test_goldens.py
+	$(TIMED) $@ $(BIN)/python -m pytest -m big --ignore=tests/models
+
+# detectors and segmentors beside mmdetection's and mmsegmentation's, a file a process for the memory
+test-big-dense: $(VENV)/ready-for-tests
+	$(TIMED) $@-detection $(BIN)/python -m pytest -m big tests/models/test_detection.py
+	$(TIMED) $@-segmentation $(BIN)/python -m pytest -m big tests/models --ignore=tests/models/test_detection.py --ignore=tests/models/test_goldens.py
 
 test-big-goldens: $(VENV)/ready-for-tests
 	$(TIMED) $@ $(BIN)/python -m pytest -m big tests/models/test_goldens.py
