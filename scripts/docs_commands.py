@@ -42,6 +42,7 @@ RULES = (
     (r"python benchmarks/compare\.py ", f"{PARSED}; comparing: tests/benchmark/test_compare.py"),
     (r"python validate\.py .*--pretrained", "tests/weights/test_named.py::test_validation_measures_them"),
     (r"python train\.py .*segmentation", f"{OPTIONS}; runs: tests/engine/test_segmentation_runs.py"),
+    (r"python train\.py .*detection", f"{OPTIONS}; runs: tests/engine/test_detection_runs.py"),
     (r"(python validate\.py|mindvit predict) .*segmentation", "tests/engine/test_segmentation_runs.py"),
     (r"python (validate\.py|-m mindvit\.cli\.\w+) ", RUN),
     (r"mindvit census ", BIG),
