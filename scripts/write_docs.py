@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import docs_commands
 import yaml
@@ -45,32 +45,28 @@ def models() -> str:
     return "\n".join(lines)
 
 
-def segmentors() -> str:
-    """Every published segmentor with its figures."""
-    lines = [
-        "| name | parameters (M) | multiply-adds (G) at 1024 x 1024 px | mIoU | mIoU, multi-scale | weights |",
-        "|---|---|---|---|---|---|",
-    ]
-    for info in map(dense_info, list_models(task="segmentation")):
-        assert info.macs_size == (1024, 1024)
-        figures = [f"{info.metrics[key]:.1f}" if key in info.metrics else "-" for key in ("mIoU", "mIoU, multi-scale")]
+def dense_models(task: str, size: tuple[int, int], metrics: Sequence[str]) -> str:
+    """Every published network of a task with its figures; size: height and width of the images that multiply-adds are
+    of; metrics: their names, which are the columns' titles.
+    """
+    titles = ["name", "parameters (M)", f"multiply-adds (G) at {size[1]} x {size[0]} px", *metrics, "weights"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for info in map(dense_info, list_models(task=task)):
+        assert info.macs_size == size
+        figures = [f"{info.metrics[key]:.1f}" if key in info.metrics else "-" for key in metrics]
         cells = [f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.1f}", *figures, weights(info.name)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def segmentors() -> str:
+    """Every published segmentor with its figures."""
+    return dense_models("segmentation", (1024, 1024), ("mIoU", "mIoU, multi-scale"))
 
 
 def detectors() -> str:
     """Every published detector with its figures."""
-    lines = [
-        "| name | parameters (M) | multiply-adds (G) at 1280 x 800 px | box AP | mask AP | weights |",
-        "|---|---|---|---|---|---|",
-    ]
-    for info in map(dense_info, list_models(task="detection")):
-        assert info.macs_size == (800, 1280)
-        figures = [f"{info.metrics[key]:.1f}" if key in info.metrics else "-" for key in ("box AP", "mask AP")]
-        cells = [f"`{info.name}`", f"{info.params / 1e6:.2f}", f"{info.macs / 1e9:.1f}", *figures, weights(info.name)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return dense_models("detection", (800, 1280), ("box AP", "mask AP"))
 
 
 def weights(name: str) -> str:

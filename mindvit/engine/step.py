@@ -15,7 +15,7 @@ from mindvit.data.arrays import ArraySpec
 from mindvit.engine.overflow import OverflowFlag
 from mindvit.layers.compiled import Compiled
 from mindvit.optim.optimizers import SGD, AdamW, Lamb, SquareSum
-from mindvit.tasks.base import BatchSpec, RunContext, drop_path_spec
+from mindvit.tasks.base import BatchSpec, RunContext, draw_generator, drop_path_spec
 from mindvit.weights.readers import STATE
 
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
@@ -227,10 +227,8 @@ class RankSync(nn.Cell):
 
 
 def random_draws(task: Any, ctx: RunContext, step: TrainStep, number: int) -> tuple[np.ndarray, ...]:
-    """What is sampled for the batch of this number, a function of seed, number and rank: the task's draws, then
-    stochastic depth's.
-    """
-    rng = np.random.Generator(np.random.PCG64([ctx.recipe.runtime.seed, number, ctx.device.rank]))
+    """What is sampled for the batch of this number: the task's draws, then stochastic depth's."""
+    rng = draw_generator(ctx, number)
     draws = task.draw(ctx, rng)
     shape = drop_path_spec(step.drop_paths, ctx.recipe.data.batch_size).shape
     return (*draws, rng.random(shape, np.float32))

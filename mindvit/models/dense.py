@@ -52,6 +52,14 @@ def build(
     return net
 
 
+def classes_of(method: str, what: str, given: Optional[int], default: int) -> int:
+    """How many classes a network tells apart. UserError for less than one; what: a detector, a segmentor."""
+    classes = default if given is None else given
+    if classes < 1:
+        raise UserError(f"{method}: num_classes is {classes}, but {what} has at least 1")
+    return classes
+
+
 def pyramid(
     method: str,
     backbone: str,

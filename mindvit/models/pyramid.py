@@ -10,6 +10,7 @@ from mindspore.common.initializer import Uniform
 
 from mindvit.errors import UserError
 from mindvit.layers.activation import GELU
+from mindvit.layers.compiled import Compiled
 from mindvit.layers.conv import FeatureLayout
 from mindvit.layers.linear import weight_of
 from mindvit.layers.norm import BatchNorm
@@ -146,3 +147,27 @@ class Pyramid(nn.Cell):
         if self.resizers is not None:
             maps = [cell(maps[level], x.shape[0]) for level, cell in enumerate(self.resizers)]
         return tuple(maps)
+
+
+class OnPyramid(Compiled):
+    """A network of a backbone's feature maps."""
+
+    def __init__(self, backbone: Pyramid, num_classes: int):
+        super().__init__(auto_prefix=False)
+        self.model_name = ""
+        self.num_classes = num_classes
+        self.layout = FeatureLayout()
+        self.backbone = backbone
+        backbone.prefix = "backbone."
+
+    def __call__(self, x: Tensor, *others: Any) -> Any:
+        self.check_size(*x.shape[2:])
+        return super().__call__(x, *others)
+
+    def check_size(self, height: int, width: int) -> None:
+        """UserError for an image that the backbone can't take."""
+        self.backbone.net.check_size(height, width)
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """As the backbone's."""
+        return self.backbone.no_weight_decay()

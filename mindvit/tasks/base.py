@@ -79,6 +79,11 @@ class RunContext:
         return Shard(self.device.ranks, self.device.rank)
 
 
+def draw_generator(ctx: RunContext, number: int) -> np.random.Generator:
+    """Of what is sampled for a rank's batch of this number: a function of seed, number and rank."""
+    return np.random.Generator(np.random.PCG64([ctx.recipe.runtime.seed, number, ctx.device.rank]))
+
+
 class Score(Protocol):
     """What an evaluation measured: a dataclass of numbers, which checkpoints keep; str() gives a line for people."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Mapping, Protocol, Sequence, runtime_checkable
+from typing import Any, Callable, Iterable, Iterator, Mapping, Protocol, Sequence, runtime_checkable
 
 import numpy as np
 
+from mindvit.data.loader import Batch, train_batches
 from mindvit.recipe.schema import Recipe
-from mindvit.tasks.base import RunContext
+from mindvit.tasks.base import RunContext, Task
 
 Shown = Callable[[Iterable[Any], int], Iterable[Any]]  # items and their number -> the same, told how far it is
 
@@ -41,3 +43,18 @@ class Inspects(Protocol):
 
     def preview(self, ctx: RunContext, train: Any, batches: int) -> Iterable[PreviewImage]:
         """The images of the first batches of a run, augmented."""
+
+
+def first_batches(task: Task, ctx: RunContext, train: Any, count: int) -> Iterator[Batch]:
+    """The first batches of a run. UserError if the images don't fill one."""
+    recipe = ctx.recipe
+    order = train_batches(
+        train,
+        task.transform(ctx),
+        task.spec(ctx).batch,
+        recipe.data,
+        epoch=0,
+        seed=recipe.runtime.seed,
+        workers=1,
+    )
+    return itertools.islice(order, count)

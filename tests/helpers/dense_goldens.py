@@ -125,3 +125,18 @@ def trajectory_images(step: int) -> np.ndarray:
         rows, columns = np.arange(height) * 7 // height, np.arange(width) * 7 // width
         images.append((0.6 * noise + 0.8 * grid[:, rows][:, :, columns]).astype(np.float32))
     return np.stack(images)
+
+
+def worst_gradient(found: dict[str, Tensor], golden: Any, name: str, without: str = "", having: str = "") -> float:
+    """The largest deviation of any gradient's norm or samples, as a share of the oracle's tolerance."""
+    rows = zip(*(golden[f"{name}/grad_{part}"] for part in ("name", "l2", "idx", "val", "noise", "disturb")))
+    worst = 0.0
+    for weight, norm, places, values, noise, disturb in rows:
+        if (without and without in str(weight)) or having not in str(weight):
+            continue
+        ours = found[str(weight)].asnumpy().ravel().astype(np.float64)
+        worst = max(worst, abs(np.linalg.norm(ours) - norm) / (1e-3 * norm + 10 * (noise + disturb)))
+        values, ours = values[places >= 0], ours[places[places >= 0]]
+        tolerance = 1e-3 * np.abs(values) + 1e-6 * norm + 10 * (noise + disturb)
+        worst = max(worst, float((np.abs(ours - values) / tolerance).max()))
+    return worst

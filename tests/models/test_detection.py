@@ -15,6 +15,7 @@ from dense_goldens import (
     sampled,
     trajectory_images,
     unpacked,
+    worst_gradient,
 )
 from golden import FOLDER, fill
 from mindspore import Tensor, nn, ops
@@ -33,21 +34,6 @@ def report(what: str, worst: float, tolerance: float) -> None:
     """Print the worst deviation (pytest -s) and fail beyond the tolerance."""
     print(f"\n{what}: {worst:.1e} of {tolerance:.1e}")
     assert worst < tolerance, what
-
-
-def worst_gradient(found: dict[str, Tensor], golden: Any, name: str, without: str = "", having: str = "") -> float:
-    """The largest deviation of any gradient's norm or samples, as a share of the oracle's tolerance."""
-    rows = zip(*(golden[f"{name}/grad_{part}"] for part in ("name", "l2", "idx", "val", "noise", "disturb")))
-    worst = 0.0
-    for weight, norm, places, values, noise, disturb in rows:
-        if (without and without in str(weight)) or having not in str(weight):
-            continue
-        ours = found[str(weight)].asnumpy().ravel().astype(np.float64)
-        worst = max(worst, abs(np.linalg.norm(ours) - norm) / (1e-3 * norm + 10 * (noise + disturb)))
-        values, ours = values[places >= 0], ours[places[places >= 0]]
-        tolerance = 1e-3 * np.abs(values) + 1e-6 * norm + 10 * (noise + disturb)
-        worst = max(worst, float((np.abs(ours - values) / tolerance).max()))
-    return worst
 
 
 class Levels(nn.Cell):

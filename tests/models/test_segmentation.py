@@ -7,7 +7,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
-from dense_goldens import HEIGHT, WIDTH, differing, filled_segmentor, sampled, training_batch
+from dense_goldens import HEIGHT, WIDTH, differing, filled_segmentor, sampled, training_batch, worst_gradient
 from golden import FOLDER, fill
 from mindspore import Tensor, nn, ops
 
@@ -194,25 +194,12 @@ def test_losses_and_gradients(name: str) -> None:
     assert [weight.name for weight in weights] and {weight.name for weight in weights} == set(
         golden[f"{name}/grad_name"].tolist()
     )
-    report(f"{name} gradients", worst_gradient(name, dict(zip([item.name for item in weights], gradients)), golden), 1)
+    report(f"{name} gradients", worst_gradient(dict(zip([item.name for item in weights], gradients)), golden, name), 1)
     buffers = {item.name: item.asnumpy() for item in net.get_parameters() if not item.requires_grad}
     keys = [key for key in golden.files if key.startswith(f"{name}/bn/")]
     assert {key.split("/bn/")[1] for key in keys} == set(buffers)
     worst = max(np.abs(buffers[key.split("/bn/")[1]][:64] - golden[key]).max() for key in keys)
     report(f"{name} running statistics", float(worst), STATISTICS)
-
-
-def worst_gradient(name: str, found: dict[str, Tensor], golden: Any) -> float:
-    """The largest deviation of any gradient's norm or samples, as a share of the oracle's tolerance."""
-    rows = zip(*(golden[f"{name}/grad_{part}"] for part in ("name", "l2", "idx", "val", "noise", "disturb")))
-    worst = 0.0
-    for weight, norm, places, values, noise, disturb in rows:
-        ours = found[str(weight)].asnumpy().ravel().astype(np.float64)
-        worst = max(worst, abs(np.linalg.norm(ours) - norm) / (1e-3 * norm + 10 * (noise + disturb)))
-        values, ours = values[places >= 0], ours[places[places >= 0]]
-        tolerance = 1e-3 * np.abs(values) + 1e-6 * norm + 10 * (noise + disturb)
-        worst = max(worst, float((np.abs(ours - values) / tolerance).max()))
-    return worst
 
 
 class Step(nn.Cell):

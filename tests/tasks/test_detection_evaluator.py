@@ -68,6 +68,8 @@ def test_nothing_is_found(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch)
 def test_predictions_that_cannot_be_written(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="it is a folder; give the name of a JSON file"):
         collector(dataset, monkeypatch, str(dataset.folder))
+    with pytest.raises(UserError, match="/dev/null: it is a device; give the name of a JSON file"):
+        collector(dataset, monkeypatch, "/dev/null")
 
 
 def test_boxes_in_the_images_own_pixels() -> None:

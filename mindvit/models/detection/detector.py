@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Optional, Sequence
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindvit.layers.anchors import AnchorGrid
-from mindvit.layers.compiled import Compiled
-from mindvit.layers.conv import FeatureLayout
 from mindvit.layers.nms import NMS
 from mindvit.layers.rows import take_rows
-from mindvit.models.pyramid import Pyramid, add_prefix
+from mindvit.models.pyramid import OnPyramid, Pyramid, add_prefix
 
 UNIT_STDS = (1.0, 1.0, 1.0, 1.0)  # of the deltas that anchors are encoded with
 SCORE, OVERLAP, DETECTIONS = 0.05, 0.5, 100  # below, above and beyond which nothing is detected
@@ -57,7 +55,7 @@ class Best(nn.Cell):
         return kept, scores, take_rows(classes, places) * found.astype(ms.int32)
 
 
-class Detector(Compiled):
+class Detector(OnPyramid):
     """Boxes of objects: (B, in_channels, H, W) and the images' true heights and widths (B, 2) float32, px, without
     padding -> boxes (B, 100, 4) px, scores (B, 100) and labels (B, 100) int32, the best first; a score of 0 means that
     there is no more.
@@ -68,12 +66,8 @@ class Detector(Compiled):
     PARTS: tuple[str, ...] = ()  # names of the heads
 
     def __init__(self, backbone: Pyramid, neck: nn.Cell, grid: AnchorGrid, num_classes: int):
-        super().__init__(auto_prefix=False)
-        self.model_name = ""
-        self.num_classes = num_classes
-        self.layout = FeatureLayout()
-        self.backbone, self.neck = backbone, neck
-        backbone.prefix = "backbone."
+        super().__init__(backbone, num_classes)
+        self.neck = neck
         self.grid: Grid = (grid.strides, grid.scales, grid.ratios)
         self.per_place = grid.per_place
 
@@ -81,18 +75,6 @@ class Detector(Compiled):
         """Give parameters their names, once all parts are there."""
         for name in ("backbone", "neck", *self.PARTS):
             add_prefix(getattr(self, name), f"{name}.")
-
-    def __call__(self, x: Tensor, *others: Any) -> Any:
-        self.check_size(*x.shape[2:])
-        return super().__call__(x, *others)
-
-    def check_size(self, height: int, width: int) -> None:
-        """UserError for an image that the backbone can't take."""
-        self.backbone.net.check_size(height, width)
-
-    def no_weight_decay(self) -> frozenset[str]:
-        """As the backbone's."""
-        return self.backbone.no_weight_decay()
 
     def features(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> tuple[Tensor, ...]:
         """The neck's maps, the finest first."""

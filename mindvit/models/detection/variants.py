@@ -7,7 +7,7 @@ from typing import Any, Mapping, Optional
 
 from mindvit.errors import UserError
 from mindvit.layers.anchors import AnchorGrid
-from mindvit.models.dense import build, pyramid
+from mindvit.models.dense import build, classes_of, pyramid
 from mindvit.models.detection import rcnn, retinanet
 from mindvit.models.detection.detector import PYRAMID_LEVELS, Detector
 from mindvit.models.detection.rcnn import RCNN, Numbers, RoIHead
@@ -68,9 +68,7 @@ def create_detector(
     Raises:
         UserError: a backbone that is unknown or has no pyramid; a number of classes below 1; masks of RetinaNet.
     """
-    classes = COCO_CLASSES if num_classes is None else num_classes
-    if classes < 1:
-        raise UserError(f"{method}: num_classes is {classes}, but a detector has at least 1")
+    classes = classes_of(method, "a detector", num_classes, COCO_CLASSES)
     if method == RETINANET and mask is not None:
         raise UserError(f"{method} has no masks: leave mask out, or take mask_rcnn")
     maps = pyramid(method, backbone, GROUPS, backbone_config, in_channels=in_channels, drop_path_rate=drop_path_rate)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
 from mindspore import Tensor, nn
 
-from mindvit.layers.compiled import Compiled
-from mindvit.layers.conv import FeatureLayout
 from mindvit.layers.precision import in_float32
 from mindvit.layers.resample import Resample
-from mindvit.models.pyramid import Pyramid, add_prefix
+from mindvit.models.pyramid import OnPyramid, Pyramid, add_prefix
 from mindvit.models.segmentation.heads import Head
 
 
-class Segmentor(Compiled):
+class Segmentor(OnPyramid):
     """The class of every pixel: (B, in_channels, H, W) -> logits (B, num_classes, H, W), float32.
 
     drop_path_scale: see Residual. `heads` gives what a training loss takes. Parameter names are mmsegmentation's:
@@ -24,29 +22,13 @@ class Segmentor(Compiled):
     def __init__(
         self, backbone: Pyramid, neck: Optional[nn.Cell], decode_head: Head, auxiliary_head: Optional[Head] = None
     ):
-        super().__init__(auto_prefix=False)
-        self.model_name = ""
-        self.num_classes = decode_head.conv_seg.weight.shape[0]
-        self.layout = FeatureLayout()
-        self.backbone, self.neck, self.decode_head, self.auxiliary_head = backbone, neck, decode_head, auxiliary_head
-        backbone.prefix = "backbone."
+        super().__init__(backbone, decode_head.conv_seg.weight.shape[0])
+        self.neck, self.decode_head, self.auxiliary_head = neck, decode_head, auxiliary_head
         for name in ("backbone", "neck", "decode_head", "auxiliary_head"):
             part = getattr(self, name)
             if part is not None:
                 add_prefix(part, f"{name}.")
         self.resample = Resample("bilinear")
-
-    def __call__(self, x: Tensor, *others: Any) -> Any:
-        self.check_size(*x.shape[2:])
-        return super().__call__(x, *others)
-
-    def check_size(self, height: int, width: int) -> None:
-        """UserError for an image that the backbone can't take."""
-        self.backbone.net.check_size(height, width)
-
-    def no_weight_decay(self) -> frozenset[str]:
-        """As the backbone's."""
-        return self.backbone.no_weight_decay()
 
     @property
     def dropout_channels(self) -> tuple[int, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Mapping, Optional, Sequence
 
-from mindvit.errors import UserError
-from mindvit.models.dense import build, pyramid
+from mindvit.models.dense import build, classes_of, pyramid
 from mindvit.models.necks import FPN
 from mindvit.models.registry import DenseInfo, MethodInfo, register_builder
 from mindvit.models.segmentation.heads import FCNHead, FPNHead, UPerHead
@@ -58,9 +57,7 @@ def create_segmentor(
     Raises:
         UserError: a backbone that is unknown or has no pyramid; a number of classes below 1.
     """
-    classes = ADE20K_CLASSES if num_classes is None else num_classes
-    if classes < 1:
-        raise UserError(f"{method}: num_classes is {classes}, but a segmentor has at least 1")
+    classes = classes_of(method, "a segmentor", num_classes, ADE20K_CLASSES)
     maps = pyramid(
         method,
         backbone,

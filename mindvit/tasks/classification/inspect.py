@@ -11,12 +11,12 @@ from mindspore import Tensor
 from mindvit.data.datasets.base import LabelledDataset, some
 from mindvit.data.datasets.build import check_same_classes, open_dataset, passed_over, remarks
 from mindvit.data.findings import KINDS, Finding, Seen, find, look_at_all
-from mindvit.data.loader import MOST_THREADS, cores, train_batches
+from mindvit.data.loader import MOST_THREADS, cores
 from mindvit.layers.augment import AugmentImages
 from mindvit.recipe.schema import Recipe
-from mindvit.tasks.base import RunContext, Task
+from mindvit.tasks.base import RunContext, Task, draw_generator
 from mindvit.tasks.classification.augment import BatchAug
-from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
+from mindvit.tasks.inspection import Inspection, PreviewImage, Shown, first_batches
 
 CLASSES, FINDINGS = "classes.csv", "findings.csv"
 FEW, UNEVEN = 10, 10  # training images of a class; images of the commonest class over those of the rarest
@@ -118,21 +118,10 @@ def preview(task: Task, ctx: RunContext, train: LabelledDataset, batches: int) -
     """The images of the first batches of a run: cropped, flipped, coloured, mixed and erased, with their soft labels
     (label smoothing left out). UserError if the images don't fill a batch.
     """
-    recipe, (mean, std) = ctx.recipe, ctx.preprocessing.statistics
-    augment = recipe.augment
+    (mean, std), augment = ctx.preprocessing.statistics, ctx.recipe.augment
     cell = AugmentImages(mean, std, augment.re_prob > 0, augment.mixup > 0 or augment.cutmix > 0)
-    order = train_batches(
-        train,
-        task.transform(ctx),
-        task.spec(ctx).batch,
-        recipe.data,
-        epoch=0,
-        seed=recipe.runtime.seed,
-        workers=1,
-    )
-    for number, (images, labels) in zip(range(batches), order):
-        rng = np.random.Generator(np.random.PCG64([recipe.runtime.seed, number, ctx.device.rank]))
-        drawn = BatchAug(*task.draw(ctx, rng))
+    for number, (images, labels) in enumerate(first_batches(task, ctx, train, batches)):
+        drawn = BatchAug(*task.draw(ctx, draw_generator(ctx, number)))
         inputs = (images, drawn.mix_mask, drawn.erase_boxes, drawn.erase_noise)
         network = cell(*map(Tensor, inputs)).asnumpy().transpose(0, 2, 3, 1)
         pixels = np.clip(np.rint(255 * (network * np.asarray(std) + np.asarray(mean))), 0, 255).astype(np.uint8)

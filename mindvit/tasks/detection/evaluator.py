@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 import zlib
-from collections import deque, namedtuple
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Iterator, Optional
-
-import numpy as np
+from typing import Any, Optional
 
 from mindvit.data.datasets.base import Dataset, Sample
-from mindvit.data.loader import Batch, eval_steps, one_by_one
 from mindvit.data.objects import Objects
-from mindvit.data.samplers import val_order
 from mindvit.errors import UserError
-from mindvit.runtime import distributed
+from mindvit.runtime import distributed, files
 from mindvit.tasks.base import RunContext
 from mindvit.tasks.detection.inference import Detections
 from mindvit.tasks.detection.metrics import DetectionScore, encoded, measure, pycocotools
 from mindvit.tasks.detection.settings import has_masks
+from mindvit.tasks.one_by_one import ImageEvaluator
 
-ImageBatch = namedtuple("ImageBatch", ["image"])
 Record = dict[str, Any]
 
 
@@ -60,49 +53,28 @@ def image_of(record: Record) -> int:
     return int(record["image_id"] if "image_id" in record else record["id"])
 
 
-class DetectionEvaluator:
+class DetectionEvaluator(ImageEvaluator):
     """Collects detections and measures them. A batch is one image, (H, W, 3) uint8; threads draw its masks while the
     network looks at the next. file: for all detections, as COCO JSON.
     """
 
-    images_per_batch = 1
-
     def __init__(self, ctx: RunContext, dataset: Dataset, file: Optional[str] = None):
         pycocotools()  # what is missing is better known before an hour of work
-        self.ctx, self.dataset, self.file = ctx, dataset, file
+        super().__init__(ctx, dataset)
+        self.file = file
         self.masks = has_masks(ctx.recipe)
-        if file and Path(file).is_dir():
-            raise UserError(f"predictions can't be written to {file}: it is a folder; give the name of a JSON file")
-        self.order = val_order(len(dataset), ctx.device.ranks, ctx.device.rank)
-        self.pool = ThreadPoolExecutor(ctx.workers, thread_name_prefix="masks")
-        self.lock = threading.Lock()
-        self.samples: deque[tuple[int, Sample]] = deque()  # which the network has not seen yet
-        self.pending: deque[Future[None]] = deque()
+        if file and Path(file).exists() and not Path(file).is_file():
+            what = "folder" if Path(file).is_dir() else "device"
+            raise UserError(f"predictions can't be written to {file}: it is a {what}; give the name of a JSON file")
         self.images: list[Record] = []
         self.truth: list[Record] = []
         self.found: list[Record] = []
 
-    def batches(self) -> Iterator[Batch]:
-        """This rank's images, one by one."""
-        for index, sample in zip(self.order, one_by_one(self.dataset, self.order, self.ctx.workers)):
-            self.samples.append((int(index), sample))
-            yield ImageBatch(np.asarray(sample.image))
-
-    @property
-    def steps(self) -> int:
-        """Images of each rank, one more on some."""
-        return eval_steps(len(self.dataset), 1, self.ctx.device.ranks)
-
-    def update(self, batch: Batch, outputs: Any) -> None:
-        """outputs: DetectionInference's Detections for the image."""
-        self.pending.append(self.pool.submit(self._take, *self.samples.popleft(), outputs))
-        while len(self.pending) > 2 * self.ctx.workers:
-            self.pending.popleft().result()
-
-    def _take(self, index: int, sample: Sample, detected: Detections) -> None:
+    def take(self, index: int, sample: Sample, outputs: Detections) -> None:
+        """outputs: DetectionInference's for the image."""
         height, width = sample.image.height, sample.image.width
         truth = truth_of(sample.target, index, self.masks)
-        found = found_in(detected, index, (height, width))
+        found = found_in(outputs, index, (height, width))
         with self.lock:
             self.images.append({"id": index, "height": height, "width": width})
             self.truth += truth
@@ -110,9 +82,7 @@ class DetectionEvaluator:
 
     def compute(self) -> DetectionScore:
         """Over all ranks."""
-        while self.pending:
-            self.pending.popleft().result()
-        self.pool.shutdown()
+        self.finish()
         own = zlib.compress(json.dumps([self.images, self.truth, self.found]).encode())
         ranks, rank = self.ctx.device.ranks, self.ctx.device.rank
         parts = [json.loads(zlib.decompress(part)) for part in distributed.gather(own, ranks, rank)]
@@ -135,11 +105,6 @@ class DetectionEvaluator:
         if not self.file or not self.ctx.device.is_main:
             return
         try:
-            Path(self.file).parent.mkdir(parents=True, exist_ok=True)
-            Path(self.file).write_text(json.dumps(self.found), encoding="utf-8")
+            files.write_text(Path(self.file), json.dumps(self.found))
         except OSError as error:
             raise UserError(f"predictions can't be written to {self.file}: {error.strerror}") from None
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self.pool.shutdown(cancel_futures=True)

@@ -66,9 +66,8 @@ class RetinaNetLoss(nn.Cell):
         boxes: Tensor,
         labels: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        real = (labels >= 0).astype(ms.float32)
         anchors = ops.broadcast_to(anchors, (boxes.shape[0],) + anchors.shape[1:])
-        assigned = self.assign(anchors, valid, boxes, real)
+        assigned = self.assign(anchors, valid, boxes, (labels >= 0).astype(ms.float32))
         positive = (assigned > BACKGROUND).astype(ms.float32)
         place = ops.relu(assigned - 1)
         label = ops.select(assigned > BACKGROUND, take_rows(labels, place), -ops.ones_like(assigned))
@@ -110,9 +109,8 @@ class RPNLoss(nn.Cell):
         labels: Tensor,
         priority: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        real = (labels >= 0).astype(ms.float32)
         anchors = ops.broadcast_to(anchors, (boxes.shape[0],) + anchors.shape[1:])
-        assigned = self.assign(anchors, valid, boxes, real)
+        assigned = self.assign(anchors, valid, boxes, (labels >= 0).astype(ms.float32))
         index, chosen, positive = self.sample(assigned, priority)
         place = ops.relu(take_rows(assigned, index) - 1)
         target = deltas_to(take_rows(anchors, index), take_rows(boxes, place), positive, UNIT_STDS)

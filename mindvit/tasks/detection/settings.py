@@ -8,10 +8,11 @@ from mindvit.data.preprocessing import Inputs
 from mindvit.data.transforms.dense import Size
 from mindvit.data.transforms.detection import DetectionTransform
 from mindvit.errors import UserError
-from mindvit.models import dense_info, list_models
+from mindvit.models import dense_info
 from mindvit.models.detection.rcnn import Numbers
 from mindvit.models.registry import is_method
 from mindvit.recipe.schema import FIELDS, Recipe
+from mindvit.tasks.dense import check_backbone, check_keys
 from mindvit.tasks.detection.inference import TestScale
 from mindvit.tasks.detection.objective import Sampled
 from mindvit.tasks.segmentation.settings import CLASSIFICATION_ONLY, backbone_config
@@ -105,23 +106,9 @@ def test_scale(recipe: Recipe, inputs: Inputs) -> TestScale:
 
 def check(recipe: Recipe) -> None:
     """UserError for what a detector's recipe can't say."""
-    name, backbone = recipe.model.model, recipe.model.backbone
-    for key, instead in NOT_DETECTIONS.items():
-        section, item, _ = FIELDS[key]
-        if getattr(getattr(recipe, section), key) != item.default:
-            raise UserError(
-                f"{recipe.origins[key]}: {key} is given, but is another task's, and {name} is a detector: instead "
-                f"there is {instead}"
-            )
-    if is_method(name) and backbone is None:
-        published = ", ".join(list_models(f"{name}_*", task="detection"))
-        raise UserError(
-            f"{recipe.origins['model']}: {name} needs a backbone: backbone: cvt_13_224, ..., or {published}"
-        )
-    if not is_method(name) and backbone is not None:
-        raise UserError(
-            f"{recipe.origins['backbone']}: {name} has its backbone: leave backbone out, or take a method (mask_rcnn)"
-        )
+    name = recipe.model.model
+    check_keys(recipe, NOT_DETECTIONS, f"is another task's, and {name} is a detector")
+    check_backbone(recipe, "detection", "mask_rcnn")
     if any(side % STEP for side in canvas_size(recipe)):
         raise UserError(
             f"{recipe.origins['canvas']}: canvas is {recipe.detection.canvas}, but sides must be multiples of {STEP}"

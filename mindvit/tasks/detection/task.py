@@ -14,8 +14,9 @@ from mindvit.data.loader import Transform
 from mindvit.data.transforms.detection import NONE, ObjectRow
 from mindvit.models.detection.variants import anchor_grid
 from mindvit.recipe.schema import Recipe
-from mindvit.tasks.backbone import dense_network, starting_backbone
 from mindvit.tasks.base import BatchSpec, Inference, RunContext, Say
+from mindvit.tasks.dense import DenseTask, compare_classes
+from mindvit.tasks.detection import settings
 from mindvit.tasks.detection.evaluator import DetectionEvaluator
 from mindvit.tasks.detection.inference import DetectionInference
 from mindvit.tasks.detection.metrics import DetectionScore, KindScore
@@ -23,61 +24,50 @@ from mindvit.tasks.detection.objective import DetectionObjective
 from mindvit.tasks.detection.prediction import DetectionPrediction
 from mindvit.tasks.detection.settings import (
     canvas_size,
-    check,
     has_masks,
     method_of,
-    network_arguments,
     sampled,
     stages,
     test_scale,
     train_transform,
 )
 from mindvit.tasks.metric import METRICS
-from mindvit.tasks.segmentation.task import compare_classes
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
 
 GUESSING = 1.0  # per cent of box AP
 
 
-class DetectionTask:
+class DetectionTask(DenseTask):
     """Objects by boxes, classes and, with some detectors, masks."""
 
     name = "detection"
     metrics = METRICS[name]
     predictions_file = "predictions.json"
 
-    def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
-        """The recipe, checked; of one out of a checkpoint, without the weights that its backbone began with."""
-        check(recipe)
-        return recipe.replace(checkpoint, backbone_weights=None) if checkpoint else starting_backbone(recipe)
+    def check(self, recipe: Recipe) -> None:
+        """UserError for what a detector's recipe can't say."""
+        settings.check(recipe)
+
+    def open(self, recipe: Recipe, split: str) -> Dataset:
+        """A split of a recipe's data, train or val."""
+        return open_objects(recipe, split, has_masks(recipe))
+
+    def size(self, recipe: Recipe) -> tuple[int, int]:
+        """Height and width of the canvas, px."""
+        return canvas_size(recipe)
+
+    def network_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
+        """create_model's, beside the common ones."""
+        return settings.network_arguments(recipe)
 
     def datasets(self, recipe: Recipe, weights: Optional[WeightsFile], say: Say) -> tuple[Dataset, Dataset]:
         """Training and validation; the weights' classes, if their head is kept, must be the data's."""
-        train, val = (open_objects(recipe, split, has_masks(recipe)) for split in ("train", "val"))
+        train, val = (self.open(recipe, split) for split in ("train", "val"))
         compare_classes(CheckpointInfo("the training data", class_names=train.class_names), val, say)
         if weights is not None and not recipe.model.new_head:
             compare_classes(CheckpointInfo.of(weights), train, say)
         return train, val
-
-    def val_dataset(self, recipe: Recipe, told: CheckpointInfo, say: Say) -> Dataset:
-        """Validation; the weights' classes must be the data's."""
-        dataset = open_objects(recipe, "val", has_masks(recipe))
-        compare_classes(told, dataset, say)
-        return dataset
-
-    def remarks(self, train: Dataset) -> list[str]:
-        """What the data set says of itself."""
-        return train.remarks
-
-    def network(self, ctx: RunContext) -> nn.Cell:
-        """The recipe's detector. UserError if it can't take images of the canvas's size."""
-        return dense_network(ctx, network_arguments(ctx.recipe), canvas_size(ctx.recipe))
-
-    def input_size(self, ctx: RunContext) -> str:
-        """Sides of the canvas, px."""
-        height, width = canvas_size(ctx.recipe)
-        return f"{height} x {width}"
 
     def spec(self, ctx: RunContext) -> BatchSpec:
         """The arrays of a rank's training batch."""

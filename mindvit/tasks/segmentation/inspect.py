@@ -15,13 +15,13 @@ from mindvit.data.datasets.dense import open_label_maps
 from mindvit.data.datasets.label_folder import LabelMapDataset
 from mindvit.data.decoding import DecodeError
 from mindvit.data.label_maps import overlaid
-from mindvit.data.loader import MOST_THREADS, cores, train_batches
+from mindvit.data.loader import MOST_THREADS, cores
 from mindvit.data.transforms.dense import IGNORED
 from mindvit.errors import UserError
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime.files import on_one_line
 from mindvit.tasks.base import RunContext, Task
-from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
+from mindvit.tasks.inspection import Inspection, PreviewImage, Shown, first_batches
 
 CLASSES, FINDINGS = "classes.csv", "findings.csv"
 MOST_NAMED = 3  # findings, or classes below an image
@@ -96,17 +96,8 @@ def preview(task: Task, ctx: RunContext, train: Dataset, batches: int) -> Iterat
     """The crops of the first batches of a run under their labels' colours. UserError if the images don't fill a
     batch.
     """
-    recipe, names = ctx.recipe, ctx.class_names
-    order = train_batches(
-        train,
-        task.transform(ctx),
-        task.spec(ctx).batch,
-        recipe.data,
-        epoch=0,
-        seed=recipe.runtime.seed,
-        workers=1,
-    )
-    for _, (images, labels, _) in zip(range(batches), order):
+    names = ctx.class_names
+    for images, labels, _ in first_batches(task, ctx, train, batches):
         for image, wanted in zip(images, labels):
             counts = np.bincount(wanted.ravel(), minlength=IGNORED + 1)[:IGNORED]
             there = [names[number] for number in np.argsort(-counts, kind="stable") if counts[number]]

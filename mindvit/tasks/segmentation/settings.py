@@ -9,9 +9,10 @@ import yaml
 from mindvit.data.preprocessing import Inputs
 from mindvit.data.transforms.dense import PhotometricDistortion, SegmentationTransform, Size
 from mindvit.errors import UserError
-from mindvit.models import list_models, network_info
+from mindvit.models import network_info
 from mindvit.models.registry import is_method
-from mindvit.recipe.schema import FIELDS, Recipe
+from mindvit.recipe.schema import Recipe
+from mindvit.tasks.dense import check_backbone, check_keys
 from mindvit.tasks.segmentation.inference import Sliding, TestScale
 
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of a test with several scales
@@ -96,21 +97,9 @@ def train_transform(recipe: Recipe) -> SegmentationTransform:
 
 def check(recipe: Recipe) -> None:
     """UserError for what a segmentor's recipe can't say: keys of classification, no backbone, windows with gaps."""
-    for key, instead in CLASSIFICATION_ONLY.items():
-        section, item, _ = FIELDS[key]
-        if getattr(getattr(recipe, section), key) != item.default:
-            raise UserError(
-                f"{recipe.origins[key]}: {key} is given, but is classification's, and {recipe.model.model} is a "
-                f"segmentor: instead there is {instead}"
-            )
-    name, backbone, origin = recipe.model.model, recipe.model.backbone, recipe.origins["backbone"]
-    if is_method(name) and backbone is None:
-        published = ", ".join(list_models(f"{name}_*", task="segmentation"))
-        raise UserError(
-            f"{recipe.origins['model']}: {name} needs a backbone: backbone: cvt_13_224, ..., or {published}"
-        )
-    if not is_method(name) and backbone is not None:
-        raise UserError(f"{origin}: {name} has its backbone: leave backbone out, or take a method (upernet)")
+    why = f"is classification's, and {recipe.model.model} is a segmentor"
+    check_keys(recipe, CLASSIFICATION_ONLY, why)
+    check_backbone(recipe, "segmentation", "upernet")
     sliding(recipe)
     backbone_config(recipe)
 

@@ -12,87 +12,55 @@ from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.dense import open_label_maps
 from mindvit.data.loader import Transform
 from mindvit.data.transforms.dense import MapRow
-from mindvit.errors import UserError
 from mindvit.models.segmentation.variants import dropped_channels
 from mindvit.recipe.schema import Recipe
-from mindvit.tasks.backbone import dense_network, starting_backbone
 from mindvit.tasks.base import BatchSpec, RunContext, Say
+from mindvit.tasks.dense import DenseTask, compare_classes
 from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
 from mindvit.tasks.metric import METRICS
-from mindvit.tasks.segmentation import inspect
+from mindvit.tasks.segmentation import inspect, settings
 from mindvit.tasks.segmentation.evaluator import SegmentationEvaluator
 from mindvit.tasks.segmentation.inference import ImageInference, SegmentationInference
 from mindvit.tasks.segmentation.losses import IGNORED
 from mindvit.tasks.segmentation.metrics import SegmentationScore
 from mindvit.tasks.segmentation.objective import ObjectiveOptions, SegmentationObjective
 from mindvit.tasks.segmentation.prediction import SegmentationPrediction
-from mindvit.tasks.segmentation.settings import (
-    check,
-    crop_size,
-    network_arguments,
-    sliding,
-    test_scale,
-    train_transform,
-)
+from mindvit.tasks.segmentation.settings import crop_size, sliding, test_scale, train_transform
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
 
 WINDOWS = 4  # that a test looks at in one batch
 
 
-def compare_classes(told: CheckpointInfo, dataset: Dataset, say: Say) -> None:
-    """Say that classes are called otherwise; UserError if they are the same in another order."""
-    there, here = told.class_names, dataset.class_names
-    if not there or there == here:
-        return
-    if sorted(there) == sorted(here):
-        place = next(number for number, (one, other) in enumerate(zip(there, here)) if one != other)
-        raise UserError(
-            f"{told.where} was trained with {there[place]!r} as class {place}, which is {here[place]!r} in the "
-            "data: the same classes in another order (number them alike, or --new_head to train another head)"
-        )
-    place = next((n for n, (one, other) in enumerate(zip(there, here)) if one != other), min(len(there), len(here)))
-    names = [repr(names[place]) if place < len(names) else "nothing" for names in (there, here)]
-    say(f"WARNING: {told.where} was trained with other classes: {place} is {names[0]} there, {names[1]} here")
-
-
-class SegmentationTask:
+class SegmentationTask(DenseTask):
     """Pixels into classes: one label map an image."""
 
     name = "segmentation"
     metrics = METRICS[name]
     predictions_file = ""
 
-    def resolve(self, recipe: Recipe, checkpoint: str = "") -> Recipe:
-        """The recipe, checked; of one out of a checkpoint, without the weights that its backbone began with."""
-        check(recipe)
-        return recipe.replace(checkpoint, backbone_weights=None) if checkpoint else starting_backbone(recipe)
+    def check(self, recipe: Recipe) -> None:
+        """UserError for what a segmentor's recipe can't say."""
+        settings.check(recipe)
+
+    def open(self, recipe: Recipe, split: str) -> Dataset:
+        """A split of a recipe's data, train or val."""
+        return open_label_maps(recipe, split)
+
+    def size(self, recipe: Recipe) -> tuple[int, int]:
+        """Height and width of the crops, px."""
+        return crop_size(recipe)
+
+    def network_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
+        """create_model's, beside the common ones."""
+        return settings.network_arguments(recipe)
 
     def datasets(self, recipe: Recipe, weights: Optional[WeightsFile], say: Say) -> tuple[Dataset, Dataset]:
         """Training and validation; the weights' classes, if their head is kept, must be the data's."""
-        train, val = (open_label_maps(recipe, split) for split in ("train", "val"))
+        train, val = (self.open(recipe, split) for split in ("train", "val"))
         if weights is not None and not recipe.model.new_head:
             compare_classes(CheckpointInfo.of(weights), train, say)
         return train, val
-
-    def val_dataset(self, recipe: Recipe, told: CheckpointInfo, say: Say) -> Dataset:
-        """Validation; the weights' classes must be the data's."""
-        dataset = open_label_maps(recipe, "val")
-        compare_classes(told, dataset, say)
-        return dataset
-
-    def remarks(self, train: Dataset) -> list[str]:
-        """What the data set says of itself."""
-        return train.remarks
-
-    def network(self, ctx: RunContext) -> nn.Cell:
-        """The recipe's segmentor. UserError if it can't take crops of the recipe's size."""
-        return dense_network(ctx, network_arguments(ctx.recipe), crop_size(ctx.recipe))
-
-    def input_size(self, ctx: RunContext) -> str:
-        """Sides of a crop, px."""
-        height, width = crop_size(ctx.recipe)
-        return f"{height} x {width}"
 
     def spec(self, ctx: RunContext) -> BatchSpec:
         """The arrays of a rank's training batch."""
