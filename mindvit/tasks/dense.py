@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Mapping
 
+import yaml
 from mindspore import nn
 
 from mindvit.data.datasets.base import Dataset
@@ -15,6 +16,26 @@ from mindvit.recipe.schema import FIELDS, Recipe
 from mindvit.tasks.backbone import dense_network, starting_backbone
 from mindvit.tasks.base import RunContext, Say
 from mindvit.weights.checkpoint_info import CheckpointInfo
+
+# keys of classification, and what to write instead
+CLASSIFICATION_ONLY: Mapping[str, str] = {
+    "image_resize": "crop_size and img_scale",
+    "img_size": "crop_size",
+    "scale": "ratio_range",
+    "ratio": "ratio_range",
+    "vflip": "hflip",
+    "color_jitter": "photometric_distortion",
+    "auto_augment": "photometric_distortion",
+    "re_prob": "photometric_distortion",
+    "mixup": "photometric_distortion",
+    "cutmix": "photometric_distortion",
+    "crop_pct": "img_scale",
+    "interpolation": "img_scale",
+    "attn_drop_rate": "drop_rate and drop_path_rate",
+    "label_smoothing": "nothing: pixels have one class",
+    "loss": "nothing: it is cross entropy",
+    "distill_type": "nothing: segmentors have no teacher",
+}
 
 
 def compare_classes(told: CheckpointInfo, dataset: Dataset, say: Say) -> None:
@@ -53,6 +74,21 @@ def check_backbone(recipe: Recipe, task: str, example: str) -> None:
         raise UserError(
             f"{recipe.origins['backbone']}: {name} has its backbone: leave backbone out, or take a method ({example})"
         )
+
+
+def backbone_config(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of the backbone. UserError if they are no mapping."""
+    text = recipe.model.backbone_config
+    try:
+        found = yaml.safe_load(f"{{{text}}}") if text else {}
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found) or None in found.values():
+        raise UserError(
+            f"{recipe.origins['backbone_config']}: backbone_config is {text!r}, but must be names and values, as "
+            "'embed_dim: [32, 64, 128], depth: [1, 1, 4]'"
+        )
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 
 class DenseTask(ABC):

@@ -12,10 +12,9 @@ from mindvit.models import dense_info
 from mindvit.models.detection.rcnn import Numbers
 from mindvit.models.registry import is_method
 from mindvit.recipe.schema import FIELDS, Recipe
-from mindvit.tasks.dense import check_backbone, check_keys
+from mindvit.tasks.dense import CLASSIFICATION_ONLY, backbone_config, check_backbone, check_keys
 from mindvit.tasks.detection.inference import TestScale
 from mindvit.tasks.detection.objective import Sampled
-from mindvit.tasks.segmentation.settings import CLASSIFICATION_ONLY, backbone_config
 
 CANVAS, IMG_SCALE = (800, 1344), (1333, 800)  # mmdetection's
 STEP = 32  # px: of the sides of canvases, and between the shorter sides that are drawn

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
-
-import yaml
+from typing import Any
 
 from mindvit.data.preprocessing import Inputs
 from mindvit.data.transforms.dense import PhotometricDistortion, SegmentationTransform, Size
-from mindvit.errors import UserError
 from mindvit.models import network_info
 from mindvit.models.registry import is_method
 from mindvit.recipe.schema import Recipe
-from mindvit.tasks.dense import check_backbone, check_keys
+from mindvit.tasks.dense import CLASSIFICATION_ONLY, backbone_config, check_backbone, check_keys
 from mindvit.tasks.segmentation.inference import Sliding, TestScale
 
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of a test with several scales
-# keys of classification, and what to write instead
-CLASSIFICATION_ONLY: Mapping[str, str] = {
-    "image_resize": "crop_size and img_scale",
-    "img_size": "crop_size",
-    "scale": "ratio_range",
-    "ratio": "ratio_range",
-    "vflip": "hflip",
-    "color_jitter": "photometric_distortion",
-    "auto_augment": "photometric_distortion",
-    "re_prob": "photometric_distortion",
-    "mixup": "photometric_distortion",
-    "cutmix": "photometric_distortion",
-    "crop_pct": "img_scale",
-    "interpolation": "img_scale",
-    "attn_drop_rate": "drop_rate and drop_path_rate",
-    "label_smoothing": "nothing: pixels have one class",
-    "loss": "nothing: it is cross entropy",
-    "distill_type": "nothing: segmentors have no teacher",
-}
 
 
 def sides(value: Any, name: str) -> Size:
@@ -65,21 +43,6 @@ def test_scale(recipe: Recipe, inputs: Inputs) -> TestScale:
     mean, std = inputs.statistics
     ratios = RATIOS if options.aug_test else (1.0,)
     return TestScale(options.img_scale, options.size_divisor, mean, std, ratios, options.aug_test)
-
-
-def backbone_config(recipe: Recipe) -> dict[str, Any]:
-    """Arguments of the backbone. UserError if they are no mapping."""
-    text = recipe.model.backbone_config
-    try:
-        found = yaml.safe_load(f"{{{text}}}") if text else {}
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found) or None in found.values():
-        raise UserError(
-            f"{recipe.origins['backbone_config']}: backbone_config is {text!r}, but must be names and values, as "
-            "'embed_dim: [32, 64, 128], depth: [1, 1, 4]'"
-        )
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 
 def train_transform(recipe: Recipe) -> SegmentationTransform:
