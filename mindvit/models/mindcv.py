@@ -66,11 +66,21 @@ def check_name(name: str) -> str:
     return wanted
 
 
-def create(name: str, **options: Any) -> Any:
-    """mindcv's network "mindcv/NAME"; `options` go to mindcv.create_model, None meaning its default. UserError for
-    one it hasn't.
+def create(name: str, pretrained: Any = None, **options: Any) -> Any:
+    """mindcv's network "mindcv/NAME".
+
+    Args:
+        name: with mindcv.THEIRS before mindcv's own name.
+        pretrained: True: mindcv's published weights; a file: those in it; None: fresh ones.
+        options: of mindcv.create_model, None meaning its default (and so does features_only=False).
+
+    Raises:
+        UserError: one it hasn't; an argument that this network hasn't.
     """
     wanted = check_name(name)
+    options["features_only"] = options.get("features_only") or None
+    if pretrained:
+        options.update({"pretrained": True} if pretrained is True else {"checkpoint_path": str(pretrained)})
     try:
         return importlib.import_module("mindcv").create_model(wanted, **options)
     except TypeError as error:

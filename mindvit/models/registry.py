@@ -284,9 +284,8 @@ def create_model(
 
     Args:
         name: of the registry; a folder that `mindvit publish` wrote, or hf:OWNER/NAME; or "mindcv/NAME": mindcv's
-            network of that name, with mindcv's arguments. A segmentor's
-            takes `backbone_weights` (as `pretrained`), `backbone_config` and, if it is a method's ("upernet"),
-            `backbone`.
+            network of that name, with mindcv's arguments. Detectors and segmentors take `backbone_weights` (as
+            `pretrained`), `backbone_config` and, if the name is a method's ("upernet"), `backbone`.
         num_classes: None means ImageNet's 1000, or a segmentor's own; 0 leaves the classifier out.
         in_channels: the images'.
         drop_path_rate: None means the paper's.
@@ -294,14 +293,13 @@ def create_model(
         features_only: give feature maps (B, C, H', W'), described by `feature_info`, instead of logits.
         out_indices: which ones; None: those that the authors' detectors take.
         pretrained: True: published weights, those whose accuracy is quoted; "timm", "pytorch", "hf" or "mmpretrain":
-            the same from that source; "hf:OWNER/NAME"; or a file with weights, which must all fit
-            (mindvit.load_weights can be told what may differ).
+            the same from that source; "hf:OWNER/NAME"; or a file whose weights must all fit (else load_weights).
         for_platform: what it is built for, by default this machine; platform.PORTABLE for files that others read.
         overrides: other arguments of the family's class (drop_rate, attn_drop_rate, embed_dim, ...).
 
     Returns:
-        A cell: (B, in_channels, H, W) float32 -> (B, num_classes), or feature maps; a segmentor's logits are (B,
-        num_classes, H, W).
+        A cell: (B, in_channels, H, W) float32 -> (B, num_classes), or feature maps; a segmentor's (B, num_classes,
+        H, W); a detector's as create_detector says.
 
     Raises:
         UserError: an unknown name or argument.
@@ -309,24 +307,31 @@ def create_model(
     common = {"num_classes": num_classes, "in_channels": in_channels, "drop_path_rate": drop_path_rate}
     features = {"features_only": features_only, "out_indices": out_indices}
     if name not in _aliases and name not in _builders and is_published(name):
-        told = published.read(name)
-        defaults = (("in_channels", RGB), *((key, None) for key in common), ("img_size", None))
-        asked = {key: value for key, value in {**common, "img_size": img_size}.items() if (key, value) not in defaults}
-        arguments = {**told.arguments, **asked, **features, **overrides, "pretrained": pretrained or name}
-        return create_model(told.model, for_platform=for_platform, **arguments)
+        common["img_size"] = img_size
+        return _create_published(name, common, {**features, **overrides}, pretrained, for_platform)
     if name in _builders:
-        if img_size is not None or features_only or out_indices is not None:
+        if (img_size, features_only, out_indices) != (None, False, None):
             raise UserError(f"{name} is no classifier: it has no img_size, features_only and out_indices")
         return _builders[name](for_platform=for_platform, **_files(name, pretrained, overrides), **common)
     common["num_classes"] = 1000 if num_classes is None else num_classes
     if name.startswith(mindcv.THEIRS):
-        theirs = {"pretrained": True} if pretrained is True else {"checkpoint_path": str(pretrained)}
-        features["features_only"] = features_only or None
-        return mindcv.create(
-            name, img_size=img_size, **common, **features, **overrides, **(theirs if pretrained else {})
-        )
+        return mindcv.create(name, pretrained, img_size=img_size, **common, **features, **overrides)
     overrides.update({} if img_size is None else {"img_size": img_size})
     return _create(_entry(name), common, overrides, features, pretrained, for_platform)
+
+
+def _create_published(
+    name: str,
+    common: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    pretrained: Pretrained,
+    for_platform: Optional[platform.Platform],
+) -> Any:
+    """A network that `mindvit publish` wrote: as it was built there, but for what is asked for here."""
+    info = published.read(name)
+    asked = {key: value for key, value in common.items() if value != (RGB if key == "in_channels" else None)}
+    arguments = {**info.arguments, **asked, **overrides, "pretrained": pretrained or name}
+    return create_model(info.model, for_platform=for_platform, **arguments)
 
 
 def _create(

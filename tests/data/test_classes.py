@@ -200,83 +200,52 @@ def main(command: Any, *arguments: Any) -> None:
     command.main([*map(str, arguments), "--model", "nano", "--device_target", "CPU", "--batch_size", "8"])
 
 
+def remove_class(folder: Path) -> None:
+    for item in folder.iterdir():
+        item.unlink()
+    folder.rmdir()
+
+
 @pytest.mark.usefixtures("small_networks")
 def test_foreign_weights_are_measured_in_their_own_order(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = make_data_dir(tmp_path / "data", classes=3, train=8, val=5, modes=("jpeg_rgb",))
     names = sorted(item.name for item in (data / "train").iterdir())
     order = write(tmp_path / "order.txt", names[::-1])
-    run = (
-        "--data_dir",
-        data,
-        "--results_csv",
-        tmp_path / "r.csv",
-        "--epoch_size",
-        6,
-        "--warmup_epochs",
-        0,
-        "--lr",
-        0.02,
-    )
+    run = f"--data_dir {data} --results_csv {tmp_path}/r.csv --epoch_size 6 --warmup_epochs 0 --lr 0.02".split()
     main(train, *run, "--ckpt_save_dir", tmp_path / "out", "--classes", order)
-    arrays, meta = read_weights(tmp_path / "out" / "nano-6.ckpt")
-    assert (
-        meta["class_names"] == names[::-1] and f"classes: 3, in the order of classes {order}" in capsys.readouterr().out
-    )
+    ours, foreign = tmp_path / "out" / "nano-6.ckpt", tmp_path / "foreign.npz"
+    arrays, meta = read_weights(ours)
+    assert meta["class_names"] == names[::-1]
+    assert f"classes: 3, in the order of classes {order}" in capsys.readouterr().out
     right = meta["score"]["correct1"]
     assert right > 10  # of 15
-    np.savez(
-        tmp_path / "foreign.npz", **{name: value for name, value in arrays.items() if not name.startswith("mindvit.")}
-    )
-    foreign = ("--data_dir", data, "--ckpt_path", tmp_path / "foreign.npz")
-    main(validate, *foreign, "--classes", order)
+    np.savez(foreign, **{name: value for name, value in arrays.items() if not name.startswith("mindvit.")})
+    check = ("--data_dir", data, "--ckpt_path", foreign)
+    main(validate, *check, "--classes", order)
     assert f"({right}/15)" in capsys.readouterr().out
-    for item in (data / "val" / names[0]).iterdir():
-        item.unlink()
-    (data / "val" / names[0]).rmdir()
-    with pytest.raises(
-        UserError,
-        match=r"foreign.npz has a head of 3 classes and doesn't name them, .* 2 class folders: which .*--classes FILE",
-    ):
-        main(validate, *foreign)
-    main(validate, *foreign, "--classes", order)
+    remove_class(data / "val" / names[0])
+    unnamed = r"foreign.npz has a head of 3 classes and doesn't name them, .* 2 class folders: which .*--classes FILE"
+    with pytest.raises(UserError, match=unnamed):
+        main(validate, *check)
+    main(validate, *check, "--classes", order)
     assert int(re.findall(r"\((\d+)/10\)", capsys.readouterr().out)[0]) >= right - 5
-    for item in (data / "train" / names[0]).iterdir():
-        item.unlink()
-    (data / "train" / names[0]).rmdir()
-    start = (
-        *run,
-        "--ckpt_path",
-        tmp_path / "foreign.npz",
-        "--ckpt_save_dir",
-        tmp_path / "more",
-        "--resume",
-        "none",
-        "--dry_run",
-    )
+    remove_class(data / "train" / names[0])
+    trained_from_them_is_refused([*run, "--dry_run"], ours, foreign, tmp_path)
+
+
+def trained_from_them_is_refused(run: list[str], ours: Path, foreign: Path, folder: Path) -> None:
+    """Two class folders, weights of three classes that nobody names or that the file names in another order."""
+    start = (*run, "--ckpt_path", foreign, "--ckpt_save_dir", folder / "more", "--resume", "none")
     for extra in ((), ("--num_classes", 3)):
         with pytest.raises(UserError, match="foreign.npz has a head of 3 classes .*--classes FILE .*--new_head"):
             main(train, *start, *extra)
-    teacher = (
-        *run,
-        "--ckpt_save_dir",
-        tmp_path / "student",
-        "--dry_run",
-        "--distill_type",
-        "soft",
-        "--teacher",
-        "nano",
-        "--teacher_ckpt_path",
-    )
-    with pytest.raises(
-        UserError,
-        match="nano-6.ckpt has other classes than the student, or another order of them .class 0 is .* there "
-        "and .* here",
-    ):
-        main(train, *teacher, tmp_path / "out" / "nano-6.ckpt")
-    with pytest.raises(
-        UserError, match="foreign.npz doesn't name its 3 classes, and the 2 class folders don't say their order"
-    ):
-        main(train, *teacher, tmp_path / "foreign.npz", "--num_classes", 3)
+    student = (*run, "--ckpt_save_dir", folder / "student", "--distill_type", "soft", "--teacher", "nano")
+    other_order = r"nano-6.ckpt has other classes than the student, or another order of them .class 0 is .* and .* here"
+    with pytest.raises(UserError, match=other_order):
+        main(train, *student, "--teacher_ckpt_path", ours)
+    unnamed = "foreign.npz doesn't name its 3 classes, and the 2 class folders don't say their order"
+    with pytest.raises(UserError, match=unnamed):
+        main(train, *student, "--teacher_ckpt_path", foreign, "--num_classes", 3)
 
 
 @pytest.mark.usefixtures("small_networks")

@@ -100,9 +100,7 @@ assert not {"mindcv", "mindspore"} & set(sys.modules)
 
 
 def test_other_things_called_mindcv(tmp_path: Path) -> None:
-    """Broken: the error is its own, and the next import a new try. A file or a folder: an import like any other.
-    None: one line.
-    """
+    """Broken: the error is its own, the next import a new try; file or folder: as any other import; None: one line."""
     broken, folder = tmp_path / "broken", tmp_path / "folder"
     (broken / "mindcv").mkdir(parents=True)
     (broken / "mindcv" / "__init__.py").write_text("raise RuntimeError('mindcv is broken')\n")

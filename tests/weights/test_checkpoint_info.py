@@ -215,58 +215,32 @@ def preprocessing_of(predictor: mindvit.Predictor) -> tuple[Any, ...]:
     return found.size, found.crop_pct, found.interpolation, found.statistics
 
 
+OWN_MEAN, OWN_STD = (100.0, 110.0, 120.0), (50.0, 51.0, 52.0)
+
+
 @pytest.mark.parametrize("family", ["crossvit", "xcit"])
 def test_all_that_a_run_says_travels_with_every_conversion(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     size: dict[str, Any] = {"img_size": (36, 32)} if family == "crossvit" else {}
-    weights, average = (random_weights(family, seed, **size) for seed in (1, 2))
     side = 36 if family == "crossvit" else 48
-    first = save_run(
-        tmp_path / "run.ckpt",
-        family,
-        weights,
-        average,
-        image_resize=side,
-        crop_pct=0.75,
-        interpolation="bilinear",
-        mean=(100.0, 110.0, 120.0),
-        std=(50.0, 51.0, 52.0),
-        **size,
-    )
+    weights, average = (random_weights(family, seed, **size) for seed in (1, 2))
+    images = {"image_resize": side, "crop_pct": 0.75, "interpolation": "bilinear", "mean": OWN_MEAN, "std": OWN_STD}
+    first = save_run(tmp_path / "run.ckpt", family, weights, average, **images, **size)
     steps = [("timm.safetensors", ["--to", "timm"]), ("a.ckpt", [])]
     if family == "xcit":
         steps += [("b.safetensors", []), ("paddle.safetensors", ["--to", "paddlevit"])]
     expected, path = mindvit.Predictor(first, device_target="CPU"), first
-    assert preprocessing_of(expected) == (
-        side,
-        0.75,
-        "bilinear",
-        ((100 / 255, 110 / 255, 120 / 255), (50 / 255, 51 / 255, 52 / 255)),
-    )
+    statistics = tuple(tuple(value / 255 for value in values) for values in (OWN_MEAN, OWN_STD))
+    assert preprocessing_of(expected) == (side, 0.75, "bilinear", statistics)
     for name, more in steps:
         path = converted(path, tmp_path / name, *more)
         found = mindvit.Predictor(path, device_target="CPU")
-        assert holds(found.net, average) and found.class_names == expected.class_names == tuple(NAMES)
+        assert holds(found.net, average)
+        assert found.class_names == expected.class_names == tuple(NAMES)
         assert preprocessing_of(found) == preprocessing_of(expected)
-        meta = read_weights(path)[1]
-        assert (meta["score"], meta["ema_score"], meta["best_weights"], meta["taken"]) == (
-            {"correct1": 7},
-            {"correct1": 9},
-            "ema",
-            "ema",
-        )
-        assert (
-            meta["run"]
-            == {"epoch": 3, "step": 12, "steps": 4, "best": 7, "tally": {}, "data": "abc", "mindvit": "0.0.1"}
-            and "step" not in meta
-        )
-        assert CheckpointInfo.of(read(path)).recipe["crop_pct"] == 0.75
-    for _ in steps[1:]:
-        meta = meta["before"]
-    assert meta["source"] == "run.ckpt"
-    side_file = json.loads((tmp_path / "timm.safetensors.json").read_text("utf-8"))
-    assert side_file == {
+        says_what_it_was(path)
+    assert json.loads((tmp_path / "timm.safetensors.json").read_text("utf-8")) == {
         "architecture": f"small_{family}",
         "num_classes": 5,
         "label_names": NAMES,
@@ -274,13 +248,28 @@ def test_all_that_a_run_says_travels_with_every_conversion(
         "crop_pct": 0.75,
         "crop_mode": "center",
         "interpolation": "bilinear",
-        "mean": list(preprocessing_of(expected)[3][0]),
-        "std": list(preprocessing_of(expected)[3][1]),
+        "mean": list(statistics[0]),
+        "std": list(statistics[1]),
     }
-    assert read(path, "ema").taken == "ema"  # the file's only weights are the average
-    assert "holds the moving average of the weights alone" in refused(
-        convert.main, path, "--out", tmp_path / "d.ckpt", "--take", "model"
-    )
+    only_the_average_is_left(path, tmp_path)
+
+
+def says_what_it_was(path: Path) -> None:
+    meta = read_weights(path)[1]
+    assert (meta["score"], meta["ema_score"]) == ({"correct1": 7}, {"correct1": 9})
+    assert (meta["best_weights"], meta["taken"]) == ("ema", "ema")
+    run = {"epoch": 3, "step": 12, "steps": 4, "best": 7, "tally": {}, "data": "abc", "mindvit": "0.0.1"}
+    assert meta["run"] == run and "step" not in meta
+    assert CheckpointInfo.of(read(path)).recipe["crop_pct"] == 0.75
+    while "before" in meta:
+        meta = meta["before"]
+    assert meta["source"] == "run.ckpt"
+
+
+def only_the_average_is_left(path: Path, folder: Path) -> None:
+    assert read(path, "ema").taken == "ema"
+    alone = "holds the moving average of the weights alone"
+    assert alone in refused(convert.main, path, "--out", folder / "d.ckpt", "--take", "model")
     with pytest.raises(UserError, match="but not the state of a run"):
         checkpoint.of_file(str(path))
 

@@ -55,8 +55,7 @@ def create_detector(
         drop_path_rate: the backbone's; None means its paper's.
         channels: of the neck and of the heads' convolutions.
         hidden: outputs of the R-CNNs' fully connected layers.
-        anchor_scale: side of the smallest anchor of each level in strides; None: the method's own (RetinaNet 4, R-CNNs
-            8).
+        anchor_scale: side of each level's smallest anchor in strides; None: the method's own (RetinaNet 4, R-CNNs 8).
         mask: whether an R-CNN has masks, which None means; without them it is Faster R-CNN or Cascade R-CNN.
         numbers: of boxes that an R-CNN's steps leave; None: the papers'.
         backbone_config: other arguments of the backbone (group_size, interval, revision, ...).
