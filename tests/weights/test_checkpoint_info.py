@@ -225,7 +225,13 @@ def test_all_that_a_run_says_travels_with_every_conversion(
     size: dict[str, Any] = {"img_size": (36, 32)} if family == "crossvit" else {}
     side = 36 if family == "crossvit" else 48
     weights, average = (random_weights(family, seed, **size) for seed in (1, 2))
-    images = {"image_resize": side, "crop_pct": 0.75, "interpolation": "bilinear", "mean": OWN_MEAN, "std": OWN_STD}
+    images: dict[str, Any] = {
+        "image_resize": side,
+        "crop_pct": 0.75,
+        "interpolation": "bilinear",
+        "mean": OWN_MEAN,
+        "std": OWN_STD,
+    }
     first = save_run(tmp_path / "run.ckpt", family, weights, average, **images, **size)
     steps = [("timm.safetensors", ["--to", "timm"]), ("a.ckpt", [])]
     if family == "xcit":
