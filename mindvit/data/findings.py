@@ -15,6 +15,7 @@ from PIL import Image
 
 from mindvit.data.datasets.base import FileDataset, LabelledDataset
 from mindvit.data.decoding import DecodeError, decode, named, opened
+from mindvit.data.exif import ORIENTATION, UPRIGHT
 
 BROKEN, LEAK, TWO_CLASSES, TWICE, NEAR_LEAK, NEAR, ODD = (
     "broken",
@@ -34,7 +35,6 @@ ENDINGS = {
     "TIFF": (".tif", ".tiff"),
     "GIF": (".gif",),
 }
-ORIENTATION = 0x0112  # EXIF's tag; 1: upright
 THUMBNAIL = 16  # px
 NEAR_BITS = 7  # of 128 that may differ between images that are nearly the same
 RISE = 3  # of grey, of 255, that counts: less is noise in a smooth part
@@ -94,7 +94,7 @@ def look(dataset: LabelledDataset, split: str, index: int) -> Seen:
                 content = Path(name).read_bytes()
                 with opened(io.BytesIO(content)) as header:
                     mode, kind = header.mode, header.format or ""
-                    turned = header.getexif().get(ORIENTATION, 1) != 1
+                    turned = header.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
                 image = decode(io.BytesIO(content), dataset.max_pixels)
     except DecodeError as error:
         return Seen(split, index, name, label, broken=error.reason)

@@ -47,8 +47,9 @@ class DataOptions:
         "imagenet",
         "data set: of classification a folder of images or list files (imagenet), or the digits that ship; of "
         "segmentation the scenes that ship, a folder of images and label maps (segmentation), or the official ones of "
-        "ADE20K and Cityscapes; of detection the scenes, or COCO and what is annotated in its form (coco)",
-        ("imagenet", "digits", "scenes", "segmentation", "ade20k", "cityscapes", "coco"),
+        "ADE20K and Cityscapes; of detection the scenes, or COCO and what is annotated in its form (coco), in Pascal "
+        "VOC's (voc) or in YOLO's (yolo)",
+        ("imagenet", "digits", "scenes", "segmentation", "ade20k", "cityscapes", "coco", "voc", "yolo"),
     )
     data_dir: Optional[str] = option(
         None,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -14,28 +13,36 @@ from PIL import Image
 
 from mindvit.data.datasets.base import Dataset, Sample
 from mindvit.data.decoding import MAX_PIXELS, read_image
+from mindvit.data.exif import turned
 from mindvit.data.objects import Objects
 from mindvit.errors import UserError
 from mindvit.runtime.files import on_one_line
 
 LEAST_SIDE = 32  # px: smaller images are not trained on, as in mmdetection
-TURNS = {  # by EXIF's orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-ORIENTATION = 274  # EXIF's tag
+LIKELY = "bbox must be left, top, width, height, and these look like left, top, right, bottom"
 Record = Mapping[str, Any]
 
 
-def read_annotations(path: Path) -> dict[str, Any]:
-    """An annotation file's content. UserError if it can't be read or isn't COCO's."""
+@dataclass(frozen=True)
+class Annotations:
+    """What is annotated, in COCO's form.
+
+    where: the file or folder that it was read from; content: images, annotations and categories, whose ids may be
+    names of places in files: messages tell them; size: of what was read, bytes. beyond: what is probably wrong where
+    most boxes end beyond their images. An image with `upright` is turned as its EXIF says.
+    """
+
+    where: Path
+    content: Mapping[str, Any]
+    size: int
+    beyond: str = LIKELY
+
+
+def read_annotations(path: Path) -> Annotations:
+    """An annotation file. UserError if it can't be read or isn't COCO's."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read as JSON ({on_one_line(str(error))})") from None
     missing = [key for key in ("images", "annotations", "categories") if not _is_list(content, key)]
@@ -43,7 +50,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has no list {missing[0]!r}: annotations in COCO's form have images, annotations and categories"
         )
-    return content
+    return Annotations(path, content, len(text))
 
 
 def counts(annotation: Record, image: Record) -> bool:
@@ -102,31 +109,29 @@ def decoded_mask(file: Path, annotation: Record, size: tuple[int, int]) -> np.nd
     return found
 
 
-class CocoDataset(Dataset):
-    """The images of an annotation file with their objects.
+class AnnotatedDataset(Dataset):
+    """Annotated images with their objects.
 
-    file: its path; folder: of the images; train: images smaller than LEAST_SIDE and, unless keep_empty, those without
-    objects are left out, as in mmdetection. Classes are numbered in the order of the file's categories, whatever their
-    ids. UserError, with the file and the annotation's id, for what can't be meant; what is left out or put right is
-    told in `remarks`.
+    folder: of the images; train: images smaller than LEAST_SIDE and, unless keep_empty, those without objects are left
+    out, as in mmdetection. Classes are numbered in the order of the categories, whatever their ids. UserError, with the
+    file and the annotation's id, for what can't be meant; what is left out or put right is told in `remarks`.
     """
 
     def __init__(
         self,
-        file: Path,
+        annotations: Annotations,
         folder: Path,
         train: bool,
         masks: bool,
         keep_empty: bool = False,
         max_pixels: int = MAX_PIXELS,
     ):
-        content = read_annotations(file)
-        self.file, self.folder, self.masks, self.max_pixels = file, folder, masks, max_pixels
+        content, file = annotations.content, annotations.where
+        self.file, self.size, self.beyond = file, annotations.size, annotations.beyond
+        self.folder, self.masks, self.max_pixels = folder, masks, max_pixels
         categories = self._by_id(content["categories"], "category")
         super().__init__([str(item.get("name", key)) for key, item in categories.items()])
         self.categories = {key: number for number, key in enumerate(categories)}
-        self.turned: set[str] = set()
-        self._lock = threading.Lock()
         images = self._by_id(content["images"], "image")
         for key, item in images.items():
             for field in ("file_name", "width", "height"):
@@ -183,7 +188,7 @@ class CocoDataset(Dataset):
         if len(beyond) > len(items) / 2:
             raise UserError(
                 f"{self.file}: {len(beyond)} of {len(items)} boxes end beyond their image (annotation {beyond[0]}): "
-                "bbox must be left, top, width, height, and these look like left, top, right, bottom"
+                f"{self.beyond}"
             )
         for keys, what in (
             (twice, "have the id of another: all count"),
@@ -214,19 +219,15 @@ class CocoDataset(Dataset):
         """The image, turned as its EXIF says if just then it has the sides that the annotations are for."""
         path, item = self.name(index), self.images[index]
         image, wanted = read_image(path, self.max_pixels), (item["width"], item["height"])
-        if image.size == wanted:
+        if image.size == wanted and not item.get("upright"):
             return image
-        with Image.open(path) as file:
-            turn = TURNS.get(file.getexif().get(ORIENTATION, 1))
-        turned = image if turn is None else image.transpose(turn)
-        if turned.size != wanted:
+        image = turned(image, path)
+        if image.size != wanted:
             raise UserError(
                 f"{path} has {image.width} x {image.height} px, but {self.file.name} says {wanted[0]} x {wanted[1]}: "
                 "its boxes would lie elsewhere"
             )
-        with self._lock:
-            self.turned.add(path)
-        return turned
+        return image
 
     def target(self, index: int) -> Objects:
         """The image's objects."""
@@ -251,4 +252,19 @@ class CocoDataset(Dataset):
     def fingerprint(self) -> str:
         """Eight digits that change with the images, the classes and the annotations."""
         names = [(item["file_name"], len(self.annotations[item["id"]])) for item in self.images]
-        return f"{zlib.crc32(repr((self.class_names, names, os.path.getsize(self.file))).encode()):08x}"
+        return f"{zlib.crc32(repr((self.class_names, names, self.size)).encode()):08x}"
+
+
+class CocoDataset(AnnotatedDataset):
+    """The images of an annotation file in COCO's form; the other arguments are AnnotatedDataset's."""
+
+    def __init__(
+        self,
+        file: Path,
+        folder: Path,
+        train: bool,
+        masks: bool,
+        keep_empty: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ):
+        super().__init__(read_annotations(file), folder, train, masks, keep_empty, max_pixels)

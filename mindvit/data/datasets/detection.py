@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from mindvit.data import decoding
+from mindvit.data.datasets import voc, yolo
 from mindvit.data.datasets.base import Dataset
-from mindvit.data.datasets.coco import CocoDataset
+from mindvit.data.datasets.coco import AnnotatedDataset, CocoDataset
 from mindvit.data.datasets.scene_objects import SceneObjects
 from mindvit.errors import UserError
 from mindvit.recipe.schema import Recipe
 
-WITH_OBJECTS = ("scenes", "coco")
+WITH_OBJECTS = ("scenes", "coco", "voc", "yolo")
 YEAR = "2017"  # which the official folders and files end with
-ACCEPTED = (
+COCO = (
     "a folder with annotations/train.json, annotations/val.json, train/ and val/, or COCO's own with "
     f"annotations/instances_train{YEAR}.json and train{YEAR}/"
 )
+ACCEPTED = {"coco": COCO, "voc": voc.ACCEPTED, "yolo": yolo.ACCEPTED}
 
 
 def open_objects(recipe: Recipe, split: str, masks: bool) -> Dataset:
@@ -33,16 +35,35 @@ def open_objects(recipe: Recipe, split: str, masks: bool) -> Dataset:
     if data.dataset == "scenes":
         return SceneObjects(split)
     decoding.allow(data.max_pixels)
+    accepted = ACCEPTED[data.dataset]
     if data.data_dir is None:
-        raise UserError(f"data_dir is not given, but dataset: coco needs it: {ACCEPTED}")
+        raise UserError(f"data_dir is not given, but dataset: {data.dataset} needs it: {accepted}")
     root = Path(data.data_dir)
     if not root.is_dir():
-        raise UserError(f"data_dir {root} {'is not a folder' if root.exists() else 'does not exist'}; give {ACCEPTED}")
+        raise UserError(f"data_dir {root} {'is not a folder' if root.exists() else 'does not exist'}; give {accepted}")
     name = data.train_split if split == "train" else data.val_split
+    train, keep_empty = split == "train", recipe.detection.empty_images
+    if data.dataset == "coco":
+        return CocoDataset(*_coco(root, name), train, masks, keep_empty, data.max_pixels)
+    remarks: list[str] = []
+    if data.dataset == "yolo":
+        annotations, folder, remarks = yolo.read_yolo(root, name, data.classes)
+    else:
+        if masks:
+            raise UserError(
+                f"dataset: voc has boxes, but no masks, which {recipe.model.model} learns: give mask: False"
+            )
+        annotations, folder = voc.read_voc(root, name, data.train_split, data.classes), root / voc.IMAGES
+    found = AnnotatedDataset(annotations, folder, train, masks, keep_empty, data.max_pixels)
+    found.remarks = [*remarks, *found.remarks]
+    return found
+
+
+def _coco(root: Path, name: str) -> tuple[Path, Path]:
+    """The file of a split's annotations, and the folder of its images. UserError if they aren't there."""
     files = [root / "annotations" / f"{base}.json" for base in (name, f"instances_{name}", f"instances_{name}{YEAR}")]
     file = next((path for path in files if path.is_file()), None)
     if file is None:
-        raise UserError(f"{root} has no annotations/{name}.json and no annotations/{files[2].name}; give {ACCEPTED}")
+        raise UserError(f"{root} has no annotations/{name}.json and no annotations/{files[2].name}; give {COCO}")
     folders = [root / name, root / f"{name}{YEAR}", root / "images" / name, root / "images", root]
-    folder = next(path for path in folders if path.is_dir())
-    return CocoDataset(file, folder, split == "train", masks, recipe.detection.empty_images, data.max_pixels)
+    return file, next(path for path in folders if path.is_dir())

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from mindvit.data.datasets.base import Dataset, Sample, some
-from mindvit.data.decoding import EXTENSIONS, DecodeError, named, opened, read_image
+from mindvit.data.decoding import EXTENSIONS, DecodeError, read_image
+from mindvit.data.exif import ON_ITS_SIDE, UPRIGHT, header
 from mindvit.data.label_maps import read_label_map
 from mindvit.data.scan import Scan
 from mindvit.data.transforms.dense import IGNORED, reduce_zero_label
@@ -23,7 +24,6 @@ from mindvit.runtime.files import on_one_line
 
 MOST_CLASSES = IGNORED  # labels are 0 to 254
 LOOKED_AT = 200  # label maps that are read before a run begins
-ORIENTATION, UPRIGHT, ON_ITS_SIDE = 0x0112, 1, (5, 6, 7, 8)  # EXIF's tag, and values
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,7 @@ class LabelMapDataset(Dataset):
             path = self.files[index][0]
             try:
                 values = self._values(index)
-                with named(path), open(path, "rb") as file, opened(file) as header:
-                    size, orientation = header.size, header.getexif().get(ORIENTATION, UPRIGHT)
+                size, orientation = header(path)
             except DecodeError as error:
                 raise UserError(f"{error}; repair or remove it") from None
             counts += np.bincount(self._checked(index, values, size).ravel(), minlength=IGNORED + 1)
@@ -190,9 +189,7 @@ class LabelMapDataset(Dataset):
         path, map_path = map(on_one_line, self.files[index])
         if size is not None and size != values.shape[::-1]:
             height, width = values.shape
-            with open(self.files[index][0], "rb") as file, opened(file) as header:
-                orientation = header.getexif().get(ORIENTATION, UPRIGHT)
-            on_side = size == (height, width) and orientation in ON_ITS_SIDE
+            on_side = size == (height, width) and header(self.files[index][0])[1] in ON_ITS_SIDE
             raise UserError(
                 f"{path} is {size[0]} x {size[1]} px, but its label map {map_path} is {width} x {height}"
                 + ("; the image's EXIF orientation turns it, and the map was drawn on the turned one: " * on_side)
