@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Mapping, Protocol, Sequence, runtime_checkable
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Protocol, Sequence, runtime_checkable
 
 import numpy as np
 
 from mindvit.data.loader import Batch, train_batches
+from mindvit.data.objects import Objects
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import RunContext, Task
 
@@ -28,10 +29,15 @@ class Inspection:
 
 @dataclass(frozen=True)
 class PreviewImage:
-    """An image of a training batch as the network gets it: uint8 (H, W, 3), and what it is to learn of it."""
+    """An image of a training batch as the network gets it: uint8 (H, W, 3), and what it is to learn of it.
+
+    objects: to be drawn over it, and each one's name.
+    """
 
     pixels: np.ndarray
     target: str
+    objects: Optional[Objects] = None
+    names: Sequence[str] = ()
 
 
 @runtime_checkable

@@ -42,24 +42,34 @@ def drawn(
     Returns:
         An RGB image, a whole number of times as large if the image is small.
     """
-    letters = letters or fonts()
-    pixels = np.asarray(image.convert("RGB")).astype(np.float32)
-    order = range(len(boxes) - 1, -1, -1)
-    for number in order if masks is not None else ():
-        own = masks[number] if masks is not None else np.zeros(pixels.shape[:2], bool)
-        pixels[own] = pixels[own] * (1 - OPACITY) + np.array(colour(int(labels[number])), np.float32) * OPACITY
+    pixels = np.asarray(image.convert("RGB"))
+    if masks is not None:
+        pixels = painted(pixels, masks, labels)
     times = max(1, -(-LEAST_SIDE // max(pixels.shape[:2])))
-    result = Image.fromarray(np.kron(np.rint(pixels).astype(np.uint8), np.ones((times, times, 1), np.uint8)))
-    draw = ImageDraw.Draw(result)
-    for number in order:
-        left, top, right, bottom = (float(side) * times for side in boxes[number])
+    result = Image.fromarray(np.kron(pixels, np.ones((times, times, 1), np.uint8)))
+    frame(result, boxes * times, labels, texts, letters or fonts())
+    return result
+
+
+def painted(pixels: np.ndarray, masks: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """(H, W, 3) uint8 under the masks (n, H, W) bool, the surest, which come first, in front."""
+    result = pixels.astype(np.float32)
+    for own, label in zip(masks[::-1], labels[::-1]):
+        result[own] = result[own] * (1 - OPACITY) + np.array(colour(int(label)), np.float32) * OPACITY
+    return np.rint(result).astype(np.uint8)
+
+
+def frame(image: Image.Image, boxes: np.ndarray, labels: Sequence[int], texts: Sequence[str], letters: Fonts) -> None:
+    """Draw boxes and what stands at them over an image."""
+    draw = ImageDraw.Draw(image)
+    for number in range(len(boxes) - 1, -1, -1):
+        left, top, right, bottom = (float(side) for side in boxes[number])
         corners = (left, top, max(right - 1, left), max(bottom - 1, top))
         draw.rectangle(corners, outline=PAPER, width=LINE + 2)  # which shows on dark grounds
         draw.rectangle(corners, outline=colour(int(labels[number])), width=LINE)
         text = on_one_line(texts[number])
         width = int(letters.small.getlength(text)) + 2 * PAD
-        x = min(max(left, 0), max(result.width - width, 0))
-        y = min(max(top, 0), max(result.height - SMALL_LINE, 0))
+        x = min(max(left, 0), max(image.width - width, 0))
+        y = min(max(top, 0), max(image.height - SMALL_LINE, 0))
         draw.rectangle((x, y, x + width, y + SMALL_LINE), fill=PAPER, outline=colour(int(labels[number])))
         draw.text((x + PAD, y + PAD), text, INK, letters.small)
-    return result

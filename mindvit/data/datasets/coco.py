@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Collection, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -109,6 +110,18 @@ def decoded_mask(file: Path, annotation: Record, size: tuple[int, int]) -> np.nd
     return found
 
 
+def by_id(file: Path, items: Sequence[Any], kind: str) -> dict[Any, Record]:
+    """UserError for one without an id, and for two with the same."""
+    found: dict[Any, Record] = {}
+    for item in items:
+        if not isinstance(item, dict) or "id" not in item:
+            raise UserError(f"{file}: {kind} without an id: {on_one_line(str(item))[:80]}")
+        if item["id"] in found:
+            raise UserError(f"{file}: two {kind} entries have the id {item['id']}: number them apart")
+        found[item["id"]] = item
+    return found
+
+
 class AnnotatedDataset(Dataset):
     """Annotated images with their objects.
 
@@ -129,10 +142,10 @@ class AnnotatedDataset(Dataset):
         content, file = annotations.content, annotations.where
         self.file, self.size, self.beyond = file, annotations.size, annotations.beyond
         self.folder, self.masks, self.max_pixels = folder, masks, max_pixels
-        categories = self._by_id(content["categories"], "category")
+        categories = by_id(file, content["categories"], "category")
         super().__init__([str(item.get("name", key)) for key, item in categories.items()])
         self.categories = {key: number for number, key in enumerate(categories)}
-        images = self._by_id(content["images"], "image")
+        images = by_id(file, content["images"], "image")
         for key, item in images.items():
             for field in ("file_name", "width", "height"):
                 if field not in item:
@@ -154,16 +167,6 @@ class AnnotatedDataset(Dataset):
         if not self.images:
             raise UserError(f"{file} has no image {'with objects' if train else 'at all'}")
         self._look()
-
-    def _by_id(self, items: Sequence[Any], kind: str) -> dict[Any, Record]:
-        found: dict[Any, Record] = {}
-        for item in items:
-            if not isinstance(item, dict) or "id" not in item:
-                raise UserError(f"{self.file}: {kind} without an id: {on_one_line(str(item))[:80]}")
-            if item["id"] in found:
-                raise UserError(f"{self.file}: two {kind} entries have the id {item['id']}: number them apart")
-            found[item["id"]] = item
-        return found
 
     def _sort(self, items: Sequence[Any], images: Mapping[Any, Record]) -> None:
         """Give each image its annotations, and tell of what is odd."""
@@ -248,6 +251,17 @@ class AnnotatedDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         return Sample(self.read(index), self.target(index))
+
+    def counts(self) -> np.ndarray:
+        """(images,): objects in each, without crowds."""
+        found = (self.annotations[item["id"]] for item in self.images)
+        return np.array([sum(not item.get("iscrowd") for item in items) for items in found], np.int64)
+
+    def without(self, paths: Collection[str]) -> AnnotatedDataset:
+        """The same without these images."""
+        result = copy.copy(self)
+        result.images = [item for index, item in enumerate(self.images) if self.name(index) not in paths]
+        return result
 
     def fingerprint(self) -> str:
         """Eight digits that change with the images, the classes and the annotations."""

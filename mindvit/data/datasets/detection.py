@@ -9,6 +9,7 @@ from mindvit.data.datasets import voc, yolo
 from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.coco import AnnotatedDataset, CocoDataset
 from mindvit.data.datasets.scene_objects import SceneObjects
+from mindvit.data.datasets.scenes import DIGITS
 from mindvit.errors import UserError
 from mindvit.recipe.schema import Recipe
 
@@ -24,16 +25,35 @@ ACCEPTED = {"coco": COCO, "voc": voc.ACCEPTED, "yolo": yolo.ACCEPTED}
 def open_objects(recipe: Recipe, split: str, masks: bool) -> Dataset:
     """The images of `split` ('train' or 'val'), each with its Objects as target.
 
-    masks: whether they are wanted. UserError for a data set without objects, and for files that are missing or wrong.
+    masks: whether they are wanted. Of training, `remarks` tells how many images have more than max_instances objects.
+    UserError for a data set without objects, and for files that are missing or wrong.
     """
-    data = recipe.data
+    data, most = recipe.data, recipe.detection.max_instances
     if data.dataset not in WITH_OBJECTS:
         raise UserError(
             f"{recipe.origins['dataset']}: dataset is {data.dataset}, which has no boxes, but {recipe.model.model} is "
             f"a detector: give dataset: {' or '.join(WITH_OBJECTS)}"
         )
     if data.dataset == "scenes":
-        return SceneObjects(split)
+        scenes = SceneObjects(split)
+        if split == "train" and most < DIGITS[1]:
+            scenes.remarks.append(f"scenes have up to {DIGITS[1]} objects: of more than {most}, the largest are taken")
+        return scenes
+    found = _annotated(recipe, split, masks)
+    counts = found.counts()
+    if split == "train" and (counts > most).any():
+        most_of_all = int(counts.argmax())
+        found.remarks.append(
+            f"{(counts > most).sum()} of {len(counts)} images have more than max_instances ({most}) objects, up to "
+            f"{counts.max()} ({Path(found.name(most_of_all)).name}): the largest are trained on, and "
+            f"{(counts - most).clip(0).sum()} are not"
+        )
+    return found
+
+
+def _annotated(recipe: Recipe, split: str, masks: bool) -> AnnotatedDataset:
+    """The images of a folder. UserError as above."""
+    data = recipe.data
     decoding.allow(data.max_pixels)
     accepted = ACCEPTED[data.dataset]
     if data.data_dir is None:

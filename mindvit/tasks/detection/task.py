@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
 from mindspore import nn
@@ -16,7 +16,7 @@ from mindvit.models.detection.variants import anchor_grid
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import BatchSpec, Inference, RunContext, Say
 from mindvit.tasks.dense import DenseTask, compare_classes
-from mindvit.tasks.detection import settings
+from mindvit.tasks.detection import inspect, settings
 from mindvit.tasks.detection.evaluator import DetectionEvaluator
 from mindvit.tasks.detection.inference import DetectionInference
 from mindvit.tasks.detection.metrics import DetectionScore, KindScore
@@ -31,6 +31,7 @@ from mindvit.tasks.detection.settings import (
     test_scale,
     train_transform,
 )
+from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
 from mindvit.tasks.metric import METRICS
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
@@ -133,6 +134,14 @@ class DetectionTask(DenseTask):
     def inference(self, ctx: RunContext) -> Inference:
         """For a predictor: boxes, and masks."""
         return DetectionPrediction(ctx)
+
+    def inspect(self, recipe: Recipe, shown: Shown) -> Inspection:
+        """Objects by class and size, and what can't be used."""
+        return inspect.inspect(recipe, shown)
+
+    def preview(self, ctx: RunContext, train: Dataset, batches: int) -> Iterator[PreviewImage]:
+        """Images with their objects."""
+        return inspect.preview(self, ctx, train, batches)
 
     def score(self, values: Mapping[str, Any]) -> DetectionScore:
         """From what a checkpoint keeps."""
