@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,3 +26,11 @@ class Objects(NamedTuple):
         masks = None if self.masks is None else self.masks[chosen]
         areas = None if self.areas is None else self.areas[chosen]
         return Objects(self.boxes[chosen], self.labels[chosen], masks, self.crowd[chosen], areas)
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """A data set whose images and classes have ids of their own."""
+
+    def ids(self) -> tuple[list[Any], list[Any]]:
+        """Of each image, and of each class."""

@@ -41,7 +41,11 @@ class SegmentationOptions:
     slide_stride: Sides = option(
         None, "px between windows, or down and across (none: two thirds of the crop's sides)", low=1
     )
-    aug_test: bool = option(False, "test at 0.5 to 1.75 times img_scale, each mirrored too, and average")
+    aug_test: bool = option(
+        False,
+        "test at 0.5 to 1.75 times img_scale, each mirrored too, and average; detectors: 0.5, 1 and 1.5 times, and the "
+        "surest of boxes that overlap",
+    )
     size_divisor: int = option(
         32,
         "sides of whole images are enlarged to multiples of this, px: a larger one means fewer shapes to compile",
@@ -74,3 +78,6 @@ class DetectionOptions:
     proposals: int = option(1000, "boxes of an image that R-CNNs look at again", low=1)
     rpn_samples: int = option(256, "anchors of an image that take part in the proposals' loss", low=2)
     roi_samples: int = option(512, "boxes of an image that take part in the second look's loss", low=4)
+    score_thr: float = option(
+        0.05, "detections with a lower score don't count in validation, 0.05 to 1 (networks give none below)", low=0.05
+    )

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from coco_files import make_coco_folder
+from mindspore import Tensor
 
 from mindvit.data.datasets.coco import CocoDataset
 from mindvit.errors import UserError
 from mindvit.runtime import distributed
 from mindvit.tasks.detection import evaluator as module
 from mindvit.tasks.detection.evaluator import DetectionEvaluator
-from mindvit.tasks.detection.inference import Detections, detections
+from mindvit.tasks.detection.inference import DetectionInference, Detections, TestScale, detections, iou, merged
 
 
 @pytest.fixture
@@ -54,7 +55,11 @@ def test_all_that_is_there(dataset: CocoDataset, tmp_path: Path, monkeypatch: py
     assert score.metrics()["mask AP"] == pytest.approx(100)
     written = json.loads((tmp_path / "out" / "found.json").read_text())
     assert len(written) == sum(len(dataset.target(index).labels) for index in range(len(dataset)))
-    assert {item["category_id"] for item in written} == {1, 2}
+    keys = ("image_id", "category_id", "bbox")
+    whole = json.loads(dataset.file.read_text())["annotations"]
+    assert sorted([item[key] for key in keys] for item in written) == sorted(
+        [item[key] for key in keys] for item in whole
+    )
 
 
 def test_nothing_is_found(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +82,47 @@ def test_boxes_in_the_images_own_pixels() -> None:
     found = detections(outputs, np.array([60, 50]), (120, 150))
     assert found.boxes.tolist() == [[30, 40, 90, 80], [0, 0, 150, 120]]
     assert found.shares is None
+
+
+def found(*items: tuple[list[float], float, int], shares: Any = None) -> Detections:
+    boxes, scores, labels = zip(*items)
+    return Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(labels, np.int32), shares)
+
+
+def test_several_passes_as_one() -> None:
+    """The surest of a class's boxes that overlap stays, with its own mask; other classes' stay too."""
+    shares = np.arange(2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28)
+    one = found(([0, 0, 10, 10], 0.9, 1), ([30, 30, 40, 40], 0.3, 0), shares=shares)
+    other = found(([0, 0, 10, 9], 0.95, 1), ([0, 0, 10, 10], 0.5, 0), shares=shares + 5000)
+    result = merged([one, other])
+    assert result.scores.tolist() == pytest.approx([0.95, 0.5, 0.3])
+    assert result.labels.tolist() == [1, 0, 0]
+    assert result.shares is not None and result.shares[:, 0, 0].tolist() == [5000, 5784, 784]
+    assert merged([one, other], most=1).scores.tolist() == pytest.approx([0.95])
+    assert iou(one.boxes, other.boxes)[0].tolist() == pytest.approx([0.9, 1])
+
+
+def test_mirrored_scales_and_the_least_score() -> None:
+    """A network that finds the image's left half: once mirrored, it is the right half."""
+    seen: list[tuple[int, ...]] = []
+
+    def net(images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        seen.append(images.shape[2:])
+        height, width = sizes.asnumpy()[0]
+        brighter = images.asnumpy()[0, 0, : int(height), : int(width)]
+        score = 0.9 if brighter[:, 0].mean() > brighter[:, -1].mean() else 0.04
+        boxes = np.array([[[0, 0, width / 2, height]]], np.float32)
+        shares = np.zeros((1, 1, 28, 28), np.float32)
+        shares[..., :14] = 1
+        return tuple(map(Tensor, (boxes, np.array([[score]], np.float32), np.zeros((1, 1), np.int32), shares)))
+
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 30:] = 200  # only mirrored it is bright at the left
+    test = TestScale(None, 32, (0, 0, 0), (1, 1, 1), (0.5, 1.0), True, 0.05)
+    result = DetectionInference(net, test)(Tensor(image))
+    assert seen == [(32, 32)] * 2 + [(64, 64)] * 2
+    assert result.boxes.tolist() == [[30, 0, 60, 40]]
+    assert result.mask(0, (40, 60))[:, 45:].all() and not result.mask(0, (40, 60))[:, :45].any()
 
 
 def test_bytes_of_two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,15 @@ def decoded_mask(file: Path, annotation: Record, size: tuple[int, int]) -> np.nd
     return found
 
 
+def check_files(file: Path, folder: Path, names: Sequence[str]) -> None:
+    """UserError if images are missing."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} of the {len(names)} images of {file.name}: {on_one_line(missing[0])}, ..."
+        )
+
+
 def by_id(file: Path, items: Sequence[Any], kind: str) -> dict[Any, Record]:
     """UserError for one without an id, and for two with the same."""
     found: dict[Any, Record] = {}
@@ -166,7 +175,7 @@ class AnnotatedDataset(Dataset):
             self.annotations[key] = [item for item in items if counts(item, images[key])]
         if not self.images:
             raise UserError(f"{file} has no image {'with objects' if train else 'at all'}")
-        self._look()
+        check_files(file, folder, [item["file_name"] for item in self.images])
 
     def _sort(self, items: Sequence[Any], images: Mapping[Any, Record]) -> None:
         """Give each image its annotations, and tell of what is odd."""
@@ -201,15 +210,6 @@ class AnnotatedDataset(Dataset):
         ):
             if keys:
                 self.remarks.append(f"{self.file.name}: {len(keys)} annotations {what} (the first: {keys[0]})")
-
-    def _look(self) -> None:
-        """UserError if images are missing."""
-        missing = [item["file_name"] for item in self.images if not (self.folder / item["file_name"]).is_file()]
-        if missing:
-            raise UserError(
-                f"{self.folder} lacks {len(missing)} of the {len(self.images)} images of {self.file.name}: "
-                f"{on_one_line(missing[0])}, ..."
-            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -251,6 +251,10 @@ class AnnotatedDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         return Sample(self.read(index), self.target(index))
+
+    def ids(self) -> tuple[list[Any], list[Any]]:
+        """What the annotations call each image and each class."""
+        return [item["id"] for item in self.images], list(self.categories)
 
     def counts(self) -> np.ndarray:
         """(images,): objects in each, without crowds."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from mindvit.data.datasets.base import Dataset, Sample
-from mindvit.data.objects import Objects
+from mindvit.data.objects import Numbered, Objects
 from mindvit.errors import UserError
 from mindvit.runtime import distributed, files
 from mindvit.tasks.base import RunContext
@@ -51,6 +51,20 @@ def found_in(detected: Detections, image: int, size: tuple[int, int]) -> list[Re
 def image_of(record: Record) -> int:
     """The number of an image or of an annotation's image."""
     return int(record["image_id"] if "image_id" in record else record["id"])
+
+
+def named(found: Sequence[Record], dataset: Dataset) -> list[Record]:
+    """Detections under the ids of the data set's annotations; images and classes of one without any keep the numbers
+    here. Those of classes that the data don't have are left out.
+    """
+    if not isinstance(dataset, Numbered):
+        return list(found)
+    images, classes = dataset.ids()
+    known = (item for item in found if item["category_id"] <= len(classes))
+    return [
+        {**item, "image_id": images[item["image_id"]], "category_id": classes[item["category_id"] - 1]}
+        for item in known
+    ]
 
 
 class DetectionEvaluator(ImageEvaluator):
@@ -101,10 +115,10 @@ class DetectionEvaluator(ImageEvaluator):
         return DetectionScore(boxes, measure(content, shapes, "segm") if self.masks else None, len(images))
 
     def save_predictions(self) -> None:
-        """All detections as COCO's results file. Called on every rank."""
+        """All detections as COCO's results file, with the data set's ids. Called on every rank."""
         if not self.file or not self.ctx.device.is_main:
             return
         try:
-            files.write_text(Path(self.file), json.dumps(self.found))
+            files.write_text(Path(self.file), json.dumps(named(self.found, self.dataset)))
         except OSError as error:
             raise UserError(f"predictions can't be written to {self.file}: {error.strerror}") from None

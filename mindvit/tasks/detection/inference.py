@@ -9,10 +9,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindvit.data.transforms.dense import Size, fit_within, normalize, resize
+from mindvit.data.transforms.dense import Size, fit_within, normalize, resize, scaled
+from mindvit.models.detection.detector import DETECTIONS, OVERLAP
 from mindvit.tasks.detection.masks import paste
-
-MULTIPLE = 32  # of the sides of what a network takes
 
 
 class Detections(NamedTuple):
@@ -32,24 +31,41 @@ class Detections(NamedTuple):
         assert self.shares is not None
         return paste(self.shares[number], self.boxes[number], *size)
 
+    def kept(self, chosen: np.ndarray) -> Detections:
+        """Those that are chosen: numbers, or (n,) bool."""
+        shares = None if self.shares is None else self.shares[chosen]
+        return Detections(self.boxes[chosen], self.scores[chosen], self.labels[chosen], shares)
+
+    def mirrored(self, width: int) -> Detections:
+        """In an image of this width, left and right exchanged."""
+        boxes = self.boxes.copy()
+        boxes[:, 0], boxes[:, 2] = width - self.boxes[:, 2], width - self.boxes[:, 0]
+        return self._replace(boxes=boxes, shares=None if self.shares is None else self.shares[:, :, ::-1])
+
 
 @dataclass(frozen=True)
 class TestScale:
     """How images are prepared for a test.
 
-    scale: longest and shortest side within which they are fitted, px; None: as they are. divisor: sides are padded to
-    multiples of this. mean, std: of pixels in 0..1.
+    scale: longest and shortest side within which they are fitted, px, times each of `ratios`; None: their own. divisor:
+    sides are padded to multiples of this. mean, std: of pixels in 0..1. flip: each mirrored too. score_thr: what is
+    less sure isn't told.
     """
 
     scale: Optional[Size]
     divisor: int
     mean: Sequence[float]
     std: Sequence[float]
+    ratios: Sequence[float] = (1.0,)
+    flip: bool = False
+    score_thr: float = 0.0
 
-    def resized(self, image: np.ndarray) -> np.ndarray:
+    def resized(self, image: np.ndarray, ratio: float = 1.0) -> np.ndarray:
         """(H, W, 3) uint8, of the size that the network sees."""
         size = image.shape[0], image.shape[1]
-        return image if self.scale is None else resize(image, fit_within(size, self.scale))
+        if self.scale is None and ratio == 1:
+            return image
+        return resize(image, fit_within(size, scaled(self.scale or (max(size), min(size)), ratio)))
 
     def normalized(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 -> (3, h', w') float32, zeros beyond the image."""
@@ -68,10 +84,48 @@ class DetectionInference:
 
     def __call__(self, image: Tensor) -> Detections:
         pixels = image.asnumpy()
-        resized = self.test.resized(pixels)
+        passes = [
+            self.seen(pixels, ratio, mirrored)
+            for ratio in self.test.ratios
+            for mirrored in ((False, True) if self.test.flip else (False,))
+        ]
+        found = passes[0] if len(passes) == 1 else merged(passes)
+        return found.kept(found.scores >= self.test.score_thr)
+
+    def seen(self, pixels: np.ndarray, ratio: float, mirrored: bool) -> Detections:
+        """What the network sees at one scale, in the image as it is."""
+        resized = self.test.resized(pixels, ratio)
         size = np.array([resized.shape[:2]], np.float32)
-        outputs = self.net(Tensor(self.test.normalized(resized)[None]), Tensor(size, ms.float32))
-        return detections([item.asnumpy()[0] for item in outputs], size[0], pixels.shape[:2])
+        x = self.test.normalized(np.ascontiguousarray(resized[:, ::-1]) if mirrored else resized)
+        outputs = self.net(Tensor(x[None]), Tensor(size, ms.float32))
+        found = detections([item.asnumpy()[0] for item in outputs], size[0], pixels.shape[:2])
+        return found.mirrored(pixels.shape[1]) if mirrored else found
+
+
+def merged(passes: Sequence[Detections], overlap: float = OVERLAP, most: int = DETECTIONS) -> Detections:
+    """Several passes' detections of an image as one's, as mmdetection's DetTTAModel has it: of those of a class that
+    overlap with an IoU above `overlap` the surest, and of all the `most` surest. Each keeps its own mask.
+    """
+    shares = None if passes[0].shares is None else np.concatenate([np.asarray(item.shares) for item in passes])
+    boxes, scores, labels = (np.concatenate([item[place] for item in passes]) for place in range(3))
+    together = Detections(boxes, scores, labels, shares)
+    order = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while len(order) and len(kept) < most:
+        best, order = order[0], order[1:]
+        kept.append(int(best))
+        other = (labels[order] != labels[best]) | (iou(boxes[[best]], boxes[order])[0] <= overlap)
+        order = order[other]
+    return together.kept(np.array(kept, np.int64))
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n, 4), (m, 4) boxes -> (n, m): their intersection over their union."""
+    low, high = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
+    shared = np.maximum(high - low, 0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    return shared / np.where(union > 0, union, 1)
 
 
 def detections(outputs: Sequence[np.ndarray], seen: np.ndarray, own: Sequence[int]) -> Detections:

@@ -17,11 +17,12 @@ from mindvit.tasks.detection.inference import TestScale
 from mindvit.tasks.detection.objective import Sampled
 
 CANVAS, IMG_SCALE = (800, 1344), (1333, 800)  # mmdetection's
+RATIOS = (0.5, 1.0, 1.5)  # of several scales in a test: mmdetection 3's 666 x 400, 1333 x 800, 2000 x 1200
 STEP = 32  # px: of the sides of canvases, and between the shorter sides that are drawn
 # keys of other tasks, and what to write instead
 NOT_DETECTIONS: Mapping[str, str] = {
     **dict.fromkeys(("crop_size", "ratio_range", "cat_max_ratio"), "canvas, img_scale and short_sides"),
-    **dict.fromkeys(("reduce_zero_label", "auxiliary_weight", "slide_stride", "aug_test", "drop_rate"), "nothing"),
+    **dict.fromkeys(("reduce_zero_label", "auxiliary_weight", "slide_stride", "drop_rate"), "nothing"),
     **dict.fromkeys(CLASSIFICATION_ONLY, "nothing"),
     "image_resize": "canvas and img_scale",
     "img_size": "canvas",
@@ -100,7 +101,9 @@ def train_transform(recipe: Recipe) -> DetectionTransform:
 
 def test_scale(recipe: Recipe, inputs: Inputs) -> TestScale:
     """How a recipe's images are prepared for a test."""
-    return TestScale(img_scale(recipe), recipe.segmentation.size_divisor, *inputs.statistics)
+    options, least = recipe.segmentation, recipe.detection.score_thr
+    ratios = RATIOS if options.aug_test else (1.0,)
+    return TestScale(img_scale(recipe), options.size_divisor, *inputs.statistics, ratios, options.aug_test, least)
 
 
 def check(recipe: Recipe) -> None:
