@@ -108,7 +108,8 @@ def training(ctx: RunContext) -> Subject:
     net = build(ctx, task, resize=True)
     distributed.same_weights(net, chosen.ranks)
     set_precision(net, chosen.amp_level, chosen.half)
-    step = train_step(net.set_train(True), ctx, task)
+    params = sum(item.size for item in net.trainable_params())
+    step = train_step(net, ctx, task)
     batch = task.random_batch(ctx, np.random.default_rng(chosen.rank))
     inputs = [*map(Tensor, (*batch, *random_draws(task, ctx, step, 0))), Tensor(options.schedule.lr, ms.float32)]
     empty = [Tensor(item) for item in step.spec(task.spec(ctx)).inputs()]
@@ -122,7 +123,7 @@ def training(ctx: RunContext) -> Subject:
         lambda: step.compile(*empty),
         whole_step,
         options.data.batch_size * accum_steps,
-        sum(item.size for item in net.trainable_params()),
+        params,
     )
 
 

@@ -12,6 +12,7 @@ from mindvit.data.loader import choose_workers
 from mindvit.engine.step import StepOptions, TrainStep
 from mindvit.errors import UserError
 from mindvit.models import network_info
+from mindvit.optim.freeze import freeze, set_train
 from mindvit.optim.param_groups import is_decayed, layer_lr_scales
 from mindvit.recipe.commandline import COMMAND_LINE, without_effect
 from mindvit.recipe.schema import Recipe
@@ -112,8 +113,31 @@ def step_options(ctx: RunContext) -> StepOptions:
 
 
 def train_step(net: nn.Cell, ctx: RunContext, task: Task) -> TrainStep:
-    """The recipe's step, with the task's objective."""
-    optim, weights = ctx.recipe.optim, net.trainable_params()
+    """The recipe's step, with the task's objective, and the network in training mode, what is frozen apart.
+
+    UserError if more is to be frozen than there is.
+    """
+    recipe, optim = ctx.recipe, ctx.recipe.optim
+    scales = layer_lr_scales([item.name for item in net.trainable_params()], optim.layer_decay)
+    lr_scales = {item.name: scale for item, scale in zip(net.trainable_params(), scales)}
+    try:
+        frozen = freeze(net, optim.freeze)
+    except UserError as error:
+        raise UserError(f"{recipe.origins['freeze']}: {error}") from None
+    set_train(net, frozen)
+    weights = net.trainable_params()
     mask = [is_decayed(item.name, item.ndim, optim.weight_decay_filter, net.no_weight_decay()) for item in weights]
-    lr_scales = layer_lr_scales([item.name for item in weights], optim.layer_decay)
-    return TrainStep(task.objective(net, ctx), net, mask, step_options(ctx), lr_scales)
+    scales = [lr_scales[item.name] for item in weights]
+    return TrainStep(task.objective(net, ctx), net, mask, step_options(ctx), scales, frozen)
+
+
+def frozen_lines(recipe: Recipe, net: nn.Cell, params: int) -> list[str]:
+    """What a run says of what it leaves untrained, once its step is made. params: of the whole network."""
+    what, options = recipe.optim.freeze, recipe.model
+    if what is None:
+        return []
+    trained = sum(item.size for item in net.trainable_params())
+    lines = [f"freeze: {what}: {trained / 1e6:.4g} of {params / 1e6:.4g} M parameters are trained"]
+    if not (options.ckpt_path or options.pretrained or options.backbone_weights):
+        lines.append("WARNING: what is frozen has initial values: no weights to start from are given (pretrained)")
+    return lines

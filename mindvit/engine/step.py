@@ -5,7 +5,7 @@ tasks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Collection, Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
@@ -152,11 +152,12 @@ class WeightUpdate(nn.Cell):
         lr_scales: Sequence[float],
         options: StepOptions,
         skips_nonfinite: bool,
+        frozen: Collection[str],
     ):
         super().__init__(auto_prefix=False)
         self.weights = ParameterTuple(net.trainable_params())
         self.running = ParameterTuple(
-            [item for item in net.get_parameters() if not item.requires_grad]
+            [item for item in net.get_parameters() if not item.requires_grad and item.name not in frozen]
         )  # of batch normalization
         self.optimizer = create_optimizer(self.weights, decay, lr_scales, options)
         self.ema_decay = options.ema_decay
@@ -238,7 +239,8 @@ class TrainStep(Compiled):
     """One optimizer step: objective, gradient, accumulate, all-reduce, finite check, clip, optimizer, EMA.
 
     objective: a cell (*batch, *draws) -> loss () over `net`, which says how many `drop_paths` there are.
-    weight_decay_mask: whether each weight is decayed; lr_scales: factors of the learning rate, one a weight (none: 1).
+    weight_decay_mask: whether each weight is decayed; lr_scales: factors of the learning rate, one a weight (none: 1);
+    frozen: names of the network's parameters that no step changes (optim.freeze).
     Inputs: the objective's, then lr float32 (). Outputs, float32 (): loss, the gradient's global norm before clipping,
     and the loss scale after the step. With a loss scale or `skip_nonfinite`, a step whose loss or gradient is not
     finite changes no weight, moment, average or running statistic. With `accum_steps` batches a step, every
@@ -253,11 +255,13 @@ class TrainStep(Compiled):
         weight_decay_mask: Sequence[bool],
         options: StepOptions,
         lr_scales: Optional[Sequence[float]] = None,
+        frozen: Collection[str] = (),
     ):
         super().__init__(auto_prefix=False)
+        self.frozen = frozenset(frozen)
         self.skips_nonfinite = options.loss_scale > 0 or options.skip_nonfinite
         decay = [options.weight_decay * flag for flag in weight_decay_mask]
-        self.update = WeightUpdate(net, decay, lr_scales or [1.0] * len(decay), options, self.skips_nonfinite)
+        self.update = WeightUpdate(net, decay, lr_scales or [1.0] * len(decay), options, self.skips_nonfinite, frozen)
         self.scaler = LossScaler(options.loss_scale, options.dynamic_scale)
         self.weights, self.drop_paths = self.update.weights, objective.drop_paths
         self.scaled_objective = ScaledObjective(objective)

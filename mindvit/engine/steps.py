@@ -20,6 +20,7 @@ from mindvit.engine.state import TrainState
 from mindvit.engine.step import random_draws
 from mindvit.engine.stop import TrainingFailed
 from mindvit.layers.precision import set_precision
+from mindvit.optim.freeze import set_train
 from mindvit.optim.schedule import learning_rate
 from mindvit.runtime import ascend, console, interrupts
 from mindvit.tasks.base import RunContext, Say, Task
@@ -67,7 +68,6 @@ class StepRunner:
         self.accum_steps = ctx.recipe.optim.gradient_accumulation_steps
         self.meter = Meter(state.global_batch)
         set_precision(net, ctx.device.amp_level, ctx.device.half)
-        net.set_train(True)
         self.step = train_step(net, ctx, task)
 
     def compile(self) -> None:
@@ -130,7 +130,7 @@ class StepRunner:
 
         A device computes a step while the next one's inputs are prepared: what it gives is read after that.
         """
-        self.net.set_train(True)
+        set_train(self.net, self.step.frozen)
         began = time.perf_counter()
         upcoming = Ahead(self.inputs())
         for number, (lr, inputs) in enumerate(upcoming):

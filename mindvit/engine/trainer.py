@@ -14,7 +14,7 @@ from mindvit.engine import checkpoint, result
 from mindvit.engine.history import RunLog, progress_values
 from mindvit.engine.resume import Resume
 from mindvit.engine.saver import Saver
-from mindvit.engine.setup import build, setup, starting_weights
+from mindvit.engine.setup import build, frozen_lines, setup, starting_weights
 from mindvit.engine.state import Best, DataState, TrainState
 from mindvit.engine.steps import StepRunner
 from mindvit.engine.stop import Interrupted, StopSignal, TrainingFailed
@@ -38,7 +38,7 @@ class Trainer:
         self.recipe = recipe = self.task.resolve(recipe)  # a wrong size is told before a million files are listed
         console.check_viewer(recipe.log.summary)
         weights = starting_weights(recipe)
-        self.remarks: list[str] = []  # on the data
+        self.remarks: list[str] = []  # on the data, and on what is frozen
         self.datasets = self.task.datasets(recipe, weights, self.remarks.append)
         train, self.val_set = self.datasets
         self.ctx = setup(recipe, train)
@@ -55,6 +55,7 @@ class Trainer:
         self.params = sum(item.size for item in self.net.trainable_params())
         self.log = RunLog(self.task, self.ctx, self.state, started)
         self.runner = StepRunner(self.task, self.ctx, self.net, train, self.state, self.log.say)
+        self.remarks += frozen_lines(recipe, self.net, self.params)
         self.validator = Validator(self.task, self.ctx, self.net, self.val_set, self.runner.step.update, self.state)
         self.saver = Saver(self.ctx, self.state, data, self.parameters, self.log.say)
         self.resume = Resume(self.task, self.ctx, data, len(self.val_set), self.log.say)

@@ -17,9 +17,9 @@ def is_decayed(name: str, dimensions: int, weight_decay_filter: str, no_weight_d
     )
 
 
-def layer_lr_scales(names: Sequence[str], decay: float) -> list[float]:
-    """The factor of the learning rate for each weight: 1 for the head and the last norm, times `decay` for every block
-    below (Clark et al. 2020).
+def layers_of(names: Sequence[str]) -> tuple[list[int], int]:
+    """How deep each weight lies (0 in the stem, n in the n-th block, one more than the last behind it), and how many
+    blocks there are.
 
     names: the network's weights in its own order. What stands before the first block is the stem; what stands between
     two blocks (a stage's patch embedding) goes with the block after it.
@@ -31,5 +31,12 @@ def layer_lr_scales(names: Sequence[str], decay: float) -> list[float]:
         if block and block[0] not in blocks:
             blocks.append(block[0])
         after.append((len(blocks), block is not None))
-    layers = [count if inside or count == 0 else count + 1 for count, inside in after]
-    return [decay ** (len(blocks) + 1 - layer) for layer in layers]
+    return [count if inside or count == 0 else count + 1 for count, inside in after], len(blocks)
+
+
+def layer_lr_scales(names: Sequence[str], decay: float) -> list[float]:
+    """The factor of the learning rate for each weight: 1 for the head and the last norm, times `decay` for every block
+    below (Clark et al. 2020). names: see layers_of.
+    """
+    layers, blocks = layers_of(names)
+    return [decay ** (blocks + 1 - layer) for layer in layers]

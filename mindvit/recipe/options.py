@@ -234,6 +234,12 @@ class OptimOptions:
         "none (disable)",
         ("norm_and_bias", "norm_names", "disable"),
     )
+    freeze: Union[None, int, str] = option(
+        None,
+        "what stays as it is: stem, what stands before the first block; N, the first N blocks too; all, everything but "
+        "the classifier (linear probe), of detectors and segmentors the whole backbone (none: nothing)",
+        low=1,
+    )
     layer_decay: float = option(
         1.0,
         "factor of the learning rate from each block to the one below it (fine-tuning: 0.65 to 0.9; 1: off)",

@@ -313,6 +313,7 @@ def build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
 
 def _cross_check(recipe: Recipe) -> None:
     schedule, augment, data, distill = recipe.schedule, recipe.augment, recipe.data, recipe.distill
+    optim = recipe.optim
     switched_off = (
         recipe.origins["distill_type"] != "default"
     )  # said, so that --distill_type none is enough for a recipe with a teacher
@@ -328,6 +329,11 @@ def _cross_check(recipe: Recipe) -> None:
             f"is given, but dataset: {data.dataset} ships with mindvit and has no folder",
         ),
         ("balanced", data.balanced and not data.shuffle, "draws images at random: leave shuffle on"),
+        (
+            "freeze",
+            isinstance(optim.freeze, str) and optim.freeze not in ("stem", "all"),
+            f"is {optim.freeze!r}, but must be stem, a number of blocks, all, or none",
+        ),
         ("std", augment.std is not None and min(augment.std) <= 0, "must be positive"),
         ("mean", (augment.mean is None) != (augment.std is None), "and std must be given together"),
         (

@@ -132,7 +132,9 @@ def select(content: WeightsFile, take: Optional[str] = None) -> WeightsFile:
     apart = set(averages.values())
     rest = {name: value for name, value in content.arrays.items() if not name.startswith(STATE) and name not in apart}
     optimizer = set() if content.form in PICKLED else optimizer_values(rest)  # which has a dictionary of its own
-    sets = {MODEL: {name: name for name in rest if name not in optimizer}, **({EMA: averages} if averages else {})}
+    sets = {MODEL: {name: name for name in rest if name not in optimizer}}
+    if averages:
+        sets[EMA] = {**sets[MODEL], **averages} if own else averages  # what is frozen in training is its own average
     if not averages and prefixes.is_average(content.meta.get("taken") or ""):  # converted, the average alone
         sets = {EMA: sets[MODEL]}
     better = content.meta.get("best_weights")

@@ -39,7 +39,7 @@ OPTIONS = {
     "model": "model backbone backbone_config backbone_weights head_channels neck_channels "
     "num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path "
     "new_head take",
-    "optim": "opt betas eps momentum use_nesterov weight_decay weight_decay_filter layer_decay "
+    "optim": "opt betas eps momentum use_nesterov weight_decay weight_decay_filter freeze layer_decay "
     "gradient_accumulation_steps clip_grad "
     "clip_value ema ema_decay loss label_smoothing",
     "distill": "distill_type teacher teacher_ckpt_path teacher_take distill_alpha distill_tau",
