@@ -56,7 +56,7 @@ def setup(recipe: Recipe, dataset: Dataset) -> RunContext:
             console.log_info(f"keys without effect: {without_effect(recipe)}")
     workers = choose_workers(recipe.data, chosen.local_ranks, chosen.target)
     names = () if dataset.is_by_label else dataset.class_names
-    return RunContext(recipe, info, chosen, wanted or classes, workers, names)
+    return RunContext(recipe, info, chosen, wanted or classes, workers, names, dataset.class_counts())
 
 
 def build(ctx: RunContext, task: Task, resize: bool = False, weights: Optional[WeightsFile] = None) -> nn.Cell:

@@ -260,6 +260,12 @@ class OptimOptions:
     loss: str = option(
         "CE", "loss: cross entropy with soft targets, or every class a yes-or-no question (BCE)", ("CE", "BCE")
     )
+    class_weights: Optional[str] = option(
+        None,
+        "how much each class counts in the loss: balanced, inversely to how many training images it has, or a FILE, "
+        "class,weight a line (none: all alike)",
+        path=True,
+    )
     label_smoothing: float = option(0.0, "share of the target spread over all classes", low=0, high=0.99)
 
 

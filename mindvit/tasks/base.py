@@ -53,7 +53,11 @@ def drop_path_spec(drop_paths: int, batch: int) -> ArraySpec:
 
 @dataclass(frozen=True)
 class RunContext:
-    """A recipe together with what it leaves to the model, the data and the machine."""
+    """A recipe together with what it leaves to the model, the data and the machine.
+
+    class_counts: images of each class in the data set whose classes the network tells apart; empty where an image has
+    no one class.
+    """
 
     recipe: Recipe
     info: NetworkInfo
@@ -61,6 +65,7 @@ class RunContext:
     num_classes: int
     workers: Workers
     class_names: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
 
     @property
     def inputs(self) -> Inputs:

@@ -41,7 +41,7 @@ OPTIONS = {
     "new_head take",
     "optim": "opt betas eps momentum use_nesterov weight_decay weight_decay_filter freeze layer_decay "
     "gradient_accumulation_steps clip_grad "
-    "clip_value ema ema_decay loss label_smoothing",
+    "clip_value ema ema_decay loss class_weights label_smoothing",
     "distill": "distill_type teacher teacher_ckpt_path teacher_take distill_alpha distill_tau",
     "segmentation": "crop_size img_scale ratio_range cat_max_ratio photometric_distortion reduce_zero_label "
     "auxiliary_weight sync_bn test_mode slide_stride aug_test size_divisor",

@@ -70,6 +70,10 @@ class Dataset(ABC):
     def target(self, index: int) -> Any:
         """What is to be learnt of the image."""
 
+    def class_counts(self) -> tuple[int, ...]:
+        """How many images each class has, where an image has one class; else empty."""
+        return ()
+
     def __getitem__(self, index: int) -> Sample:
         """The image with its target; DecodeError if it can't be decoded."""
         return Sample(self.read(index), self.target(index))
@@ -101,6 +105,10 @@ class LabelledDataset(Dataset):
     def target(self, index: int) -> int:
         """The class number."""
         return int(self.labels[index])
+
+    def class_counts(self) -> tuple[int, ...]:
+        """How many images each class has."""
+        return tuple(np.bincount(self.labels, minlength=len(self.class_names)).tolist())
 
     def renumber(self, class_names: Sequence[str]) -> None:
         """Number the classes as they stand in `class_names`, which has all of them."""

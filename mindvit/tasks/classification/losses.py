@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
 
 from mindvit.layers.augment import flipped
+from mindvit.weights.readers import STATE
 
 
 class SoftTargets(nn.Cell):
     """What the losses share: 1 - smoothing on the label, mixed with the flipped batch's by lam, and smoothing spread
-    over all classes.
+    over all classes; and how much each class counts, (classes,) float32, or None for all alike.
     """
 
-    def __init__(self, smoothing: float, mix: bool):
+    def __init__(self, smoothing: float, mix: bool, class_weights: Optional[np.ndarray] = None):
         super().__init__()
         self.smoothing, self.mix = smoothing, mix
+        self.weighted = class_weights is not None
+        if class_weights is not None:  # a parameter's values are no part of the graph, which may be kept
+            self.class_weights = Parameter(
+                Tensor(class_weights, ms.float32), name=f"{STATE}class_weights", requires_grad=False
+            )
 
     def labels(self, labels: Tensor, lam: Tensor, classes: int) -> Tensor:
         """(B,) int32 and () float32 -> (B, classes), without the smoothing."""
@@ -27,11 +36,13 @@ class SoftTargets(nn.Cell):
 
 class SoftTargetCrossEntropy(SoftTargets):
     """-sum_k t_k log softmax(logits)_k, averaged over the batch, in float32. logits: (B, classes); labels: (B,)
-    int32; lam: () float32.
+    int32; lam: () float32. With class weights -sum_k w_k t_k log softmax(logits)_k, as PyTorch weighs probabilities.
     """
 
     def construct(self, logits: Tensor, labels: Tensor, lam: Tensor) -> Tensor:
         log_p = ops.log_softmax(logits.astype(ms.float32), -1)
+        if self.weighted:
+            log_p = log_p * self.class_weights
         loss = -(log_p * self.labels(labels, lam, log_p.shape[1])).sum(-1).mean()
         if self.smoothing:
             loss = (1 - self.smoothing) * loss - self.smoothing * log_p.mean(-1).mean()
@@ -42,14 +53,17 @@ class BinaryCrossEntropy(SoftTargets):
     """Every class a yes-or-no question (Wightman et al. 2021): -t log s(x) - (1 - t) log(1 - s(x)), averaged over batch
     and classes, in float32.
 
-    The same inputs as the cross entropy's.
+    The same inputs as the cross entropy's. With class weights every class's question counts w_k times.
     """
 
     def construct(self, logits: Tensor, labels: Tensor, lam: Tensor) -> Tensor:
         logits = logits.astype(ms.float32)
         classes = logits.shape[1]
         target = self.labels(labels, lam, classes) * (1 - self.smoothing) + self.smoothing / classes
-        return (ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))).mean(-1).mean()
+        loss = ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+        if self.weighted:
+            loss = loss * self.class_weights
+        return loss.mean(-1).mean()
 
 
 class Distillation(nn.Cell):

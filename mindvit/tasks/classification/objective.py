@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindvit.layers.augment import AugmentImages
@@ -25,6 +26,7 @@ class ObjectiveOptions:
     distill_type: str = "none"  # soft, hard: with a teacher
     distill_alpha: float = 0.5
     distill_tau: float = 1.0
+    class_weights: Optional[np.ndarray] = None  # (classes,) float32
 
 
 class ClassificationObjective(nn.Cell):
@@ -46,7 +48,7 @@ class ClassificationObjective(nn.Cell):
         self.drop_paths = len(rates)
         self.drop_path_scale = DropPathScale(rates)
         losses = {"CE": SoftTargetCrossEntropy, "BCE": BinaryCrossEntropy}
-        self.criterion = losses[options.loss](options.smoothing, options.mix)
+        self.criterion = losses[options.loss](options.smoothing, options.mix, options.class_weights)
         self.teacher = teacher
         self.distillation = Distillation(options.distill_type, options.distill_alpha, options.distill_tau)
 

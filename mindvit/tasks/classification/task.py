@@ -19,6 +19,7 @@ from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import BatchSpec, RunContext, Say
 from mindvit.tasks.classification import inspect
 from mindvit.tasks.classification.augment import batch_aug_spec, sample_batch_aug
+from mindvit.tasks.classification.class_weights import class_weights
 from mindvit.tasks.classification.distill import build_teacher, check_teacher
 from mindvit.tasks.classification.evaluator import ClassificationEvaluator
 from mindvit.tasks.classification.inference import ClassificationInference
@@ -130,7 +131,7 @@ class ClassificationTask:
     def objective(self, net: nn.Cell, ctx: RunContext) -> ClassificationObjective:
         """What training minimizes, with the recipe's teacher if it has one."""
         return ClassificationObjective(
-            net, objective_options(ctx.recipe, *ctx.preprocessing.statistics), build_teacher(ctx)
+            net, objective_options(ctx.recipe, *ctx.preprocessing.statistics, class_weights(ctx)), build_teacher(ctx)
         )
 
     def predict(self, net: nn.Cell, ctx: RunContext) -> EvalStep:
@@ -175,7 +176,9 @@ class ClassificationTask:
         )
 
 
-def objective_options(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> ObjectiveOptions:
+def objective_options(
+    recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...], weights: Optional[np.ndarray] = None
+) -> ObjectiveOptions:
     """What a recipe says of the objective."""
     augment, optim, distill = recipe.augment, recipe.optim, recipe.distill
     return ObjectiveOptions(
@@ -188,4 +191,5 @@ def objective_options(recipe: Recipe, mean: tuple[float, ...], std: tuple[float,
         distill_type=distill.distill_type,
         distill_alpha=distill.distill_alpha,
         distill_tau=distill.distill_tau,
+        class_weights=weights,
     )
