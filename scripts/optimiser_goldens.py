@@ -14,12 +14,16 @@ from timm.optim.lamb import Lamb
 OUT = Path(__file__).parent.parent / "tests" / "goldens" / "optimisers.npz"
 SHAPES, DECAY, RATES = ((5, 7), (7,), (1, 3, 4)), (0.1, 0.0, 0.1), (1.0, 0.5, 0.25)
 RATE = (0.1, 0.2, 0.15, 0.1, 0.05, 0.01)
-BETAS, EPS, MOMENTUM = (0.9, 0.98), 1e-6, 0.8
+BETAS, EPS, MOMENTUM, ALPHA = (0.9, 0.98), 1e-6, 0.8, 0.95
 MAKERS = {
     "adamw": lambda groups: torch.optim.AdamW(groups, betas=BETAS, eps=EPS),
     "lamb": lambda groups: Lamb(groups, betas=BETAS, eps=EPS, max_grad_norm=None),
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=MOMENTUM),
     "nesterov": lambda groups: torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True),
+    "adam": lambda groups: torch.optim.Adam(groups, betas=BETAS, eps=EPS),
+    "nadam": lambda groups: torch.optim.NAdam(groups, betas=BETAS, eps=EPS),
+    "rmsprop": lambda groups: torch.optim.RMSprop(groups, alpha=ALPHA, momentum=MOMENTUM, eps=EPS),
+    "adagrad": lambda groups: torch.optim.Adagrad(groups, eps=EPS),
 }
 
 
@@ -35,6 +39,7 @@ def main() -> None:
         "betas": np.array(BETAS),
         "eps": np.array(EPS),
         "momentum": np.array(MOMENTUM),
+        "alpha": np.array(ALPHA),
     }
     kept.update({f"start/{index}": value for index, value in enumerate(start)})
     kept.update(

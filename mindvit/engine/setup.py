@@ -99,6 +99,7 @@ def step_options(ctx: RunContext) -> StepOptions:
         betas=optim.betas,
         eps=optim.eps,
         momentum=optim.momentum,
+        alpha=optim.alpha,
         nesterov=optim.use_nesterov,
         weight_decay=optim.weight_decay,
         clip_norm=optim.clip_value if optim.clip_grad else 0.0,

@@ -14,10 +14,12 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindvit.data.arrays import ArraySpec
 from mindvit.engine.overflow import OverflowFlag
 from mindvit.layers.compiled import Compiled
-from mindvit.optim.optimizers import SGD, AdamW, Lamb, SquareSum
+from mindvit.optim.adaptive import Adam, NAdam, RootOfSquares
+from mindvit.optim.optimizers import SGD, AdamW, Lamb, Moments, SquareSum
 from mindvit.tasks.base import BatchSpec, RunContext, draw_generator, drop_path_spec
 from mindvit.weights.readers import STATE
 
+OF_MOMENTS: dict[str, type[Moments]] = {"adamw": AdamW, "adam": Adam, "nadam": NAdam, "lamb": Lamb}
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
 
 
@@ -31,6 +33,7 @@ class StepOptions:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     momentum: float = 0.9
+    alpha: float = 0.99
     nesterov: bool = False
     weight_decay: float = 0.05
     clip_norm: float = 0.0
@@ -90,11 +93,17 @@ def state_number(name: str, value: float = 0.0) -> Parameter:
 
 def create_optimizer(
     weights: ParameterTuple, decay: Sequence[float], lr_scales: Sequence[float], options: StepOptions
-) -> Union[AdamW, Lamb, SGD]:
-    """The cell that `options.opt` names."""
-    if options.opt == "sgd":
-        return SGD(weights, decay, lr_scales, options.momentum, options.nesterov)
-    return {"adamw": AdamW, "lamb": Lamb}[options.opt](weights, decay, lr_scales, options.betas, options.eps)
+) -> Union[Moments, SGD, RootOfSquares]:
+    """The cell that `options.opt` names. `momentum` and `nesterov`, MindCV's words, are SGD's."""
+    common = weights, decay, lr_scales
+    if options.opt in OF_MOMENTS:
+        return OF_MOMENTS[options.opt](*common, options.betas, options.eps)
+    if options.opt == "rmsprop":
+        squares = options.alpha, 1 - options.alpha
+        return RootOfSquares(*common, squares, options.momentum, options.eps)
+    if options.opt == "adagrad":
+        return RootOfSquares(*common, (1.0, 1.0), 0.0, options.eps)
+    return SGD(*common, options.momentum, options.nesterov or options.opt == "nesterov")
 
 
 class AssignParameters(nn.Cell):

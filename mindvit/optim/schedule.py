@@ -86,6 +86,14 @@ def learning_rate(step: int, *, schedule: ScheduleOptions, steps_per_epoch: int,
         return start + (peak - start) * at / warmup
     if schedule.scheduler == "constant":
         return peak
+    if schedule.scheduler == "exponential_decay":
+        return max(end, peak * schedule.decay_rate ** (at - warmup))
+    if schedule.scheduler == "polynomial_decay":
+        left = max(0.0, 1 - (at - warmup) / (schedule.epoch_size - warmup))
+        return end + (peak - end) * left**schedule.decay_rate
+    if schedule.scheduler == "multi_step_decay":
+        falls = sum(at - warmup >= epoch for epoch in schedule.multi_step_decay_milestones or ())
+        return max(end, peak * schedule.decay_rate**falls)
     if schedule.scheduler == "step_decay":
         falls = int((at - warmup) // (schedule.decay_epochs or 30))
         if schedule.decay_at is not None:

@@ -219,13 +219,18 @@ class ModelOptions:
 class OptimOptions:
     """The optimiser."""
 
-    opt: str = option("adamw", "optimiser", ("adamw", "lamb", "sgd"))
-    betas: Pair = option((0.9, 0.999), "adamw, lamb: decay of the two moments")
-    eps: float = option(1e-8, "adamw, lamb: added to the denominator", low=0)
-    momentum: float = option(0.9, "sgd: momentum", low=0, high=1)
+    opt: str = option(
+        "adamw",
+        "optimiser, as in PyTorch, lamb as in timm; momentum and nesterov: MindCV's words for sgd",
+        ("adamw", "lamb", "sgd", "adam", "nadam", "rmsprop", "adagrad", "momentum", "nesterov"),
+    )
+    betas: Pair = option((0.9, 0.999), "adamw, lamb, adam, nadam: decay of the two moments")
+    eps: float = option(1e-8, "all but sgd: added to the denominator", low=0)
+    momentum: float = option(0.9, "sgd, rmsprop: momentum", low=0, high=1)
+    alpha: float = option(0.99, "rmsprop: decay of the mean of the squares (MindCV's: 0.9)", low=0, high=1)
     use_nesterov: bool = option(False, "sgd: Nesterov's momentum")
     weight_decay: float = option(
-        0.05, "weight decay; decoupled with adamw and lamb, part of the gradient with sgd", low=0
+        0.05, "weight decay; decoupled with adamw and lamb, part of the gradient with the others", low=0
     )
     weight_decay_filter: str = option(
         "norm_and_bias",
@@ -306,7 +311,17 @@ class ScheduleOptions:
     scheduler: str = option(
         "cosine_decay",
         "decay after the warm-up",
-        ("cosine_decay", "warmup_cosine_decay", "linear_decay", "poly_decay", "step_decay", "constant"),
+        (
+            "cosine_decay",
+            "warmup_cosine_decay",
+            "linear_decay",
+            "poly_decay",
+            "step_decay",
+            "multi_step_decay",
+            "exponential_decay",
+            "polynomial_decay",
+            "constant",
+        ),
     )
     lr: float = option(5e-4, "highest learning rate (at lr_reference_batch, if that is given)", low=0)
     lr_reference_batch: Optional[int] = option(
@@ -325,7 +340,15 @@ class ScheduleOptions:
     decay_at: Optional[Tuple[int, int]] = option(
         None, "step_decay: the epochs after which the rate falls, two; wins over decay_epochs", low=1
     )
-    decay_rate: float = option(0.1, "step_decay: factor of each fall", low=0, high=1)
+    multi_step_decay_milestones: Optional[Tuple[int, ...]] = option(
+        None, "multi_step_decay: the epochs after the warm-up at which the rate falls", low=1
+    )
+    decay_rate: float = option(
+        0.1,
+        "step_decay, multi_step_decay: factor of each fall; exponential_decay: factor of an epoch; polynomial_decay: "
+        "the power, MindCV's key",
+        low=0,
+    )
     poly_power: float = option(
         0.9, "poly_decay: power of the share of the steps that is left, by which lr - min_lr falls", low=0
     )

@@ -107,7 +107,6 @@ WITHOUT_EFFECT = {
     "reduction": "the loss is a mean",
     "re_max_attempts": "ten, as in timm",
     "cutmix_prob": "see mixup_prob",
-    "multi_step_decay_milestones": "see scheduler",
     "amp_cast_list": "the networks say what stays in float32",
     "enable_modelarts": "no ModelArts",
     "multi_data_url": "no ModelArts",
@@ -120,19 +119,10 @@ WITHOUT_EFFECT = {
 # docs/migrate.md.
 MINDCV_VALUES = {
     "opt": {
-        "adam": "opt: adamw (its weight decay is decoupled)",
-        "momentum": "opt: sgd, with momentum: 0.9",
-        "nesterov": "opt: sgd, with momentum: 0.9 and use_nesterov: True",
-        "nadam": "opt: adamw",
-        "rmsprop": "opt: adamw",
-        "adagrad": "opt: adamw",
         "lion": "opt: adamw",
         "adan": "opt: adamw",
     },
     "scheduler": {
-        "exponential_decay": "scheduler: step_decay, with decay_epochs: 1 and min_lr: 0 (falls once an epoch)",
-        "polynomial_decay": "scheduler: poly_decay, with poly_power",
-        "multi_step_decay": "scheduler: step_decay (falls at equal distances, decay_epochs)",
         "one_cycle": "scheduler: cosine_decay, with warmup_epochs",
         "cyclic": "scheduler: cosine_decay, with num_cycles and decay_epochs",
     },
@@ -207,7 +197,8 @@ def type_name(kind: Any) -> str:
         return plain[kind]
     parts = typing.get_args(kind)
     if typing.get_origin(kind) is tuple:
-        return f"a list of {len(parts)} {'ints' if parts[0] is int else 'numbers'}"
+        count = "" if parts[-1] is ... else f"{len(parts)} "
+        return f"a list of {count}{'ints' if parts[0] is int else 'numbers'}"
     return " or ".join(type_name(part) for part in parts)
 
 
@@ -223,7 +214,11 @@ def convert(value: Any, kind: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         parts = typing.get_args(kind)
         items = value.strip("[]() ").split(",") if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)) or len(items) != len(parts):
+        if not isinstance(items, (list, tuple)):
+            raise ValueError(value)
+        if parts[-1] is ...:
+            parts = parts[:1] * len(items)
+        if len(items) != len(parts):
             raise ValueError(value)
         return tuple(convert(item, part) for item, part in zip(items, parts))
     return _scalar(value, kind)
@@ -333,6 +328,16 @@ def _cross_check(recipe: Recipe) -> None:
             "freeze",
             isinstance(optim.freeze, str) and optim.freeze not in ("stem", "all"),
             f"is {optim.freeze!r}, but must be stem, a number of blocks, all, or none",
+        ),
+        (
+            "decay_rate",
+            schedule.decay_rate > 1 and schedule.scheduler != "polynomial_decay",
+            f"is {schedule.decay_rate}, but must be at most 1",
+        ),
+        (
+            "scheduler",
+            schedule.scheduler == "multi_step_decay" and not schedule.multi_step_decay_milestones,
+            "is multi_step_decay, which needs multi_step_decay_milestones: [EPOCH, ...]",
         ),
         ("std", augment.std is not None and min(augment.std) <= 0, "must be positive"),
         ("mean", (augment.mean is None) != (augment.std is None), "and std must be given together"),

@@ -21,6 +21,10 @@ NAMES: dict[str, dict[str, Any]] = {
     "lamb": {"opt": "lamb"},
     "sgd": {"opt": "sgd"},
     "nesterov": {"opt": "sgd", "nesterov": True},
+    "adam": {"opt": "adam"},
+    "nadam": {"opt": "nadam"},
+    "rmsprop": {"opt": "rmsprop"},
+    "adagrad": {"opt": "adagrad"},
 }
 COUNT = 3  # tensors
 
@@ -35,6 +39,7 @@ def test_six_steps_are_theirs(name: str) -> None:
         betas=tuple(golden["betas"].tolist()),
         eps=float(golden["eps"]),
         momentum=float(golden["momentum"]),
+        alpha=float(golden["alpha"]),
         **NAMES[name],
     )
     cell = create_optimizer(weights, golden["decay"].tolist(), golden["rates"].tolist(), options)

@@ -134,6 +134,8 @@ def test_no_shipped_recipe_falls_in_its_warm_up_or_rises_in_its_decay(path: Path
         {"lr": 1e-5, "min_lr": 1e-4, "warmup_lr": 1e-3},
         {"lr": 1e-6, "scheduler": "linear_decay"},
         {"lr": 1e-6, "scheduler": "step_decay"},
+        {"lr": 1e-5, "min_lr": 4e-6, "scheduler": "exponential_decay", "decay_rate": 0.9},
+        {"lr": 1e-6, "scheduler": "polynomial_decay", "decay_rate": 2.0},
         {"lr": 1e-5, "min_lr": 4e-6, "num_cycles": 3, "decay_epochs": 8, "cycle_decay": 0.1, "warmup_epochs": 0},
         {"lr": 1e-6, "scheduler": "constant"},
     ],
@@ -220,32 +222,27 @@ def test_mindcv_s_schedules(keys: dict, stair: bool) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-18)
 
 
+@pytest.mark.parametrize("stair", [True, False])
 @pytest.mark.parametrize(
-    "theirs, ours",
+    "keys",
     [
-        (
-            {"scheduler": "exponential_decay", "decay_rate": 0.9, "lr_epoch_stair": True},
-            {"scheduler": "step_decay", "decay_epochs": 1, "decay_rate": 0.9},
-        ),
-        ({"scheduler": "polynomial_decay", "decay_rate": 1.0}, {"scheduler": "linear_decay"}),
-        (
-            {"scheduler": "step_decay", "decay_epochs": 4, "decay_rate": 0.5},
-            {"scheduler": "step_decay", "decay_epochs": 4, "decay_rate": 0.5},
-        ),
+        {"scheduler": "exponential_decay", "decay_rate": 0.9},
+        {"scheduler": "polynomial_decay", "decay_rate": 1.7},
+        {"scheduler": "step_decay", "decay_epochs": 4, "decay_rate": 0.5},
+        {"scheduler": "multi_step_decay", "decay_rate": 0.3, "milestones": (2, 5, 6)},
     ],
+    ids=lambda keys: keys["scheduler"],
 )
-def test_what_stands_in_for_mindcv_s_other_schedules(theirs: dict, ours: dict) -> None:
-    same: dict[str, Any] = {"lr": 1e-3, "warmup_epochs": 3}
-    rates = create_scheduler(7, num_epochs=12, **same, **theirs)
-    schedule = ScheduleOptions(
-        epoch_size=12, min_lr=0.0, lr_epoch_stair=theirs.get("lr_epoch_stair", False), **same, **ours
-    )
-    np.testing.assert_allclose(
-        [learning_rate(step, schedule=schedule, steps_per_epoch=7, global_batch=1) for step in range(84)],
-        rates,
-        rtol=1e-9,
-        atol=1e-18,
-    )
+def test_mindcv_s_other_schedules(keys: dict, stair: bool) -> None:
+    """They know no min_lr, and count epochs from the end of the warm-up."""
+    same: dict[str, Any] = {"lr": 1e-3, "warmup_epochs": 3, "lr_epoch_stair": stair}
+    theirs = create_scheduler(7, num_epochs=12, **same, **keys)
+    ours = {key if key != "milestones" else "multi_step_decay_milestones": value for key, value in keys.items()}
+    schedule = ScheduleOptions(epoch_size=12, min_lr=0.0, **same, **ours)
+    rates = [learning_rate(step, schedule=schedule, steps_per_epoch=7, global_batch=1) for step in range(84)]
+    np.testing.assert_allclose(rates, theirs, rtol=1e-9, atol=1e-18)
+    floor = ScheduleOptions(epoch_size=12, min_lr=5e-4, **same, **ours)
+    assert learning_rate(83, schedule=floor, steps_per_epoch=7, global_batch=1) >= 5e-4
 
 
 def test_the_shipped_mindcv_recipe_follows_mindcv_s_schedule() -> None:

@@ -39,7 +39,7 @@ OPTIONS = {
     "model": "model backbone backbone_config backbone_weights head_channels neck_channels "
     "num_classes in_channels img_size drop_rate attn_drop_rate drop_path_rate pretrained ckpt_path "
     "new_head take",
-    "optim": "opt betas eps momentum use_nesterov weight_decay weight_decay_filter freeze layer_decay "
+    "optim": "opt betas eps momentum alpha use_nesterov weight_decay weight_decay_filter freeze layer_decay "
     "gradient_accumulation_steps clip_grad "
     "clip_value ema ema_decay loss class_weights label_smoothing",
     "distill": "distill_type teacher teacher_ckpt_path teacher_take distill_alpha distill_tau",
@@ -48,8 +48,8 @@ OPTIONS = {
     "detection": "canvas short_sides max_instances empty_images mask anchor_scale rpn_pre proposals rpn_samples "
     "roi_samples score_thr",
     "schedule": "epoch_size epoch_steps patience scheduler lr lr_reference_batch min_lr warmup_epochs warmup_steps "
-    "warmup_lr warmup_factor decay_epochs decay_at decay_rate poly_power cosine_from_start num_cycles "
-    "cycle_decay lr_epoch_stair lr_lag",
+    "warmup_lr warmup_factor decay_epochs decay_at multi_step_decay_milestones decay_rate poly_power "
+    "cosine_from_start num_cycles cycle_decay lr_epoch_stair lr_lag",
     "precision": "amp_level val_amp_level amp_type amp_on_cpu loss_scale_type loss_scale skip_nonfinite "
     "drop_overflow_update",
     "runtime": "device_target mode jit_level compile_cache distribute seed",
@@ -194,7 +194,8 @@ def test_a_recipe_that_inherits_from_itself_names_the_circle(tmp_path: Path) -> 
         (["--lr", "-1"], "lr is -1.0, but must be at least 0"),
         (["--clip_grad", "maybe"], "clip_grad is 'maybe', but must be True or False"),
         (["--mean", "1,2"], "mean is '1,2', but must be a list of 3 numbers or none"),
-        (["--opt", "adam"], "opt is 'adam', but must be one of adamw, lamb, sgd; did you mean adamw or lamb?"),
+        (["--opt", "adams"], "opt is 'adams', but must be one of adamw, lamb, sgd, adam, nadam, rmsprop, adagrad, "),
+        (["--multi_step_decay_milestones", "3,x"], "multi_step_decay_milestones is '3,x', but must be a list of ints"),
         (["--config"], "argument -c/--config: expected one argument"),
     ],
 )

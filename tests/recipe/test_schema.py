@@ -124,7 +124,7 @@ def test_bounds_are_included() -> None:
     [
         ("amp_level", "O4", "O0, O1, O2, O3; did you mean O"),
         ("interpolation", "bicubik", "did you mean bicubic"),
-        ("opt", "adam", "did you mean adamw or lamb?"),
+        ("opt", "adam2", "did you mean adam"),
         ("dataset", "image_net", "did you mean imagenet?"),
         ("scheduler", "cosine", "did you mean cosine_decay"),
         ("mode", 2, "one of 0, 1"),
