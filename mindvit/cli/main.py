@@ -41,7 +41,7 @@ COMMANDS = {
     "export": Command("mindvit.cli.export", "write a model as MindIR or ONNX and check the file"),
     "benchmark": Command("mindvit.cli.benchmark", "measure the speed of models or of the data pipeline"),
     "census": Command("mindvit.cli.census", "count operators and multiply-adds of compiled models"),
-    "prepare": Command("mindvit.cli.prepare", "pack a data set into MindRecord files"),
+    "prepare": Command("mindvit.cli.prepare", "pack a data set into MindRecord files, or unpack official archives"),
     "inspect-data": Command("mindvit.cli.inspect_data", "find faults and duplicates in a data set, preview batches"),
     "config": Command("mindvit.cli.config", "print a resolved recipe and where each value comes from"),
     "doctor": Command(

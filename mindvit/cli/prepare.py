@@ -1,6 +1,8 @@
 """Pack a data set into MindRecord files: mindvit prepare DATA_DIR OUT.
 
 train.py and validate.py take OUT as data_dir. What was cut off continues when the same command is given again.
+
+Or unpack the official archives of a data set by name into class folders: mindvit prepare cifar10 ARCHIVE... DIR.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from mindvit.errors import UserError
 from mindvit.runtime import files
 
 SPLITS = ("train", "val")
+NAMED = ("cifar10", "cifar100", "flowers102", "food101", "pets")  # of data.official
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -22,7 +25,14 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.recipe.commandline import COMMAND_LINE, Parser
     from mindvit.recipe.options import DataOptions
 
-    parser = Parser(prog="mindvit prepare", description="Pack a folder or list data set into MindRecord files.")
+    if arguments and arguments[0] in NAMED and not Path(arguments[0]).is_dir():
+        unpack(arguments[0], arguments[1:])
+        return
+    parser = Parser(
+        prog="mindvit prepare",
+        description="Pack a folder or list data set into MindRecord files. Or unpack official archives into class "
+        f"folders: mindvit prepare NAME ARCHIVE... DIR, NAME one of {', '.join(NAMED)}.",
+    )
     parser.add_argument(
         "data_dir",
         metavar="DATA_DIR",
@@ -53,6 +63,25 @@ def main(arguments: Sequence[str]) -> None:
             f"give another folder (DATA_DIR may have any name)"
         )
     write(given)
+
+
+def unpack(name: str, arguments: Sequence[str]) -> None:
+    """Write the images of a named data set to a folder. UserError for archives or a folder that can't be used."""
+    from tqdm import tqdm
+
+    from mindvit.data.official import OFFICIAL, archives_of
+    from mindvit.data.official import unpack as write_images
+    from mindvit.runtime import console
+
+    *given, out = arguments or ("",)
+    archives = archives_of(name, given)
+    try:
+        with tqdm(total=OFFICIAL[name].images, desc=name, unit=" images", disable=not sys.stderr.isatty()) as bar:
+            counts = write_images(name, archives, Path(out), bar.update)
+    except OSError as error:
+        raise UserError(f"{out} can't be written: {error.strerror}") from None
+    found = ", ".join(f"{counts[split]} in {split}" for split in ("train", "val", "test") if split in counts)
+    console.log_info(f"{name}: {found}; use it with: --data_dir {out}")
 
 
 def write(given: Namespace) -> None:
