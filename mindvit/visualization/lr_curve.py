@@ -8,7 +8,8 @@ from mindvit.errors import UserError
 from mindvit.optim.schedule import learning_rate, schedule_lines
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime.files import atomic_write
-from mindvit.visualization.run_report import Chart, Run, draw
+from mindvit.visualization.charts import Chart, draw
+from mindvit.visualization.run_files import Run
 
 MOST_POINTS = 4000  # of a curve: more than it has pixels
 

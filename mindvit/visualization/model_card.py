@@ -18,7 +18,8 @@ from mindvit.recipe.schema import FIELDS
 from mindvit.runtime import files
 from mindvit.runtime.console import table
 from mindvit.tasks.metric import LOSS, METRICS
-from mindvit.visualization.run_report import CHARTS, LOG, Run, axis, draw, read_run, read_text
+from mindvit.visualization.charts import CHARTS, axis, draw
+from mindvit.visualization.run_files import LOG, Run, read_run, read_text
 
 CARD = "README.md"
 UNKNOWN = "unknown"  # what hubs call a licence that nobody has named

@@ -20,7 +20,10 @@ from PIL import Image
 from mindvit.cli import report
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import describe, parse
-from mindvit.visualization.run_report import CHARTS, axis, draw, markdown_tables, points, read_run, write_report
+from mindvit.visualization.charts import CHARTS, axis, draw, points
+from mindvit.visualization.report_tables import markdown_tables
+from mindvit.visualization.run_files import read_run
+from mindvit.visualization.run_report import write_report
 
 LOG = """epoch,step,lr,train_loss,val_loss,top1,top5,ema_loss,ema_top1,ema_top5,norm,loss_scale,skipped,img_s,data_wait
 1,44,0.0003,2.1,1.9,40,80,2.2,20,60,4.5,65536,0,150.1,0.01
