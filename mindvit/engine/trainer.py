@@ -20,7 +20,7 @@ from mindvit.engine.steps import StepRunner
 from mindvit.engine.stop import Interrupted, StopSignal, TrainingFailed
 from mindvit.engine.validator import Scores, Validator
 from mindvit.recipe.schema import Recipe
-from mindvit.runtime import console, device, distributed
+from mindvit.runtime import console, device, distributed, viewers
 from mindvit.tasks import task_of
 from mindvit.tasks.base import Say
 
@@ -36,7 +36,7 @@ class Trainer:
         started = time.time()
         self.task, self.config = task_of(recipe), config
         self.recipe = recipe = self.task.resolve(recipe)  # a wrong size is told before a million files are listed
-        console.check_viewer(recipe.log.summary)
+        viewers.check_viewer(recipe.log.summary)
         weights = starting_weights(recipe)
         self.remarks: list[str] = []  # on the data, and on what is frozen
         self.datasets = self.task.datasets(recipe, weights, self.remarks.append)
@@ -80,7 +80,8 @@ class Trainer:
             # signals last: MindSpore's summary starts processes, which would inherit the handlers and outlive the
             # signal that ends them
             kind = self.recipe.log.summary if is_main else "none"
-            with console.summary(kind, folder, self.log.say) as self.log.viewer, self.stop_signal.listening():
+            config, say = self.recipe.changed(), self.log.say
+            with viewers.summary(kind, folder, config, say) as self.log.viewer, self.stop_signal.listening():
                 scores = self.run_epochs()
             return self.finish(*scores)
 

@@ -206,9 +206,7 @@ def describe(recipe: Recipe, changed: bool = False) -> str:
     defaults.
     """
     lines = []
-    for key, value in recipe.flat().items():
-        if changed and value == FIELDS[key][1].default:
-            continue
+    for key, value in (recipe.changed() if changed else recipe.flat()).items():
         text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=200)
         lines.append(f"{key}: {text.splitlines()[0]}".ljust(56) + f"  # {recipe.origins[key]}")
     return printable("\n".join(lines))

@@ -45,8 +45,9 @@ class LogOptions:
     )
     summary: str = option(
         "none",
-        "files for a viewer, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX)",
-        ("none", "mindspore", "tensorboard"),
+        "a viewer's files, beside log.csv: MindSpore's or TensorBoard's (needs the package tensorboardX), or those of "
+        "the tracker of this name, offline (needs its package)",
+        ("none", "mindspore", "tensorboard", "wandb", "swanlab", "mlflow"),
         affects_result=False,
     )
     results_csv: str = option(

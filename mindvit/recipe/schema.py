@@ -167,6 +167,10 @@ class Recipe:
         """Every key with its value, in the order of the sections."""
         return {key: getattr(getattr(self, section), key) for key, (section, _, _) in FIELDS.items()}
 
+    def changed(self) -> dict[str, Any]:
+        """The keys whose values differ from the defaults."""
+        return {key: value for key, value in self.flat().items() if value != FIELDS[key][1].default}
+
     def affecting_result(self) -> dict[str, Any]:
         """The keys with their values that change what a run computes."""
         return {key: value for key, value in self.flat().items() if FIELDS[key][1].metadata["affects_result"]}

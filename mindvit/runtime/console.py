@@ -19,7 +19,6 @@ from mindvit.runtime import files
 from mindvit.runtime.files import SPELT_OUT, printable
 
 T = TypeVar("T")
-Scalars = Mapping[str, float]
 
 
 def log_info(text: str) -> None:
@@ -120,80 +119,6 @@ def heartbeat(text: Union[str, Callable[[], str]], shown: bool = True, seconds: 
         over.set()
         if shown:
             thread.join()
-
-
-def check_viewer(kind: str) -> None:
-    """UserError if the package for this kind of summary is missing."""
-    if kind == "tensorboard":
-        try:
-            import tensorboardX  # noqa: F401
-        except ImportError:
-            raise UserError(
-                "summary is tensorboard, but the package tensorboardX is missing: pip install "
-                "tensorboardX, or summary: mindspore"
-            ) from None
-
-
-@contextlib.contextmanager
-def summary(kind: str, folder: Path, complain: Callable[[str], None]) -> Iterator[Callable[[int, Scalars], None]]:
-    """A function (step, values by name) that writes files for a viewer into `folder`/summary; for kind 'none' it writes
-    nothing.
-
-    kind: mindspore (MindInsight's files) or tensorboard. What can't be written costs no training: `complain` is told,
-    and no more is written.
-    UserError if the package for the latter is missing.
-    """
-    check_viewer(kind)
-    if kind == "none":
-        yield lambda step, values: None
-        return
-    try:
-        writer, close = _viewer(kind, str(folder / "summary"))
-    except (OSError, RuntimeError) as error:
-        reason = first_line(error)
-        raise UserError(f"{folder / 'summary'} can't be written: {reason} (summary: none does without)") from None
-    working = True
-
-    def trying(action: Callable[[], None]) -> None:
-        nonlocal working
-        try:
-            action()
-        except (OSError, RuntimeError, ValueError) as error:  # what a full disk becomes in the two packages
-            working = False
-            complain(f"WARNING: {folder / 'summary'} can't be written, no more is added to it: {first_line(error)}")
-
-    def write(step: int, values: Scalars) -> None:
-        if working:
-            trying(lambda: writer(step, values))
-
-    try:
-        yield write
-    finally:
-        trying(close)
-
-
-def _viewer(kind: str, place: str) -> tuple[Callable[[int, Scalars], None], Callable[[], None]]:
-    """How values are written for a viewer, and how its files are closed."""
-    if kind == "mindspore":
-        from mindspore import SummaryRecord, Tensor  # starts processes of its own: only for those who want it
-
-        record = SummaryRecord(place)
-
-        def write(step: int, values: Scalars) -> None:
-            for name, value in values.items():
-                record.add_value("scalar", name, Tensor(float(value)))
-            record.record(step)
-
-        return write, record.close
-    from tensorboardX import SummaryWriter
-
-    board = SummaryWriter(place)
-
-    def add(step: int, values: Scalars) -> None:
-        for name, value in values.items():
-            board.add_scalar(name, value, step)
-
-    return add, board.close
 
 
 def first_line(error: BaseException) -> str:
