@@ -139,8 +139,10 @@ def main(arguments: Sequence[str]) -> None:
     """
     given = parser().parse_args(arguments)
     batch = batch_of(given.batch_size)
-    from mindvit.inference import side_file  # takes seconds: not for --help
+    from mindvit.data.classes import label_names  # takes seconds: not for --help
+    from mindvit.inference import side_file
     from mindvit.inference.export import check, export
+    from mindvit.inference.snippet import metadata, snippet
     from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
     from mindvit.runtime import device
 
@@ -155,9 +157,11 @@ def main(arguments: Sequence[str]) -> None:
         content, batch = side_file.segmentor_contents(info, told, recipe, crop_size(recipe)), batch or 1
     else:
         content = side_file.contents(told.classifier(info.name), told, recipe.augment)
-    channels, height, width = content["input_size"]
-    print(export(net, channels, (height, width), given.format, given.out, batch))
-    print(f"{side_file.write(given.out, content)}: classes and preprocessing")
+    content["label_names"] = list(label_names(told.class_names, content["num_classes"]))
+    print(export(net, tuple(content["input_size"]), given.format, given.out, batch, metadata(content)))
+    print(f"{side_file.write(given.out, content)}: classes and preprocessing, as in the file's own metadata")
+    if given.format == "ONNX":
+        print(f"to run it with onnxruntime, numpy and Pillow alone:\n\n{snippet(given.out, content, batch)}")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,12 @@ def imagenet() -> ClassList:
     return ClassList((tuple(row[0] for row in rows), tuple(row[1] for row in rows)), "ImageNet-1K")
 
 
+def label_names(known: Sequence[str], count: int) -> tuple[str, ...]:
+    """A name for each class: those that are known, ImageNet-1K's for as many without names, or else numbers."""
+    names = imagenet().columns[1] if not known and count == IMAGENET else tuple(known)
+    return (*names, *map(str, range(len(names), count)))
+
+
 def is_ambiguous(names: Sequence[str]) -> bool:
     """Whether tools disagree on the order of these folders: by characters (1 10 2), or by the numbers in them and
     regardless of case (1 2 10)."""

@@ -8,7 +8,8 @@ import contextlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence
+from types import MappingProxyType
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -43,10 +44,30 @@ class Exported:
         return f"{self.path}: loaded again, batch {batches}: within {self.deviation:.1e} of the network"
 
 
-def export(net: nn.Cell, channels: int, size: tuple[int, int], form: str, path: Path, batch: Optional[int]) -> Exported:
-    """Write `net` for images (batch, channels, *size), any batch if it is None, load the file again and compare.
+def export(
+    net: nn.Cell,
+    image: tuple[int, int, int],
+    form: str,
+    path: Path,
+    batch: Optional[int],
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> Exported:
+    """Write a network as a file, load the file again and compare.
 
-    UserError if the network can't be written; ExportError, and no file, if what was written differs.
+    Args:
+        net: the network.
+        image: channels, height and width of its images.
+        form: MINDIR or ONNX.
+        path: the file.
+        batch: images at once; None: any number.
+        metadata: what the file says of itself, see snippet.metadata: ONNX's metadata_props, MindIR's user_info.
+
+    Returns:
+        The file with how far it is from the network.
+
+    Raises:
+        UserError: the network can't be written.
+        ExportError: what was written differs; there is no file.
     """
     check(form, path)
     load = _session if form == "ONNX" else _graph_cell
@@ -54,9 +75,9 @@ def export(net: nn.Cell, channels: int, size: tuple[int, int], form: str, path: 
     batches = (batch,) if batch else (1, 3, 4)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
-        _write(net, (batch, channels, *size), form, written)
+        _write(net, (batch, *image), form, written, metadata)
         run = load(written)
-        deviation = _deviation(net, run, batches, (channels, *size), batch or 2)
+        deviation = _deviation(net, run, batches, image, batch or 2)
         if not deviation < TOLERANCE:
             raise ExportError(
                 f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance "
@@ -66,12 +87,20 @@ def export(net: nn.Cell, channels: int, size: tuple[int, int], form: str, path: 
     return Exported(path, batches, deviation)
 
 
-def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path) -> None:
+def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path, metadata: Mapping[str, str]) -> None:
     mindir = path.with_suffix(".mindir")
+
+    def describe(model: Any) -> None:
+        model.user_info.update(metadata)
+
     try:
         with quiet():
             ms.export(
-                net, Tensor(shape=shape, dtype=ms.float32), file_name=str(mindir.with_suffix("")), file_format="MINDIR"
+                net,
+                Tensor(shape=shape, dtype=ms.float32),
+                file_name=str(mindir.with_suffix("")),
+                file_format="MINDIR",
+                custom_func=describe,
             )
     except (RuntimeError, ValueError, TypeError) as error:
         raise ExportError(f"{path.name}: MindSpore can't export this network: {str(error).splitlines()[0]}") from None
@@ -83,7 +112,9 @@ def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path
 
         from mindvit.inference.onnx import to_onnx
 
-        onnx.save(to_onnx(whole, {item.name: item.asnumpy() for item in net.get_parameters()}), str(path))
+        model = to_onnx(whole, {item.name: item.asnumpy() for item in net.get_parameters()})
+        onnx.helper.set_model_props(model, dict(metadata))
+        onnx.save(model, str(path))
     elif whole != mindir:
         raise ExportError(
             f"{path.name}: above 1 GB MindSpore writes several files, which this command doesn't (--format ONNX "

@@ -90,6 +90,7 @@ def config(trained: Trained) -> dict[str, Any]:
         names = list(told.class_names)
         return {"architecture": info.name, "num_classes": told.num_classes, "label_names": names, OURS: ours}
     side = side_file.contents(info, told, trained.recipe.augment)
+    del side["task"]  # said below
     top = {key: side.pop(key) for key in ("architecture", "num_classes", "label_names")}
     return {**top, "pretrained_cfg": {**side, "num_classes": told.num_classes}, OURS: ours}
 

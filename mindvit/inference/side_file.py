@@ -30,6 +30,7 @@ def contents(info: ModelInfo, told: CheckpointInfo, augment: AugmentOptions) -> 
     mean, std = preprocessing.statistics
     return {
         "architecture": info.name,
+        "task": info.task,
         "num_classes": told.num_classes,
         "label_names": list(told.class_names),
         "input_size": [told.in_channels or RGB, preprocessing.size, preprocessing.size],
@@ -48,6 +49,7 @@ def segmentor_contents(
     mean, std = Inputs(info, recipe.augment).statistics
     return {
         "architecture": info.name,
+        "task": info.task,
         "backbone": recipe.model.backbone,
         "num_classes": told.num_classes,
         "label_names": list(told.class_names),

@@ -25,6 +25,7 @@ from mindvit.cli import export, predict
 from mindvit.engine.evaluate import validate
 from mindvit.engine.trainer import Trainer, fit
 from mindvit.errors import UserError
+from mindvit.inference.snippet import snippet
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console
@@ -197,11 +198,15 @@ def test_predictions_and_exported_files_are_those_of_validation(folder: Path, wh
     assert (told["input_size"], told["label_names"]) == ([3, 32, 32], list(CLASSES))
     import onnxruntime
 
-    pixels = np.asarray(Image.open(image))[:32, :32].astype(np.float32) / 255
-    inputs = ((pixels - told["mean"]) / told["std"]).transpose(2, 0, 1)[None].astype(np.float32)
+    pixels = np.asarray(Image.open(image))[:32, :32]
+    inputs = ((pixels.astype(np.float32) / 255 - told["mean"]) / told["std"]).transpose(2, 0, 1)[None]
     session = onnxruntime.InferenceSession(str(out))
-    (logits,) = session.run(None, {session.get_inputs()[0].name: inputs})
-    assert np.abs(logits - predictor.net(Tensor(inputs)).asnumpy()).max() < 1e-4
+    (logits,) = session.run(None, {session.get_inputs()[0].name: inputs.astype(np.float32)})
+    assert np.abs(logits - predictor.net(Tensor(inputs.astype(np.float32))).asnumpy()).max() < 1e-4
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    variables: dict[str, Any] = {}
+    exec(snippet(out, told, 1).replace("image.jpg", str(tmp_path / "image.png")), variables)
+    assert (variables["labels"] == predictor(pixels)).mean() > 0.99  # but for ties and rounding
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,7 @@ def test_all_that_a_run_says_travels_with_every_conversion(
         says_what_it_was(path)
     assert json.loads((tmp_path / "timm.safetensors.json").read_text("utf-8")) == {
         "architecture": f"small_{family}",
+        "task": "classification",
         "num_classes": 5,
         "label_names": NAMES,
         "input_size": [3, side, side],
@@ -363,7 +364,7 @@ def test_a_recipe_s_own_keys_win_and_the_checkpoint_s_fill_the_others(tmp_path: 
 def test_an_exported_file_has_its_classes_and_preprocessing_beside_it(
     run_with_average: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "export", lambda net, channels, size, form, path, batch: (channels, size, batch))
+    monkeypatch.setattr(exporting, "export", lambda net, image, form, path, batch, metadata: (image, batch, metadata))
     export.main(
         [
             "--ckpt_path",
@@ -381,4 +382,9 @@ def test_an_exported_file_has_its_classes_and_preprocessing_beside_it(
     said = json.loads((tmp_path / "a.mindir.json").read_text("utf-8"))
     assert said["label_names"] == NAMES and said["input_size"] == [3, 48, 48] and said["architecture"] == "small_xcit"
     out = capsys.readouterr().out
-    assert "taken: ema" in out and "(3, (48, 48), 1)" in out and "a.mindir.json: classes and preprocessing" in out
+    assert (
+        "taken: ema" in out
+        and "((3, 48, 48), 1, {" in out
+        and "'input_size': '[3, 48, 48]'" in out
+        and "a.mindir.json: classes and preprocessing" in out
+    )

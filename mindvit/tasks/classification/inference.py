@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit.data.classes import IMAGENET, imagenet
+from mindvit.data.classes import IMAGENET, label_names
 from mindvit.layers.normalize import Normalize
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.base import Formatter, RunContext
@@ -40,8 +40,7 @@ class ClassificationInference:
         self.preprocessing = ctx.preprocessing
         self.transform = ctx.preprocessing.transform
         self.unnamed = not ctx.class_names and ctx.num_classes == IMAGENET
-        known = imagenet().columns[1] if self.unnamed else ctx.class_names
-        self.class_names = (*known, *map(str, range(len(known), ctx.num_classes)))
+        self.class_names = label_names(ctx.class_names, ctx.num_classes)
 
     def __str__(self) -> str:
         whose = " (named as ImageNet-1K's, since the file doesn't name them)" if self.unnamed else ""
