@@ -154,6 +154,8 @@ class CrossViT(Network):
     Feature maps: the patches of the small- and of the large-patch branch after each multi-scale block.
     """
 
+    HEADS = ("head.0", "head.1")
+
     def __init__(
         self,
         img_size: Union[int, Sequence[int]],
@@ -197,6 +199,11 @@ class CrossViT(Network):
         )
         self.norm = nn.CellList([LayerNorm(width, LAYER_NORM_EPS) for width in embed_dim])
         self.head = self.new_head(num_classes)
+
+    @property
+    def num_features(self) -> int:
+        """Channels of both branches' class tokens side by side."""
+        return sum(self.widths)
 
     def new_head(self, num_classes: int) -> Any:
         """A classifier for each branch."""
@@ -264,10 +271,10 @@ class CrossViT(Network):
         small, large = self.blocks[MULTI_SCALE_BLOCKS - 1](small, large, x.shape[0], drop_path_scale, True)
         return self.norm[0](small.reshape(-1, self.widths[0])), self.norm[1](large.reshape(-1, self.widths[1]))
 
-    def forward_head(self, x: tuple[Tensor, Tensor]) -> Tensor:
-        """Class tokens -> logits, in float32."""
+    def forward_head(self, x: tuple[Tensor, Tensor], pre_logits: bool = False) -> Tensor:
+        """Class tokens of both branches -> logits, in float32; without a classifier, the tokens side by side."""
         small, large = x
-        if self.head is None:
+        if pre_logits or self.head is None:
             return ops.cat((small, large), 1)
         return (in_float32(self.head[0](small)) + in_float32(self.head[1](large))) / 2
 

@@ -24,6 +24,26 @@ class Feature:
     channels: int
     stride: float
 
+    def __getitem__(self, key: str) -> Any:
+        """By the keys that timm has: module, num_chs, reduction."""
+        return {"module": self.name, "num_chs": self.channels, "reduction": self.stride}[key]
+
+
+class FeatureInfo(tuple[Feature, ...]):
+    """What is known of a network's feature maps, with timm's ways to ask."""
+
+    def channels(self) -> list[int]:
+        """Of each map."""
+        return [item.channels for item in self]
+
+    def reduction(self) -> list[float]:
+        """Each map's stride."""
+        return [item.stride for item in self]
+
+    def module_name(self) -> list[str]:
+        """The cell after which each map is taken."""
+        return [item.name for item in self]
+
 
 def multiples_beside(side: int, step: int) -> list[int]:
     """The multiples of `step` just below and above `side`, at least `step` itself."""
@@ -36,9 +56,11 @@ class Network(Compiled):
 
     A family gives `forward_features` (what the classifier sees), `forward_head`, `feature_maps` (in the order of
     `feature_info` and the layout of layers.conv) and, where not all sizes fit, `check_input` and `check_size`.
-    `construct` and those three take Residual's `drop_path_scale` last.
+    `construct` and those three take Residual's `drop_path_scale` last. What programs for timm's networks touch has
+    timm's names.
     """
 
+    HEADS: tuple[str, ...] = ("head",)  # cells that give logits
     CLASSIFIER: tuple[str, ...] = ("norm", "head")  # cells and parameters through which no feature map passes
 
     def __init__(
@@ -47,7 +69,8 @@ class Network(Compiled):
         super().__init__()
         self.num_classes = num_classes
         self.model_name = ""  # in the registry
-        self.feature_info = tuple(feature_info)
+        self.pretrained_cfg: dict[str, Any] = {}  # how images are prepared for the published weights: see the registry
+        self.feature_info = FeatureInfo(feature_info)
         self.default_indices = tuple(range(len(self.feature_info)) if default_indices is None else default_indices)
         self.stream_type = FULL_PRECISION
         self.layout = FeatureLayout()
@@ -56,6 +79,25 @@ class Network(Compiled):
     def __call__(self, x: Tensor, *others: Any) -> Any:
         self.check_size(*x.shape[2:])
         return super().__call__(x, *others)
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """As pretrained_cfg."""
+        return self.pretrained_cfg
+
+    @property
+    def num_features(self) -> int:
+        """Channels C of what the classifier sees, (B, C): see forward_head."""
+        return self.feature_info[-1].channels
+
+    @property
+    def head_hidden_size(self) -> int:
+        """As num_features."""
+        return self.num_features
+
+    def get_classifier(self) -> Any:
+        """The cell that makes logits, in CrossViT one a branch; None where there is none."""
+        return self.head
 
     def maps(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> list[Tensor]:
         """(B, in_channels, H, W) -> every feature map, (B, C, H', W'), in the order of `feature_info`."""
@@ -100,7 +142,7 @@ class Network(Compiled):
 
     def new_head(self, num_classes: int) -> Any:
         """The classifier's cell for a number of classes; None for 0."""
-        return Linear(self.feature_info[-1].channels, num_classes) if num_classes else None
+        return Linear(self.num_features, num_classes) if num_classes else None
 
     def reset_classifier(self, num_classes: int) -> None:
         """A new, untrained classifier for another number of classes; 0 takes it away."""
@@ -111,9 +153,17 @@ class Network(Compiled):
         self.head = self.new_head(num_classes)
         self.compile_cache.clear()  # graphs with the old classifier
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Features (B, C) -> logits (B, num_classes), float32."""
-        return x if self.head is None else in_float32(self.head(x))
+    def forward_head(self, x: Any, pre_logits: bool = False) -> Tensor:
+        """What a classifier makes of an image's features.
+
+        Args:
+            x: what forward_features gives.
+            pre_logits: leave the classifier out.
+
+        Returns:
+            Logits (B, num_classes), float32; (B, num_features) without a classifier.
+        """
+        return x if pre_logits or self.head is None else in_float32(self.head(x))
 
     def construct(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> Tensor:
         return self.forward_head(self.forward_features(x, drop_path_scale))
@@ -138,11 +188,21 @@ class Backbone(Compiled):
         self.net = net
         self.model_name = net.model_name
         self.out_indices = tuple(index % count for index in indices)
-        self.feature_info = tuple(net.feature_info[index] for index in self.out_indices)
+        self.feature_info = FeatureInfo(net.feature_info[index] for index in self.out_indices)
 
     def __call__(self, x: Tensor, *others: Any) -> Any:
         self.net.check_size(*x.shape[2:])
         return super().__call__(x, *others)
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """As the network's."""
+        return self.net.pretrained_cfg
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """As pretrained_cfg."""
+        return self.net.pretrained_cfg
 
     def no_weight_decay(self) -> frozenset[str]:
         """As the network's."""

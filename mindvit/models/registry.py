@@ -16,6 +16,7 @@ from mindvit.runtime import platform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_CLASSES = 1000
 DENSE_SIZE = 512  # px: of the crops that segmentors are trained on
 
 
@@ -227,6 +228,36 @@ def model_config(name: str) -> dict[str, Any]:
     return dict(_entry(name).config)
 
 
+def pretrained_cfg(name: str) -> dict[str, Any]:
+    """What timm calls so: how images are prepared for a network's published weights, and what these look like.
+
+    Args:
+        name: its name or an alias.
+
+    Returns:
+        architecture, num_classes, input_size (3, H, W), fixed_input_size (whether only that size fits the weights as
+        they are), crop_pct, crop_mode, interpolation, mean, std, and classifier, the names of the cells that give
+        logits.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    entry = _entry(name)
+    info, heads = entry.info, entry.build.HEADS
+    return {
+        "architecture": info.name,
+        "num_classes": IMAGENET_CLASSES,
+        "input_size": (RGB, info.input_size, info.input_size),
+        "fixed_input_size": "img_size" in entry.config,
+        "crop_pct": info.crop_pct,
+        "crop_mode": info.crop_mode,
+        "interpolation": info.interpolation,
+        "mean": info.mean,
+        "std": info.std,
+        "classifier": heads[0] if len(heads) == 1 else heads,
+    }
+
+
 def input_sizes(
     name: str, image_resize: Optional[int] = None, img_size: Any = None
 ) -> tuple[int, Optional[tuple[int, int]]]:
@@ -313,7 +344,7 @@ def create_model(
         if (img_size, features_only, out_indices) != (None, False, None):
             raise UserError(f"{name} is no classifier: it has no img_size, features_only and out_indices")
         return _builders[name](for_platform=for_platform, **_files(name, pretrained, overrides), **common)
-    common["num_classes"] = 1000 if num_classes is None else num_classes
+    common["num_classes"] = IMAGENET_CLASSES if num_classes is None else num_classes
     if name.startswith(mindcv.THEIRS):
         return mindcv.create(name, pretrained, img_size=img_size, **common, **features, **overrides)
     overrides.update({} if img_size is None else {"img_size": img_size})
@@ -356,7 +387,7 @@ def _create(
     weights = read_named(pretrained, entry.info.name) if pretrained else None  # what can't be had is told first
     with platform.use(for_platform) if for_platform else contextlib.nullcontext():
         net = entry.build(**{**config, **overrides})
-    net.model_name = entry.info.name
+    net.model_name, net.pretrained_cfg = entry.info.name, pretrained_cfg(entry.info.name)
     result = Backbone(net, features["out_indices"]) if features["features_only"] else net
     if weights:
         load_named(result, weights)

@@ -12,7 +12,7 @@ from steps import neutral_inputs, train_step
 
 import mindvit
 from mindvit.errors import UserError
-from mindvit.models import create_model, list_models, model_info
+from mindvit.models import create_model, list_models, model_info, registry
 from mindvit.models.crossvit import branch_sizes
 from mindvit.models.registry import model_config
 from mindvit.optim.param_groups import is_decayed
@@ -27,6 +27,13 @@ def test_parameters_are_counted_exactly(name: str) -> None:
     measured, net = VARIANTS[name]["measured"], create_model(name)
     assert sum(item.size for item in net.trainable_params()) == measured["params"] == model_info(name).params
     assert len(net.trainable_params()) == measured["param_tensors"]
+    told, names = net.pretrained_cfg, {item.name for item in net.get_parameters()}
+    heads = [told["classifier"]] if isinstance(told["classifier"], str) else told["classifier"]
+    assert {f"{head}.weight" for head in heads} < names
+    widths = [net.parameters_dict()[f"{head}.weight"].shape[1] for head in heads]
+    assert net.num_features == net.head_hidden_size == sum(widths)
+    assert net.num_classes == told["num_classes"] == 1000
+    assert net.get_classifier() is net.head
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -49,6 +56,11 @@ def test_facts_are_the_measured_ones(name: str) -> None:
         and info.crop_pct == evaluation["crop_pct"]
         and info.interpolation == evaluation["interpolation"]
     )
+    told = registry.pretrained_cfg(name)
+    assert list(told["input_size"]) == [3, *evaluation["input"]]
+    assert all(told[key] == evaluation[key] for key in ("crop_pct", "interpolation"))
+    assert list(told["mean"]) == evaluation["mean"] and list(told["std"]) == evaluation["std"]
+    assert told["fixed_input_size"] == (info.family == "crossvit")
     assert evaluation.get("resize_short_side") == (
         None if (info.crop_mode == "squash") else int(info.input_size / info.crop_pct)
     )
@@ -136,8 +148,11 @@ def test_heads_come_and_go(family: str) -> None:
     assert {item.name: item.shape for item in net.get_parameters()} == {
         item.name: item.shape for item in fresh.get_parameters()
     }
+    assert net.get_classifier() is net.head
     net.reset_classifier(0)
+    assert net.get_classifier() is None
     width = net(x).shape[1]
+    assert width == net.num_features
     assert width == sum(item.channels for item in net.feature_info[-2 if family == "crossvit" else -1 :])
     assert not [item.name for item in net.get_parameters() if item.name.startswith("head")]
     with pytest.raises(UserError, match="num_classes is -1"):
@@ -153,6 +168,10 @@ def test_feature_maps_are_what_feature_info_says(family: str) -> None:
     assert len(maps) == len(net.feature_info) == len(every) + 1 and np.array_equal(
         maps[-1].asnumpy(), maps[-2].asnumpy()
     )
+    assert net.feature_info.channels() == [item.shape[1] for item in maps]
+    assert net.feature_info.reduction() == [item["reduction"] for item in net.feature_info]
+    assert net.feature_info.module_name() == [item["module"] for item in net.feature_info]
+    assert net.pretrained_cfg["input_size"] == net.default_cfg["input_size"]
     for found, info in zip(maps, net.feature_info):
         assert found.shape == (2, info.channels, round(x.shape[2] / info.stride), round(x.shape[3] / info.stride)), info
     assert not [item.name for item in net.get_parameters() if item.name.startswith("head")]
@@ -168,7 +187,9 @@ def test_operator_by_operator_gives_the_same(family: str) -> None:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     try:
         net = small(family).set_train(False)
-        assert np.abs(net.forward_head(net.forward_features(x)).asnumpy() - logits).max() < 1e-5
+        features = net.forward_features(x)
+        assert np.abs(net.forward_head(features).asnumpy() - logits).max() < 1e-5
+        assert net.forward_head(features, pre_logits=True).shape == (2, net.num_features)
         assert np.abs(net(x).asnumpy() - logits).max() < 1e-5 and [item.name for item in net.get_parameters()] == names
     finally:
         ms.set_context(mode=ms.GRAPH_MODE)
