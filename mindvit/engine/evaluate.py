@@ -146,9 +146,8 @@ def validate(
 
 
 def _announce(recipe: Recipe, dataset: Any, remarks: Sequence[str]) -> None:
-    place = f" in {recipe.data.data_dir}" if recipe.data.data_dir else ""
     skipped = passed_over((recipe.data.val_split, dataset))
-    console.log_info(f"data: {recipe.data.dataset}{place}, {len(dataset)} validation images{skipped}")
+    console.log_info(f"data: {recipe.data.place}, {len(dataset)} validation images{skipped}")
     for line in remarks:
         console.log_info(line)
 

@@ -64,7 +64,7 @@ class RunLog:
             self.say(line)
         batches = f" x {accum_steps} batches" if accum_steps > 1 else ""
         self.say(
-            f"data: {data.dataset}{' in ' + data.data_dir if data.data_dir else ''}, {len(train)} training and "
+            f"data: {data.place}, {len(train)} training and "
             f"{len(val)} validation images; "
             f"{state.steps} steps of {data.batch_size} x {ctx.device.ranks}{batches} an epoch, "
             f"{state.epochs} epochs" + passed_over((data.train_split, train), (data.val_split, val))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mindvit.recipe.options import ScheduleOptions
+from mindvit.recipe.optim_options import ScheduleOptions
 
 
 def peak_lr(schedule: ScheduleOptions, global_batch: int) -> float:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Union
 
 from mindvit.errors import UserError, nearest
+from mindvit.recipe.optim_options import OptimOptions, ScheduleOptions
 from mindvit.recipe.options import (
     AugmentOptions,
     DataOptions,
     DistillOptions,
     ModelOptions,
-    OptimOptions,
     PrecisionOptions,
     RuntimeOptions,
-    ScheduleOptions,
 )
 from mindvit.recipe.run_options import CheckpointOptions, LogOptions
 from mindvit.recipe.task_options import DetectionOptions, SegmentationOptions
@@ -310,24 +309,17 @@ def build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-def _cross_check(recipe: Recipe) -> None:
-    schedule, augment, data, distill = recipe.schedule, recipe.augment, recipe.data, recipe.distill
-    optim = recipe.optim
-    switched_off = (
-        recipe.origins["distill_type"] != "default"
-    )  # said, so that --distill_type none is enough for a recipe with a teacher
-    rules = [
+Rule = tuple[str, bool, str]  # a key, whether it is wrong, and why
+
+
+def _optim_rules(recipe: Recipe) -> list[Rule]:
+    optim, schedule = recipe.optim, recipe.schedule
+    return [
         (
             "warmup_epochs",
             schedule.warmup_steps is None and schedule.warmup_epochs > schedule.epoch_size,
             f"is {schedule.warmup_epochs}, more than epoch_size = {schedule.epoch_size}",
         ),
-        (
-            "data_dir",
-            data.dataset in SHIPPED and data.data_dir is not None,
-            f"is given, but dataset: {data.dataset} ships with mindvit and has no folder",
-        ),
-        ("balanced", data.balanced and not data.shuffle, "draws images at random: leave shuffle on"),
         (
             "freeze",
             isinstance(optim.freeze, str) and optim.freeze not in ("stem", "all"),
@@ -343,6 +335,22 @@ def _cross_check(recipe: Recipe) -> None:
             schedule.scheduler == "multi_step_decay" and not schedule.multi_step_decay_milestones,
             "is multi_step_decay, which needs multi_step_decay_milestones: [EPOCH, ...]",
         ),
+    ]
+
+
+def _cross_check(recipe: Recipe) -> None:
+    augment, data, distill = recipe.augment, recipe.data, recipe.distill
+    switched_off = (
+        recipe.origins["distill_type"] != "default"
+    )  # said, so that --distill_type none is enough for a recipe with a teacher
+    rules: list[Rule] = [
+        *_optim_rules(recipe),
+        (
+            "data_dir",
+            data.dataset in SHIPPED and data.data_dir is not None,
+            f"is given, but dataset: {data.dataset} ships with mindvit and has no folder",
+        ),
+        ("balanced", data.balanced and not data.shuffle, "draws images at random: leave shuffle on"),
         ("std", augment.std is not None and min(augment.std) <= 0, "must be positive"),
         ("mean", (augment.mean is None) != (augment.std is None), "and std must be given together"),
         (

@@ -164,11 +164,7 @@ def test_train_report_and_validate_with_predictions(data: Path, tmp_path: Path, 
     said = tmp_path / f"{ODD}.csv"
     run(validate, "--data_dir", data, "--ckpt_path", out / "nano-1.ckpt", "--batch_size", 4, "--predictions", said)
     told = capsys.readouterr().out
-    assert (
-        "(" in told
-        and "/9)" in told
-        and f"data: imagenet in {files.printable(str(data))}, 9 validation images\n" in told
-    )
+    assert "(" in told and "/9)" in told and f"data: {files.printable(str(data))}, 9 validation images\n" in told
     with said.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert sorted(row["image"] for row in rows) == wanted(data) and {row["label"] for row in rows} == {"dog", SPELT}

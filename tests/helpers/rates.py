@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mindvit.optim.schedule import learning_rate
-from mindvit.recipe.options import ScheduleOptions
+from mindvit.recipe.optim_options import ScheduleOptions
 
 TESTS = Path(__file__).parents[1]
 IMAGENET = 1281167  # training images

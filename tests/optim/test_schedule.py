@@ -14,7 +14,7 @@ from mindvit import create_model
 from mindvit.optim.param_groups import is_decayed
 from mindvit.optim.schedule import floors, learning_rate, peak_lr, schedule_lines
 from mindvit.recipe.commandline import parse
-from mindvit.recipe.options import ScheduleOptions
+from mindvit.recipe.optim_options import ScheduleOptions
 
 TESTS = Path(__file__).parents[1]
 CONFIGS = TESTS.parent / "configs"

@@ -159,6 +159,12 @@ def test_an_unknown_key_names_the_nearest(key: str, near: str) -> None:
     "values, says",
     [
         ({"epoch_size": 3, "warmup_epochs": 5}, "f.yaml: warmup_epochs is 5, more than epoch_size = 3"),
+        ({"freeze": "some"}, "f.yaml: freeze is 'some', but must be stem, a number of blocks, all, or none"),
+        ({"decay_rate": 2}, "f.yaml: decay_rate is 2.0, but must be at most 1"),
+        (
+            {"scheduler": "multi_step_decay"},
+            "f.yaml: scheduler is multi_step_decay, which needs multi_step_decay_milestones: [EPOCH, ...]",
+        ),
         ({"dataset": "digits", "data_dir": "x"}, "f.yaml: data_dir is given, but dataset: digits"),
         ({"mean": [1, 1, 1]}, "f.yaml: mean and std must be given together"),
         ({"mean": [0, 0, 0], "std": [0, 1, 1]}, "f.yaml: std must be positive"),

@@ -98,6 +98,8 @@ def finding_lines(findings: Sequence[Finding]) -> Iterator[str]:
             yield f"{kind}: {len(those)}"
         for finding in those[:MOST_NAMED]:
             yield f"  {some([image.name for image in finding.images], 2)}: {finding.what}"
+        if len(those) > MOST_NAMED:
+            yield f"  and {len(those) - MOST_NAMED} more in {FINDINGS}"
 
 
 def finding_rows(findings: Sequence[Finding], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
