@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import tarfile
 from pathlib import Path
 from typing import Any, Callable
@@ -39,16 +40,39 @@ def archive(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
+_PythonPickler: Any = vars(pickle)["_Pickler"]
+
+
+class Python2(_PythonPickler):
+    """Writes texts and bytes as Python 2 wrote its strings, which the official pickles are made of."""
+
+    dispatch = dict(_PythonPickler.dispatch)
+
+    def save_string(self, value: Any) -> None:
+        """A string with its length in four bytes."""
+        content = value.encode() if isinstance(value, str) else value
+        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+        self.memoize(value)
+
+    dispatch[str] = dispatch[bytes] = save_string
+
+
+def dumps(value: Any) -> bytes:
+    stream = io.BytesIO()
+    Python2(stream, 2).dump(value)
+    return stream.getvalue()
+
+
 def batch(labels: list[int], key: str, start: int) -> bytes:
     """As CIFAR's: pixels channel by channel, image `start` + i all of that value."""
     data = np.repeat(np.arange(start, start + len(labels), dtype=np.uint8)[:, None], 3072, 1)
     data[:, :1024] += 100  # red
-    return pickle.dumps({"batch_label": "b", key: labels, "data": data, "filenames": ["a.png"]}, 2)
+    return dumps({"batch_label": "b", key: labels, "data": data, "filenames": ["a.png"]})
 
 
 def cifar10(folder: Path) -> list[Path]:
     files = {
-        "cifar-10-batches-py/batches.meta": pickle.dumps({"label_names": ["cat", "dog"], "num_vis": 3072}, 2),
+        "cifar-10-batches-py/batches.meta": dumps({"label_names": ["cat", "dog"], "num_vis": 3072}),
         "cifar-10-batches-py/data_batch_2": batch([0], "labels", 2),
         "cifar-10-batches-py/data_batch_1": batch([1, 0], "labels", 0),
         "cifar-10-batches-py/test_batch": batch([1], "labels", 3),
@@ -61,7 +85,7 @@ def cifar100(folder: Path) -> list[Path]:
     files = {
         "cifar-100-python/train": batch([1, 0], "fine_labels", 0),
         "cifar-100-python/test": batch([1], "fine_labels", 3),
-        "cifar-100-python/meta": pickle.dumps(meta, 2),
+        "cifar-100-python/meta": dumps(meta),
     }
     return [archive(folder / "cifar-100-python.tar.gz", files)]
 
