@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from steps import neutral_inputs, objective
 
 from mindvit.benchmark.census import Graph
 from mindvit.engine.step import StepOptions, TrainStep
+from mindvit.engine.trainer import Trainer
 from mindvit.errors import UserError
 from mindvit.layers.drop_path import Residual
 from mindvit.layers.norm import BatchNorm
 from mindvit.models import create_model
 from mindvit.optim.freeze import freeze, frozen_weights, set_train
+from mindvit.recipe.commandline import parse
 from mindvit.weights.readers import read
 from mindvit.weights.write import save
 
@@ -72,6 +75,25 @@ def test_of_a_segmentor_the_backbone_is_frozen_and_not_what_was_added_to_it() ->
     set_train(net, frozen)
     assert not net.backbone.net.blocks[0].training and net.backbone.resizers[0].training
     assert net.decode_head.training
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_run_says_what_is_frozen_and_keeps_the_rates_of_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["--model", "small_xcit", "--dataset", "digits", "--image_resize", "32", "--device_target", "CPU"]
+    words += ["--layer_decay", "0.5", "--ckpt_save_dir", str(tmp_path)]
+    trainer = Trainer(parse([*words, "--freeze", "1"], "")[0])
+    trainer.announce()
+    told = capsys.readouterr().out
+    assert re.search(r"\nfreeze: 1: 0.0\d+ of 0.0\d+ M parameters are trained\n", told)
+    assert "WARNING: what is frozen has initial values: no weights to start from are given (pretrained)" in told
+    whole = Trainer(parse(words, "")[0])
+    rates = dict(zip(trained(whole.net), whole.runner.step.update.optimizer.lr_scales))
+    left = dict(zip(trained(trainer.net), trainer.runner.step.update.optimizer.lr_scales))
+    assert 0 < len(left) < len(rates) and left == {name: rates[name] for name in left}
+    with pytest.raises(UserError, match="command line: freeze is 9, but the network has 4 blocks"):
+        Trainer(parse([*words, "--freeze", "9"], "")[0])
 
 
 @pytest.mark.slow
