@@ -34,7 +34,6 @@ CLASSIFICATION_ONLY: Mapping[str, str] = {
     "attn_drop_rate": "drop_rate and drop_path_rate",
     "label_smoothing": "nothing: pixels have one class",
     "loss": "nothing: it is cross entropy",
-    "class_weights": "nothing: all classes count alike",
     "distill_type": "nothing: segmentors have no teacher",
 }
 

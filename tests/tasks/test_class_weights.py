@@ -1,4 +1,4 @@
-"""Classes that count more or less in a classifier's loss: what they weigh, and what the losses make of it."""
+"""Classes that count more or less in a loss: what they weigh, and what the losses make of it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 from mindspore import Tensor
 
 from mindvit.errors import UserError
-from mindvit.tasks.classification.class_weights import balanced, class_weights
+from mindvit.tasks.class_weights import balanced, class_weights
 from mindvit.tasks.classification.losses import BinaryCrossEntropy, SoftTargetCrossEntropy
+from mindvit.tasks.segmentation.losses import IGNORED, PixelCrossEntropy
 
 NAMES = ("cat", "dog", "emu, big")
 WEIGHTS = np.array([0.5, 2.0, 3.0], np.float32)
 
 
 def context(wanted: Any, counts: tuple[int, ...] = (6, 2, 1)) -> Any:
-    recipe = SimpleNamespace(optim=SimpleNamespace(class_weights=wanted))
+    recipe = SimpleNamespace(optim=SimpleNamespace(class_weights=wanted), origins={"class_weights": "f.yaml"})
     return SimpleNamespace(recipe=recipe, class_names=NAMES, class_counts=counts, num_classes=3)
 
 
@@ -76,3 +77,21 @@ def test_the_losses_weigh_as_pytorchs_do() -> None:
     loss = BinaryCrossEntropy(0.1, True, WEIGHTS)(*inputs)
     expected = -(WEIGHTS * (target * np.log(p) + (1 - target) * np.log(1 - p))).mean()
     assert float(loss.asnumpy()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_pixels_weigh_as_in_mmsegmentation() -> None:
+    """Each labelled pixel's loss times its class's weight, over the number of all pixels."""
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
+    labels = rng.integers(0, 3, (2, 4, 4)).astype(np.int32)
+    labels[0, 1] = IGNORED
+    cell = PixelCrossEntropy(WEIGHTS)
+    maps = cell.layout.from_images(Tensor(logits))
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    target = np.where(labels == IGNORED, 0, labels)
+    own = -np.take_along_axis(log_p, target[:, None], 1)[:, 0] * WEIGHTS[target] * (labels != IGNORED)
+    assert float(cell(maps, Tensor(labels)).asnumpy()) == pytest.approx(own.mean(), rel=1e-5)
+    with pytest.raises(
+        UserError, match=r"f.yaml: class_weights is balanced, .* but pixels have classes here: give a file"
+    ):
+        class_weights(context("balanced", ()))

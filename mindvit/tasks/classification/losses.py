@@ -6,10 +6,10 @@ from typing import Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 
 from mindvit.layers.augment import flipped
-from mindvit.weights.readers import STATE
+from mindvit.tasks.class_weights import weights_parameter
 
 
 class SoftTargets(nn.Cell):
@@ -20,11 +20,7 @@ class SoftTargets(nn.Cell):
     def __init__(self, smoothing: float, mix: bool, class_weights: Optional[np.ndarray] = None):
         super().__init__()
         self.smoothing, self.mix = smoothing, mix
-        self.weighted = class_weights is not None
-        if class_weights is not None:  # a parameter's values are no part of the graph, which may be kept
-            self.class_weights = Parameter(
-                Tensor(class_weights, ms.float32), name=f"{STATE}class_weights", requires_grad=False
-            )
+        self.class_weights = weights_parameter(class_weights)
 
     def labels(self, labels: Tensor, lam: Tensor, classes: int) -> Tensor:
         """(B,) int32 and () float32 -> (B, classes), without the smoothing."""
@@ -41,7 +37,7 @@ class SoftTargetCrossEntropy(SoftTargets):
 
     def construct(self, logits: Tensor, labels: Tensor, lam: Tensor) -> Tensor:
         log_p = ops.log_softmax(logits.astype(ms.float32), -1)
-        if self.weighted:
+        if self.class_weights is not None:
             log_p = log_p * self.class_weights
         loss = -(log_p * self.labels(labels, lam, log_p.shape[1])).sum(-1).mean()
         if self.smoothing:
@@ -61,7 +57,7 @@ class BinaryCrossEntropy(SoftTargets):
         classes = logits.shape[1]
         target = self.labels(labels, lam, classes) * (1 - self.smoothing) + self.smoothing / classes
         loss = ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
-        if self.weighted:
+        if self.class_weights is not None:
             loss = loss * self.class_weights
         return loss.mean(-1).mean()
 

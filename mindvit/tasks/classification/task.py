@@ -17,9 +17,9 @@ from mindvit.data.transforms.image import ClassRow
 from mindvit.models import create_model
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import BatchSpec, RunContext, Say
+from mindvit.tasks.class_weights import class_weights
 from mindvit.tasks.classification import inspect
 from mindvit.tasks.classification.augment import batch_aug_spec, sample_batch_aug
-from mindvit.tasks.classification.class_weights import class_weights
 from mindvit.tasks.classification.distill import build_teacher, check_teacher
 from mindvit.tasks.classification.evaluator import ClassificationEvaluator
 from mindvit.tasks.classification.inference import ClassificationInference

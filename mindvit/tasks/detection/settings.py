@@ -23,7 +23,7 @@ STEP = 32  # px: of the sides of canvases, and between the shorter sides that ar
 NOT_DETECTIONS: Mapping[str, str] = {
     **dict.fromkeys(("crop_size", "ratio_range", "cat_max_ratio"), "canvas, img_scale and short_sides"),
     **dict.fromkeys(("reduce_zero_label", "auxiliary_weight", "slide_stride", "drop_rate"), "nothing"),
-    **dict.fromkeys(CLASSIFICATION_ONLY, "nothing"),
+    **dict.fromkeys((*CLASSIFICATION_ONLY, "class_weights"), "nothing"),
     "image_resize": "canvas and img_scale",
     "img_size": "canvas",
     "test_mode": "img_scale and size_divisor",

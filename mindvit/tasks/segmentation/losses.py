@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Optional, Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindvit.layers.conv import FeatureLayout
 from mindvit.layers.resample import Resample
+from mindvit.tasks.class_weights import weights_parameter
 
 IGNORED = 255  # the label of pixels that count nowhere
 AUXILIARY_WEIGHT = 0.4
@@ -20,10 +22,12 @@ class PixelCrossEntropy(nn.Cell):
 
     logits: maps in the layout of layers.conv, which are resized (bilinear) to the labels; labels: (B, H, W) int32, of
     which IGNORED count nothing. Labels must lie below the number of classes: a data set checks its own.
+    class_weights: how much each class's pixels count, (classes,) float32; None: all alike.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, class_weights: Optional[np.ndarray] = None) -> None:
         super().__init__()
+        self.class_weights = weights_parameter(class_weights)
         self.layout = FeatureLayout()
         self.resample = Resample("bilinear")
 
@@ -34,6 +38,8 @@ class PixelCrossEntropy(nn.Cell):
         counted = labels != IGNORED
         target = ops.where(counted, labels, ops.zeros_like(labels))
         own = ops.gather_elements(ops.log_softmax(rows, -1), 1, target)
+        if self.class_weights is not None:
+            own = own * ops.gather(self.class_weights, target, 0)
         own = (own * counted.astype(ms.float32)).reshape(-1, width)
         return -own.sum(1).sum() / labels.shape[0]  # row by row: one sum over all pixels would lose digits
 
@@ -44,10 +50,10 @@ class SegmentationLoss(nn.Cell):
     logits: of each head (Segmentor.heads); labels: (B, H, W) int32. -> (), and each head's part of it.
     """
 
-    def __init__(self, weights: Sequence[float] = (1.0, AUXILIARY_WEIGHT)):
+    def __init__(self, weights: Sequence[float] = (1.0, AUXILIARY_WEIGHT), class_weights: Optional[np.ndarray] = None):
         super().__init__()
         self.weights = tuple(weights)
-        self.cross_entropy = PixelCrossEntropy()
+        self.cross_entropy = PixelCrossEntropy(class_weights)
 
     def construct(self, logits: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         losses = [self.weights[place] * self.cross_entropy(found, labels) for place, found in enumerate(logits)]

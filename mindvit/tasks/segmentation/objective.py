@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Optional, Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
@@ -21,6 +22,7 @@ class ObjectiveOptions:
     mean: Sequence[float]
     std: Sequence[float]
     auxiliary_weight: float = AUXILIARY_WEIGHT
+    class_weights: Optional[np.ndarray] = None  # (classes,) float32
 
 
 class SegmentationObjective(nn.Cell):
@@ -40,7 +42,7 @@ class SegmentationObjective(nn.Cell):
         self.drop_path_scale = DropPathScale(rates)
         self.dropout_channels = net.dropout_channels
         self.channel_dropout = ChannelDropout(net.dropout_channels, net.decode_head.drop_rate)
-        self.criterion = SegmentationLoss((1.0, options.auxiliary_weight))
+        self.criterion = SegmentationLoss((1.0, options.auxiliary_weight), options.class_weights)
 
     def losses(
         self, images: Tensor, labels: Tensor, sizes: Tensor, dropout_rand: Tensor, drop_path_rand: Tensor

@@ -15,6 +15,7 @@ from mindvit.data.transforms.dense import MapRow
 from mindvit.models.segmentation.variants import dropped_channels
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import BatchSpec, RunContext, Say
+from mindvit.tasks.class_weights import class_weights
 from mindvit.tasks.dense import DenseTask, compare_classes
 from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
 from mindvit.tasks.metric import METRICS
@@ -95,7 +96,8 @@ class SegmentationTask(DenseTask):
     def objective(self, net: nn.Cell, ctx: RunContext) -> SegmentationObjective:
         """What training minimizes."""
         mean, std = ctx.inputs.statistics
-        return SegmentationObjective(net, ObjectiveOptions(mean, std, ctx.recipe.segmentation.auxiliary_weight))
+        options = ObjectiveOptions(mean, std, ctx.recipe.segmentation.auxiliary_weight, class_weights(ctx))
+        return SegmentationObjective(net, options)
 
     def predict(self, net: nn.Cell, ctx: RunContext) -> ImageInference:
         """What validation asks of the network."""

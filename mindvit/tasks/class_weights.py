@@ -1,4 +1,4 @@
-"""How much each class counts in a classifier's loss."""
+"""How much each class counts in the loss of a classifier or segmentor."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import math
 from pathlib import Path
 from typing import Optional, Sequence
 
+import mindspore as ms
 import numpy as np
+from mindspore import Parameter, Tensor
 
 from mindvit.errors import UserError
 from mindvit.tasks.base import RunContext
+from mindvit.weights.readers import STATE
 
 BALANCED = "balanced"
 FORM = "a class and its weight a line, class,weight"
@@ -23,9 +26,21 @@ def class_weights(ctx: RunContext) -> Optional[np.ndarray]:
     wanted = ctx.recipe.optim.class_weights
     if wanted is None:
         return None
+    if wanted == BALANCED and not ctx.class_counts:
+        raise UserError(
+            f"{ctx.recipe.origins['class_weights']}: class_weights is {BALANCED}, which counts images of each class, "
+            f"but pixels have classes here: give a file, {FORM} (mindvit inspect-data counts each class's pixels)"
+        )
     if wanted == BALANCED:
         return balanced(ctx.class_counts, ctx.num_classes)
     return read(Path(wanted), ctx.class_names or tuple(map(str, range(ctx.num_classes))), ctx.num_classes)
+
+
+def weights_parameter(weights: Optional[np.ndarray]) -> Optional[Parameter]:
+    """What a loss multiplies by. A parameter's values are no part of a graph, which may be kept for other data."""
+    if weights is None:
+        return None
+    return Parameter(Tensor(weights, ms.float32), name=f"{STATE}class_weights", requires_grad=False)
 
 
 def balanced(counts: Sequence[int], num_classes: int) -> np.ndarray:
