@@ -1,8 +1,9 @@
-"""mindvit beside its peers on this machine: the same networks, batch, loss and optimiser, in float32, in turn, in one
-run.
+"""mindvit beside its peers on this machine: the same networks, batch, loss and optimiser, in one number type, in turn,
+in one run.
 
 python benchmarks/compare.py --torch_python VENV/bin/python [--models crossvit_9 xcit_tiny_12_p16_224] [--isa avx2]
-[--rounds 5] python benchmarks/compare.py --data [--folder DIR]
+[--dtype bfloat16] [--rounds 5]
+python benchmarks/compare.py --data [--folder DIR]
 
 Every side is a process of its own, stopped while another has its turn. A ratio is how many times as many images a
 second mindvit makes as a peer. mindcv must be installed beside mindvit; PyTorch, timm, torchvision and transformers in
@@ -35,7 +36,10 @@ from mindvit.recipe.commandline import Parser  # noqa: E402
 from mindvit.runtime import console  # noqa: E402
 
 MODELS = ("crossvit_9", "xcit_tiny_12_p16_224", "cvt_13_224", "crossformer_tiny")
-PEERS = ("mindcv", "torch eager", "torch.compile")
+PEERS = {
+    "float32": ("mindcv", "torch eager", "torch.compile"),
+    "bfloat16": ("mindvit float32", "torch eager", "torch.compile"),  # PyTorch's autocast
+}
 MODES = ("train", "forward")
 IN_MINDCV = ("crossvit_9", "crossvit_15", "crossvit_18", "xcit_tiny_12_p16_224")  # mindcv 0.3's
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
@@ -54,10 +58,13 @@ def torch_name(model: str) -> Optional[str]:
     return re.sub("_224$", "", model) if model in ("cvt_13_224", "cvt_21_224") else None
 
 
-def command(side: str, model: str, batch: int, size: int, torch_python: Optional[str]) -> Optional[list[str]]:
+def command(
+    side: str, model: str, batch: int, size: int, torch_python: Optional[str], kind: str = "float32"
+) -> Optional[list[str]]:
     """How a side's process is started; None where it has no such network."""
-    if side == "mindvit":
-        return [sys.executable, str(HERE / "side_mindvit.py"), model, str(batch)]
+    if side.startswith("mindvit"):
+        own = kind if side == "mindvit" else "float32"
+        return [sys.executable, str(HERE / "side_mindvit.py"), model, str(batch), own]
     if side == "mindcv":
         return (
             [sys.executable, str(HERE / "side_mindcv.py"), model, str(batch), str(size)] if model in IN_MINDCV else None
@@ -72,6 +79,7 @@ def command(side: str, model: str, batch: int, size: int, torch_python: Optional
         str(batch),
         str(size),
         "eager" if side == "torch eager" else "compile",
+        kind,
     ]
 
 
@@ -190,7 +198,8 @@ def compare(model: str, mode: str, given: argparse.Namespace, environment: Mappi
 
     size = model_info(model).input_size
     commands = {
-        name: command(name, model, given.batch_size, size, given.torch_python) for name in ("mindvit", *given.peers)
+        name: command(name, model, given.batch_size, size, given.torch_python, given.dtype)
+        for name in ("mindvit", *given.peers)
     }
     here = {name: arguments for name, arguments in commands.items() if arguments}
     found = {name: Figures() for name in here}
@@ -199,7 +208,9 @@ def compare(model: str, mode: str, given: argparse.Namespace, environment: Mappi
     return found
 
 
-def rows(model: str, mode: str, found: Mapping[str, Figures], batch: int, multiply_adds: int) -> dict[str, Any]:
+def rows(
+    model: str, mode: str, found: Mapping[str, Figures], batch: int, multiply_adds: int, kind: str = "float32"
+) -> dict[str, Any]:
     """One line of the table: images a second of each side, and the ratios."""
     from mindvit.benchmark.timing import flops
 
@@ -213,14 +224,15 @@ def rows(model: str, mode: str, found: Mapping[str, Figures], batch: int, multip
         "GFLOP/s": rate and round(flops(multiply_adds, rate, mode) / 1e9),
         "compile, s": round(ours.compile, 1),
     }
-    for peer in PEERS:
+    for peer in PEERS[kind]:
         item = found.get(peer)
         row[f"{peer} img/s"] = round(batch / item.ms * 1000, 1) if item and item.ms else None
-    for peer in PEERS:
+    for peer in PEERS[kind]:
         times = ratio(ours, found.get(peer))
         row[f"x {peer}"] = None if times is None else f"{times:.2f}x"
-    theirs = found.get("mindcv")
-    row["mindcv compile, s"] = round(theirs.compile, 1) if theirs and theirs.ms else None
+    if "mindcv" in PEERS[kind]:
+        theirs = found.get("mindcv")
+        row["mindcv compile, s"] = round(theirs.compile, 1) if theirs and theirs.ms else None
     return row
 
 
@@ -248,7 +260,7 @@ def networks(given: argparse.Namespace) -> None:
                 f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} images ..."
             )
             found = compare(model, mode, given, environment)
-            table.append(rows(model, mode, found, given.batch_size, model_info(model).macs))
+            table.append(rows(model, mode, found, given.batch_size, model_info(model).macs, given.dtype))
             details.append(
                 {
                     **table[-1],
@@ -261,12 +273,12 @@ def networks(given: argparse.Namespace) -> None:
             failed += [f"{model} {mode} {name}: {item.error}" for name, item in found.items() if item.error]
     whats = sorted({item["what"] for detail in details for item in detail["sides"].values() if item["what"]})
     told = (
-        f"Batch {given.batch_size}, float32, {given.rounds} rounds of {given.steps} steps in turn, medians; "
+        f"Batch {given.batch_size}, {given.dtype}, {given.rounds} rounds of {given.steps} steps in turn, medians; "
         f"{device.machine()}, "
         f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}, load {load:.1f} before; "
         f"{'; '.join(whats)}; {datetime.date.today().isoformat()}."
     )
-    keep(table, told, details, given.out, f"compare_{given.isa}")
+    keep(table, told, details, given.out, f"compare_{given.isa if given.dtype == 'float32' else given.dtype}")
     if failed:
         raise UserError(f"some sides failed: {'; '.join(failed)}")
 
@@ -295,7 +307,9 @@ def main(arguments: Sequence[str]) -> None:
         help=f"names or shell patterns (default: {' '.join(MODELS)})",
     )
     parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES, help="default: both")
-    parser.add_argument("--peers", nargs="+", default=PEERS, choices=PEERS, help="default: all")
+    every = sorted({peer for peers in PEERS.values() for peer in peers})
+    parser.add_argument("--peers", nargs="+", choices=every, help="default: all that the number type has")
+    parser.add_argument("--dtype", default="float32", choices=tuple(PEERS), help="default: float32")
     parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="default: 8")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side (default: 5)")
     parser.add_argument("--steps", type=int, default=8, metavar="N", help="timed steps a turn (default: 8)")
@@ -313,6 +327,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     given = parser.parse_args(arguments)
+    given.peers = given.peers or PEERS[given.dtype]
     for name in ("batch_size", "rounds", "steps"):
         if getattr(given, name) < 1:
             raise UserError(f"--{name} is {getattr(given, name)}, but must be at least 1")

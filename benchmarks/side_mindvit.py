@@ -1,4 +1,4 @@
-"""mindvit's side: side_mindvit.py MODEL BATCH."""
+"""mindvit's side: side_mindvit.py MODEL BATCH float32|bfloat16."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mindvit.recipe import schema
 from mindvit.version import __version__
 
 
-def main(model: str, batch: int) -> None:
+def main(model: str, batch: int, kind: str) -> None:
     """Serve the steps that train.py and validate.py run."""
     answers = answers_only()
     info = model_info(model)
@@ -28,8 +28,12 @@ def main(model: str, batch: int) -> None:
         "label_smoothing": 0.1,
         "drop_path_rate": 0.0,
         "lr": 1e-3,
+        "amp_level": "O0" if kind == "float32" else "O2",
+        "amp_type": "auto" if kind == "float32" else kind,
     }
     setting = setup(schema.build(values, {}), NoImages(CLASSES))
+    if setting.device.dtype != kind:
+        sys.exit(f"{kind} is nothing that this machine is fast in")
 
     def make(mode: str) -> Step:
         subject = SUBJECTS[mode](setting)
@@ -48,4 +52,4 @@ def main(model: str, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,5 +1,5 @@
-"""PyTorch's side: side_torch.py MODEL BATCH SIZE eager|compile. MODEL is timm's name, or cvt_13, cvt_21 of
-transformers. Run by PyTorch's own Python.
+"""PyTorch's side: side_torch.py MODEL BATCH SIZE eager|compile float32|bfloat16. MODEL is timm's name, or cvt_13,
+cvt_21 of transformers; bfloat16 is autocast's. Run by PyTorch's own Python.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def logits(output: object) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output.logits  # type: ignore[attr-defined]
 
 
-def main(model: str, batch: int, size: int, way: str) -> None:
+def main(model: str, batch: int, size: int, way: str, kind: str) -> None:
     """Serve the network and a plain AdamW step."""
     answers = answers_only()
     torch.manual_seed(0)
@@ -41,6 +41,7 @@ def main(model: str, batch: int, size: int, way: str) -> None:
         inductor.cpp.simdlen = 256  # torch.compile's own kernels don't look at the variable
     images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
     _, library = network(model)
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16")
 
     def make(mode: str) -> Step:
         net = network(model)[0].train(mode == "train")
@@ -48,7 +49,7 @@ def main(model: str, batch: int, size: int, way: str) -> None:
         if mode == "forward":
 
             def forward() -> None:
-                with torch.inference_mode():
+                with torch.inference_mode(), precision:
                     logits(run(images))
 
             return forward
@@ -59,7 +60,8 @@ def main(model: str, batch: int, size: int, way: str) -> None:
 
         def train() -> None:
             optimizer.zero_grad()
-            loss = criterion(logits(run(images)), labels)
+            with precision:
+                loss = criterion(logits(run(images)), labels)
             loss.backward()
             optimizer.step()
             loss.item()
@@ -70,4 +72,4 @@ def main(model: str, batch: int, size: int, way: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])

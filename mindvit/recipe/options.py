@@ -254,11 +254,11 @@ class PrecisionOptions:
     )
     amp_type: str = option(
         "auto",
-        "half precision; auto: bfloat16 on Ascend A2 and A3, float16 elsewhere",
+        "half precision; auto: bfloat16 on Ascend A2 and A3, float16 elsewhere, and float32 on a CPU",
         ("auto", "float16", "bfloat16"),
     )
     amp_on_cpu: bool = option(
-        False, "keep to amp_level on a CPU too, where half precision is slower than float32: for trying it out"
+        False, "keep to amp_level on a CPU too, where float16 is slower than float32: for trying it out"
     )
     loss_scale_type: str = option("auto", "auto: dynamic with float16 and none otherwise", ("auto", "dynamic", "fixed"))
     loss_scale: float = option(65536.0, "loss scale, or the first one if it is dynamic", low=1)

@@ -171,16 +171,24 @@ def _choose_precision(options: PrecisionOptions, target: str) -> tuple[str, str,
     if (amp, val_amp) == ("O0", "O0"):
         return amp, val_amp, "float16", ""
     half = choose_half(options.amp_type, target)
-    if target == "CPU" and options.amp_on_cpu and half == "bfloat16":
-        raise UserError(
-            "amp_type is bfloat16 with amp_on_cpu, but MindSpore's CPU operators (Reshape, MatMul) don't take it: "
-            "amp_type: float16, or leave amp_on_cpu out for float32"
-        )
-    if target == "CPU" and not options.amp_on_cpu:
-        kind = "half precision" if options.amp_type == "auto" else options.amp_type
-        line = f"AMP O0, float32 (the recipe's {amp} {kind} is for NPUs and GPUs; amp_on_cpu keeps it)"
-        return "O0", "O0", half, line
-    return amp, val_amp, half, ""
+    if target != "CPU":
+        return amp, val_amp, half, ""
+    faster = of(target).bfloat16_products
+    if half == "bfloat16":
+        if faster:
+            return amp, val_amp, half, f"AMP {amp}: products in bfloat16, all else float32"
+        if options.amp_on_cpu:
+            raise UserError(
+                "amp_type is bfloat16 with amp_on_cpu, but on a CPU that needs our kernels and Intel's AMX or AMD's "
+                "AVX512_BF16: amp_type: float16, or leave amp_on_cpu out for float32"
+            )
+        needs = "our kernels and Intel's AMX or AMD's AVX512_BF16"
+        return "O0", "O0", half, f"AMP O0, float32 (on a CPU the recipe's {amp} bfloat16 needs {needs})"
+    if options.amp_on_cpu:
+        return amp, val_amp, half, ""
+    kind = "half precision" if options.amp_type == "auto" else options.amp_type
+    advice = "amp_type: bfloat16 is faster here" if faster else "amp_on_cpu keeps it"
+    return "O0", "O0", half, f"AMP O0, float32 (the recipe's {amp} {kind} is for NPUs and GPUs; {advice})"
 
 
 def join_ranks(target: str) -> tuple[int, int, int]:

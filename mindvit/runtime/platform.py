@@ -23,7 +23,8 @@ class Platform:
     """What a machine is good at.
 
     kernels: our own kernels (mindvit.kernels) are there. product_kernels: those of products and attention too, for
-    which the framework's matrix product must be found. flash_attention: the NPU's attention in one operator.
+    which the framework's matrix product must be found. bfloat16_products: these can multiply in bfloat16, which is
+    faster here. flash_attention: the NPU's attention in one operator.
     direct_operators: the NPU's newer operators, which are launched directly, are there beside those that are compiled
     first. overflow_flag: half precision overflows to its largest number and a flag of the device.
     slow_convolution: Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of
@@ -32,6 +33,7 @@ class Platform:
 
     kernels: bool = False
     product_kernels: bool = False
+    bfloat16_products: bool = False
     flash_attention: bool = False
     direct_operators: bool = False
     overflow_flag: bool = False
@@ -58,6 +60,7 @@ def of(target: str, chip_name: str = "", jit_level: str = "") -> Platform:
     return Platform(
         kernels=build.library() is not None,
         product_kernels=build.has_products(),
+        bfloat16_products=build.has_bfloat16(),
         slow_convolution=cpu_has_avx512(),
         slow_broadcasting=True,
     )

@@ -115,7 +115,11 @@ def test_a_side_is_left_out_where_it_has_no_such_network() -> None:
         "8",
         "240",
         "compile",
+        "float32",
     ]
+    assert (command("torch eager", "crossvit_9", 8, 240, "PYTHON", "bfloat16") or [])[-2:] == ["eager", "bfloat16"]
+    ours = [command(side, "crossvit_9", 8, 240, None, "bfloat16") or [] for side in ("mindvit", "mindvit float32")]
+    assert [command[-1] for command in ours] == ["bfloat16", "float32"]
 
 
 def test_names_in_timm_and_transformers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 import pytest
 from golden import (
@@ -28,8 +29,10 @@ from golden import (
 )
 from small import SMALL
 
+from mindvit.layers.precision import set_precision
 from mindvit.layers.resize import bicubic_matrix
 from mindvit.models import list_models
+from mindvit.runtime import platform
 
 TOLERANCE = 1e-4
 GOLDENS = goldens()
@@ -79,6 +82,20 @@ def test_other_sizes(extra: tuple) -> None:
 def test_ten_classes(extra: tuple) -> None:
     name, golden, size = extra
     assert deviation(logits(filled(name, num_classes=10), size), golden["nc10"]) < TOLERANCE
+
+
+def test_logits_in_bfloat16(extra: tuple) -> None:
+    """Operands have 8 bits: 2^-8 is the most that a product of two of them can be off, in parts of itself."""
+    name, _, size = extra
+    golden, net = np.load(FOLDER / f"{name}.npz"), filled(name)
+    set_precision(net, "O2", ms.bfloat16)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        found = deviation(logits(net, size), golden["logits"])
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    # without such products on this processor it is float32 that runs
+    assert (TOLERANCE < found < 4 * 2**-8) if platform.current().bfloat16_products else found < TOLERANCE, found
 
 
 def test_features(extra: tuple) -> None:

@@ -19,7 +19,7 @@ from mindvit.engine import checkpoint
 from mindvit.engine.meter import Meter
 from mindvit.errors import UserError
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
-from mindvit.runtime import console, device, files
+from mindvit.runtime import console, device, files, platform
 from mindvit.weights import read_weights, write
 
 ROOT = Path(__file__).parents[2]
@@ -284,6 +284,7 @@ def test_half_precision_that_a_cpu_has_no_operators_for_is_one_line(
     calls = Calls(monkeypatch, (), ("CPU",))
     amp_level, val_amp_level = levels
     options = {"amp_level": amp_level, "val_amp_level": val_amp_level, "amp_on_cpu": True}
+    monkeypatch.setattr(device, "of", lambda *_: platform.PORTABLE)
     with pytest.raises(
         UserError, match="amp_type is bfloat16 with amp_on_cpu, but .*: amp_type: float16, or leave amp_on_cpu out"
     ) as caught:

@@ -12,6 +12,7 @@ namespace mindvit {
 
 void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
             float *weights, const SideGrad &y) {
+  if (UsesBFloat16()) return AttendInBFloat16(size, q, k, v, bias, y);
   const int64_t heads = size.heads, depth = size.depth, groups = size.groups, batch = size.batch;
   const float scale = size.scale;
   const int64_t m = q.tokens, n = k.tokens;
@@ -33,8 +34,9 @@ void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, cons
   });
 }
 
-void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v,
+void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
                 const float *weights, const Side &dy, const AttentionGrads &grads) {
+  if (UsesBFloat16()) return AttendGradInBFloat16(size, q, k, v, bias, dy, grads);
   const int64_t heads = size.heads, depth = size.depth, groups = size.groups, batch = size.batch;
   const float scale = size.scale;
   const SideGrad &dq = grads.dq, &dk = grads.dk, &dv = grads.dv;
@@ -72,7 +74,7 @@ void SelfAttention::Forward(const float *qkv, float *weights, float *y) const {
 
 void SelfAttention::Backward(const float *qkv, const float *weights, const float *dy,
                              float *dqkv) const {
-  Backward(qkv, batch, weights, dy, dqkv, nullptr);
+  Backward(qkv, nullptr, batch, weights, dy, dqkv, nullptr);
 }
 
 void SelfAttention::Forward(const float *qkv, const float *bias, int64_t groups, float *weights,
@@ -84,8 +86,9 @@ void SelfAttention::Forward(const float *qkv, const float *bias, int64_t groups,
          {y, tokens, channels});
 }
 
-void SelfAttention::Backward(const float *qkv, int64_t groups, const float *weights,
-                             const float *dy, float *dqkv, float *dbias) const {
+void SelfAttention::Backward(const float *qkv, const float *bias, int64_t groups,
+                             const float *weights, const float *dy, float *dqkv,
+                             float *dbias) const {
   const int64_t width = 3 * channels;
   const Side q{qkv, tokens, width}, k{qkv + channels, tokens, width},
       v{qkv + 2 * channels, tokens, width};
@@ -93,7 +96,7 @@ void SelfAttention::Backward(const float *qkv, int64_t groups, const float *weig
                              {dqkv + channels, tokens, width},
                              {dqkv + 2 * channels, tokens, width},
                              dbias};
-  AttendGrad({batch, heads, channels / heads, scale, groups}, q, k, v, weights,
+  AttendGrad({batch, heads, channels / heads, scale, groups}, q, k, v, bias, weights,
              {dy, tokens, channels}, grads);
 }
 
@@ -110,35 +113,35 @@ SelfAttention SelfAttentionOf(const Input &qkv, int64_t heads, float scale) {
 }  // namespace
 
 // qkv (B, N, 3C), scale (1,) -> y (B, N, C), weights (B, heads, N, N)
-KERNEL(Attention) {
+PRODUCTS_KERNEL(Attention) {
   const Input qkv = args.in(), scale = args.in();
   const Output y = args.out(), weights = args.out();
   SelfAttentionOf(qkv, weights.dim(1), scale[0]).Forward(qkv, weights, y);
 }
 
-KERNEL(AttentionGrad) {
+PRODUCTS_KERNEL(AttentionGrad) {
   const Input qkv = args.in(), scale = args.in(), weights = args.in(), dy = args.in();
   const Output dqkv = args.out();
   SelfAttentionOf(qkv, weights.dim(1), scale[0]).Backward(qkv, weights, dy, dqkv);
 }
 
 // qkv, scale, bias (groups, heads, N, N) -> y, weights
-KERNEL(BiasedAttention) {
+PRODUCTS_KERNEL(BiasedAttention) {
   const Input qkv = args.in(), scale = args.in(), bias = args.in();
   const Output y = args.out(), weights = args.out();
   SelfAttentionOf(qkv, weights.dim(1), scale[0]).Forward(qkv, bias, bias.dim(0), weights, y);
 }
 
-KERNEL(BiasedAttentionGrad) {
+PRODUCTS_KERNEL(BiasedAttentionGrad) {
   const Input qkv = args.in(), scale = args.in(), bias = args.in(), weights = args.in(),
               dy = args.in();
   const Output dqkv = args.out(), dbias = args.out();
   SelfAttentionOf(qkv, weights.dim(1), scale[0])
-      .Backward(qkv, bias.dim(0), weights, dy, dqkv, dbias);
+      .Backward(qkv, bias, bias.dim(0), weights, dy, dqkv, dbias);
 }
 
 // q (B, M, C), k and v (B, N, C), scale (1,) -> y (B, M, C), weights (B, heads, M, N)
-KERNEL(MixedAttention) {
+PRODUCTS_KERNEL(MixedAttention) {
   const Input q = args.in(), k = args.in(), v = args.in(), scale = args.in();
   const Output y = args.out(), weights = args.out();
   const int64_t m = q.dim(1), n = k.dim(1), channels = q.dim(2), heads = weights.dim(1);
@@ -146,13 +149,13 @@ KERNEL(MixedAttention) {
          {v, n, channels}, nullptr, weights, {y, m, channels});
 }
 
-KERNEL(MixedAttentionGrad) {
+PRODUCTS_KERNEL(MixedAttentionGrad) {
   const Input q = args.in(), k = args.in(), v = args.in(), scale = args.in(), weights = args.in(),
               dy = args.in();
   const Output dq = args.out(), dk = args.out(), dv = args.out();
   const int64_t batch = q.dim(0), m = q.dim(1), n = k.dim(1), channels = q.dim(2),
                 heads = weights.dim(1);
   AttendGrad({batch, heads, channels / heads, scale[0], batch}, {q, m, channels}, {k, n, channels},
-             {v, n, channels}, weights, {dy, m, channels},
+             {v, n, channels}, nullptr, weights, {dy, m, channels},
              {{dq, m, channels}, {dk, n, channels}, {dv, n, channels}, nullptr});
 }

@@ -26,7 +26,7 @@ struct Heads {
 };
 
 // weights = softmax(scale q k^T + bias), y = weights v; bias (groups, heads, M, N) or null; weights
-// null: nobody asks for them
+// null: nobody asks for them. In bfloat16 they are not written: the gradient computes them again.
 void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
             float *weights, const SideGrad &y);
 
@@ -35,8 +35,14 @@ struct AttentionGrads {
   float *dbias;  // or null
 };
 
-void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v,
+void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
                 const float *weights, const Side &dy, const AttentionGrads &grads);
+
+// The same in bfloat16
+void AttendInBFloat16(const Heads &size, const Side &q, const Side &k, const Side &v,
+                      const float *bias, const SideGrad &y);
+void AttendGradInBFloat16(const Heads &size, const Side &q, const Side &k, const Side &v,
+                          const float *bias, const Side &dy, const AttentionGrads &grads);
 
 // Self-attention of qkv (B, N, 3C): queries, keys and values, each C = heads x depth. weights (B,
 // heads, N, N), null where nobody asks for them
@@ -49,8 +55,8 @@ struct SelfAttention {
 
   // bias (groups, heads, N, N), see Heads
   void Forward(const float *qkv, const float *bias, int64_t groups, float *weights, float *y) const;
-  void Backward(const float *qkv, int64_t groups, const float *weights, const float *dy,
-                float *dqkv, float *dbias) const;
+  void Backward(const float *qkv, const float *bias, int64_t groups, const float *weights,
+                const float *dy, float *dqkv, float *dbias) const;
 };
 
 }  // namespace mindvit

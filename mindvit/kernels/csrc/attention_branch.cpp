@@ -31,15 +31,16 @@ struct BranchOutputs {
 template <typename Attend>
 void BranchForward(const BranchEnds &ends, const BranchOutputs &to, const Attend &attend) {
   const int64_t channels = ends.channels, inner = ends.inner, hidden = ends.hidden;
+  const auto products = ends.Forwards();
   Tiles(ends.rows, channels * inner, [&](int64_t first, int64_t count, int) {
     float *qkv = to.qkv + first * inner,
           *y = to.y ? to.y + first * channels : Scratch(0, count * channels);
-    ends.Begin(first, count, y, to.means, to.inverses, qkv);
+    ends.Begin(products, first, count, y, to.means, to.inverses, qkv);
     for (int64_t r = 0; r < count; ++r) AddTo(qkv + r * inner, ends.bias1, inner);
   });
   attend(to.qkv, to.a);
   Tiles(ends.rows, channels * hidden, [&](int64_t first, int64_t count, int) {
-    ends.End(first, count, to.a + first * hidden, to.out);
+    ends.End(products, first, count, to.a + first * hidden, to.out);
   });
 }
 
@@ -107,12 +108,12 @@ void CovarianceForward(Args &args, bool training) {
 
 // What a branch begins and ends with, numbers -> its result, y, means, 1 / deviations, qkv, a,
 // weights
-KERNEL(AttentionBranch) { SelfForward(args, true); }
+PRODUCTS_KERNEL(AttentionBranch) { SelfForward(args, true); }
 
 // -> the branch's result, qkv, a
-KERNEL(AttentionBranchPredict) { SelfForward(args, false); }
+PRODUCTS_KERNEL(AttentionBranchPredict) { SelfForward(args, false); }
 
-KERNEL(AttentionBranchGrad) {
+PRODUCTS_KERNEL(AttentionBranchGrad) {
   const BranchEnds ends(args);
   const SelfAttention attention = AttentionOf(ends, args.in());
   const SavedAttention saved(args);
@@ -125,12 +126,12 @@ KERNEL(AttentionBranchGrad) {
 
 // What a branch begins and ends with, temperature (heads, 1, 1), eps (1,) -> its result, y, means,
 // 1 / deviations, qkv, a, weights, products, 1 / lengths
-KERNEL(CovarianceBranch) { CovarianceForward(args, true); }
+PRODUCTS_KERNEL(CovarianceBranch) { CovarianceForward(args, true); }
 
 // -> the branch's result, qkv, a, weights, products, 1 / lengths
-KERNEL(CovarianceBranchPredict) { CovarianceForward(args, false); }
+PRODUCTS_KERNEL(CovarianceBranchPredict) { CovarianceForward(args, false); }
 
-KERNEL(CovarianceBranchGrad) {
+PRODUCTS_KERNEL(CovarianceBranchGrad) {
   const BranchEnds ends(args);
   const Input temperature = args.in(), eps = args.in();
   const CrossCovarianceAttention attention = AttentionOf(ends, temperature, eps);

@@ -9,18 +9,18 @@
 
 namespace mindvit {
 
-void BranchEnds::Begin(int64_t first, int64_t count, float *y, float *means, float *inverses,
-                       float *h) const {
+void BranchEnds::Begin(const Products &products, int64_t first, int64_t count, float *y,
+                       float *means, float *inverses, float *h) const {
   float mean, inverse;
   for (int64_t r = 0; r < count; ++r)
     NormRow(x + (first + r) * channels, norm, y + r * channels, means ? means + first + r : &mean,
             inverses ? inverses + first + r : &inverse);
-  gemm()('N', 'T', count, inner, channels, 1.0f, y, channels, weight1, channels, 0.0f, h, inner);
+  products.first.Times(count, y, h);
 }
 
-void BranchEnds::End(int64_t first, int64_t count, const float *a, float *out) const {
-  gemm()('N', 'T', count, channels, hidden, 1.0f, a, hidden, weight2, hidden, 0.0f,
-         out + first * channels, channels);
+void BranchEnds::End(const Products &products, int64_t first, int64_t count, const float *a,
+                     float *out) const {
+  products.last.Times(count, a, out + first * channels);
   const float *scale = branch.gamma.data(), *bias = bias2;
   for (int64_t r = first; r < first + count; ++r) {
     const float factor = drop_scale[r / branch.rows_of_sample], *from = x + r * channels;
@@ -45,16 +45,14 @@ void BranchBackward::End(int64_t first, int64_t count, float *d, float *da) cons
       with_gamma[c] = gamma[c] * to[c];
     }
   }
-  gemm()('N', 'N', count, hidden, channels, 1.0f, scaled, channels, ends.weight2, hidden, 0.0f,
-         da + first * hidden, hidden);
+  products.last.Times(count, scaled, da + first * hidden);
 }
 
 void BranchBackward::Begin(int64_t first, int64_t count, const NormStatistics &statistics,
                            const float *dh, const float *d, float *sums) const {
   const int64_t channels = ends.channels, inner = ends.inner;
   float *dx = grads.dx;
-  gemm()('N', 'N', count, channels, inner, 1.0f, dh + first * inner, inner, ends.weight1, channels,
-         0.0f, dx + first * channels, channels);
+  products.first.Times(count, dh + first * inner, dx + first * channels);
   AddRows(first, first + count, kBlock, summed(), sums, [&](int64_t r, float *sum) {
     const int64_t at = r * channels;
     const NormedRow row{ends.norm.weight, statistics.means[r], statistics.inverses[r], channels};

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "gemm.h"
 #include "kernel.h"
 #include "layer_norm.h"
 #include "residual.h"
@@ -20,6 +21,17 @@ struct BranchEnds {
   const Branch branch;
   const Norm norm;
   const int64_t rows, channels, inner, hidden;
+
+  // the weights as right operands: forwards x W^T, backwards dy W
+  struct Products {
+    const RightOperand first, last;
+  };
+  Products Forwards() const {
+    return {{'T', channels, inner, weight1}, {'T', hidden, channels, weight2}};
+  }
+  Products Backwards() const {
+    return {{'N', inner, channels, weight1}, {'N', channels, hidden, weight2}};
+  }
 
   explicit BranchEnds(Args &args)
       : x(args.in()),
@@ -41,10 +53,12 @@ struct BranchEnds {
 
   // `count` rows from `first`: y = norm(x), h = y W1^T; y and h begin with these rows, means and
   // inverses (null: not wanted) with all rows
-  void Begin(int64_t first, int64_t count, float *y, float *means, float *inverses, float *h) const;
+  void Begin(const Products &products, int64_t first, int64_t count, float *y, float *means,
+             float *inverses, float *h) const;
 
   // out = x + drop_scale gamma (a W2^T + b2); a begins with these rows
-  void End(int64_t first, int64_t count, const float *a, float *out) const;
+  void End(const Products &products, int64_t first, int64_t count, const float *a,
+           float *out) const;
 };
 
 // The gradients of what a branch begins and ends with
@@ -67,6 +81,7 @@ struct BranchBackward {
   const BranchEnds &ends;
   const BranchEndGrads &grads;
   const float *dout;
+  const BranchEnds::Products products = ends.Backwards();
 
   // d = drop_scale dout, da = gamma d W2
   void End(int64_t first, int64_t count, float *d, float *da) const;

@@ -15,7 +15,7 @@ ClassQueries ClassQueriesOf(const Input &q, const Input &y, int64_t seen) {
 
 // q (B, heads, C), class tokens (B, 1, C), y (B, N, C) -> what each query sees (B, heads, C),
 // weights (B, heads, 1 + patches)
-KERNEL(ClassQuery) {
+PRODUCTS_KERNEL(ClassQuery) {
   const Input q = args.in(), cls = args.in(), y = args.in();
   const Output seen = args.out(), weights = args.out();
   const ClassQueries size = ClassQueriesOf(q, y, weights.dim(2));
@@ -24,7 +24,7 @@ KERNEL(ClassQuery) {
   });
 }
 
-KERNEL(ClassQueryGrad) {
+PRODUCTS_KERNEL(ClassQueryGrad) {
   const Input q = args.in(), cls = args.in(), y = args.in(), weights = args.in(), dseen = args.in();
   const Output dq = args.out(), dcls = args.out(), dy = args.out();
   const ClassQueries size = ClassQueriesOf(q, y, weights.dim(2));

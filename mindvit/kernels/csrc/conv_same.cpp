@@ -95,7 +95,7 @@ void ConvolveSame(const float *x, const ImageShape &in, const float *weights, co
 }  // namespace
 
 // x (B, H, W, I), weight (O, I, k, k), bias (O,) -> y (B, H, W, O)
-KERNEL(ConvSame) {
+PRODUCTS_KERNEL(ConvSame) {
   const Input x = args.in(), weight = args.in(), bias = args.in();
   const Output y = args.out();
   const Square kernel(weight.dim(2));
@@ -105,7 +105,7 @@ KERNEL(ConvSame) {
 }
 
 // weight, dy (B, H, W, O) -> dx (B, H, W, I)
-KERNEL(ConvSameInputGrad) {
+PRODUCTS_KERNEL(ConvSameInputGrad) {
   const Input weight = args.in(), dy = args.in();
   const Output dx = args.out();
   const Square kernel(weight.dim(2));
@@ -115,7 +115,7 @@ KERNEL(ConvSameInputGrad) {
 }
 
 // x, dy -> dweight (O, I, k, k), dbias (O,). Threads share out the outputs.
-KERNEL(ConvSameWeightGrad) {
+PRODUCTS_KERNEL(ConvSameWeightGrad) {
   const Input x = args.in(), dy = args.in();
   const Output dweight = args.out(), dbias = args.out();
   const ImageShape in = ShapeOf(x), out = ShapeOf(dy);

@@ -115,13 +115,13 @@ CrossCovarianceAttention AttentionOf(const Input &qkv, const Input &temperature,
 
 // qkv (B, N, 3C), temperature (heads, 1, 1), eps (1,) -> y (B, N, C), weights, products, 1 /
 // lengths
-KERNEL(CrossCovariance) {
+PRODUCTS_KERNEL(CrossCovariance) {
   const Input qkv = args.in(), temperature = args.in(), eps = args.in();
   const Output y = args.out(), weights = args.out(), products = args.out(), lengths = args.out();
   AttentionOf(qkv, temperature, eps).Forward(qkv, {weights, products, lengths}, y);
 }
 
-KERNEL(CrossCovarianceGrad) {
+PRODUCTS_KERNEL(CrossCovarianceGrad) {
   const Input qkv = args.in(), temperature = args.in(), eps = args.in(), weights = args.in(),
               products = args.in(), lengths = args.in(), dy = args.in();
   const Output dqkv = args.out(), dtemperature = args.out();

@@ -258,7 +258,7 @@ void QueryGrad(const Fusion &f, const SavedFusion<const float> &saved, const Val
 
 // -> own tokens with the new class token, or that alone, whichever the result's shape has room for;
 // and what is kept for the gradient
-KERNEL(CrossFusion) {
+PRODUCTS_KERNEL(CrossFusion) {
   const Fusion f(args);
   const Output out = args.out();
   const SavedFusion<float> saved(args);
@@ -293,7 +293,7 @@ KERNEL(CrossFusion) {
 
 // the inputs, what was kept, the result's gradient, and more of own and of other tokens' gradients,
 // or (1,) where there is no more -> the gradients
-KERNEL(CrossFusionGrad) {
+PRODUCTS_KERNEL(CrossFusionGrad) {
   const Fusion f(args);
   const SavedFusion<const float> saved(args);
   const Input dout = args.in(), more_own = args.in(), more_other = args.in();

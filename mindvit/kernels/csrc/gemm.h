@@ -3,15 +3,37 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+
+#include "bfloat16.h"
 
 namespace mindvit {
 
-using Gemm = int (*)(char, char, int64_t, int64_t, int64_t, float, const float *, int64_t,
-                     const float *, int64_t, float, float *, int64_t);
-
-// oneDNN's product of row-major matrices (see dnnl_sgemm); null where this process has not loaded
-// it
+// A product of row-major matrices (see dnnl_sgemm): oneDNN's, or in a kernel that computes in bfloat16
+// ours (bfloat16.h)
 Gemm gemm();
+
+// Whether the calling thread's kernel computes products in bfloat16
+bool UsesBFloat16();
+
+// oneDNN's; null where this process has not loaded it
+Gemm Float32Gemm();
+
+// The right operand of several products, op(data) (k x n, see dnnl_sgemm). In bfloat16 it is rounded
+// and packed once for all of them.
+class RightOperand {
+ public:
+  RightOperand(char transpose, int64_t k, int64_t n, const float *data);
+
+  // c (m x n) = a (m x k) op(data)
+  void Times(int64_t m, const float *a, float *c) const;
+
+ private:
+  const char transpose_;
+  const int64_t k_, n_;
+  const float *const data_;
+  std::unique_ptr<PackedRight> packed_;  // null in float32
+};
 
 struct ProductSizes {
   int64_t rows, inputs, outputs;

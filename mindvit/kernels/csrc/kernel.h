@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "parallel.h"
+
 namespace mindvit {
 
 // A tensor. T: const float for one that is read, float for one that is written.
@@ -59,13 +61,22 @@ class Args {
 }  // namespace mindvit
 
 // KERNEL(Name) { ... } defines a kernel of that name; its Args are `args`. One that was called with
-// more or fewer tensors than it takes fails.
-#define KERNEL(name)                                                                           \
-  static void name##Kernel(mindvit::Args &args);                                               \
-  extern "C" __attribute__((visibility("default"))) int name(                                  \
-      int count, void **params, int *ndims, int64_t **shapes, const char **, void *, void *) { \
-    mindvit::Args args(count, params, ndims, shapes);                                          \
-    name##Kernel(args);                                                                        \
-    return args.left() == 0 ? 0 : 1;                                                           \
-  }                                                                                            \
+// more or fewer tensors than it takes fails. PRODUCTS_KERNEL(Name) defines NameBFloat16 beside it:
+// the same with operands of products rounded to bfloat16 (gemm.h).
+#define EXPORT_KERNEL(name, exported, half)                                                        \
+  extern "C" __attribute__((visibility("default"))) int exported(                                  \
+      int count, void **params, int *ndims, int64_t **shapes, const char **, void *, void *) {     \
+    mindvit::Args args(count, params, ndims, shapes);                                              \
+    mindvit::InBFloat16() = half;                                                                  \
+    name##Kernel(args);                                                                            \
+    return args.left() == 0 ? 0 : 1;                                                               \
+  }
+#define KERNEL(name)                             \
+  static void name##Kernel(mindvit::Args &args); \
+  EXPORT_KERNEL(name, name, false)               \
+  static void name##Kernel(mindvit::Args &args)
+#define PRODUCTS_KERNEL(name)                    \
+  static void name##Kernel(mindvit::Args &args); \
+  EXPORT_KERNEL(name, name, false)               \
+  EXPORT_KERNEL(name, name##BFloat16, true)      \
   static void name##Kernel(mindvit::Args &args)

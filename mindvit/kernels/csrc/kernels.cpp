@@ -2,8 +2,10 @@
 
 #include "activation.cpp"
 #include "attention.cpp"
+#include "attention_bfloat16.cpp"
 #include "attention_branch.cpp"
 #include "batch_norm.cpp"
+#include "bfloat16.cpp"
 #include "branch.cpp"
 #include "class_query.cpp"
 #include "conv.cpp"

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "bfloat16.h"
 #include "gemm.h"
 #include "kernel.h"
 #include "math.h"
@@ -31,26 +32,44 @@ Gemm FindGemm() {
 
 }  // namespace
 
-Gemm gemm() {
+Gemm Float32Gemm() {
   static const Gemm found = FindGemm();
   return found;
+}
+
+bool UsesBFloat16() { return InBFloat16() && BFloat16Gemm() != nullptr; }
+
+Gemm gemm() { return UsesBFloat16() ? BFloat16Gemm() : Float32Gemm(); }
+
+RightOperand::RightOperand(char transpose, int64_t k, int64_t n, const float *data)
+    : transpose_(transpose), k_(k), n_(n), data_(data) {
+  if (UsesBFloat16())
+    packed_ = std::make_unique<PackedRight>(transpose, k, n, data);
+}
+
+void RightOperand::Times(int64_t m, const float *a, float *c) const {
+  if (packed_)
+    packed_->Times(m, a, c);
+  else
+    Float32Gemm()('N', transpose_, m, n_, k_, 1.0f, a, k_, data_, transpose_ == 'N' ? n_ : k_, 0.0f,
+                  c, n_);
 }
 
 void Product(const float *x, const float *weight, const float *bias, const ProductSizes &size,
              float *y) {
   const int64_t in = size.inputs, out = size.outputs;
-  Tiles(size.rows, in * out, [=](int64_t first, int64_t rows, int) {
-    gemm()('N', 'T', rows, out, in, 1.0f, x + first * in, in, weight, in, 0.0f, y + first * out,
-           out);
+  const RightOperand right('T', in, out, weight);
+  Tiles(size.rows, in * out, [=, &right](int64_t first, int64_t rows, int) {
+    right.Times(rows, x + first * in, y + first * out);
     for (int64_t r = first; r < first + rows; ++r) AddTo(y + r * out, bias, out);
   });
 }
 
 void InputGrad(const float *weight, const float *dy, const ProductSizes &size, float *dx) {
   const int64_t in = size.inputs, out = size.outputs;
-  Rows(size.rows, in * out, [=](int64_t first, int64_t last, int) {
-    gemm()('N', 'N', last - first, in, out, 1.0f, dy + first * out, out, weight, in, 0.0f,
-           dx + first * in, in);
+  const RightOperand right('N', out, in, weight);
+  Rows(size.rows, in * out, [=, &right](int64_t first, int64_t last, int) {
+    right.Times(last - first, dy + first * out, dx + first * in);
   });
 }
 
@@ -72,21 +91,21 @@ void WeightGrad(const float *x, const float *dy, const ProductSizes &size, float
 
 using namespace mindvit;
 
-extern "C" __attribute__((visibility("default"))) int HasGemm() { return gemm() != nullptr; }
+extern "C" __attribute__((visibility("default"))) int HasGemm() { return Float32Gemm() != nullptr; }
 
-KERNEL(Linear) {
+PRODUCTS_KERNEL(Linear) {
   const Input x = args.in(), weight = args.in(), bias = args.in();
   const Output y = args.out();
   Product(x, weight, bias, {x.size() / weight.dim(1), weight.dim(1), weight.dim(0)}, y);
 }
 
-KERNEL(LinearInputGrad) {
+PRODUCTS_KERNEL(LinearInputGrad) {
   const Input weight = args.in(), dy = args.in();
   const Output dx = args.out();
   InputGrad(weight, dy, {dx.size() / weight.dim(1), weight.dim(1), weight.dim(0)}, dx);
 }
 
-KERNEL(LinearWeightGrad) {
+PRODUCTS_KERNEL(LinearWeightGrad) {
   const Input x = args.in(), dy = args.in();
   const Output dweight = args.out(), dbias = args.out();
   WeightGrad(x, dy, {x.size() / dweight.dim(1), dweight.dim(1), dweight.dim(0)}, dweight, dbias);

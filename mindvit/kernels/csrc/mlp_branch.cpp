@@ -37,15 +37,16 @@ void MlpForward(Args &args, bool training) {
   float *out = args.out(), *y = nullptr, *means = nullptr, *inverses = nullptr, *h = nullptr;
   if (training) y = args.out(), means = args.out(), inverses = args.out(), h = args.out();
   const int64_t channels = ends.channels, hidden = ends.hidden;
+  const auto products = ends.Forwards();
   Tiles(ends.rows, 2 * channels * hidden, [&](int64_t first, int64_t count, int) {
     float *normal = y ? y + first * channels : Scratch(0, count * channels),
           *a = Scratch(1, count * hidden), *before = h ? h + first * hidden : a;
-    ends.Begin(first, count, normal, means, inverses, before);
+    ends.Begin(products, first, count, normal, means, inverses, before);
     for (int64_t r = 0; r < count; ++r)
 #pragma omp simd
       for (int64_t i = 0; i < hidden; ++i)
         a[r * hidden + i] = Activation::Value(before[r * hidden + i] + bias[i]);
-    ends.End(first, count, a, out);
+    ends.End(products, first, count, a, out);
   });
 }
 
@@ -81,9 +82,9 @@ void MlpBackward(Args &args) {
 
 }  // namespace
 
-KERNEL(MlpGelu) { MlpForward<ExactGelu>(args, true); }
-KERNEL(MlpGeluPredict) { MlpForward<ExactGelu>(args, false); }
-KERNEL(MlpGeluGrad) { MlpBackward<ExactGelu>(args); }
-KERNEL(MlpQuickGelu) { MlpForward<QuickGelu>(args, true); }
-KERNEL(MlpQuickGeluPredict) { MlpForward<QuickGelu>(args, false); }
-KERNEL(MlpQuickGeluGrad) { MlpBackward<QuickGelu>(args); }
+PRODUCTS_KERNEL(MlpGelu) { MlpForward<ExactGelu>(args, true); }
+PRODUCTS_KERNEL(MlpGeluPredict) { MlpForward<ExactGelu>(args, false); }
+PRODUCTS_KERNEL(MlpGeluGrad) { MlpBackward<ExactGelu>(args); }
+PRODUCTS_KERNEL(MlpQuickGelu) { MlpForward<QuickGelu>(args, true); }
+PRODUCTS_KERNEL(MlpQuickGeluPredict) { MlpForward<QuickGelu>(args, false); }
+PRODUCTS_KERNEL(MlpQuickGeluGrad) { MlpBackward<QuickGelu>(args); }

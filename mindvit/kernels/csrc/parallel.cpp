@@ -125,7 +125,11 @@ class Pool {
 int Threads() { return Pool::Get().size(); }
 
 void RunParts(int parts, const std::function<void(int, int)> &body) {
-  Pool::Get().Run(parts, body);
+  const bool half = InBFloat16();
+  Pool::Get().Run(parts, [half, &body](int part, int all) {
+    InBFloat16() = half;  // a helper knows it from the caller alone
+    body(part, all);
+  });
 }
 
 }  // namespace mindvit

@@ -13,6 +13,12 @@ constexpr int64_t kGrain = 1 << 14;  // values below which a second thread costs
 // The calling thread and its helpers
 int Threads();
 
+// Whether the kernel that the calling thread is at rounds operands of products to bfloat16
+inline bool &InBFloat16() {
+  thread_local bool chosen = false;
+  return chosen;
+}
+
 // body(part, parts) for part in [0, parts), on several threads
 void RunParts(int parts, const std::function<void(int, int)> &body);
 
@@ -32,12 +38,14 @@ void Rows(int64_t rows, int64_t width, const Body &body) {
 
 constexpr int64_t kTile = 768;  // rows, about, that are multiplied at once: what they become is
                                 // still near when the next operation takes it
+constexpr int64_t kBFloat16Tile = 128;  // products are so fast that it has to be nearer
 
 // body(first row, number of rows, part) for tiles of rows, shared out among threads
 template <typename Body>
 void Tiles(int64_t rows, int64_t width, const Body &body) {
   Rows(rows, width, [&](int64_t first, int64_t last, int part) {
-    const int64_t tiles = std::max<int64_t>(1, (last - first + kTile / 2) / kTile),
+    const int64_t tile = InBFloat16() ? kBFloat16Tile : kTile,
+                  tiles = std::max<int64_t>(1, (last - first + tile / 2) / tile),
                   all = last - first;  // of one size: a small rest would be slow
     for (int64_t i = 0; i < tiles; ++i)
       body(first + all * i / tiles, all * (i + 1) / tiles - all * i / tiles, part);

@@ -51,7 +51,7 @@ struct Patches {
 
 // x (B, C, H, W), weight (D, C, side, side), bias (D,), class token (1, 1, D), positions (1, 1 + N,
 // D) -> tokens (B, 1 + N, D), patches (B, N, C side side)
-KERNEL(PatchTokens) {
+PRODUCTS_KERNEL(PatchTokens) {
   const Input x = args.in(), weight = args.in(), bias = args.in(), cls = args.in(),
               positions = args.in();
   const Output tokens = args.out(), columns = args.out();
@@ -76,7 +76,7 @@ KERNEL(PatchTokens) {
 
 // patches (B, N, C side side), dtokens (B, 1 + N, D) -> the gradients of weight, bias, class token
 // and positions
-KERNEL(PatchTokensGrad) {
+PRODUCTS_KERNEL(PatchTokensGrad) {
   const Input columns = args.in(), dtokens = args.in();
   const Output dweight = args.out(), dbias = args.out(), dcls = args.out(), dpositions = args.out();
   const int64_t batch = columns.dim(0), n = columns.dim(1), in = columns.dim(2), d = dtokens.dim(2),

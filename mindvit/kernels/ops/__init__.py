@@ -5,6 +5,7 @@ from mindvit.kernels.ops.attention import Attention, BiasedAttention, ClassQuery
 from mindvit.kernels.ops.attention_branch import AttentionBranch, CrossCovarianceBranch
 from mindvit.kernels.ops.conv import ConvSame, Depthwise, Im2col, PatchTokens
 from mindvit.kernels.ops.cross_fusion import CrossFusion
+from mindvit.kernels.ops.custom import ProductCell
 from mindvit.kernels.ops.detection import NMS, AssignBoxes, CutMasks, RoIAlign
 from mindvit.kernels.ops.images import ChannelsLast, MixedPixels, Pixels, Resize, ResizeMaps
 from mindvit.kernels.ops.linear import Linear
@@ -54,6 +55,7 @@ __all__ = [
     "MlpBranch",
     "PatchTokens",
     "Pixels",
+    "ProductCell",
     "Residual",
     "Resize",
     "ResizeMaps",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
-from mindvit.kernels.ops.custom import Shape, Tensors, kernel, like_first, like_first_two
+from mindvit.kernels.ops.custom import ProductCell, Shape, Tensors, kernel, like_first, like_first_two
 
 Pair = tuple[Tensor, Tensor]
 
 
-class Attention(nn.Cell):
+class Attention(ProductCell):
     """softmax(scale q k^T) v in `heads` heads. qkv: (B, N, 3C) -> (B, N, C), and the weights (B, heads, N, N)."""
 
     def __init__(self, heads: int, scale: float) -> None:
@@ -27,7 +27,7 @@ class Attention(nn.Cell):
         return (self.backward(qkv, self.scale, out[1], gradients[0]),)
 
 
-class BiasedAttention(nn.Cell):
+class BiasedAttention(ProductCell):
     """Attention with a bias on the scores, (groups, heads, N, N), where sample b has group b % groups."""
 
     def __init__(self, heads: int, scale: float) -> None:
@@ -44,7 +44,7 @@ class BiasedAttention(nn.Cell):
         return self.backward(qkv, self.scale, bias, out[1], gradients[0])
 
 
-class MixedAttention(nn.Cell):
+class MixedAttention(ProductCell):
     """Attention of q (B, M, C) to k and v (B, N, C) -> (B, M, C), and the weights (B, heads, M, N)."""
 
     def __init__(self, heads: int, scale: float) -> None:
@@ -61,7 +61,7 @@ class MixedAttention(nn.Cell):
         return self.backward(q, k, v, self.scale, out[1], gradients[0])
 
 
-class ClassQuery(nn.Cell):
+class ClassQuery(ProductCell):
     """softmax(q t^T) t, where t are a class token and patches.
 
     q: (B, heads, C), cls: (B, 1, C), y: (B, N, C), whose patches come after `skip` other tokens. Outputs: (B,
@@ -81,7 +81,7 @@ class ClassQuery(nn.Cell):
         return self.backward(q, cls, y, out[1], gradients[0])
 
 
-class CrossCovariance(nn.Cell):
+class CrossCovariance(ProductCell):
     """XCiT's attention among channels. qkv: (B, N, 3C), temperature: (heads, 1, 1).
 
     Outputs: (B, N, C), the weights (B, heads, d, d), and two for the gradient.

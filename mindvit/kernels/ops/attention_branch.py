@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
 from mindvit.kernels.ops.attention import cross_covariance
 from mindvit.kernels.ops.custom import (
+    ProductCell,
     Shape,
     Tensors,
     branch_end_gradients,
@@ -16,7 +17,7 @@ from mindvit.kernels.ops.custom import (
 )
 
 
-class AttentionBranch(nn.Cell):
+class AttentionBranch(ProductCell):
     """x + drop_path_scale gamma attention(norm(x)), from end to end; the attention is `Attention` between two products.
 
     x: (B, N, C); drop_path_scale and gamma: see Residual; norm: weight (C,), bias (C,) and eps (1,); products:
@@ -73,7 +74,7 @@ class AttentionBranch(nn.Cell):
         return found[0], zeros, found[1], (found[2], found[3], ops.zeros_like(eps)), found[4:8]
 
 
-class CrossCovarianceBranch(nn.Cell):
+class CrossCovarianceBranch(ProductCell):
     """AttentionBranch with the attention of `CrossCovariance` and its temperature (heads, 1, 1).
 
     Outputs: the result and, while training, eight for the gradient.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindvit.kernels.ops.custom import Shape, Tensors, kernel
+from mindvit.kernels.ops.custom import ProductCell, Shape, Tensors, kernel
 
 
 class Depthwise(nn.Cell):
@@ -55,7 +55,7 @@ class Im2col(nn.Cell):
         return (self.backward(gradient, self.geometry, x),)
 
 
-class ConvSame(nn.Cell):
+class ConvSame(ProductCell):
     """Convolution with stride 1 and half of an odd kernel (side x side) as padding: maps keep their sides.
 
     x: (B, H, W, I), weight: (O, I, side, side), bias: (O,) -> (B, H, W, O). Nothing else is kept for the gradients.
@@ -79,7 +79,7 @@ class ConvSame(nn.Cell):
         return (self.input_gradient(weight, gradient), *self.weight_gradient(x, gradient))
 
 
-class PatchTokens(nn.Cell):
+class PatchTokens(ProductCell):
     """A class token, and patches of side x side px times a matrix; each plus its position.
 
     x: (B, C, H, W), weight: (D, C, side, side), bias: (D,), cls: (1, 1, D), positions: (1, 1 + N, D). Outputs: tokens

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
-from mindvit.kernels.ops.custom import Shape, Tensors, kernel
+from mindvit.kernels.ops.custom import ProductCell, Shape, Tensors, kernel
 
 
-class CrossFusion(nn.Cell):
+class CrossFusion(ProductCell):
     """CrossViT's fusion from end to end, for one branch.
 
     Its class token is projected to the other branch's width (LayerNorm, GELU, Linear), attends to that branch's

@@ -6,7 +6,7 @@ import math
 from typing import Any, Callable, Sequence
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops.signature import make_sig, sig_rw
 
 from mindvit.kernels.build import library
@@ -28,7 +28,21 @@ def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1, variant: Any
     kinds = (ms.float32,) * outputs if outputs > 1 else ms.float32
     operator = ops.Custom(f"{library()}:{name}", out_shape=shapes, out_dtype=kinds, func_type="aot")
     operator.add_prim_attr("variant", str(variant))
+    operator.made_of = (name, shapes, outputs, variant)
     return operator
+
+
+class ProductCell(nn.Cell):
+    """A cell whose kernels can round the operands of products to bfloat16 (PRODUCTS_KERNEL in csrc/)."""
+
+    BFLOAT16 = "BFloat16"  # how the names of such kernels end
+
+    def use_bfloat16(self, chosen: bool) -> None:
+        """Choose the kernels before the cell is compiled. Weights, inputs and outputs are float32 either way."""
+        for name, operator in list(self._primitives.items()):
+            kernel_name, *others = operator.made_of
+            plain = kernel_name.removesuffix(self.BFLOAT16)
+            setattr(self, name, kernel(plain + self.BFLOAT16 if chosen else plain, *others))
 
 
 def changing(operator: ops.Custom, inputs: str) -> ops.Custom:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
-from mindvit.kernels.ops.custom import Shape, kernel
+from mindvit.kernels.ops.custom import ProductCell, Shape, kernel
 
 
-class Linear(nn.Cell):
+class Linear(ProductCell):
     """x W^T + bias. x: (..., I), weight: (O, I), bias: (O,), float32 -> (..., O)."""
 
     def __init__(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
 from mindvit.kernels.ops.custom import (
+    ProductCell,
     Shape,
     Tensors,
     branch_end_gradients,
@@ -14,7 +15,7 @@ from mindvit.kernels.ops.custom import (
 )
 
 
-class MlpBranch(nn.Cell):
+class MlpBranch(ProductCell):
     """x + drop_path_scale gamma (activation(norm(x) W1^T + b1) W2^T + b2), from end to end.
 
     x: (..., C); drop_path_scale and gamma: see Residual; norm: weight (C,), bias (C,) and eps (1,); products: W1

@@ -1,0 +1,238 @@
+#include "bfloat16.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernel.h"
+#include "parallel.h"
+#include "tiles.h"
+
+namespace mindvit {
+
+#ifdef __AVX512BF16__
+
+namespace {
+
+// in parts of 8 rows
+void Avx512Block(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride) {
+  for (int64_t top = 0; top < kSide; top += 8) {
+    __m512 sums[8][2];
+    float *to = c + top * stride;
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+      for (int j = 0; j < 2; ++j)
+        sums[i][j] = add ? _mm512_loadu_ps(to + i * stride + 16 * j) : _mm512_setzero_ps();
+    const Half *from = a + top / 16 * kTileValues + top % 16 * kLine, *with = b;
+    for (int64_t step = 0; step < steps; ++step, from += 2 * kTileValues, with += 2 * kTileValues)
+      for (int pair = 0; pair < 16; ++pair) {
+        const auto left = reinterpret_cast<__m512bh>(_mm512_load_si512(with + pair * kLine)),
+                   right = reinterpret_cast<__m512bh>(
+                       _mm512_load_si512(with + kTileValues + pair * kLine));
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+          int32_t both;
+          std::memcpy(&both, from + i * kLine + 2 * pair, sizeof(both));
+          const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
+          sums[i][0] = _mm512_dpbf16_ps(sums[i][0], value, left);
+          sums[i][1] = _mm512_dpbf16_ps(sums[i][1], value, right);
+        }
+      }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+      for (int j = 0; j < 2; ++j) _mm512_storeu_ps(to + i * stride + 16 * j, sums[i][j]);
+  }
+}
+
+#ifdef __AMX_BF16__
+
+// The shape of all eight tiles: 16 rows of 64 bytes
+struct TileShapes {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+void AmxBlock(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride) {
+  const int64_t bytes = stride * sizeof(float);
+  float *below = c + 16 * stride;
+  if (add) {
+    _tile_loadd(0, c, bytes);
+    _tile_loadd(1, c + 16, bytes);
+    _tile_loadd(2, below, bytes);
+    _tile_loadd(3, below + 16, bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t step = 0; step < steps; ++step, a += 2 * kTileValues, b += 2 * kTileValues) {
+    _tile_loadd(4, a, 64);
+    _tile_loadd(6, b, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + kTileValues, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a + kTileValues, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, c, bytes);
+  _tile_stored(1, c + 16, bytes);
+  _tile_stored(2, below, bytes);
+  _tile_stored(3, below + 16, bytes);
+}
+
+// Linux lends the tiles' registers to a process that asks for them
+bool AskForTiles() {
+  constexpr int kAsk = 0x1023, kTiles = 18;
+  return syscall(SYS_arch_prctl, kAsk, kTiles) == 0;
+}
+
+void BeginTiles() {
+  static const TileShapes shapes;
+  _tile_loadconfig(&shapes);
+}
+
+void EndTiles() { _tile_release(); }
+
+#else
+
+bool AskForTiles() { return false; }
+void BeginTiles() {}
+void EndTiles() {}
+constexpr Block AmxBlock = Avx512Block;
+
+#endif
+
+void Multiply(Block block, const Lines &left, const Lines &right, int64_t depth, bool add,
+              const Target &to) {
+  const int64_t passes = (depth + kDepth - 1) / kDepth,
+                deep = RoundUp((depth + passes - 1) / passes, kLine);
+  for (int64_t start = 0; start < depth; start += deep, add = true) {
+    const int64_t count = std::min(deep, depth - start), steps = RoundUp(count, kLine) / kLine;
+    Half *rows = Packed(0, 2 * steps * kTileValues);
+    for (int64_t left_edge = 0; left_edge < to.columns; left_edge += kWidth) {
+      const int64_t edge = std::min(left_edge + kWidth, to.columns);
+      Half *columns = Packed(1, RoundUp(edge - left_edge, kSide) * steps * kLine);
+      for (int64_t c = left_edge; c < edge; c += kSide)
+        right.Pack(c, to.columns, start, count, true, columns + (c - left_edge) * steps * kLine);
+      for (int64_t r = 0; r < to.rows; r += kSide) {
+        left.Pack(r, to.rows, start, count, false, rows);
+        for (int64_t c = left_edge; c < edge; c += kSide)
+          to.Add(block, r, c, rows, columns + (c - left_edge) * steps * kLine, steps, add);
+      }
+    }
+  }
+}
+
+int AmxGemm(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+            const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+            int64_t ldc) {
+  const TileScope scope(true);
+  Multiply(AmxBlock, {a, lda, transpose_a == 'N', alpha}, {b, ldb, transpose_b == 'T', 1.0f}, k,
+           beta != 0, {c, ldc, m, n});
+  return 0;
+}
+
+int Avx512Gemm(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+               const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+               int64_t ldc) {
+  Multiply(Avx512Block, {a, lda, transpose_a == 'N', alpha}, {b, ldb, transpose_b == 'T', 1.0f}, k,
+           beta != 0, {c, ldc, m, n});
+  return 0;
+}
+
+// By tiles, or by AVX-512 alone; null where the processor can't
+Gemm Way(bool tiles) {
+  if (tiles) return HasTiles() ? AmxGemm : nullptr;
+  return __builtin_cpu_supports("avx512bf16") ? Avx512Gemm : nullptr;
+}
+
+}  // namespace
+
+PackedRight::PackedRight(char transpose, int64_t k, int64_t n, const float *data)
+    : k_(k),
+      n_(n),
+      steps_(RoundUp(k, kLine) / kLine),
+      memory_(new Half[RoundUp(n, kSide) * steps_ * kLine + kLine]) {
+  const auto start = reinterpret_cast<uintptr_t>(memory_.get());
+  values_ = memory_.get() + (RoundUp(start, 64) - start) / sizeof(Half);
+  const Lines lines{data, transpose == 'T' ? k : n, transpose == 'T', 1.0f};
+  const int64_t blocks = RoundUp(n, kSide) / kSide;
+  Rows(blocks, kSide * k, [=](int64_t first, int64_t last, int) {
+    for (int64_t c = first * kSide; c < last * kSide; c += kSide)
+      lines.Pack(c, n, 0, k, true, values_ + c * steps_ * kLine);
+  });
+}
+
+void PackedRight::Times(int64_t m, const float *a, float *c) const {
+  const Lines left{a, k_, true, 1.0f};
+  const Target to{c, n_, m, n_};
+  const Block block = BlockProduct();
+  Half *rows = Packed(0, 2 * steps_ * kTileValues);
+  const TileScope scope(block == AmxBlock);
+  for (int64_t r = 0; r < m; r += kSide) {
+    left.Pack(r, m, 0, k_, false, rows);
+    for (int64_t column = 0; column < n_; column += kSide)
+      to.Add(block, r, column, rows, values_ + column * steps_ * kLine, steps_, false);
+  }
+}
+
+bool HasTiles() {
+  static const bool found = AskForTiles();
+  return found;
+}
+
+Block BlockProduct() { return BFloat16Gemm() == AmxGemm ? AmxBlock : Avx512Block; }
+
+TileScope::TileScope(bool wanted_) : wanted(wanted_) {
+  if (wanted) BeginTiles();
+}
+
+TileScope::~TileScope() {
+  if (wanted) EndTiles();
+}
+
+Gemm BFloat16Gemm() {
+  // Intel's AVX512_BF16 multiplies at half the rate of float32, AMD's at twice that
+  static const Gemm found = HasTiles() ? AmxGemm : __builtin_cpu_is("amd") ? Way(false) : nullptr;
+  return found;
+}
+
+#else
+
+namespace {
+
+Gemm Way(bool) { return nullptr; }
+
+}  // namespace
+
+Gemm BFloat16Gemm() { return nullptr; }
+
+PackedRight::PackedRight(char, int64_t k, int64_t n, const float *) : k_(k), n_(n), steps_(0) {}
+
+void PackedRight::Times(int64_t, const float *, float *) const {}
+
+#endif
+
+}  // namespace mindvit
+
+// Whether products in bfloat16 are faster than float32 here
+extern "C" __attribute__((visibility("default"))) int HasBFloat16() {
+  return mindvit::BFloat16Gemm() != nullptr;
+}
+
+// For tests: c (m x n), or c + it where `add`, of either way; 1 where this processor hasn't that one
+extern "C" __attribute__((visibility("default"))) int TryBFloat16(int tiles, char transpose_a,
+                                                                  char transpose_b, int64_t m,
+                                                                  int64_t n, int64_t k,
+                                                                  const float *a, const float *b,
+                                                                  int add, float *c) {
+  const mindvit::Gemm way = mindvit::Way(tiles != 0);
+  if (way == nullptr) return 1;
+  return way(transpose_a, transpose_b, m, n, k, 0.5f, a, transpose_a == 'N' ? k : m, b,
+             transpose_b == 'N' ? n : k, add ? 1.0f : 0.0f, c, n);
+}
