@@ -25,8 +25,9 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.recipe.commandline import COMMAND_LINE, Parser
     from mindvit.recipe.options import DataOptions
 
-    if arguments and arguments[0] in NAMED and not Path(arguments[0]).is_dir():
-        unpack(arguments[0], arguments[1:])
+    name = arguments[0].lower().replace("-", "") if arguments else ""
+    if name in NAMED and not Path(arguments[0]).is_dir() and not {"-h", "--help"}.intersection(arguments):
+        unpack(name, arguments[1:])
         return
     parser = Parser(
         prog="mindvit prepare",

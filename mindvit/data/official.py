@@ -181,8 +181,10 @@ def archives_of(name: str, given: Sequence[str]) -> dict[str, Path]:
     wanted = OFFICIAL[name]
     found = {Path(file).name: Path(file) for file in given}
     if set(found) != set(wanted.archives) or len(found) != len(given):
+        what = f"given: {', '.join(given) or 'no archive'}"
         raise UserError(
-            f"{name} is made of {', '.join(wanted.archives)}, as {wanted.page} has them; given: {', '.join(given)}"
+            f"{name} is made of {', '.join(wanted.archives)}, as {wanted.page} has them ({what}): "
+            f"mindvit prepare {name} {' '.join(wanted.archives)} DIR"
         )
     for path in found.values():
         if not path.is_file():

@@ -201,6 +201,8 @@ def test_other_files_than_the_official_ones(tmp_path: Path) -> None:
     assert "cifar100 is made of cifar-100-python.tar.gz, as https://www.cs.toronto.edu/~kriz/cifar.html has" in told
     assert "flowers102 is made of 102flowers.tgz, imagelabels.mat, setid.mat" in refused(tmp_path, "flowers102", [path])
     assert "no such file" in refused(tmp_path, "food101", [tmp_path / "food-101.tar.gz"])
+    with pytest.raises(UserError, match=r"\(given: no archive\): mindvit prepare food101 food-101.tar.gz DIR$"):
+        prepare.main(["Food-101"])
     path.unlink()
     archive(path, {"cifar-10-batches-py/batches.meta": pickle.dumps({"label_names": ["cat"]}, 2)})
     assert "no images of cifar10 in it" in refused(tmp_path, "cifar10", [path])
