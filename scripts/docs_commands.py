@@ -47,7 +47,8 @@ RULES = (
     (r"python (validate\.py|-m mindvit\.cli\.\w+) ", RUN),
     (r"mindvit census ", BIG),
     (r"mindvit benchmark ", f"{OPTIONS}; measuring: tests/benchmark/test_benchmark.py"),
-    (r"mindvit train FOLDER$", "tests/cli/test_train_folder.py"),
+    (r"mindvit prepare (cifar10|cifar100|flowers102|food101|pets) ", "tests/data/test_official.py"),
+    (r"mindvit (train|inspect-data) FOLDER$", "tests/cli/test_train_folder.py"),
     (r"mindvit train ", DRY),
     (
         r"mindvit (--help|--version|completion|config|inspect-data|validate|predict|attention|report|convert|export|"

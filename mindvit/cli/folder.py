@@ -1,11 +1,13 @@
-"""`mindvit train FOLDER`: a recipe, a split, weights, a batch and a rate for a folder of images."""
+"""`mindvit train FOLDER` and `inspect-data FOLDER`: a recipe, a split, weights, a batch and a rate for a folder of
+images.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import COMMAND_LINE
@@ -28,7 +30,28 @@ class Chosen:
     lines: list[str]
 
 
-def recipe_for(folder: str, arguments: Sequence[str], read: Read, config: Optional[str]) -> Chosen:
+def command_line(
+    arguments: Sequence[str], about: str, extra: Sequence[Any], prog: str, weights: bool = True
+) -> tuple[Recipe, dict[str, Any], list[str]]:
+    """What a command line with train.FOLDER among its `extra` options says: the recipe, the options that are no keys,
+    and lines for the user. weights: whether those that the recipe starts from are fetched.
+    """
+    from mindvit.recipe.commandline import parse, parser
+
+    words = vars(parser(about, extra, prog=prog).parse_args(arguments))
+    if words.get("folder") is None:
+        return *parse(arguments, about, extra, prog=prog), []
+
+    def read(these: Sequence[str]) -> Recipe:
+        return parse(these, about, extra, prog=prog)[0]
+
+    chosen = recipe_for(words["folder"], arguments, read, words.get("config"), weights)
+    return chosen.recipe, {**words, "config": chosen.config}, chosen.lines
+
+
+def recipe_for(
+    folder: str, arguments: Sequence[str], read: Read, config: Optional[str], weights: bool = True
+) -> Chosen:
     """What to train on a folder with a sub-folder of images a class, or with train/ and val/.
 
     Args:
@@ -36,6 +59,7 @@ def recipe_for(folder: str, arguments: Sequence[str], read: Read, config: Option
         arguments: the command line with it.
         read: makes a recipe of a command line.
         config: the recipe that the command line names; None: one of configs/finetune by the number of images.
+        weights: whether those that it starts from are fetched.
 
     Returns:
         The recipe, its file, and lines that say what was chosen.
@@ -43,6 +67,7 @@ def recipe_for(folder: str, arguments: Sequence[str], read: Read, config: Option
     Raises:
         UserError: it is no such folder, or says something else than the command line.
     """
+    from mindvit.data.datasets.base import some
     from mindvit.data.datasets.build import open_dataset
     from mindvit.data.datasets.split_folder import VAL_SHARE
 
@@ -59,15 +84,26 @@ def recipe_for(folder: str, arguments: Sequence[str], read: Read, config: Option
     opened = given.replace(where, **data)
     train = open_dataset(opened.data, "train")
     val = open_dataset(opened.data, "val", train.class_names)
+    if len(train.class_names) == 1:
+        only = train.class_names[0]
+        raise UserError(
+            f"{folder} has one class, {only}, and there is nothing to tell apart (if the folders of the classes lie in "
+            f"{os.path.join(folder, only)}, give that)"
+        )
     total = len(train) + len(val)
     lines = [f"{total} images in {len(train.class_names)} classes: {len(train)} to train on, {len(val)} to validate"]
+    without = [name for name, count in zip(train.class_names, val.class_counts()) if not count]
+    if without:
+        lines.append(f"WARNING: no validation image of {some(without)}: how well that is told apart is not measured")
     name = next((name for most, name in SIZES if total <= most), LARGE)
     if config is None:
         given = given if name == LARGE else read(["--config", name, *arguments])
         lines.append(f"recipe: configs/{name}.yaml (another: --config)")
     recipe = given.replace(where, **data)
     if config is None:
-        recipe = with_weights(fitted(recipe, len(train), where, lines), where, lines)
+        recipe = fitted(recipe, len(train), where, lines)
+        if weights:
+            recipe = with_weights(recipe, where, lines)
         if recipe.origins["ckpt_save_dir"] != COMMAND_LINE:
             recipe = recipe.replace(where, ckpt_save_dir=os.path.join("runs", Path(folder).resolve().name))
     return Chosen(recipe, config or f"configs/{name}.yaml", lines)

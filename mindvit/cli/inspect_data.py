@@ -1,5 +1,6 @@
 """Look at a data set before training: faults, duplicates, counts, and batches as the network gets them.
 
+mindvit inspect-data FOLDER [--out DIR]
 mindvit inspect-data --config RECIPE --data_dir DIR [--out DIR]
 """
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Optional, Sequence
 
 from mindvit import errors
+from mindvit.cli.train import FOLDER
 from mindvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from mindvit.tasks.base import Task
 
 EXTRA = (
+    FOLDER,
     (
         ("--out",),
         {"metavar": "DIR", "type": Path, "default": Path("inspection"), "help": "folder for the files (inspection)"},
@@ -29,10 +32,11 @@ BATCHES = 4  # that the images come from, where a batch is small
 
 def main(arguments: Sequence[str], prog: str = "mindvit inspect-data") -> None:
     """Print what was found and write the files; UserError for anything that the user can mend."""
-    from mindvit.recipe.commandline import options, parse  # after errors.run has looked at the environment
+    from mindvit.cli.folder import command_line  # after errors.run has looked at the environment
+    from mindvit.recipe.commandline import options
 
     about = "Look at a data set before training: faults, duplicates, counts, and batches as the network gets them."
-    recipe, given = parse(arguments, about, EXTRA, prog=prog)
+    recipe, given, _ = command_line(arguments, about, EXTRA, prog, weights=False)
     from mindvit.tasks import task_of  # MindSpore takes seconds to import: not for --help
 
     task = task_of(recipe)

@@ -14,15 +14,16 @@ from mindvit import errors
 if TYPE_CHECKING:
     from mindvit.recipe.schema import Recipe
 
+FOLDER = (
+    ("folder",),
+    {
+        "nargs": "?",
+        "metavar": "FOLDER",
+        "help": "images, a sub-folder a class: they are split, and without --config a recipe is chosen",
+    },
+)
 EXTRA = (
-    (
-        ("folder",),
-        {
-            "nargs": "?",
-            "metavar": "FOLDER",
-            "help": "images, a sub-folder a class: they are split, and without --config a recipe is chosen",
-        },
-    ),
+    FOLDER,
     (
         ("--print_config",),
         {"action": "store_true", "help": "print the resolved recipe, with the file each value came from, and stop"},
@@ -39,24 +40,11 @@ EXTRA = (
 
 def main(arguments: Sequence[str], prog: str = "mindvit train") -> None:
     """Train; UserError for anything that the user can mend. prog: the command's name in its help."""
-    from mindvit.recipe.commandline import (
-        describe,
-        options,
-        parse,
-        parser,
-    )  # after errors.run has looked at the environment
+    from mindvit.cli.folder import command_line  # after errors.run has looked at the environment
+    from mindvit.recipe.commandline import describe, options
 
     about = "Train a vision transformer as a recipe says, or on a folder of images."
-    words = vars(parser(about, EXTRA, prog=prog).parse_args(arguments))
-    folder = words.get("folder")
-    lines: list[str] = []
-    if folder is None:
-        recipe, given = parse(arguments, about, EXTRA, prog=prog)
-    else:
-        from mindvit.cli.folder import recipe_for
-
-        chosen = recipe_for(folder, arguments, lambda these: parse(these, about, EXTRA)[0], words.get("config"))
-        recipe, lines, given = chosen.recipe, chosen.lines, {**words, "config": chosen.config}
+    recipe, given, lines = command_line(arguments, about, EXTRA, prog)
     if given.get("print_config"):
         print(describe(recipe))
         return
@@ -71,7 +59,7 @@ def main(arguments: Sequence[str], prog: str = "mindvit train") -> None:
             dry_run(recipe)
         else:
             fit(recipe, given["config"])
-            if folder is not None and launched_ranks()[1] == 1:
+            if given.get("folder") is not None and launched_ranks()[1] == 1:
                 look_after(recipe)
 
 

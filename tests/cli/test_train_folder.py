@@ -10,7 +10,7 @@ import pytest
 from image_files import make_different, make_folder
 
 from mindvit.cli import folder as folders
-from mindvit.cli import train
+from mindvit.cli import inspect_data, train
 from mindvit.errors import UserError
 from mindvit.hub.cache import CACHE, OFFLINE
 from mindvit.recipe.commandline import parse
@@ -51,6 +51,29 @@ def test_a_folder_is_trained_on_and_a_run_ends_when_nothing_gets_better(
     train.main(still)
     again = capsys.readouterr().out
     assert "the run is finished" in again and "a larger patience continues it" in again
+
+
+def test_a_folder_is_looked_at_as_it_would_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    images = make_folder(tmp_path / "photos", classes=2, per_class=8)
+    inspect_data.main([str(images), "--device_target", "CPU", "--image_resize", "32"])
+    text = capsys.readouterr().out
+    assert "2 classes, 12 training and 4 validation images" in text and "published weights" not in text
+    assert (tmp_path / "inspection" / "preview.png").exists() and (images / "mindvit_split.csv").exists()
+
+
+def test_classes_that_cannot_be_told_apart_or_measured(tmp_path: Path) -> None:
+    images = make_folder(tmp_path / "above" / "photos", classes=2, per_class=8)
+    with pytest.raises(UserError) as error:
+        chosen(images.parent)
+    assert (
+        f"has one class, photos, and there is nothing to tell apart (if the folders of the classes lie in {images}"
+        in (str(error.value))
+    )
+    first, second = sorted(images.iterdir())
+    for path in sorted(second.iterdir())[1:]:
+        path.unlink()
+    told = f"WARNING: no validation image of {second.name}: how well that is told apart is not measured"
+    assert told in chosen(images)[1]
 
 
 def test_the_recipe_follows_the_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
