@@ -17,7 +17,7 @@ using Half = uint16_t;  // the bits of a bfloat16
 constexpr int64_t kSide = 32;            // of a block of the result: two by two tiles
 constexpr int64_t kLine = 32;            // values of a tile's row: 64 bytes
 constexpr int64_t kTileValues = 16 * kLine;
-constexpr int64_t kDepth = 1024, kWidth = 1024;  // what is packed of the right operand at once
+constexpr int64_t kDepth = 256, kWidth = 1024;  // what is packed of the right operand at once
 
 inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 

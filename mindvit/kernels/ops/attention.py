@@ -16,7 +16,13 @@ class Attention(ProductCell):
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel("Attention", lambda qkv, *_: result_and_weights(qkv, heads), 2, heads)
+        self.forward = kernel(
+            "Attention",
+            lambda qkv, *_: result_and_weights(qkv, heads),
+            2,
+            heads,
+            lambda qkv, *_: (result_and_weights(qkv, heads)[0], no_weights(heads)),
+        )
         self.backward = kernel("AttentionGrad", like_first)
 
     def construct(self, qkv: Tensor) -> Pair:
@@ -33,7 +39,13 @@ class BiasedAttention(ProductCell):
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel("BiasedAttention", lambda qkv, *_: result_and_weights(qkv, heads), 2, heads)
+        self.forward = kernel(
+            "BiasedAttention",
+            lambda qkv, *_: result_and_weights(qkv, heads),
+            2,
+            heads,
+            lambda qkv, *_: (result_and_weights(qkv, heads)[0], no_weights(heads)),
+        )
         self.backward = kernel("BiasedAttentionGrad", lambda qkv, scale, bias, *_: (qkv, bias), 2)
 
     def construct(self, qkv: Tensor, bias: Tensor) -> Pair:
@@ -50,7 +62,13 @@ class MixedAttention(ProductCell):
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel("MixedAttention", lambda q, k, *_: (q, [q[0], heads, q[1], k[1]]), 2, heads)
+        self.forward = kernel(
+            "MixedAttention",
+            lambda q, k, *_: (q, [q[0], heads, q[1], k[1]]),
+            2,
+            heads,
+            lambda q, *_: (q, no_weights(heads)),
+        )
         self.backward = kernel("MixedAttentionGrad", lambda q, k, v, *_: (q, k, v), 3)
 
     def construct(self, q: Tensor, k: Tensor, v: Tensor) -> Pair:
@@ -105,6 +123,11 @@ def result_and_weights(qkv: Shape, heads: int) -> tuple[Shape, Shape]:
     """(B, N, 3C) -> (B, N, C) and (B, heads, N, N)."""
     batch, tokens, width = qkv
     return [batch, tokens, width // 3], [batch, heads, tokens, tokens]
+
+
+def no_weights(heads: int) -> Shape:
+    """What stands for attention weights where a kernel in bfloat16 computes them again instead of keeping them."""
+    return [1, heads, 1, 1]
 
 
 def cross_covariance(qkv: Shape, temperature: Shape, *_: Shape) -> tuple[Shape, ...]:

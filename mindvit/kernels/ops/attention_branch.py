@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from mindvit.kernels.ops.attention import cross_covariance
+from mindvit.kernels.ops.attention import cross_covariance, no_weights
 from mindvit.kernels.ops.custom import (
     ProductCell,
     Shape,
@@ -32,7 +32,9 @@ class AttentionBranch(ProductCell):
         def forward_shapes(x: Shape, *_: Shape) -> tuple[Shape, ...]:
             return *branch_shapes(x), [x[0], heads, x[1], x[1]]
 
-        self.forward = kernel("AttentionBranch", forward_shapes, 7, heads)
+        self.forward = kernel(
+            "AttentionBranch", forward_shapes, 7, heads, lambda x, *_: (*branch_shapes(x), no_weights(heads))
+        )
         self.predict = kernel("AttentionBranchPredict", lambda x, *_: (x, triple_width(x), x), 3)
         self.backward = kernel("AttentionBranchGrad", backward_shapes, 11)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -15,7 +15,13 @@ Shape = Sequence[int]
 Tensors = tuple[Tensor, ...]
 
 
-def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1, variant: Any = None) -> ops.Custom:
+def kernel(
+    name: str,
+    shapes: Callable[..., Any],
+    outputs: int = 1,
+    variant: Any = None,
+    bfloat16_shapes: Optional[Callable[..., Any]] = None,
+) -> ops.Custom:
     """The kernel of a name as an operator with float32 outputs.
 
     Args:
@@ -24,11 +30,12 @@ def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1, variant: Any
         outputs: how many there are.
         variant: what their shapes depend on beside the inputs' shapes. Outside graphs the framework keeps operators by
             name, attributes and shapes.
+        bfloat16_shapes: the same as shapes for the kernel's second form (ProductCell), where that keeps less.
     """
     kinds = (ms.float32,) * outputs if outputs > 1 else ms.float32
     operator = ops.Custom(f"{library()}:{name}", out_shape=shapes, out_dtype=kinds, func_type="aot")
     operator.add_prim_attr("variant", str(variant))
-    operator.made_of = (name, shapes, outputs, variant)
+    operator.made_of = (name, shapes, outputs, variant, bfloat16_shapes)
     return operator
 
 
@@ -37,12 +44,18 @@ class ProductCell(nn.Cell):
 
     BFLOAT16 = "BFloat16"  # how the names of such kernels end
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._made_of: dict[str, tuple[Any, ...]] = {}  # the first forms of the operators
+
     def use_bfloat16(self, chosen: bool) -> None:
         """Choose the kernels before the cell is compiled. Weights, inputs and outputs are float32 either way."""
         for name, operator in list(self._primitives.items()):
-            kernel_name, *others = operator.made_of
-            plain = kernel_name.removesuffix(self.BFLOAT16)
-            setattr(self, name, kernel(plain + self.BFLOAT16 if chosen else plain, *others))
+            plain, shapes, outputs, variant, other_shapes = self._made_of.setdefault(name, operator.made_of)
+            if chosen:
+                setattr(self, name, kernel(plain + self.BFLOAT16, other_shapes or shapes, outputs, variant))
+            else:
+                setattr(self, name, kernel(plain, shapes, outputs, variant, other_shapes))
 
 
 def changing(operator: ops.Custom, inputs: str) -> ops.Custom:
