@@ -30,6 +30,8 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import conditions  # noqa: E402
+
 from mindvit import errors  # noqa: E402
 from mindvit.errors import UserError  # noqa: E402
 from mindvit.recipe.commandline import Parser  # noqa: E402
@@ -252,15 +254,22 @@ def networks(given: argparse.Namespace) -> None:
     from mindvit.runtime import device
 
     environment = isa_environment(given.isa)
-    table, details, failed = [], [], []
-    load = os.getloadavg()[0]
-    for model in names(given.models):
+    table, details, failed, models = [], [], [], names(given.models)
+    before = conditions.measure()
+    if before.busy > conditions.MOST and not given.any_load:
+        raise UserError(
+            f"other programs keep {before.busy:.1f} cores busy, and figures beside them mean little: wait until at "
+            f"most {conditions.MOST:.0f} is, or --any_load to measure all the same"
+        )
+    for model in models:
         for mode in given.modes:
             console.log_info(
                 f"{model}, {mode}: {given.rounds} rounds of {given.steps} steps of {given.batch_size} images ..."
             )
+            now = conditions.measure()
             found = compare(model, mode, given, environment)
-            table.append(rows(model, mode, found, given.batch_size, model_info(model).macs, given.dtype))
+            row = rows(model, mode, found, given.batch_size, model_info(model).macs, given.dtype)
+            table.append({**row, "machine": str(now)})
             details.append(
                 {
                     **table[-1],
@@ -275,7 +284,8 @@ def networks(given: argparse.Namespace) -> None:
     told = (
         f"Batch {given.batch_size}, {given.dtype}, {given.rounds} rounds of {given.steps} steps in turn, medians; "
         f"{device.machine()}, "
-        f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}, load {load:.1f} before; "
+        f"{'held to AVX2' if given.isa == 'avx2' else 'all instructions'}, machine: GFLOP/s of a product of "
+        "NumPy's / GB/s of a copy / cores that others kept busy, before the row; "
         f"{'; '.join(whats)}; {datetime.date.today().isoformat()}."
     )
     keep(table, told, details, given.out, f"compare_{given.isa if given.dtype == 'float32' else given.dtype}")
@@ -321,6 +331,7 @@ def main(arguments: Sequence[str]) -> None:
         metavar="FILE",
         help="interpreter with torch, timm, torchvision, transformers (none: no PyTorch)",
     )
+    parser.add_argument("--any_load", action="store_true", help="measure beside other programs that use the cores too")
     parser.add_argument("--data", action="store_true", help="compare the data pipelines instead, with mindcv's")
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="--data: class folders of images (none: made-up JPEGs)"

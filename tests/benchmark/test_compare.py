@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 import compare  # noqa: E402
 import compare_data  # noqa: E402
+import conditions  # noqa: E402
 import lock_held  # noqa: E402
 import side  # noqa: E402
 import side_data  # noqa: E402
@@ -231,16 +232,30 @@ def test_the_whole_comparison_is_kept(
         "command",
         lambda who, *_: answering if who != "torch.compile" else [sys.executable, "-c", "raise SystemExit('too old')"],
     )
+    asked = ["--models", "crossvit_9", "--modes", "train", "--rounds", "2", "--steps", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(conditions, "measure", lambda: conditions.Conditions(1.2, 180.4, 9.6))
+    with pytest.raises(UserError, match="other programs keep 1.2 cores busy, .* at most 1 is, or --any_load"):
+        compare.main(asked)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="some sides failed: crossvit_9 train torch.compile: ended with 1: too old"):
-        compare.main(
-            ["--models", "crossvit_9", "--modes", "train", "--rounds", "2", "--steps", "1", "--out", str(tmp_path)]
-        )
+        compare.main([*asked, "--any_load"])
     text, kept = (
         (tmp_path / "compare_native.md").read_text(),
         json.loads((tmp_path / "compare_native.json").read_text()),
     )
     assert text in capsys.readouterr().out and "Batch 8, float32, 2 rounds of 1 steps in turn" in text
+    assert kept["rows"][0]["machine"] == "180 / 10 / 1.2"
     assert len(kept["rows"][0]["sides"]["mindvit"]["rounds"]) == 2 and kept["rows"][0]["x torch.compile"] is None
+
+
+def test_what_others_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 400 ticks of all cores 100 were idle and 60 waiting for a disk: 60 % of the cores were busy."""
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  100 5 10 900 40 0 0 5 0 0\n")
+    monkeypatch.setattr(conditions, "STAT", stat)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    later = "cpu  250 15 50 1000 100 10 10 25 0 0\n"
+    assert conditions.busy_cores(2.0, lambda seconds: stat.write_text(later)) == pytest.approx(2.4)  # type: ignore
 
 
 def test_data_ratios() -> None:
