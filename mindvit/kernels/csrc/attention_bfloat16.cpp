@@ -1,4 +1,4 @@
-// Attention in bfloat16, 32 queries at a time: their scores stay in the cache, and the gradient
+// Attention in bfloat16, some queries at a time: their scores stay in the cache, and the gradient
 // computes them again rather than read all weights from memory.
 
 #include <algorithm>
@@ -19,10 +19,13 @@ namespace {
 // Where a thread keeps what it has packed
 enum Place { kRows, kKeys, kKeysAcross, kValues, kValuesAcross, kQueryRows };
 
+constexpr int64_t kScores = 1 << 15;  // of the queries that are taken at once, about
+
 // One head: queries against keys
 struct HeadProducts {
   const Heads &size;
   const int64_t m, n, wide, depth_steps, key_steps;
+  const int64_t most;  // queries at a time
   const Block block = BlockProduct();
 
   HeadProducts(const Heads &size_, int64_t m_, int64_t n_)
@@ -31,7 +34,8 @@ struct HeadProducts {
         n(n_),
         wide(RoundUp(n, kSide)),
         depth_steps(RoundUp(size.depth, kLine) / kLine),
-        key_steps(wide / kLine) {}
+        key_steps(wide / kLine),
+        most(std::min<int64_t>(256, std::max(kSide, kScores / wide / kSide * kSide))) {}
 
   // x (n x depth) as the right operand of q x^T
   Half *Across(Place place, const float *x, int64_t stride) const {
@@ -50,38 +54,43 @@ struct HeadProducts {
     return to;
   }
 
-  // to (32 x wide) = scale x y^T, where x begins with up to 32 rows of m and y is packed across
+  // to (rows x wide) = scale x y^T, where y is packed across
   void Scores(const float *x, int64_t stride, int64_t rows, float scale, const Half *y,
               float *to) const {
     Half *left = Packed(kRows, 2 * depth_steps * kTileValues);
-    Lines{x, stride, true, scale}.Pack(0, rows, 0, size.depth, false, left);
-    for (int64_t c = 0; c < n; c += kSide)
-      block(left, y + c * depth_steps * kLine, depth_steps, false, to + c, wide);
+    for (int64_t r = 0; r < rows; r += kSide) {
+      Lines{x, stride, true, scale}.Pack(r, rows, 0, size.depth, false, left);
+      for (int64_t c = 0; c < n; c += kSide)
+        block(left, y + c * depth_steps * kLine, depth_steps, false, to + r * wide + c, wide);
+    }
   }
 
-  // to (rows x depth) = scale x y, where x is 32 x wide and y (n x depth) is packed down
+  // to (rows x depth) = scale x y, where x is rows x wide and y (n x depth) is packed down
   void Mix(const float *x, float scale, int64_t rows, const Half *y, float *to,
            int64_t stride) const {
     Half *left = Packed(kRows, 2 * key_steps * kTileValues);
-    Lines{x, wide, true, scale}.Pack(0, rows, 0, n, false, left);
     const Target target{to, stride, rows, size.depth};
-    for (int64_t c = 0; c < size.depth; c += kSide)
-      target.Add(block, 0, c, left, y + c * key_steps * kLine, key_steps, false);
+    for (int64_t r = 0; r < rows; r += kSide) {
+      Lines{x, wide, true, scale}.Pack(r, rows, 0, n, false, left);
+      for (int64_t c = 0; c < size.depth; c += kSide)
+        target.Add(block, r, c, left, y + c * key_steps * kLine, key_steps, false);
+    }
   }
 
-  // to (n x depth) = or += scale x^T y, where x is 32 x wide and y (rows x depth) is packed down
+  // to (n x depth) = or += scale x^T y, where x is rows x wide and y (rows x depth) is packed down
   void Gather(const float *x, float scale, int64_t rows, const Half *y, bool add, float *to,
               int64_t stride) const {
-    Half *left = Packed(kRows, 2 * kTileValues);
+    const int64_t steps = RoundUp(rows, kLine) / kLine;
+    Half *left = Packed(kRows, 2 * steps * kTileValues);
     const Target target{to, stride, n, size.depth};
     for (int64_t r = 0; r < n; r += kSide) {
       Lines{x, wide, false, scale}.Pack(r, n, 0, rows, false, left);
       for (int64_t c = 0; c < size.depth; c += kSide)
-        target.Add(block, r, c, left, y + c * kLine, 1, add);
+        target.Add(block, r, c, left, y + c * steps * kLine, steps, add);
     }
   }
 
-  // the weights of up to 32 queries (32 x wide); bias: their first row, or null
+  // the weights of some queries (rows x wide); bias: their first row, or null
   void Weights(const float *q, int64_t stride, int64_t rows, const Half *keys, const float *bias,
                float *to) const {
     Scores(q, stride, rows, size.scale, keys, to);
@@ -100,14 +109,14 @@ void AttendInBFloat16(const Heads &size, const Side &q, const Side &k, const Sid
   Rows(size.batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
     const TileScope scope;
     const HeadProducts head(size, m, n);
-    float *p = Scratch(0, kSide * head.wide);
+    float *p = Scratch(0, head.most * head.wide);
     for (int64_t i = first; i < last; ++i) {
       const int64_t b = i / heads, h = i % heads;
       const Half *keys = head.Across(kKeys, k.at(b, h, depth), k.stride),
                  *values = head.Down(kValues, v.at(b, h, depth), v.stride, n);
       const float *add = bias ? bias + ((b % size.groups) * heads + h) * m * n : nullptr;
-      for (int64_t r = 0; r < m; r += kSide) {
-        const int64_t rows = std::min(kSide, m - r);
+      for (int64_t r = 0; r < m; r += head.most) {
+        const int64_t rows = std::min(head.most, m - r);
         head.Weights(q.at(b, h, depth) + r * q.stride, q.stride, rows, keys,
                      add ? add + r * n : nullptr, p);
         head.Mix(p, 1.0f, rows, values, y.at(b, h, depth) + r * y.stride, y.stride);
@@ -124,7 +133,7 @@ void AttendGradInBFloat16(const Heads &size, const Side &q, const Side &k, const
        [&](int64_t first, int64_t last, int) {
          const TileScope scope;
          const HeadProducts head(size, m, n);
-         float *p = Scratch(0, kSide * head.wide), *d = Scratch(1, kSide * head.wide);
+         float *p = Scratch(0, head.most * head.wide), *d = Scratch(1, head.most * head.wide);
          for (int64_t pair = first; pair < last; ++pair) {
            const int64_t h = pair % heads;
            const float *add = bias ? bias + pair * m * n : nullptr;
@@ -135,8 +144,8 @@ void AttendGradInBFloat16(const Heads &size, const Side &q, const Side &k, const
              const Half *across = head.Across(kKeysAcross, keys, k.stride),
                         *down = head.Down(kKeys, keys, k.stride, n),
                         *values_across = head.Across(kValuesAcross, values, v.stride);
-             for (int64_t r = 0; r < m; r += kSide) {
-               const int64_t rows = std::min(kSide, m - r);
+             for (int64_t r = 0; r < m; r += head.most) {
+               const int64_t rows = std::min(head.most, m - r);
                const float *query = q.at(b, h, depth) + r * q.stride,
                            *slope = dy.at(b, h, depth) + r * dy.stride;
                head.Weights(query, q.stride, rows, across, add ? add + r * n : nullptr, p);
