@@ -326,6 +326,11 @@ def _optim_rules(recipe: Recipe) -> list[Rule]:
             f"is {optim.freeze!r}, but must be stem, a number of blocks, all, or none",
         ),
         (
+            "class_weights",
+            recipe.data.balanced and optim.class_weights == "balanced",
+            "is balanced, and balanced: True draws all classes equally often already: leave one of them out",
+        ),
+        (
             "decay_rate",
             schedule.decay_rate > 1 and schedule.scheduler != "polynomial_decay",
             f"is {schedule.decay_rate}, but must be at most 1",

@@ -160,6 +160,10 @@ def test_an_unknown_key_names_the_nearest(key: str, near: str) -> None:
     [
         ({"epoch_size": 3, "warmup_epochs": 5}, "f.yaml: warmup_epochs is 5, more than epoch_size = 3"),
         ({"freeze": "some"}, "f.yaml: freeze is 'some', but must be stem, a number of blocks, all, or none"),
+        (
+            {"balanced": True, "class_weights": "balanced"},
+            "f.yaml: class_weights is balanced, and balanced: True draws all classes equally often already: leave one",
+        ),
         ({"decay_rate": 2}, "f.yaml: decay_rate is 2.0, but must be at most 1"),
         (
             {"scheduler": "multi_step_decay"},
