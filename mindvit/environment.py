@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import metadata
 from typing import Iterator
@@ -10,6 +11,7 @@ from typing import Iterator
 PYTHON = ((3, 9), (3, 12))
 MINDSPORE = ((2, 7), (2, 10))
 NUMPY = ((1, 25), (1, 26))
+PROTOBUF = re.compile(r"protobuf\s*>=\s*(\d+\.[\d.]+)")  # how MindSpore's wheel says which it needs
 OTHERS = ("pyyaml", "pillow", "safetensors", "tqdm")
 
 
@@ -42,9 +44,22 @@ def problems() -> Iterator[str]:
             continue
         if not bounds[0] <= _numbers(version) <= bounds[1]:
             yield f"mindvit needs {name} {_range(bounds)}, this is {version}: pip install '{wanted}'"
+    yield from _old_protobuf()
     missing = [name for name in OTHERS if not any(metadata.distributions(name=name))]
     if missing:
         yield f"mindvit needs {', '.join(missing)}: pip install {' '.join(missing)}"
+
+
+def _old_protobuf() -> Iterator[str]:
+    """That the protobuf that MindSpore can't be imported with is there: other packages, trackers say, bring it."""
+    try:
+        required = metadata.requires("mindspore") or []
+        version = metadata.version("protobuf")
+    except metadata.PackageNotFoundError:
+        return
+    for least in (found[1] for found in map(PROTOBUF.match, required) if found):
+        if _numbers(version) < _numbers(least):
+            yield f"this MindSpore needs protobuf {least} or newer, this is {version}: pip install 'protobuf>={least}'"
 
 
 def quiet_log() -> None:

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
         ("mindspore", "2.6.0", "needs mindspore 2.7 to 2.10, this is 2.6.0"),
         ("mindspore", "2.11.0", "this is 2.11.0"),
         ("mindspore", None, "needs mindspore, which is not installed"),
+        ("protobuf", "3.1.0", "or newer, this is 3.1.0: pip install 'protobuf>="),
     ],
 )
 def test_a_wrong_library_is_one_line(
