@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops.signature import make_sig, sig_rw
 
-from mindvit.kernels.build import library
+from mindvit.kernels.build import has_bfloat16, library
 
 Shape = Sequence[int]
 Tensors = tuple[Tensor, ...]
@@ -49,7 +49,11 @@ class ProductCell(nn.Cell):
         self._made_of: dict[str, tuple[Any, ...]] = {}  # the first forms of the operators
 
     def use_bfloat16(self, chosen: bool) -> None:
-        """Choose the kernels before the cell is compiled. Weights, inputs and outputs are float32 either way."""
+        """Choose the kernels before the cell is compiled. Weights, inputs and outputs are float32 either way.
+
+        Where the processor has no fast products in bfloat16 the first form stays, whatever is chosen.
+        """
+        chosen = chosen and has_bfloat16()
         for name, operator in list(self._primitives.items()):
             plain, shapes, outputs, variant, other_shapes = self._made_of.setdefault(name, operator.made_of)
             if chosen:
