@@ -155,6 +155,14 @@ def row_of_blocks(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
 
 XCIT = (
     Origin(
+        "mm",
+        "MMDetection or MMSegmentation",
+        "xcit",
+        "backbone.pos_embeder.token_projection.weight",
+        (("backbone.{x}", "{x}"),),
+        absent=("cls_token", "cls_attn_blocks.*", "norm.*", "head.*"),
+    ),
+    Origin(
         "timm",
         "timm",
         "xcit",

@@ -27,7 +27,9 @@ COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils
 # transformers' CvtModel, whose names lack the first part of those of CvtForImageClassification
 BARE, BARE_PREFIX = "encoder.stages.0.embedding.convolution_embeddings.projection.weight", "cvt."
 MARKS = (*(origin.mark for origin in tables.ORIGINS if origin.name != "mm"), BARE)
-DETECTOR, DETECTED = "backbone.", tables.origin(tables.OFFICIAL, "crossformer").mark
+DETECTOR = "backbone."
+DETECTED = tuple(tables.origin(tables.OFFICIAL, item.family).mark for item in tables.ORIGINS if item.name == "mm")
+CLASSIFIES = ("norm.weight", "cls_token")  # what no detector's backbone has
 # how a classifier may be called beside a backbone (mmpretrain: head.fc), or within a network
 CLASSIFIERS = ("head.fc.", "head.layers.head.", "cls_head.fc.", "cls_head.", "head.", "classifier.", "fc.")
 # heads of self-supervised training, by their first names within the network or beside it; they classify nothing
@@ -119,7 +121,11 @@ def _prefixes(names: set[str]) -> list[str]:
         prefix = name[: -len(mark)]
         if (prefix and not prefix.endswith(".")) or (mark == BARE and prefix.endswith(BARE_PREFIX)):
             continue
-        if prefix.endswith(DETECTOR) and mark == DETECTED and f"{prefix}norm.weight" not in names:
+        if (
+            prefix.endswith(DETECTOR)
+            and mark in DETECTED
+            and not names.intersection(prefix + item for item in CLASSIFIES)
+        ):
             prefix = prefix[: -len(DETECTOR)]  # a detector's backbone, whose names have a table of their own
         found[prefix] = None
     if "" in found:

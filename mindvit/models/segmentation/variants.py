@@ -7,7 +7,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from mindvit.models.dense import build, classes_of, pyramid
 from mindvit.models.necks import FPN
-from mindvit.models.registry import DenseInfo, MethodInfo, register_builder
+from mindvit.models.registry import DenseInfo, MethodInfo, model_info, register_builder
 from mindvit.models.segmentation.heads import FCNHead, FPNHead, UPerHead
 from mindvit.models.segmentation.segmentor import Segmentor
 
@@ -48,7 +48,7 @@ def create_segmentor(
         drop_path_rate: the backbone's; None means its paper's.
         drop_rate: of the channels that the heads' last convolutions see.
         channels: of the decode head; None: the method's own.
-        neck_channels: of Semantic FPN's pyramid; None: its own. UPerNet has none.
+        neck_channels: of Semantic FPN's pyramid; None: 256, or XCiT's own width. UPerNet has none.
         backbone_config: other arguments of the backbone (group_size, interval, revision, ...).
 
     Returns:
@@ -70,7 +70,8 @@ def create_segmentor(
     strides = [feature.stride for feature in maps.feature_info]
     channels = HEAD_CHANNELS[method] if channels is None else channels
     if method == "semantic_fpn":
-        neck = neck_channels or NECK_CHANNELS
+        own = widths[0] if model_info(backbone).family == "xcit" else NECK_CHANNELS  # as its authors' sem_fpn_xcit_*.py
+        neck = neck_channels or own
         head = FPNHead([neck] * len(widths), strides, channels, classes, drop_rate)
         return Segmentor(maps, FPN(widths, neck), head)
     index = strides.index(AUXILIARY_STRIDE)
