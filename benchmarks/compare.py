@@ -43,6 +43,7 @@ PEERS = {
     "bfloat16": ("mindvit float32", "torch eager", "torch.compile"),  # PyTorch's autocast
 }
 MODES = ("train", "forward")
+SEGMENTORS = re.compile("(semantic_fpn|upernet)_crossformer_(small|base|large)")  # torch_segmentors.py's
 IN_MINDCV = ("crossvit_9", "crossvit_15", "crossvit_18", "xcit_tiny_12_p16_224")  # mindcv 0.3's
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
@@ -52,7 +53,9 @@ class SideFailed(Exception):
 
 
 def torch_name(model: str) -> Optional[str]:
-    """timm's, or for CvT transformers', name of a network; None where neither has it."""
+    """timm's, or for CvT transformers', name of a network, or a segmentor's own; None where none has it."""
+    if SEGMENTORS.fullmatch(model):
+        return model
     if model.startswith("crossvit_"):
         return model.replace("_384", "_408") if model.endswith("_384") else f"{model}_240"
     if model.startswith("xcit_"):
@@ -140,6 +143,7 @@ class Figures:
     compile: float = 0.0
     rounds: list[list[float]] = field(default_factory=list)
     error: Optional[str] = None
+    peak: Optional[float] = None  # GiB of memory that the process had at most
 
     @property
     def ms(self) -> Optional[float]:
@@ -187,6 +191,7 @@ def in_turn(sides: Mapping[str, Side], mode: str, found: Mapping[str, Figures], 
                 continue
             if number:
                 found[name].rounds.append(answer["seconds"])
+                found[name].peak = answer["peak"]
             else:
                 found[name].compile = answer["compile"]
     console.log_info(
@@ -196,9 +201,9 @@ def in_turn(sides: Mapping[str, Side], mode: str, found: Mapping[str, Figures], 
 
 def compare(model: str, mode: str, given: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Figures]:
     """All sides' figures for one network and mode."""
-    from mindvit.models import model_info
+    from mindvit.models import network_info
 
-    size = model_info(model).input_size
+    size = network_info(model).input_size
     commands = {
         name: command(name, model, given.batch_size, size, given.torch_python, given.dtype)
         for name in ("mindvit", *given.peers)
@@ -235,7 +240,22 @@ def rows(
     if "mindcv" in PEERS[kind]:
         theirs = found.get("mindcv")
         row["mindcv compile, s"] = round(theirs.compile, 1) if theirs and theirs.ms else None
+    for side in ("mindvit", "torch eager"):
+        peak = found[side].peak if side in found else None
+        row[f"{side} GiB"] = peak and round(peak, 1)
     return row
+
+
+def multiply_adds(model: str, mode: str) -> int:
+    """Of one image of the network's own size."""
+    from mindvit.benchmark.network import segmentor_multiply_adds
+    from mindvit.models import create_model, model_info, network_info
+    from mindvit.runtime import platform
+
+    if not SEGMENTORS.fullmatch(model):
+        return model_info(model).macs
+    side = network_info(model).input_size
+    return segmentor_multiply_adds(create_model(model, for_platform=platform.PORTABLE), (side, side), mode)
 
 
 def isa_environment(isa: str) -> dict[str, str]:
@@ -250,11 +270,11 @@ def isa_environment(isa: str) -> dict[str, str]:
 def networks(given: argparse.Namespace) -> None:
     """Compare networks, print and keep the table."""
     from mindvit.benchmark.census import names
-    from mindvit.models import model_info
     from mindvit.runtime import device
 
     environment = isa_environment(given.isa)
-    table, details, failed, models = [], [], [], names(given.models)
+    models = names(given.models, ("classification", "segmentation"))
+    table, details, failed = [], [], []
     before = conditions.measure()
     if before.busy > conditions.MOST and not given.any_load:
         raise UserError(
@@ -268,7 +288,7 @@ def networks(given: argparse.Namespace) -> None:
             )
             now = conditions.measure()
             found = compare(model, mode, given, environment)
-            row = rows(model, mode, found, given.batch_size, model_info(model).macs, given.dtype)
+            row = rows(model, mode, found, given.batch_size, multiply_adds(model, mode), given.dtype)
             table.append({**row, "machine": str(now)})
             details.append(
                 {

@@ -2,14 +2,15 @@
 own library only.
 
 A side is a process that builds its network once and then runs steps when asked: {"mode": "train", "steps": 8} ->
-{"seconds": [...]}; the first request for a mode compiles, and {"mode": ..., "steps": 0} answers {"compile": seconds}.
-compare.py stops it (SIGSTOP) while the others have their turn.
+{"seconds": [...], "peak": GiB of memory that the process had at most}; the first request for a mode compiles, and
+{"mode": ..., "steps": 0} answers {"compile": seconds}. compare.py stops it (SIGSTOP) while the others have their turn.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from typing import Any, Callable, TextIO
@@ -52,4 +53,5 @@ def serve(answers: TextIO, about: dict[str, Any], make: Callable[[str], Step]) -
             answer["compile"] = time.perf_counter() - start
         if request["steps"]:
             answer["seconds"] = seconds_of(steps[mode], request["steps"])
+            answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(answer), file=answers, flush=True)

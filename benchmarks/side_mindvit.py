@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import mindspore
 from side import Step, answers_only, serve
 
-from mindvit.benchmark.network import CLASSES, SUBJECTS, NoImages, compiled
+from mindvit.benchmark.network import CLASSES, SUBJECTS, NoImages, compiled, image_sides
 from mindvit.engine.setup import setup
-from mindvit.models import model_info
+from mindvit.models import network_info
 from mindvit.recipe import schema
 from mindvit.version import __version__
 
@@ -20,18 +20,18 @@ from mindvit.version import __version__
 def main(model: str, batch: int, kind: str) -> None:
     """Serve the steps that train.py and validate.py run."""
     answers = answers_only()
-    info = model_info(model)
+    info = network_info(model)
     values = {
         "model": model,
         "batch_size": batch,
         "device_target": "CPU",
-        "label_smoothing": 0.1,
+        **({"label_smoothing": 0.1} if info.task == "classification" else {"drop_rate": 0.1}),
         "drop_path_rate": 0.0,
         "lr": 1e-3,
         "amp_level": "O0" if kind == "float32" else "O2",
         "amp_type": "auto" if kind == "float32" else kind,
     }
-    setting = setup(schema.build(values, {}), NoImages(CLASSES))
+    setting = setup(schema.build(values, {}), NoImages(getattr(info, "num_classes", CLASSES)))
     if setting.device.dtype != kind:
         sys.exit(f"{kind} is nothing that this machine is fast in")
 
@@ -45,7 +45,7 @@ def main(model: str, batch: int, kind: str) -> None:
         {
             "what": f"mindvit {__version__}, MindSpore {mindspore.__version__}",
             "name": info.name,
-            "size": setting.preprocessing.size,
+            "size": image_sides(setting)[0],
         },
         make,
     )

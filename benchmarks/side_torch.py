@@ -1,5 +1,5 @@
-"""PyTorch's side: side_torch.py MODEL BATCH SIZE eager|compile float32|bfloat16. MODEL is timm's name, or cvt_13,
-cvt_21 of transformers; bfloat16 is autocast's. Run by PyTorch's own Python.
+"""PyTorch's side: side_torch.py MODEL BATCH SIZE eager|compile float32|bfloat16. MODEL is timm's name, cvt_13, cvt_21
+of transformers, or a segmentor of torch_segmentors.py; bfloat16 is autocast's. Run by PyTorch's own Python.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ import sys
 
 import torch
 from side import Step, answers_only, serve
+from torch_segmentors import ADE20K_CLASSES, Segmentor, is_segmentor, segmentor
 
 CVT_DEPTHS = {"cvt_13": [1, 2, 10], "cvt_21": [1, 4, 16]}
 
 
 def network(model: str) -> tuple[torch.nn.Module, str]:
     """The network, giving logits, and the library it comes from."""
+    if is_segmentor(model):
+        return segmentor(model), "the authors' form"
     if model in CVT_DEPTHS:
         import transformers
 
@@ -40,6 +43,8 @@ def main(model: str, batch: int, size: int, way: str, kind: str) -> None:
 
         inductor.cpp.simdlen = 256  # torch.compile's own kernels don't look at the variable
     images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
+    if is_segmentor(model):
+        labels = torch.randint(0, ADE20K_CLASSES, (batch, size, size))
     _, library = network(model)
     precision = torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16")
 
@@ -61,7 +66,8 @@ def main(model: str, batch: int, size: int, way: str, kind: str) -> None:
         def train() -> None:
             optimizer.zero_grad()
             with precision:
-                loss = criterion(logits(run(images)), labels)
+                whole = net.loss(images, labels) if isinstance(net, Segmentor) else None
+                loss = criterion(logits(run(images)), labels) if whole is None else whole
             loss.backward()
             optimizer.step()
             loss.item()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional, Sequence
 if TYPE_CHECKING:
     from mindspore import Tensor, nn
 
+CLASSIFICATION = "classification"
 TRAINING_BATCH = (
     2  # with a single image some sums and reshapes of the training step vanish; of the forward graph nothing does
 )
@@ -234,12 +235,13 @@ def census(name: str, train: bool = False, size: Optional[int] = None, as_run: b
     )
 
 
-def names(patterns: Sequence[str]) -> list[str]:
-    """Networks that names, aliases and shell patterns mean, each once; UserError for one that means none."""
-    from mindvit.models import list_models, model_info
+def names(patterns: Sequence[str], tasks: Sequence[str] = (CLASSIFICATION,)) -> list[str]:
+    """Networks of `tasks` that names, aliases and shell patterns mean, each once; UserError for one that means none."""
+    from mindvit.models import list_models, model_info, network_info
 
     found: dict[str, None] = {}
     for pattern in patterns:
-        matches = list_models(pattern) or [model_info(pattern).name]
-        found.update(dict.fromkeys(matches))
+        matches = [name for task in tasks for name in list_models(pattern, task)]
+        known = network_info if len(tasks) > 1 else model_info
+        found.update(dict.fromkeys(matches or [known(pattern).name]))
     return list(found)

@@ -33,15 +33,16 @@ from mindvit.engine.step import random_draws
 from mindvit.errors import UserError, hints_for
 from mindvit.layers import linear
 from mindvit.layers.precision import set_precision
-from mindvit.models import input_sizes, model_info
+from mindvit.models import ModelInfo, input_sizes, model_info, network_info
+from mindvit.models.registry import RGB
 from mindvit.recipe import schema
 from mindvit.recipe.commandline import options
-from mindvit.runtime import console, device, distributed
+from mindvit.runtime import console, device, distributed, platform
 from mindvit.tasks import task_of
 from mindvit.tasks.base import RunContext
 from mindvit.version import __version__
 
-CLASSES = 1000  # ImageNet-1K's, as in every published figure
+CLASSES = 1000  # ImageNet-1K's, as in every published figure of classifiers
 PEAK_SIDE, PEAK_PRODUCTS = 2048, 4
 PEAK_ROUNDS = 20  # the fastest round counts: where a machine is shared, a few are all slow
 PROFILED_STEPS = 5
@@ -114,6 +115,12 @@ class Subject:
     params: int
 
 
+def image_sides(ctx: RunContext) -> tuple[int, int]:
+    """Height and width of the images of a training batch, px."""
+    _, height, width, _ = task_of(ctx.recipe).spec(ctx).batch[0].shape
+    return height, width
+
+
 def training(ctx: RunContext) -> Subject:
     """The very step that train.py runs, on made-up uint8 images; a step's output is its loss."""
     options, chosen = ctx.recipe, ctx.device
@@ -143,13 +150,15 @@ def training(ctx: RunContext) -> Subject:
 def forward(ctx: RunContext) -> Subject:
     """The network as it is evaluated, on made-up float32 images; a step's output is the logits."""
     options, chosen = ctx.recipe, ctx.device
+    if ctx.info.task == "detection":
+        raise UserError(f"{ctx.info.name}: --mode forward is for classifiers and segmentors (take --mode train)")
     net = build(ctx, task_of(options), resize=True)
     set_precision(net, chosen.val_amp_level, chosen.half)
     net.set_train(False)
-    batch = options.data.batch_size
-    shape = (batch, options.model.in_channels, ctx.preprocessing.size, ctx.preprocessing.size)
+    batch, sides = options.data.batch_size, image_sides(ctx)
+    shape = (batch, options.model.in_channels, *sides)
     images = Tensor(np.random.default_rng(chosen.rank).standard_normal(shape, np.float32))
-    net.check_size(ctx.preprocessing.size, ctx.preprocessing.size)
+    net.check_size(*sides)
     return Subject(
         lambda: net.compile(images), lambda: net(images), batch, sum(item.size for item in net.trainable_params())
     )
@@ -188,10 +197,36 @@ def peak_flops(half: Optional[Any]) -> float:
     return 2.0 * PEAK_SIDE**3 * PEAK_PRODUCTS / fastest(several, rounds=PEAK_ROUNDS)
 
 
-def multiply_adds(ctx: RunContext) -> Optional[float]:
-    """Of one image: the registry's at the network's own size, counted in its graph at another; None for branches of
-    sizes of one's own.
+class Heads(nn.Cell):
+    """A segmentor as it is trained, without its loss."""
+
+    def __init__(self, net: Any):
+        super().__init__(auto_prefix=False)
+        self.net = net
+
+    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.net.heads(x)
+
+
+def segmentor_multiply_adds(net: nn.Cell, size: tuple[int, int], mode: str) -> int:
+    """Of one image of height and width `size`, counted in the graph of a network that is built of plain operators; of
+    the auxiliary head too, where it takes part. Without those of padding, which published counts have.
     """
+    from mindvit.benchmark.census import Graph
+
+    cell = Heads(net) if mode == "train" else net
+    return sum(Graph(cell.set_train(False), ops.zeros((1, RGB, *size), ms.float32)).multiply_adds().values())
+
+
+def multiply_adds(ctx: RunContext, mode: str) -> Optional[float]:
+    """Of one image: the registry's at the network's own size, counted in its graph at another; None for branches of
+    sizes of one's own, and for detectors.
+    """
+    if ctx.info.task == "segmentation":
+        with platform.use(platform.PORTABLE):
+            return segmentor_multiply_adds(task_of(ctx.recipe).network(ctx), image_sides(ctx), mode)
+    if not isinstance(ctx.info, ModelInfo):
+        return None
     sizes = ctx.recipe.model.img_size
     if sizes is not None and sizes != input_sizes(ctx.info.name, ctx.preprocessing.size)[1]:
         return None
@@ -207,7 +242,8 @@ def measure(job: Job) -> dict[str, Any]:
     """The row of one network, COLUMNS; UserError for what the user can mend."""
     given = schema.build(job.values, job.origins)
     given = task_of(given).resolve(given)
-    ctx = setup(given, NoImages(given.model.num_classes or CLASSES))
+    own = getattr(network_info(given.model.model), "num_classes", CLASSES)
+    ctx = setup(given, NoImages(given.model.num_classes or own))
     subject = SUBJECTS[job.mode](ctx)
     seconds = compiled(subject, ctx, job.compile_cache)
     row = {
@@ -242,7 +278,7 @@ def speed(timing: Timing, rates: np.ndarray, ctx: RunContext, mode: str) -> dict
     """The figures of a timing; `rates` are images a second over all ranks, at the median and sustained."""
     chosen = ctx.device
     half = chosen.half if (chosen.amp_level if mode == "train" else chosen.val_amp_level) != "O0" else None
-    peak, macs = peak_flops(half), multiply_adds(ctx)
+    peak, macs = peak_flops(half), multiply_adds(ctx, mode)
     total = float(rates[0])
     row = {
         "ms/step": round(timing.ms, 2),
@@ -272,7 +308,7 @@ def circumstances(ctx: RunContext, job: Job) -> dict[str, Any]:
         "mode": job.mode,
         "devices": f"{chosen.ranks} x {chosen.target}",
         "batch size": given.data.batch_size,
-        "resolution": f"{ctx.preprocessing.size}x{ctx.preprocessing.size}",
+        "resolution": "x".join(map(str, image_sides(ctx))),
         "jit level": chosen.running_level,
         "precision": f"{level} {chosen.dtype if level != 'O0' else 'float32'}",
         "warm-up": job.warmup,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BATCH = 8  # unless a recipe or the command line says another: what a laptop can do
 MODES = ("forward", "train", "data")
+TASKS = ("classification", "segmentation", "detection")
 SHOWN_DATA = (
     "pipeline",
     "images",
@@ -130,7 +131,7 @@ def networks(recipe: Recipe, given: dict[str, Any]) -> list[dict[str, Any]]:
     from mindvit.recipe.commandline import options
     from mindvit.runtime.device import launched_ranks
 
-    chosen = names(given["models"]) if given.get("models") else [recipe.model.model]
+    chosen = names(given["models"], TASKS) if given.get("models") else [recipe.model.model]
     rank, ranks = launched_ranks()
     if ranks > 1 and len(chosen) > 1:
         raise UserError(

@@ -109,12 +109,21 @@ def test_the_forward_row_and_a_profile(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_another_size_is_counted_anew_and_another_build_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     setting = benchmark.setup(build(NANO, {}), benchmark.NoImages(5))
-    assert benchmark.multiply_adds(setting) == registry.model_info("nano").macs and setting.num_classes == 5
+    assert benchmark.multiply_adds(setting, "train") == registry.model_info("nano").macs and setting.num_classes == 5
     resized = benchmark.setup(build({**NANO, "model": "small_xcit", "image_resize": 48}, {}), benchmark.NoImages(5))
-    counted = benchmark.multiply_adds(resized)
+    counted = benchmark.multiply_adds(resized, "train")
     assert counted is not None and 0 < counted < registry.model_info("xcit_nano_12_p16_224").macs / 10
     rebuilt = benchmark.setup(build({**NANO, "model": "crossvit_9", "img_size": 48}, {}), benchmark.NoImages(5))
-    assert benchmark.multiply_adds(rebuilt) is None
+    assert benchmark.multiply_adds(rebuilt, "train") is None
+
+
+def test_a_segmentors_multiply_adds_are_counted_at_the_size_of_its_crops() -> None:
+    values = {**NANO, "model": "semantic_fpn", "backbone": "nano_pyramid", "num_classes": 5, "crop_size": 64}
+    row = measure(Job({**values, "head_channels": 16, "neck_channels": 32}, "forward", warmup=1, steps=2))
+    assert row["resolution"] == "64x64"
+    finest = 16 * 16 * (9 * 32 * 32 + 9 * 32 * 16 + 16 * 5)  # the pyramid's convolution, the head's, the classifier
+    assert 1 < row["multiply-adds (G)"] * 1e9 / finest < 2
+    assert row["share of peak"] > 0
 
 
 def test_outputs_that_are_no_numbers_end_a_measurement() -> None:

@@ -59,7 +59,7 @@ def test_ratios_are_of_medians_over_all_rounds() -> None:
 
 def test_the_table_holds_rates_ratios_and_flops() -> None:
     found = {
-        "mindvit": figures((0.1,), compile=2.04),
+        "mindvit": figures((0.1,), compile=2.04, peak=1.26),
         "torch eager": figures((0.15,)),
         "mindcv": figures((0.5,), compile=30.0),
     }
@@ -78,6 +78,8 @@ def test_the_table_holds_rates_ratios_and_flops() -> None:
         "x torch eager",
         "x torch.compile",
         "mindcv compile, s",
+        "mindvit GiB",
+        "torch eager GiB",
     ]
     assert list(row.values()) == [
         "crossvit_9",
@@ -93,6 +95,8 @@ def test_the_table_holds_rates_ratios_and_flops() -> None:
         "1.50x",
         None,
         30.0,
+        1.3,
+        None,
     ]
     assert rows("crossvit_9", "forward", found, 8, 2_000_000_000)["GFLOP/s"] == 320
 
@@ -107,6 +111,7 @@ def test_a_side_is_left_out_where_it_has_no_such_network() -> None:
         and has("torch eager", "cvt_13_224")
         and not has("torch eager", "crossformer_tiny")
     )
+    assert has("torch eager", "upernet_crossformer_small") and not has("torch eager", "upernet")
     assert command("torch.compile", "crossvit_9", 8, 240, None) is None
     script = str(ROOT / "benchmarks" / "side_torch.py")
     assert command("torch.compile", "crossvit_9", 8, 240, "PYTHON") == [
@@ -151,7 +156,10 @@ def test_a_side_answers_and_sleeps_in_between(answering: list[str]) -> None:
     try:
         assert one.about == {"what": "test"} and sleeps(one)
         assert (
-            list(one.ask(mode="train", steps=0)) == ["compile"] and len(one.ask(mode="train", steps=3)["seconds"]) == 3
+            list(one.ask(mode="train", steps=0)) == ["compile"]
+            and (answer := one.ask(mode="train", steps=3))
+            and len(answer["seconds"]) == 3
+            and answer["peak"] > 0
         )
         assert sleeps(one)
         with pytest.raises(SideFailed, match="ended with 1: no forward here"):
@@ -195,7 +203,7 @@ def test_a_request_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"mode": "train", "steps": 0}\n{"mode": "train", "steps": 1}\n'))
     side.serve(answers, {"what": "x"}, make)
     lines = [json.loads(line) for line in answers.getvalue().splitlines()]
-    assert made == ["train"] and [list(line) for line in lines] == [["what"], ["compile"], ["seconds"]]
+    assert made == ["train"] and [list(line) for line in lines] == [["what"], ["compile"], ["seconds", "peak"]]
 
 
 def test_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
