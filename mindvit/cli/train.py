@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Sequence
 from mindvit import errors
 
 if TYPE_CHECKING:
+    from mindvit.engine.trainer import Trainer
     from mindvit.recipe.schema import Recipe
 
 FOLDER = (
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str], prog: str = "mindvit train") -> None:
     if given.get("print_config"):
         print(describe(recipe))
         return
-    from mindvit.engine.trainer import dry_run, fit  # MindSpore takes seconds to import: not for --help
+    from mindvit.engine.trainer import Trainer, dry_run  # MindSpore takes seconds to import: not for --help
     from mindvit.runtime.device import launched_ranks
 
     if launched_ranks()[0] == 0:
@@ -58,9 +59,29 @@ def main(arguments: Sequence[str], prog: str = "mindvit train") -> None:
         if given.get("dry_run"):
             dry_run(recipe)
         else:
-            fit(recipe, given["config"])
+            trainer = Trainer(recipe, given["config"])
+            trainer.train()
+            draw_examples(trainer)
             if given.get("folder") is not None and launched_ranks()[1] == 1:
                 look_after(recipe)
+
+
+def draw_examples(trainer: Trainer) -> None:
+    """What a segmentor or a detector found in the last validation's first images, as a picture in the run's folder."""
+    examples, ctx = trainer.validator.examples, trainer.ctx
+    if not examples or not ctx.device.is_main:
+        return
+    from mindvit.visualization.examples import FILE, sheet
+
+    path = Path(ctx.recipe.checkpoint.ckpt_save_dir) / FILE
+    title = f"{ctx.info.name}: the first validation images after {trainer.state.epoch} epochs"
+    picture = sheet(trainer.task.name, examples, ctx.class_names, title)
+    try:
+        picture.save(path)
+    except OSError as error:  # the weights are trained and saved
+        print(f"WARNING: {path} can't be written: {error.strerror}", flush=True)
+    else:
+        print(f"what it finds beside what is there, {len(examples)} validation images: {path}", flush=True)
 
 
 def look_after(recipe: Recipe) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 from mindspore import nn
 
@@ -10,7 +10,7 @@ from mindvit.data.datasets.base import Dataset
 from mindvit.engine.evaluate import evaluate
 from mindvit.engine.state import TrainState
 from mindvit.engine.step import WeightUpdate
-from mindvit.tasks.base import RunContext, Task
+from mindvit.tasks.base import Example, RunContext, Task
 from mindvit.weights.sets import EMA, MODEL
 
 Scores = tuple[Any, Optional[Any]]  # of the weights and, with ema, of their moving average
@@ -24,6 +24,7 @@ class Validator:
     ):
         self.task, self.ctx, self.net, self.dataset, self.update, self.state = task, ctx, net, dataset, update, state
         self.step = task.predict(net, ctx)
+        self.examples: Sequence[Example] = ()  # of the last pass
 
     def is_due(self, epoch: int) -> bool:
         """Whether the run validates after that many epochs."""
@@ -44,4 +45,6 @@ class Validator:
 
     def _pass(self, what: str, after_batch: Optional[Callable[[], None]]) -> Any:
         evaluator = self.task.evaluator(self.ctx, self.dataset)
-        return evaluate(self.net, self.step, evaluator, self.ctx, what, after_batch)
+        score = evaluate(self.net, self.step, evaluator, self.ctx, what, after_batch)
+        self.examples = evaluator.examples
+        return score

@@ -68,10 +68,13 @@ def pyramid(
     **common: Any,
 ) -> Pyramid:
     """A network's feature maps. crossformer: what CrossFormer's authors chose for the method; config: what the user
-    chose, which goes before. UserError for one that has no maps to give.
+    chose, which goes before; its `out_indices` are the pyramid's and no argument of the network. UserError for one that
+    has no maps to give.
     """
     if backbone.startswith("mindcv/"):
         raise UserError(f"{method}: backbone {backbone}: MindCV's networks can't be backbones (take one of mindvit's)")
     settings = dict(crossformer) if model_info(backbone).family == "crossformer" else {}
-    net: Network = create_model(backbone, num_classes=0, **common, **{**settings, **(config or {})})
-    return Pyramid(net)
+    settings.update(config or {})
+    indices = settings.pop("out_indices", None)
+    net: Network = create_model(backbone, num_classes=0, **common, **settings)
+    return Pyramid(net, indices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -100,6 +100,22 @@ def add_prefix(cell: nn.Cell, prefix: str) -> None:
         parameter.name = prefix + parameter.name
 
 
+def chosen(net: Network, indices: Any) -> tuple[int, ...]:
+    """The numbers of the maps that make a network's pyramid. UserError for those that it does not have."""
+    if indices is None:
+        return tuple(net.default_indices)
+    last = len(net.feature_info) - 1
+    if not isinstance(indices, (list, tuple)) or not all(
+        isinstance(index, int) and 0 <= index <= last for index in indices
+    ):
+        raise UserError(f"{net.model_name}: out_indices is {indices}, but must be numbers of its maps, 0 to {last}")
+    if len({net.feature_info[index].stride for index in indices}) == 1 and len(indices) != len(STRIDES):
+        raise UserError(
+            f"{net.model_name}: out_indices is {indices}, but its maps are of one stride, and four make a pyramid"
+        )
+    return tuple(indices)
+
+
 class Pyramid(nn.Cell):
     """A network's feature maps, in the layout of layers.conv, each of a larger stride than the last.
 
@@ -108,16 +124,21 @@ class Pyramid(nn.Cell):
     are taken away; the other parameters keep their names. UserError for CrossViT: its branches see an image resized to
     two squares of fixed sizes, through grids of about 12 and 17 px a patch that no resizing by whole numbers brings
     over each other, and its position embeddings fit those grids alone.
+
+    indices: which of the network's maps are taken, by default those that its authors take. Of maps of one stride there
+    must be four, which may be the same: [11, 11, 11, 11] makes the whole pyramid of the last of twelve blocks, as
+    ViTDet's (Li et al. 2022; https://arxiv.org/abs/2203.16527, section 3).
     """
 
-    def __init__(self, net: Network):
+    def __init__(self, net: Network, indices: Optional[Sequence[int]] = None):
         super().__init__(auto_prefix=False)
-        features = [net.feature_info[index] for index in net.default_indices]
+        indices = chosen(net, indices)
+        features = [net.feature_info[index] for index in indices]
         strides = [feature.stride for feature in features]
         self.net = net
         self.model_name = net.model_name
         self.prefix = ""  # of the parameters' names, where it is part of another network
-        self.indices = tuple(net.default_indices)
+        self.indices = indices
         self.resizers: Any = None
         self.feature_info = tuple(features)
         if len(set(strides)) == 1 and len(strides) == len(STRIDES):

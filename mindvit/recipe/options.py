@@ -173,7 +173,9 @@ class ModelOptions:
         "cascade_mask_rcnn): the network below it, by name",
     )
     backbone_config: Optional[str] = option(
-        None, "other arguments of the backbone, as YAML: 'group_size: [7, 7, 7, 7], interval: [8, 4, 2, 1]'"
+        None,
+        "other arguments of the backbone, as YAML: 'group_size: [7, 7, 7, 7], interval: [8, 4, 2, 1]'; out_indices: "
+        "which of its maps make the pyramid, as 'out_indices: [11, 11, 11, 11]' for XCiT's last",
     )
     backbone_weights: Union[None, bool, str] = option(
         None,

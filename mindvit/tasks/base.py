@@ -107,8 +107,23 @@ class Score(Protocol):
         """A row for each class, called by `names`, of what is measured of each by itself; none where nothing is."""
 
 
+@dataclass(frozen=True)
+class Example:
+    """An image of an evaluation, uint8 (H, W, 3), with what is to be found in it and what the network finds, both as
+    the task's predictor answers.
+    """
+
+    pixels: np.ndarray
+    truth: Any
+    found: Any
+
+
 class Evaluator(Protocol):
     """Collects what a network says of this rank's part of a data set."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The first images, for a picture; none where a task's answers are not drawn."""
 
     def batches(self) -> Iterator[Batch]:
         """This rank's batches, as many as `steps`."""

@@ -6,16 +6,17 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque, namedtuple
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 
 from mindvit.data.datasets.base import Dataset, Sample
 from mindvit.data.loader import Batch, eval_steps, one_by_one
 from mindvit.data.samplers import val_order
-from mindvit.tasks.base import RunContext
+from mindvit.tasks.base import Example, RunContext
 
 ImageBatch = namedtuple("ImageBatch", ["image"])
+EXAMPLES = 8  # images that an evaluation keeps
 
 
 class ImageEvaluator(ABC):
@@ -30,10 +31,23 @@ class ImageEvaluator(ABC):
         self.lock = threading.Lock()
         self.samples: deque[tuple[int, Sample]] = deque()  # which the network has not seen yet
         self.pending: deque[Future[None]] = deque()
+        self.kept: dict[int, Example] = {}
 
     @abstractmethod
     def take(self, index: int, sample: Sample, outputs: Any) -> None:
         """Take in what the network says of an image; called by threads."""
+
+    def keep(self, index: int, sample: Sample, answers: Callable[[], tuple[Any, Any]]) -> None:
+        """One of the first images becomes an example. answers: gives its truth and what the network finds."""
+        if index in self.order[:EXAMPLES]:
+            example = Example(np.asarray(sample.image), *answers())
+            with self.lock:
+                self.kept[index] = example
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """This rank's first images."""
+        return [self.kept[index] for index in sorted(self.kept)]
 
     def batches(self) -> Iterator[Batch]:
         """This rank's images, one by one."""

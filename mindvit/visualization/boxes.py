@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import colorsys
 from typing import Optional, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mindvit.data.label_maps import OPACITY, palette
+from mindvit.data.label_maps import OPACITY
 from mindvit.runtime.files import on_one_line
 from mindvit.visualization.attention_sheet import INK, PAPER, SMALL_LINE, Fonts, fonts
 from mindvit.visualization.overlay import LEAST_SIDE
 
 PAD, LINE = 2, 2  # px, around a name and of a box's frame
+SATURATIONS = (0.9, 0.5, 0.7)
 
 
 def colour(label: int) -> tuple[int, int, int]:
-    """A class's; class 0, which the palette shows as the ground, has one too."""
-    red, green, blue = (int(value) for value in palette()[label % 255 + 1])
+    """A class's: bright, so that a mask shows on what is dark; ten hues, and others of other strength for more."""
+    tens = label // 10
+    hue, saturation = (0.3 * label + 0.0125 * tens) % 1, SATURATIONS[tens % len(SATURATIONS)]
+    red, green, blue = (round(255 * value) for value in colorsys.hsv_to_rgb(hue, saturation, 1))
     return red, green, blue
 
 

@@ -18,7 +18,8 @@ PICTURES = {
     "confusion.png": "What is taken for what",
     "calibration.png": "Confidence and accuracy",
     "wrong.png": "Wrong, and sure of it",
-}  # of validate.py --out: file and heading
+    "examples.png": "Found, beside what is there",
+}  # of validate.py --out, and of a segmentor's or detector's run: file and heading
 TABLES = (".csv", ".json", ".md")
 
 

@@ -18,12 +18,12 @@ def test_the_same_every_time() -> None:
     for index in range(3):
         pixels, scene = TRAIN.draw(index)
         crc = zlib.crc32(scene.labels.tobytes(), zlib.crc32(pixels.tobytes(), crc))
-    assert f"{crc:08x}" == "4a242237"
+    assert f"{crc:08x}" == "fbb5ad9b"
 
 
 @pytest.mark.parametrize("data", [TRAIN, VAL])
 def test_what_is_said_of_scenes_is_so(data: ScenesDataset) -> None:
-    for index in range(0, len(data), 10):
+    for index in range(0, len(data), len(data) // 30):
         image, scene = data[index]
         assert image.mode == "RGB" and all(SIDES[0] <= side <= SIDES[1] for side in image.size)
         assert scene.labels.shape == image.size[::-1]

@@ -151,6 +151,8 @@ def test_two_ranks_take_the_step_of_one(folder: Path, tmp_path: Path) -> None:
         )
         told = "".join(path.read_text(errors="replace") for path in sorted(logs.glob("worker_*.log")))
         assert done.returncode == 0, (done.stdout + done.stderr + told)[-3000:]
+        assert Image.open(out / "examples.png").mode == "RGB"
+        assert str(out / "examples.png") in done.stdout + told
         values, meta = read_weights(out / "semantic_fpn-1.ckpt")
         arrays.append(values)
         scores.append(SegmentationTask().score(meta["score"]))

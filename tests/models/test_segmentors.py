@@ -105,6 +105,23 @@ def test_crossvit_is_refused() -> None:
         create_model("upernet", backbone="crossvit_9")
 
 
+def test_a_pyramid_of_the_last_map_alone() -> None:
+    name, cut = SMALL["xcit"]
+    config = {**cut, "depth": 2, "out_indices": (1, 1, 1, 1)}
+    backbone = create_model("semantic_fpn", backbone=name, channels=8, backbone_config=config).backbone
+    assert [(feature.name, feature.stride) for feature in backbone.feature_info] == [
+        ("blocks.1", stride) for stride in (4, 8, 16, 32)
+    ]
+    assert backbone.indices == (1, 1, 1, 1)
+    for indices, message in (
+        ((0, 1, 1), "out_indices is .0, 1, 1., but its maps are of one stride, and four make a pyramid"),
+        ((0, 1, 1, 2), "out_indices is .0, 1, 1, 2., but must be numbers of its maps, 0 to 1"),
+        ("last", "out_indices is last, but must be numbers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            create_model("upernet", backbone=name, backbone_config={**config, "out_indices": indices})
+
+
 def test_mistakes() -> None:
     for arguments, message in (
         ({"name": "upernet", "backbone": "cvt_21_38"}, "unknown model 'cvt_21_38'; did you mean cvt_21_384"),

@@ -60,6 +60,12 @@ def test_all_that_is_there(dataset: CocoDataset, tmp_path: Path, monkeypatch: py
     assert sorted([item[key] for key in keys] for item in written) == sorted(
         [item[key] for key in keys] for item in whole
     )
+    assert len(found.examples) == len(dataset)
+    for index, example in enumerate(found.examples):
+        single = ~dataset.target(index).crowd
+        assert np.array_equal(example.truth.boxes, dataset.target(index).boxes[single])
+        assert len(example.found.names) == len(single)
+        assert example.found.masks.shape[1:] == example.pixels.shape[:2]
 
 
 def test_nothing_is_found(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:

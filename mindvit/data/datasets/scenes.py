@@ -15,11 +15,11 @@ from mindvit.data.datasets.digits import DIGITS_FILE, DIGITS_TRAIN
 from mindvit.data.transforms.dense import resize
 from mindvit.errors import UserError
 
-SPLITS = {"train": (1, 600), "val": (2, 100)}  # the seed, and how many scenes
+SPLITS = {"train": (1, 2000), "val": (2, 100)}  # the seed, and how many scenes
 SIDES = (128, 192)  # px, of images
-DIGIT_SIDES = (40, 96)  # px, of a digit's height
+DIGIT_SIDES = (44, 80)  # px, of a digit's height
 DIGITS = (3, 6)  # in a scene, as many as can be seen
-PLACES = 6  # that are tried for a digit
+PLACES = 24  # that are tried for a digit
 INK = 128  # of 0..255: where a digit is at least as dark, it is there
 LEAST_VISIBLE = 40  # px; a digit of which less can be seen is left out
 LIGHT = (110, 256)  # of 0..255: grounds, but for stripes and grain

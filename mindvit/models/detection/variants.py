@@ -58,7 +58,8 @@ def create_detector(
         anchor_scale: side of each level's smallest anchor in strides; None: the method's own (RetinaNet 4, R-CNNs 8).
         mask: whether an R-CNN has masks, which None means; without them it is Faster R-CNN or Cascade R-CNN.
         numbers: of boxes that an R-CNN's steps leave; None: the papers'.
-        backbone_config: other arguments of the backbone (group_size, interval, revision, ...).
+        backbone_config: other arguments of the backbone (group_size, interval, revision, ...), and out_indices, see
+            Pyramid.
 
     Returns:
         (B, in_channels, H, W) float32 and (B, 2) float32 true heights and widths -> boxes (B, 100, 4), scores (B, 100),

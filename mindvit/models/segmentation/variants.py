@@ -49,7 +49,8 @@ def create_segmentor(
         drop_rate: of the channels that the heads' last convolutions see.
         channels: of the decode head; None: the method's own.
         neck_channels: of Semantic FPN's pyramid; None: 256, or XCiT's own width. UPerNet has none.
-        backbone_config: other arguments of the backbone (group_size, interval, revision, ...).
+        backbone_config: other arguments of the backbone (group_size, interval, revision, ...), and out_indices, see
+            Pyramid.
 
     Returns:
         (B, in_channels, H, W) float32 -> logits (B, num_classes, H, W).

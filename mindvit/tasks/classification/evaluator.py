@@ -11,13 +11,15 @@ from mindvit.data.datasets.base import LabelledDataset
 from mindvit.data.loader import Batch, eval_batches, eval_steps
 from mindvit.data.transforms.image import ClassRow
 from mindvit.runtime import distributed
-from mindvit.tasks.base import RunContext
+from mindvit.tasks.base import Example, RunContext
 from mindvit.tasks.classification.metrics import Accuracy
 from mindvit.tasks.classification.predictions import Predictions
 
 
 class ClassificationEvaluator:
     """Counts the images whose class comes first and among the first five."""
+
+    examples: Sequence[Example] = ()  # classes are told in words
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from mindvit.runtime import distributed, files
 from mindvit.tasks.base import RunContext
 from mindvit.tasks.detection.inference import Detections
 from mindvit.tasks.detection.metrics import DetectionScore, encoded, measure, pycocotools
+from mindvit.tasks.detection.prediction import sure, true
 from mindvit.tasks.detection.settings import has_masks
 from mindvit.tasks.one_by_one import ImageEvaluator
 
@@ -75,6 +76,8 @@ class DetectionEvaluator(ImageEvaluator):
     def __init__(self, ctx: RunContext, dataset: Dataset, file: Optional[str] = None):
         pycocotools()  # what is missing is better known before an hour of work
         super().__init__(ctx, dataset)
+        names = dataset.class_names
+        self.class_names = (*names, *map(str, range(len(names), ctx.num_classes)))
         self.file = file
         self.masks = has_masks(ctx.recipe)
         if file and Path(file).exists() and not Path(file).is_file():
@@ -89,6 +92,8 @@ class DetectionEvaluator(ImageEvaluator):
         height, width = sample.image.height, sample.image.width
         truth = truth_of(sample.target, index, self.masks)
         found = found_in(outputs, index, (height, width))
+        names = self.class_names
+        self.keep(index, sample, lambda: (true(sample.target, names), sure(outputs, (height, width), names)))
         with self.lock:
             self.images.append({"id": index, "height": height, "width": width})
             self.truth += truth
@@ -103,11 +108,7 @@ class DetectionEvaluator(ImageEvaluator):
         images, truth, self.found = (
             sorted((item for part in parts for item in part[kind]), key=image_of) for kind in range(3)
         )
-        names = self.dataset.class_names
-        categories = [
-            {"id": number + 1, "name": names[number] if number < len(names) else str(number)}
-            for number in range(self.ctx.num_classes)
-        ]
+        categories = [{"id": number, "name": name} for number, name in enumerate(self.class_names, 1)]
         content = {"images": images, "annotations": truth, "categories": categories}
         boxes = measure(content, self.found, "bbox")
         # areas of masks, not of their boxes, tell small from large

@@ -12,9 +12,10 @@ import numpy as np
 from mindspore import Tensor
 from PIL import Image
 
+from mindvit.data.objects import Objects
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.base import Formatter, RunContext
-from mindvit.tasks.detection.inference import TestScale, detections
+from mindvit.tasks.detection.inference import Detections, TestScale, detections
 from mindvit.tasks.detection.settings import test_scale
 
 Answers = Iterable[tuple[str, "Found"]]  # images' paths and what is in them
@@ -35,6 +36,28 @@ class Found:
     labels: np.ndarray
     names: tuple[str, ...]
     masks: Optional[np.ndarray]
+
+
+def sure(detected: Detections, size: tuple[int, int], names: Sequence[str]) -> Found:
+    """The objects in an image of this size whose score is at least LEAST; names: of all classes."""
+    told = int((detected.scores >= LEAST).sum())
+    labels = detected.labels[:told].astype(np.int32)
+    masks = [detected.mask(number, size) for number in range(told)] if detected.shares is not None else None
+    return Found(
+        detected.boxes[:told],
+        detected.scores[:told],
+        labels,
+        tuple(names[label] for label in labels),
+        None if masks is None else np.array(masks, bool).reshape(told, *size),
+    )
+
+
+def true(objects: Objects, names: Sequence[str]) -> Found:
+    """The objects that are there, crowds apart, as if they were found for certain."""
+    single = objects.kept(~objects.crowd)
+    labels = single.labels.astype(np.int32)
+    named = tuple(names[label] for label in labels)
+    return Found(single.boxes, np.ones(len(labels), np.float32), labels, named, single.masks)
 
 
 class Outputs:
@@ -79,16 +102,7 @@ class DetectionPrediction:
         if len(values) > 6 * count:
             parts.append(values[6 * count :].reshape(count, 28, 28))
         found = detections(parts, seen, own)
-        told = int((found.scores >= LEAST).sum())
-        labels = found.labels[:told].astype(np.int32)
-        masks = [found.mask(number, own) for number in range(told)] if found.shares is not None else None
-        return Found(
-            found.boxes[:told],
-            found.scores[:told],
-            labels,
-            tuple(self.class_names[label] for label in labels),
-            None if masks is None else np.array(masks, bool).reshape(told, *own),
-        )
+        return sure(found, own, self.class_names)
 
     def formats(self, paths: Sequence[str]) -> Mapping[str, Formatter]:
         """A function for each format, from images' paths and their objects to lines."""

@@ -33,6 +33,7 @@ class SegmentationEvaluator(ImageEvaluator):
         found = label_map(outputs, (labels.shape[0], labels.shape[1]))
         if self.predictions is not None:
             self.predictions.add(index, found)
+        self.keep(index, sample, lambda: (labels, found))
         with self.lock:
             self.matrix.update(found, labels)
 
