@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from mindvit.tasks import task_of
 from mindvit.tasks.classification.inspect import soft_label
 from mindvit.tasks.classification.task import ClassificationTask
 from mindvit.tasks.detection.task import DetectionTask
-from mindvit.tasks.segmentation.task import SegmentationTask
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 NANO = ("--model", "nano", "--device_target", "CPU", "--batch_size", "4")
@@ -94,10 +94,10 @@ def test_soft_labels() -> None:
     assert soft_label({1: 1.0}, 0, names) == "dog"
 
 
-def test_a_task_without_it_and_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="can't look at data for segmentation, which"):
-        patch.delattr(SegmentationTask, "inspect")
-        inspect_data.main(["--model", "semantic_fpn_crossformer_small", "--dataset", "scenes"])
+def test_a_task_without_it_and_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    recipe, _ = parse([*NANO], "")
+    with pytest.raises(UserError, match="inspect-data can't look at data for depth, which nano is for"):
+        inspect_data.inspect(SimpleNamespace(name="depth"), recipe, tmp_path / "out", None)  # type: ignore[arg-type]
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out .* can't be written"):
         inspect_data.main([*NANO, "--dataset", "digits", "--out", str(tmp_path / "file" / "out")])
