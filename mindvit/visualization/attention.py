@@ -19,15 +19,16 @@ from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
 from mindvit.layers.activation import Softmax
-from mindvit.layers.conv import Conv2d
 from mindvit.layers.show_weights import softmax_shown
-from mindvit.models.crossformer import STRIDE, CrossFormer, GroupAttention, grouping
+from mindvit.models.crossformer import CrossFormer, GroupAttention, grouping
 from mindvit.models.crossvit import PATCH, CrossViT
 from mindvit.models.cvt import CvT
 from mindvit.models.xcit import XCiT
+from mindvit.visualization import grids
+from mindvit.visualization.grids import Grid, Point
 
 Weights = dict[str, np.ndarray]  # by the name of an attention cell
-Point = tuple[float, float]
+FIRST = "look here first"  # how the title of the first row begins
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,29 @@ def record_attention(net: nn.Cell, only: str = "") -> Iterator[Weights]:
         A dictionary that each run fills: softmax weights by the cell's name, float32, keys last.
     """
     found: Weights = {}
-    mode, training = ms.get_context("mode"), net.training
     handles: list[Any] = []
-    try:
-        ms.set_context(mode=ms.PYNATIVE_MODE)
-        net.set_train(False)
+    with uncompiled(net), softmax_shown(net):
         for name, cell in net.cells_and_names():
             if isinstance(cell, Softmax) and name.startswith(only):
                 handles.append(cell.register_forward_hook(_keeper(found, name.rsplit(".", 1)[0])))
-        with softmax_shown(net):
+        try:
             yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextlib.contextmanager
+def uncompiled(net: nn.Cell) -> Iterator[None]:
+    """Inside, networks run operator by operator (PyNative), `net` in evaluation mode; the mode that was set comes back
+    at the end.
+    """
+    mode, training = ms.get_context("mode"), net.training
+    try:
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+        net.set_train(False)
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
         net.set_train(training)
         ms.set_context(mode=mode)
 
@@ -129,7 +140,8 @@ def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.
         at: where the query is that CrossFormer's groups are shown for, as shares of height and width (y, x).
 
     Returns:
-        The logits (num_classes,), and rows of maps, from the first block to the last.
+        The logits (num_classes,), and rows of maps: first the one to look at first, which sums the others up, then from
+        the first block to the last.
 
     Raises:
         UserError: a network of another kind, or several images.
@@ -145,23 +157,9 @@ def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.
     return logits, FAMILIES[kind][1](net, weights, x.shape[2:], at)
 
 
-def centres(convolutions: nn.Cell, side: float = 1.0) -> tuple[float, float]:
-    """Where the place is, in px, that the first output of a chain of convolutions is centred on, and how far the next
-    one is.
-
-    side: px of the image for a px of the chain's input.
-    """
-    first, step = 0.5, 1
-    for _, cell in convolutions.cells_and_names():
-        if isinstance(cell, Conv2d):
-            first += ((cell.kernel - 1) / 2 - cell.padding) * step
-            step *= cell.stride
-    return first * side, step * side
-
-
-def of_class_token(title: str, weights: np.ndarray, grid: tuple[int, int], first: Point, step: Point) -> AttentionMap:
+def of_class_token(title: str, weights: np.ndarray, grid: Grid) -> AttentionMap:
     """weights: (h, 1 + rows*columns), the class token's, itself first."""
-    return AttentionMap(title, weights[:, 1:].reshape(-1, *grid), first, step, weights[:, 0])
+    return AttentionMap(title, weights[:, 1:].reshape(-1, *grid.shape), grid.first, grid.step, weights[:, 0])
 
 
 def halved(weights: np.ndarray) -> np.ndarray:
@@ -173,12 +171,15 @@ def of_crossvit(net: CrossViT, weights: Weights, size: tuple[int, int], at: Poin
     """The class tokens on their own branch's patches, with the rollout, and in the fusions on the other's."""
 
     def on(branch: int, title: str, values: np.ndarray) -> AttentionMap:
-        y, x = (centres(net.patch_embed[branch], side / net.sizes[branch]) for side in size)
-        return of_class_token(title, values, (net.grids[branch],) * 2, (y[0], x[0]), (y[1], x[1]))
+        return of_class_token(title, values, places[branch])
 
     patch = [f"{size} px" for size in PATCH]
     own, fused = [], []
     rolled = rollout_crossvit(net, weights)
+    places = [grids.of_crossvit(net, branch, size) for branch in (0, 1)]
+    patches = [rolled[branch][1:].reshape(place.shape) for branch, place in enumerate(places)]
+    both = grids.together(places, patches, size)[None]
+    first = AttentionMap("rollout", both, places[0].first, places[0].step, np.array([rolled[0][0] + rolled[1][0]]))
     for branch in (0, 1):
         maps = [
             on(
@@ -205,7 +206,7 @@ def of_crossvit(net: CrossViT, weights: Weights, size: tuple[int, int], at: Poin
             Row(f"{title}, mean of heads", [item.mean(item.title) for item in maps]),
             Row(f"{title}, heads of the last block", maps[-1].heads()),
         ]
-    return own + fused
+    return [Row(f"{FIRST}: where the class tokens look, both branches and all layers", [first]), *own, *fused]
 
 
 def rollout_crossvit(net: CrossViT, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
@@ -235,35 +236,26 @@ def rollout_crossvit(net: CrossViT, weights: Weights) -> tuple[np.ndarray, np.nd
 
 def of_cvt(net: CvT, weights: Weights, size: tuple[int, int], at: Point) -> list[Row]:
     """The class token's attention in the last stage, whose keys lie on every second place of the grid."""
-    grid = size
-    for stage in (net.stage0, net.stage1, net.stage2):
-        grid = stage.grid(*grid)
-    first, step = 0.5, 1.0
-    for stage in (net.stage0, net.stage1, net.stage2):
-        start, factor = centres(stage.patch_embed)
-        first, step = first + (start - 0.5) * step, step * factor
-    keys = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+    tokens = grids.of_cvt(net, size)
+    grid, shape = tokens.shape, ((tokens.shape[0] + 1) // 2, (tokens.shape[1] + 1) // 2)
+    keys = Grid(shape, tokens.first, (2 * tokens.step[0], 2 * tokens.step[1]))
     names = [f"stage2.blocks.{index}.attn" for index in range(len(net.stage2.blocks))]
-    maps = [
-        of_class_token(f"block {number}", weights[name][0, :, 0], keys, (first, first), (2 * step, 2 * step))
-        for number, name in enumerate(names, 1)
-    ]
+    maps = [of_class_token(f"block {number}", weights[name][0, :, 0], keys) for number, name in enumerate(names, 1)]
     layers = [weights[name][0].mean(0) for name in names]
     # a token at the border has fewer keys around it, which even attention shows too: what is left is what the network
     # chose
     rolled = rollout_cvt(layers, grid) / rollout_cvt(
         [np.full_like(layer, 1 / layer.shape[1]) for layer in layers], grid
     )
-    tiles = [
-        AttentionMap(
-            "rollout", rolled[None, 1:].reshape(1, *grid), (first, first), (step, step), unit="x even attention"
-        )
-    ]
+    first = AttentionMap(
+        "rollout", rolled[None, 1:].reshape(1, *grid), tokens.first, tokens.step, unit="x even attention"
+    )
     every = np.mean([weights[name][0, :, 0].mean(0) for name in names], 0)
-    tiles.append(of_class_token("mean of all blocks", every[None], keys, (first, first), (2 * step, 2 * step)))
+    mean = of_class_token("mean of all blocks", every[None], keys)
+    title = f"class token in stage 3 ({grid[0]} x {grid[1]} tokens, {shape[0]} x {shape[1]} keys)"
     return [
-        Row(f"class token in stage 3 ({grid[0]} x {grid[1]} tokens, {keys[0]} x {keys[1]} keys)", tiles),
-        Row("its blocks, mean of heads", [item.mean(item.title) for item in maps]),
+        Row(f"{FIRST}: where the class token looks, all blocks of stage 3", [first]),
+        Row(f"{title}, mean of heads", [mean, *(item.mean(item.title) for item in maps)]),
         Row("heads of the last block", maps[-1].heads()),
     ]
 
@@ -296,8 +288,8 @@ def of_crossformer(net: CrossFormer, weights: Weights, size: tuple[int, int], at
     """
     rows = []
     for number, layer in enumerate(net.layers):
-        step = STRIDE * 2**number
-        grid = size[0] // step, size[1] // step
+        tokens = grids.of_crossformer(number, size)
+        grid, first, step = tokens.shape, tokens.first, tokens.step[0]
         place = min(int(at[0] * grid[0]), grid[0] - 1), min(int(at[1] * grid[1]), grid[1] - 1)
         tiles: list[Union[AttentionMap, ChannelMatrix]] = []
         last: dict[str, int] = {}  # the last block of each kind
@@ -307,11 +299,11 @@ def of_crossformer(net: CrossFormer, weights: Weights, size: tuple[int, int], at
             query, received = of_groups(
                 layer.blocks[index].attn, weights[f"layers.{number}.blocks.{index}.attn"], grid, place
             )
-            first, point = (step / 2, step / 2), ((place[0] + 0.5) * step, (place[1] + 0.5) * step)
+            point = ((place[0] + 0.5) * step, (place[1] + 0.5) * step)
             tiles.append(AttentionMap("", query, first, (step, step), query=point).mean(f"{kind}, one query"))
             tiles.append(AttentionMap("", received, first, (step, step), unit="x average").mean(f"{kind}, received"))
         rows.append(Row(f"stage {number + 1} ({grid[0]} x {grid[1]} tokens), mean of heads", tiles))
-    return rows
+    return [Row(f"{FIRST}: what tokens are looked at in the last block", [rows[-1].tiles[-1]]), *rows]
 
 
 def kind_of(attention: GroupAttention, grid: tuple[int, int]) -> str:
@@ -346,14 +338,16 @@ def of_xcit(net: XCiT, weights: Weights, size: tuple[int, int], at: Point) -> li
     """The class token's attention in the two class-attention blocks, and the cross-covariance of the first and the
     last block, head by head.
     """
-    first, step = centres(net.patch_embed)
-    grid = net.side(size[0]), net.side(size[1])
-    rows = []
-    for index, _ in enumerate(net.cls_attn_blocks):
-        found = of_class_token("", weights[f"cls_attn_blocks.{index}.attn"][0], grid, (first, first), (step, step))
+    patches = grids.of_xcit(net, size)
+    names = [f"cls_attn_blocks.{index}.attn" for index in range(len(net.cls_attn_blocks))]
+    every = np.mean([weights[name][0].mean(0) for name in names], 0)
+    first = of_class_token("mean of blocks and heads", every[None], patches)
+    rows = [Row(f"{FIRST}: where the class token looks", [first])]
+    for number, name in enumerate(names, 1):
+        found = of_class_token("", weights[name][0], patches)
         rows.append(
             Row(
-                f"class attention, block {index + 1} of {len(net.cls_attn_blocks)} ({grid[0]} x {grid[1]} patches)",
+                f"class attention, block {number} of {len(names)} ({patches.shape[0]} x {patches.shape[1]} patches)",
                 [found.mean("mean of heads"), *found.heads()],
             )
         )

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mindvit.errors import UserError
 from mindvit.runtime.files import on_one_line
 from mindvit.visualization.attention import AttentionMap, ChannelMatrix, Row
+from mindvit.visualization.grids import sampled
 
 # From none to much, lighter all the way (L* 8 to 95 in even steps), so that it reads in grey and for the colour-blind
 # too.
@@ -38,15 +39,15 @@ class Fonts:
     small: Font
 
 
-def fonts(file: Optional[Path] = None) -> Fonts:
-    """Pillow's own font, which has Latin letters, or a TrueType file for other scripts. UserError if that can't be
-    read.
+def fonts(file: Optional[Path] = None, sizes: tuple[int, int, int] = (16, 14, 12)) -> Fonts:
+    """Pillow's own font, which has Latin letters, or a TrueType file for other scripts, in px. UserError if that can't
+    be read.
     """
     try:
-        sizes = [ImageFont.truetype(str(file), size) if file else ImageFont.load_default(size) for size in (16, 14, 12)]
+        found = [ImageFont.truetype(str(file), size) if file else ImageFont.load_default(size) for size in sizes]
     except OSError as error:
         raise UserError(f"--font {file} can't be read as a TrueType or OpenType font: {error}") from None
-    return Fonts(*sizes)
+    return Fonts(*found)
 
 
 def colours(values: np.ndarray) -> np.ndarray:
@@ -55,18 +56,6 @@ def colours(values: np.ndarray) -> np.ndarray:
     low = np.minimum(places.astype(int), len(ANCHORS) - 2)
     share = (places - low)[..., None]
     return np.rint(ANCHORS[low] * (1 - share) + ANCHORS[low + 1] * share).astype(np.uint8)
-
-
-def sampled(values: np.ndarray, first: float, step: float, side: float, pixels: int) -> np.ndarray:
-    """Along the first axis: values at `pixels` places over `side` px, linear between keys' centres, constant beyond;
-    next key where any is missing.
-    """
-    places = np.clip(((np.arange(pixels) + 0.5) * side / pixels - first) / step, 0, len(values) - 1)
-    if np.isnan(values).any():
-        return values[np.rint(places).astype(int)]
-    low = np.minimum(places.astype(int), max(len(values) - 2, 0))
-    share = (places - low)[:, None]
-    return values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share
 
 
 def spread(item: AttentionMap, size: tuple[int, int], pixels: int) -> np.ndarray:
@@ -84,21 +73,31 @@ def limits(item: Union[AttentionMap, ChannelMatrix]) -> tuple[float, float]:
     return float(np.nanmin(values)), float(np.nanmax(values))
 
 
+def shown(item: Union[AttentionMap, ChannelMatrix]) -> tuple[float, float]:
+    """What the darkest and the lightest colour stand for: the least and the most, but never nearer to one another than
+    the mean is to 0, so that a map that is nearly even looks even and not like its rounding.
+    """
+    low, high = limits(item)
+    values = item.values.mean(0) if isinstance(item, AttentionMap) else item.values
+    missing = max(0.0, float(np.nanmean(values)) - (high - low)) / 2
+    return low - missing, high + missing
+
+
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """0 at `low`, 1 at `high`; 0 where there is nothing."""
     return np.nan_to_num((values - low) / (high - low) if high > low else 0 * values)
 
 
-def overlay(image: Image.Image, item: AttentionMap) -> Image.Image:
-    """TILE x TILE px: the image in grey, shining through the map's colours, and paler where no key is; the query as
+def overlay(image: Image.Image, item: AttentionMap, side: int = TILE, opacity: float = OPACITY) -> Image.Image:
+    """side x side px: the image in grey, shining through the map's colours, and paler where no key is; the query as
     a ring.
     """
-    values = spread(item, (image.height, image.width), TILE)
-    grey = np.asarray(image.convert("L").resize((TILE, TILE), Image.Resampling.BICUBIC), np.float64)[..., None]
-    coloured = (1 - OPACITY) * grey + OPACITY * colours(scaled(values, *limits(item)))
+    values = spread(item, (image.height, image.width), side)
+    grey = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BICUBIC), np.float64)[..., None]
+    coloured = (1 - opacity) * grey + opacity * colours(scaled(values, *shown(item)))
     tile = Image.fromarray(np.rint(np.where(np.isnan(values)[..., None], 0.4 * grey + 140, coloured)).astype(np.uint8))
     if item.query is not None:
-        y, x = (place * TILE / side for place, side in zip(item.query, (image.height, image.width)))
+        y, x = (place * side / own for place, own in zip(item.query, (image.height, image.width)))
         pen = ImageDraw.Draw(tile)
         for radius, colour, width in ((6, INK, 4), (5, PAPER, 2)):
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
@@ -107,7 +106,7 @@ def overlay(image: Image.Image, item: AttentionMap) -> Image.Image:
 
 def drawn_matrix(item: ChannelMatrix) -> Image.Image:
     """TILE x TILE px."""
-    return Image.fromarray(colours(scaled(item.values, *limits(item)))).resize((TILE, TILE), Image.Resampling.NEAREST)
+    return Image.fromarray(colours(scaled(item.values, *shown(item)))).resize((TILE, TILE), Image.Resampling.NEAREST)
 
 
 def remark(item: Union[AttentionMap, ChannelMatrix]) -> str:
@@ -137,33 +136,52 @@ def fitted(text: str, font: Font, width: float) -> str:
     return text.rstrip() + "..."
 
 
+def side_of(number: int) -> int:
+    """Of the tiles of a row, px: the first row's are as large as the image."""
+    return IMAGE if number == 0 else TILE
+
+
 def sheet(
     image: Image.Image, name: str, answer: Sequence[tuple[str, float]], rows: Sequence[Row], foot: str, font: Fonts
 ) -> Image.Image:
     """The image, as the network sees it, with its classes at the left, and a row of tiles for each kind of
-    attention at the right.
+    attention at the right, the first in the image's size.
     """
     columns = min(COLUMNS, max(len(row.tiles) for row in rows))
-    columns = max(columns, 4)  # room for the headings
-    tile_height = TILE + 2 * SMALL_LINE + GAP
-    heights = [LINE + 6 + -(-len(row.tiles) // columns) * tile_height for row in rows]
+    columns = max(columns, 4)  # room for the headings, and for two tiles of the image's size
+    width = columns * (TILE + GAP) - GAP
+    heights = []
+    for number, row in enumerate(rows):
+        lines = -(-len(row.tiles) // max(1, (width + GAP) // (side_of(number) + GAP)))
+        heights.append(LINE + 6 + lines * (side_of(number) + 2 * SMALL_LINE + GAP))
     left = MARGIN + IMAGE + 2 * MARGIN
     body = max(sum(heights), LINE + IMAGE + (len(answer) + 3) * 2 * LINE)
-    canvas = Image.new("RGB", (left + columns * (TILE + GAP) - GAP + MARGIN, 2 * MARGIN + body + 2 * LINE), PAPER)
+    canvas = Image.new("RGB", (left + width + MARGIN, 2 * MARGIN + body + 2 * LINE), PAPER)
     pen = ImageDraw.Draw(canvas)
     draw_answer(canvas, pen, image, name, answer, font)
     top = MARGIN
-    for row, height in zip(rows, heights):
-        pen.text((left, top), fitted(row.title, font.heading, columns * (TILE + GAP)), INK, font.heading)
-        for number, tile in enumerate(row.tiles):
-            x, y = left + number % columns * (TILE + GAP), top + LINE + 6 + number // columns * tile_height
-            canvas.paste(overlay(image, tile) if isinstance(tile, AttentionMap) else drawn_matrix(tile), (x, y))
-            pen.text((x, y + TILE + 2), fitted(tile.title, font.small, TILE), INK, font.small)
-            pen.text((x, y + TILE + 2 + SMALL_LINE), fitted(remark(tile), font.small, TILE), GREY, font.small)
+    for number, (row, height) in enumerate(zip(rows, heights)):
+        pen.text((left, top), fitted(row.title, font.heading, width), INK, font.heading)
+        draw_tiles(canvas, image, row, (left, top + LINE + 6), side_of(number), font)
         top += height
     own = any(isinstance(tile, AttentionMap) and tile.rest is not None for row in rows for tile in row.tiles)
     draw_foot(canvas, pen, f"{'itself: what the class token gives to itself   |   ' if own else ''}{foot}", font)
     return canvas
+
+
+def draw_tiles(
+    canvas: Image.Image, image: Image.Image, row: Row, corner: tuple[int, int], side: int, font: Fonts
+) -> None:
+    """A row's tiles, as many side by side as the canvas has room for, with their titles and scales."""
+    pen = ImageDraw.Draw(canvas)
+    columns = max(1, (canvas.width - MARGIN - corner[0] + GAP) // (side + GAP))
+    for number, tile in enumerate(row.tiles):
+        x = corner[0] + number % columns * (side + GAP)
+        y = corner[1] + number // columns * (side + 2 * SMALL_LINE + GAP)
+        drawn = overlay(image, tile, side) if isinstance(tile, AttentionMap) else drawn_matrix(tile)
+        canvas.paste(drawn, (x, y))
+        pen.text((x, y + side + 2), fitted(tile.title, font.small, side), INK, font.small)
+        pen.text((x, y + side + 2 + SMALL_LINE), fitted(remark(tile), font.small, side), GREY, font.small)
 
 
 def draw_answer(
@@ -195,7 +213,7 @@ def draw_foot(canvas: Image.Image, pen: ImageDraw.ImageDraw, foot: str, font: Fo
     y = canvas.height - MARGIN - LINE
     bar = np.broadcast_to(np.linspace(0, 1, TILE), (12, TILE))
     canvas.paste(Image.fromarray(colours(bar)), (MARGIN, y + 2))
-    text = f"from the least to the most of each tile   |   {foot}"
+    text = f"from the least to the most of each tile, even maps in one colour   |   {foot}"
     pen.text(
         (MARGIN + TILE + GAP, y), fitted(text, font.small, canvas.width - 2 * MARGIN - TILE - GAP), GREY, font.small
     )

@@ -19,11 +19,11 @@ from mindvit.layers.activation import Softmax
 from mindvit.models.crossformer import GroupAttention
 from mindvit.visualization import attention_sheet
 from mindvit.visualization.attention import (
+    FIRST,
     AttentionMap,
     ChannelMatrix,
     Row,
     attention_maps,
-    centres,
     of_cvt,
     of_groups,
     record_attention,
@@ -31,6 +31,7 @@ from mindvit.visualization.attention import (
     rollout_cvt,
     windows,
 )
+from mindvit.visualization.grids import Grid, centres, together
 
 FAMILIES = list(SMALL)
 SIDE = {"crossvit": 60, "cvt": 128, "crossformer": 64, "xcit": 64}  # px: grids of some tokens
@@ -96,16 +97,17 @@ def test_recording_a_part_leaves_the_rest_alone_and_an_error_no_hook() -> None:
 @pytest.mark.parametrize(
     "family, shapes",
     [
-        ("crossvit", [(1, 5, 5)] * 4 + [(1, 4, 4)] * 4 + [(1, 4, 4)] * 6 + [(1, 5, 5)] * 6),
+        ("crossvit", [(1, 5, 5)] * 5 + [(1, 4, 4)] * 4 + [(1, 4, 4)] * 6 + [(1, 5, 5)] * 6),
         ("cvt", [(1, 8, 8), (1, 4, 4)] + [(1, 4, 4)] * 2 + [(1, 4, 4)] * 3),
-        ("crossformer", [(1, 16, 16)] * 4 + [(1, 8, 8)] * 2 + [(1, 4, 4)] * 2 + [(1, 2, 2)] * 2),
-        ("xcit", [(1, 4, 4)] * 6 + [(16, 16)] * 4),
+        ("crossformer", [(1, 2, 2)] + [(1, 16, 16)] * 4 + [(1, 8, 8)] * 2 + [(1, 4, 4)] * 2 + [(1, 2, 2)] * 2),
+        ("xcit", [(1, 4, 4)] * 7 + [(16, 16)] * 4),
     ],
 )
 def test_every_family_shows_its_grids(family: str, shapes: list[tuple[int, ...]]) -> None:
     rows = attention_maps(network(family), noise(family))[1]
     assert [tile.values.shape for tile in tiles(rows)] == shapes
     assert all(tile.title for tile in tiles(rows)) and all(row.title for row in rows)
+    assert rows[0].title.startswith(FIRST) and len(rows[0].tiles) == 1
 
 
 def put(weights: dict[str, Any], name: str, place: tuple[Union[int, slice], ...], value: float) -> None:
@@ -321,6 +323,23 @@ def test_values_stand_at_the_centres_of_their_keys() -> None:
     assert np.isfinite(drawn).sum() == 4 * 32 * 32 and np.isfinite(drawn[0, :32]).all()
 
 
+def test_maps_of_two_grids_are_added_by_area() -> None:
+    fine, coarse = Grid((4, 4), (4.0, 4.0), (8.0, 8.0)), Grid((2, 2), (8.0, 8.0), (16.0, 16.0))
+    even = together([fine, coarse], [np.full((4, 4), 0.5 / 16), np.full((2, 2), 0.5 / 4)], (32, 32))
+    np.testing.assert_allclose(even, 1 / 16)
+    corner = together([fine, coarse], [np.zeros((4, 4)), np.array([[1.0, 0], [0, 0]])], (32, 32))
+    assert corner[0, 0] == pytest.approx(1 / 4) and corner.argmax() == 0 and corner[:, 3].max() == 0
+
+
+def test_an_even_map_looks_even_and_a_sharp_one_takes_all_colours() -> None:
+    noise = np.random.default_rng(0).random((1, 8, 8))
+    nearly, sharp = (AttentionMap("", 1 / 64 + share * noise, (4.0, 4.0), (8.0, 8.0)) for share in (1e-4, 1.0))
+    for item, most in ((nearly, 0.02), (sharp, 1.0)):
+        colour = attention_sheet.scaled(item.values, *attention_sheet.shown(item))
+        assert np.ptp(colour) <= most + 1e-6 and abs(colour.mean() - 0.5) < 0.1
+    assert attention_sheet.shown(sharp) == attention_sheet.limits(sharp)
+
+
 def test_colours_grow_lighter() -> None:
     shades = attention_sheet.colours(np.linspace(0, 1, 50)) @ [0.299, 0.587, 0.114]
     assert (np.diff(shades) > 0).all() and shades[0] < 40 and shades[-1] > 210
@@ -372,6 +391,16 @@ def test_the_command_draws_a_png_an_image(
         attention.main([str(tmp_path / "a" / "it.png"), str(tmp_path / "b"), *options])
     assert caught.value.exit_code == 1 and "broken.jpg can't be decoded" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["it-attention-2.png", "it-attention.png"]
+    one = [str(tmp_path / "a" / "it.png"), *options, "--classes", str(tmp_path / "names.txt")]
+    (tmp_path / "names.txt").write_text("one\ntwo\nthree\nfour\nfive\n", "utf-8")
+    attention.main([*one, "--method", "gradcam", "--of", "two"])
+    attention.main([*one, "--method", "gradcam", "--slide"])
+    assert Image.open(tmp_path / "out" / "it-slide.png").size == (1600, 900)
+    assert (tmp_path / "out" / "it-gradcam.png").exists()
+    with pytest.raises(UserError, match="--of twoo: no class is called so; did you mean two"):
+        attention.main([*one, "--method", "gradcam", "--of", "twoo"])
+    with pytest.raises(UserError, match="--of two: attention is no class's"):
+        attention.main([*one, "--slide", "--of", "two"])
     for text in ("1", "0.5,2", "a,b", "-1,0"):
         with pytest.raises(UserError, match="is not x,y, two shares"):
             attention.main([str(tmp_path / "a"), *options, f"--at={text}"])
