@@ -162,7 +162,7 @@ $(VENV)/ready: requirements.txt setup.py
 	@$(PIP) install --no-deps --editable .
 	@touch $@
 
-$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt requirements-onnx.txt requirements-hub.txt requirements-coco.txt requirements-docs.txt $(VENV)/ready
+$(VENV)/ready-for-tests: requirements-dev.txt requirements-report.txt requirements-onnx.txt requirements-hub.txt requirements-coco.txt requirements-serve.txt requirements-docs.txt $(VENV)/ready
 	@$(TIMED) installed-for-tests $(PIP) install -r requirements-dev.txt
 	@touch $@
 

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Sequence
 
 ROOT = Path(__file__).parent.parent
-OPTIONAL = tuple(f"requirements-{name}.txt" for name in ("report", "onnx", "hub", "coco"))  # in the order of the pages
-EXTRAS = ".[report,onnx,hub,coco]"
+OPTIONAL = tuple(
+    f"requirements-{name}.txt" for name in ("report", "onnx", "hub", "coco", "serve")
+)  # in the order of the pages
+EXTRAS = ".[report,onnx,hub,coco,serve]"
 COMMANDS = (
     "train.py --help",
     "validate.py --help",

@@ -62,6 +62,8 @@ RULES = (
     (r"mindvit download ", "tests/cli/test_download.py::test_a_pattern_s_files_are_brought_to_a_folder"),
     (r"mindvit publish ", "tests/inference/test_publish.py::test_the_folder_holds_what_a_hub_wants"),
     (r"mindvit losses ", "tests/cli/test_losses.py"),
+    (r"mindvit serve ", "tests/serve/test_serve.py::test_it_answers_over_a_socket_until_it_is_stopped"),
+    (r"curl --data-binary ", "tests/serve/test_serve.py::test_answers_are_those_of_predict"),
     (r"mindvit doctor$", "tests/cli/test_cli.py::test_the_doctor_finds_this_machine"),
     (r"python train\.py ", DRY),
     (

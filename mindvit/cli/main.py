@@ -33,6 +33,7 @@ COMMANDS = {
     "validate": Command("mindvit.cli.validate", "measure the accuracy of a checkpoint"),
     "predict": Command("mindvit.cli.predict", "name what is in images"),
     "attention": Command("mindvit.cli.attention", "draw what a model's attention looks at"),
+    "serve": Command("mindvit.cli.serve", "show a page in the browser that says what is in images, and JSON"),
     "report": Command("mindvit.cli.report", "curves and results of runs on one HTML page"),
     "losses": Command("mindvit.cli.losses", "compare the losses of two runs, as of a CPU and an NPU", False),
     "convert": Command("mindvit.cli.convert", "convert weights from and to PyTorch, timm, transformers, PaddleViT"),

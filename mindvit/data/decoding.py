@@ -61,6 +61,16 @@ MAX_PIXELS: int = DataOptions.max_pixels
 TOO_LARGE = "raise max_pixels for images that you trust"
 READ_AT_ONCE = 64 << 20  # bytes: a larger file is read as it is decoded, after its header was looked at
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF's tags
+ORIENTATION = 274  # EXIF's tag, and what sets an image upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 ROUNDING = 1e-3  # how far beyond 0..1 a float image may be
 
 
@@ -102,8 +112,8 @@ def named(name: str) -> Iterator[None]:
         raise DecodeError(name, reason or type(error).__name__) from None
 
 
-def decode(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An encoded image as RGB, 8 bits, of several frames the first: see `as_rgb`.
+def decode(stream: IO[bytes], max_pixels: int = MAX_PIXELS, upright: bool = False) -> Image.Image:
+    """An encoded image as RGB, 8 bits, of several frames the first: see `as_rgb`; `upright`: turned as its EXIF says.
 
     Refused for what is no image, has a header that says more than `max_pixels`, or has values of unknown scale; any
     exception of Pillow's for a damaged file.
@@ -111,7 +121,9 @@ def decode(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
     with opened(stream) as image:
         check_pixels(image.size, max_pixels)
         image.load()
-        return as_rgb(image)
+        turn = TURNS.get(image.getexif().get(ORIENTATION)) if upright else None
+        rgb = as_rgb(image)
+        return rgb if turn is None else rgb.transpose(turn)
 
 
 def opened(stream: IO[bytes]) -> Image.Image:

@@ -31,6 +31,7 @@ ROOMS = (
     ("engine",),
     ("inference",),
     ("visualization",),
+    ("serve",),
     ("benchmark",),
     ("cli",),
     ("tools", "__main__"),

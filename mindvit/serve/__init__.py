@@ -1,0 +1,1 @@
+"""A trained network behind a page in the browser and a JSON endpoint."""

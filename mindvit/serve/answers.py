@@ -1,0 +1,98 @@
+"""What a network says of one image: the same JSON as `mindvit predict --format json`, and pictures for people."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+from PIL import Image
+
+from mindvit.data import label_maps
+from mindvit.inference.predictor import Predictor
+from mindvit.tasks.detection.prediction import LEAST
+from mindvit.visualization import boxes
+from mindvit.visualization.attention import FAMILIES, AttentionMap, ChannelMatrix
+from mindvit.visualization.attention_sheet import overlay, remark
+from mindvit.visualization.explain import explained
+
+LONGEST = 1024  # px: side of a picture on the page
+SQUARE = 448  # px: side of a picture of attention
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with a heading and a remark for the page."""
+
+    title: str
+    remark: str
+    image: Image.Image
+
+    def as_json(self) -> dict[str, str]:
+        """With the image as a PNG in a data: address."""
+        stream = io.BytesIO()
+        self.image.save(stream, "PNG")
+        encoded = base64.b64encode(stream.getvalue()).decode("ascii")
+        return {"title": self.title, "remark": self.remark, "src": f"data:image/png;base64,{encoded}"}
+
+
+def as_json(predictor: Predictor, image: Image.Image, answer: Any) -> dict[str, Any]:
+    """An image's answer, as the predictor gives it, as what predict's JSON has for it, beside network and size."""
+    lines = predictor.inference.formats([""])["json"](iter([("", answer)]))
+    found = json.loads("".join(lines))[0]
+    del found["image"]
+    return {"model": predictor.info.name, "task": predictor.info.task, "size": list(image.size), **found}
+
+
+def pictures(predictor: Predictor, image: Image.Image, answer: Any) -> list[Picture]:
+    """What the page shows beside the answer: attention, the label map over the image, or boxes and masks."""
+    return DRAWN[predictor.info.task](predictor, image, answer)
+
+
+def of_classes(predictor: Predictor, image: Image.Image, answer: Any) -> list[Picture]:
+    """Where a classifier of a family with attention looked, on the image as it saw it."""
+    if not isinstance(predictor.net, tuple(FAMILIES)):
+        return []
+    pixels = predictor.prepared(image)
+    seen, tiles = Image.fromarray(pixels), explained(predictor, pixels)[1][0].tiles
+    return [of_map(title, seen, tile) for title, tile in zip(("Where it looked", "What speaks for its answer"), tiles)]
+
+
+def of_map(title: str, image: Image.Image, item: Union[AttentionMap, ChannelMatrix]) -> Picture:
+    """A map over the image, large enough for a page."""
+    assert isinstance(item, AttentionMap)  # which a sheet's first row has
+    return Picture(title, f"{item.title}: {remark(item)}", overlay(image, item, SQUARE))
+
+
+def of_labels(predictor: Predictor, image: Image.Image, answer: np.ndarray) -> list[Picture]:
+    """A segmentor's classes as colours over the image."""
+    shown = smaller(image)
+    labels = np.asarray(Image.fromarray(answer).resize(shown.size, Image.Resampling.NEAREST))
+    drawn = Image.fromarray(label_maps.overlaid(np.asarray(shown), labels))
+    return [Picture("Classes over the image", "class 0 keeps the image's colours", drawn)]
+
+
+def of_objects(predictor: Predictor, image: Image.Image, answer: Any) -> list[Picture]:
+    """A detector's boxes and masks over the image."""
+    shown = smaller(image)
+    factors = np.array([shown.width / image.width, shown.height / image.height] * 2, np.float32)
+    texts = [f"{name} {score:.2f}" for name, score in zip(answer.names, answer.scores)]
+    masks = answer.masks
+    if masks is not None:
+        resized = [Image.fromarray(mask).resize(shown.size, Image.Resampling.NEAREST) for mask in masks]
+        masks = np.array([np.asarray(mask) for mask in resized], bool).reshape(-1, shown.height, shown.width)
+    drawn = boxes.drawn(shown, answer.boxes * factors, answer.labels, texts, masks)
+    return [Picture("Objects", f"{len(texts)} with a score of at least {LEAST}", drawn)]
+
+
+def smaller(image: Image.Image) -> Image.Image:
+    """The image with sides of at most LONGEST px."""
+    factor = min(1.0, LONGEST / max(image.size))
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+DRAWN = {"classification": of_classes, "segmentation": of_labels, "detection": of_objects}
