@@ -138,7 +138,7 @@ def calibration_picture(error: float, bins: Sequence[dict[str, Any]], letters: F
         pen.rectangle((start + 1, base - max(1, round(low * row["images"] / most)), end - 1, base), GREY)
     pen.line((left, bottom, left + PLOT, top), GREY)
     pen.text((left, top - LINE), "bars: accuracy; red: confidence", GREY, letters.small)
-    pen.text((left, bottom + 2), f"images a bin (the highest: {most})", GREY, letters.small)
+    pen.text((left, bottom + 8), f"images a bin (the highest: {most})", GREY, letters.small)
     pen.text((left + PLOT // 2, base + 6 + SMALL_LINE), "confidence", INK, letters.small, anchor="ma")
     return result
 

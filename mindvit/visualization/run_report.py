@@ -46,12 +46,12 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
     runs = [read_run(folder, name) for folder, name in zip(folders, names(folders))] if folders else []
     tables = [differences(runs)] if any(run.recipe for run in runs) else []
     tables = ([results(runs)] if any(run.result for run in runs) else []) + ([last_rows(runs)] if runs else []) + tables
-    tables += [worst_classes(run) for run in runs if run.classes]
+    classes = [worst_classes(run) for run in runs if run.classes]
     tables += [table for path in paths if path not in folders for table in read_table(path)]
     along = axis(runs)
     drawn = [(chart, draw(chart, runs, along)) for chart in CHARTS] if runs else []
     images = [(chart, image) for chart, image in drawn if image is not None]
-    pictures = {f"{run.name}: {title}": file for run, folder in zip(runs, folders) for title, file in seen(folder)}
+    pictures = {f"{title}: {run.name}": file for run, folder in zip(runs, folders) for title, file in seen(folder)}
     without = [run.name for run in runs if not run.recipe]
     title = ", ".join([run.name for run in runs] or [on_one_line(path.name) for path in paths])
     note = f"No {RECIPE} in: {', '.join(without)}." if without else ""
@@ -59,9 +59,11 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         for chart, image in images:
             (out / f"{chart.name}.png").write_bytes(image)
-        inside = {chart.title: image for chart, image in images}
-        inside.update((heading, file.read_bytes()) for heading, file in pictures.items())
-        (out / "report.html").write_text(printable(page(title, inside, tables, note)), encoding="utf-8")
+        charts = {chart.title: image for chart, image in images}
+        seen_by = {heading: file.read_bytes() for heading, file in pictures.items()}
+        (out / "report.html").write_text(
+            printable(page(title, charts, seen_by, [*classes, *tables], note)), encoding="utf-8"
+        )
     except OSError as error:
         raise UserError(f"--out {out} can't be written: {error.strerror}") from None
     return [out / "report.html", *(out / f"{chart.name}.png" for chart, _ in images)]

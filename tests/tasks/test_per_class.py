@@ -75,3 +75,12 @@ def test_the_file_of_predictions_is_read(tmp_path: Path) -> None:
     assert said.predicted.tolist() == [1, 2, 0]
     assert said.confidence.tolist() == [0.9, 0.5, 0]
     assert said.images == ("a.jpg", "b.jpg", "c.jpg")
+
+
+def test_classes_of_one_name_do_not_shift_the_others(tmp_path: Path) -> None:
+    """ImageNet has two cranes."""
+    (tmp_path / "a.csv").write_text("image,label,class1,probability1\na,emu,crane,0.5\nb,crane,yak,0.5\n", "utf-8")
+    found = read_said(tmp_path / "a.csv", ("crane", "cow", "crane", "emu"))
+    assert found.names == ("crane", "cow", "crane", "emu", "yak")
+    assert [found.names[label] for label in found.labels] == ["emu", "crane"]
+    assert [found.names[label] for label in found.predicted] == ["crane", "yak"]

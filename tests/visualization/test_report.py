@@ -304,4 +304,4 @@ def test_pictures_of_a_validation_are_on_the_page(tmp_path: Path) -> None:
     Image.new("RGB", (9, 7)).save(run / "wrong.png")
     write_report([run], tmp_path / "out")
     page = Reader((tmp_path / "out" / "report.html").read_text("utf-8"))
-    assert Image.open(io.BytesIO(page.images["run: Wrong, and sure of it"])).size == (9, 7)
+    assert Image.open(io.BytesIO(page.images["Wrong, and sure of it: run"])).size == (9, 7)

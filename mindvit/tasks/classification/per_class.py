@@ -45,13 +45,19 @@ def read_said(file: Path, class_names: Sequence[str]) -> Said:
     Returns:
         All of its rows.
     """
-    numbers = {name: number for number, name in enumerate(class_names)}
+    names, numbers = list(class_names), dict[str, int]()
+    for number, name in enumerate(class_names):
+        numbers.setdefault(name, number)  # of two classes of one name the first
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    pairs = [[numbers.setdefault(row[column], len(numbers)) for column in ("label", "class1")] for row in rows]
+    for name in (row[column] for row in rows for column in ("label", "class1")):
+        if name not in numbers:
+            numbers[name] = len(names)
+            names.append(name)
+    pairs = [[numbers[row[column]] for column in ("label", "class1")] for row in rows]
     labels, predicted = np.array(pairs, np.int64).reshape(-1, 2).T
     confidence = np.nan_to_num(np.array([float(row["probability1"]) for row in rows]))
-    return Said(tuple(numbers), labels, predicted, confidence, tuple(row["image"] for row in rows))
+    return Said(tuple(names), labels, predicted, confidence, tuple(row["image"] for row in rows))
 
 
 def confusion(said: Said) -> np.ndarray:
