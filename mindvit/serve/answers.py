@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ from PIL import Image
 
 from mindvit.data import label_maps
 from mindvit.inference.predictor import Predictor
-from mindvit.tasks.detection.prediction import LEAST
+from mindvit.tasks.detection.prediction import LEAST, Found
 from mindvit.visualization import boxes
 from mindvit.visualization.attention import FAMILIES, AttentionMap, ChannelMatrix
 from mindvit.visualization.attention_sheet import overlay, remark
 from mindvit.visualization.explain import explained
 
 LONGEST = 1024  # px: side of a picture on the page
+# pixels that a segmentor or a detector is given: their answers have numbers for each pixel of each class or object
+MOST_SEEN = 2_000_000
 SQUARE = 448  # px: side of a picture of attention
 
 
@@ -39,8 +42,21 @@ class Picture:
         return {"title": self.title, "remark": self.remark, "src": f"data:image/png;base64,{encoded}"}
 
 
-def as_json(predictor: Predictor, image: Image.Image, answer: Any) -> dict[str, Any]:
-    """An image's answer, as the predictor gives it, as what predict's JSON has for it, beside network and size."""
+def seen_of(predictor: Predictor, image: Image.Image) -> Image.Image:
+    """The image that the predictor is given: a smaller one if its answer would take too much memory."""
+    pixels = image.width * image.height
+    if predictor.info.task == "classification" or pixels <= MOST_SEEN:
+        return image
+    return smaller(image, int(max(image.size) * (MOST_SEEN / pixels) ** 0.5))
+
+
+def as_json(predictor: Predictor, image: Image.Image, seen: Image.Image, answer: Any) -> dict[str, Any]:
+    """An image's answer, as the predictor gives it for what it has seen of it, as what predict's JSON has for it, in
+    the image's pixels, beside network and size.
+    """
+    if isinstance(answer, Found) and seen.size != image.size:
+        factors = np.array([image.width / seen.width, image.height / seen.height] * 2, np.float32)
+        answer = dataclasses.replace(answer, boxes=answer.boxes * factors)
     lines = predictor.inference.formats([""])["json"](iter([("", answer)]))
     found = json.loads("".join(lines))[0]
     del found["image"]
@@ -88,9 +104,9 @@ def of_objects(predictor: Predictor, image: Image.Image, answer: Any) -> list[Pi
     return [Picture("Objects", f"{len(texts)} with a score of at least {LEAST}", drawn)]
 
 
-def smaller(image: Image.Image) -> Image.Image:
-    """The image with sides of at most LONGEST px."""
-    factor = min(1.0, LONGEST / max(image.size))
+def smaller(image: Image.Image, longest: int = LONGEST) -> Image.Image:
+    """The image with sides of at most `longest` px."""
+    factor = min(1.0, longest / max(image.size))
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 

@@ -63,10 +63,11 @@ class Service:
             raise ServiceUnavailable("too many images at once: try again in a moment")
         try:
             with self.lock:
-                answer = self.predictor(image, topk)
-                result = answers.as_json(self.predictor, image, answer)
+                seen = answers.seen_of(self.predictor, image)
+                answer = self.predictor(seen, topk)
+                result = answers.as_json(self.predictor, image, seen, answer)
                 if with_pictures:
-                    drawn = answers.pictures(self.predictor, image, answer)
+                    drawn = answers.pictures(self.predictor, seen, answer)
                     result["pictures"] = [picture.as_json() for picture in drawn]
                 return result
         finally:

@@ -28,7 +28,7 @@ def test_a_segmentor_s() -> None:
     labels = np.zeros((1500, 2048), np.int32)
     labels[:750, :1024] = 2
     one = predictor("segmentation", object.__new__(SegmentationPrediction))
-    assert answers.as_json(one, IMAGE, labels) == {
+    assert answers.as_json(one, IMAGE, IMAGE, labels) == {
         "model": "a",
         "task": "segmentation",
         "size": [2048, 1500],
@@ -48,7 +48,7 @@ def test_a_detector_s(with_masks: bool) -> None:
     box = np.array([[200, 200, 400, 400]], np.float32)
     found = Found(box, np.array([0.75], np.float32), np.array([1]), ("red",), masks if with_masks else None)
     one = predictor("detection", object.__new__(DetectionPrediction))
-    told = answers.as_json(one, IMAGE, found)
+    told = answers.as_json(one, IMAGE, IMAGE, found)
     assert told["objects"] == [{"name": "red", "score": 0.75, "box": [200.0, 200.0, 400.0, 400.0]}]
     assert json.loads(json.dumps(told)) == told
     (picture,) = answers.pictures(one, IMAGE, found)
@@ -57,10 +57,22 @@ def test_a_detector_s(with_masks: bool) -> None:
     assert changed[120:190, 120:190].all() == with_masks
 
 
+def test_what_has_a_number_a_pixel_is_given_few_pixels() -> None:
+    one = predictor("detection", object.__new__(DetectionPrediction))
+    seen = answers.seen_of(one, IMAGE)
+    assert 0.99 * answers.MOST_SEEN < seen.width * seen.height <= answers.MOST_SEEN
+    assert seen.width / seen.height == pytest.approx(2048 / 1500, abs=0.002)
+    box = np.array([[0, 0, seen.width, seen.height]], np.float32)
+    found = Found(box, np.array([0.75], np.float32), np.array([1]), ("red",), None)
+    assert answers.as_json(one, IMAGE, seen, found)["objects"][0]["box"] == [0.0, 0.0, 2048.0, 1500.0]
+    one.info.task = "classification"
+    assert answers.seen_of(one, IMAGE) is IMAGE
+
+
 def test_nothing_found() -> None:
     none = Found(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int), (), np.zeros((0, 1500, 2048), bool))
     one = predictor("detection", object.__new__(DetectionPrediction))
-    assert answers.as_json(one, IMAGE, none)["objects"] == []
+    assert answers.as_json(one, IMAGE, IMAGE, none)["objects"] == []
     assert answers.pictures(one, IMAGE, none)[0].image.size == (1024, 750)
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,7 @@ class Slow:
     """A predictor that notes how many compute at once."""
 
     class_names: tuple[str, ...] = ()
+    info = SimpleNamespace(task="classification")
     at_once = most = 0
 
     def __call__(self, image: Image.Image, topk: int) -> list[Any]:
