@@ -6,8 +6,8 @@ import base64
 import dataclasses
 import io
 import json
-from dataclasses import dataclass
-from typing import Any, Union
+from dataclasses import dataclass, field
+from typing import Any, Iterable, Mapping, Union
 
 import numpy as np
 from PIL import Image
@@ -28,18 +28,20 @@ SQUARE = 448  # px: side of a picture of attention
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with a heading and a remark for the page."""
+    """An image with a heading and a remark for the page; colours: that classes have in it, as CSS writes them."""
 
     title: str
     remark: str
     image: Image.Image
+    colours: Mapping[str, str] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, Any]:
         """With the image as a PNG in a data: address."""
         stream = io.BytesIO()
         self.image.save(stream, "PNG")
         encoded = base64.b64encode(stream.getvalue()).decode("ascii")
-        return {"title": self.title, "remark": self.remark, "src": f"data:image/png;base64,{encoded}"}
+        src = f"data:image/png;base64,{encoded}"
+        return {"title": self.title, "remark": self.remark, "colours": dict(self.colours), "src": src}
 
 
 def seen_of(predictor: Predictor, image: Image.Image) -> Image.Image:
@@ -88,7 +90,10 @@ def of_labels(predictor: Predictor, image: Image.Image, answer: np.ndarray) -> l
     shown = smaller(image)
     labels = np.asarray(Image.fromarray(answer).resize(shown.size, Image.Resampling.NEAREST))
     drawn = Image.fromarray(label_maps.overlaid(np.asarray(shown), labels))
-    return [Picture("Classes over the image", "class 0 keeps the image's colours", drawn)]
+    there = {int(number) for number in np.unique(labels)} - {0}
+    colours = {predictor.class_names[number]: css(label_maps.palette()[number % 256]) for number in sorted(there)}
+    ground = f"{predictor.class_names[0]}: the image's own colours"
+    return [Picture("Classes over the image", ground, drawn, colours)]
 
 
 def of_objects(predictor: Predictor, image: Image.Image, answer: Any) -> list[Picture]:
@@ -101,7 +106,13 @@ def of_objects(predictor: Predictor, image: Image.Image, answer: Any) -> list[Pi
         resized = [Image.fromarray(mask).resize(shown.size, Image.Resampling.NEAREST) for mask in masks]
         masks = np.array([np.asarray(mask) for mask in resized], bool).reshape(-1, shown.height, shown.width)
     drawn = boxes.drawn(shown, answer.boxes * factors, answer.labels, texts, masks)
-    return [Picture("Objects", f"{len(texts)} with a score of at least {LEAST}", drawn)]
+    colours = {name: css(boxes.colour(int(label))) for name, label in zip(answer.names, answer.labels)}
+    return [Picture("Objects", f"{len(texts)} with a score of at least {LEAST}", drawn, colours)]
+
+
+def css(colour: Iterable[int]) -> str:
+    """Red, green, blue, 0..255, as CSS writes them."""
+    return "#" + "".join(f"{int(value):02x}" for value in colour)
 
 
 def smaller(image: Image.Image, longest: int = LONGEST) -> Image.Image:

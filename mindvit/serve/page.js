@@ -17,12 +17,15 @@ function say(text, wrong = false) {
 // classes with probabilities, classes with shares of the pixels, or objects with scores
 function showAnswer(found) {
   const rows = found.objects ?? found.classes;
+  const colours = Object.assign({}, ...(found.pictures ?? []).map((picture) => picture.colours));
   at("answer").replaceChildren(...rows.slice(0, 30).map((row) => {
     const value = row.probability ?? row.share ?? row.score;
     const item = element("li"), line = element("span"), bar = element("progress");
     line.append(element("b", row.name), element("em", `${(100 * value).toFixed(1)} %`));
     bar.max = 1;
     bar.value = value;
+    if (colours[row.name]) item.style.setProperty("--accent", colours[row.name]); // as in the picture
+    else if (Object.keys(colours).length) item.style.setProperty("--accent", "var(--grey)");
     item.append(line, bar);
     return item;
   }));
@@ -60,7 +63,7 @@ async function take(file) {
   at("name").textContent = file.name;
   at("answer").replaceChildren();
   at("pictures").replaceChildren();
-  say("Looking ...");
+  say(task === "classification" ? "Looking ..." : "Looking ... (the first image of a size takes longest)");
   const started = performance.now();
   try {
     // a classifier's classes are there before its attention is drawn

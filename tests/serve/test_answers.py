@@ -35,6 +35,7 @@ def test_a_segmentor_s() -> None:
         "classes": [{"name": "ground", "share": 0.75}, {"name": "blue", "share": 0.25}],
     }
     (picture,) = answers.pictures(one, IMAGE, labels)
+    assert picture.as_json()["colours"] == {"blue": "#008000"} and "ground" in picture.remark
     shown, plain = np.asarray(picture.image, np.float32), np.asarray(answers.smaller(IMAGE), np.float32)
     assert shown.shape == (750, 1024, 3)
     assert np.array_equal(shown[375:], plain[375:])
@@ -52,6 +53,7 @@ def test_a_detector_s(with_masks: bool) -> None:
     assert told["objects"] == [{"name": "red", "score": 0.75, "box": [200.0, 200.0, 400.0, 400.0]}]
     assert json.loads(json.dumps(told)) == told
     (picture,) = answers.pictures(one, IMAGE, found)
+    assert picture.colours == {"red": "#008000"}
     changed = (np.asarray(picture.image) != np.asarray(answers.smaller(IMAGE))).any(2)
     assert changed[150, 198:202].any() and not changed[300:].any()  # the box's bottom is at 200
     assert changed[120:190, 120:190].all() == with_masks
