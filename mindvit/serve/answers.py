@@ -14,7 +14,7 @@ from PIL import Image
 
 from mindvit.data import label_maps
 from mindvit.inference.predictor import Predictor
-from mindvit.tasks.detection.prediction import LEAST, Found
+from mindvit.tasks.detection.prediction import Found
 from mindvit.visualization import boxes
 from mindvit.visualization.attention import FAMILIES, AttentionMap, ChannelMatrix
 from mindvit.visualization.attention_sheet import overlay, remark
@@ -107,7 +107,7 @@ def of_objects(predictor: Predictor, image: Image.Image, answer: Any) -> list[Pi
         masks = np.array([np.asarray(mask) for mask in resized], bool).reshape(-1, shown.height, shown.width)
     drawn = boxes.drawn(shown, answer.boxes * factors, answer.labels, texts, masks)
     colours = {name: css(boxes.colour(int(label))) for name, label in zip(answer.names, answer.labels)}
-    return [Picture("Objects", f"{len(texts)} with a score of at least {LEAST}", drawn, colours)]
+    return [Picture("Objects", f"{len(texts)} found", drawn, colours)]
 
 
 def css(colour: Iterable[int]) -> str:
