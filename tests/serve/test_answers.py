@@ -13,6 +13,7 @@ from PIL import Image
 from mindvit.serve import answers
 from mindvit.tasks.detection.prediction import DetectionPrediction, Found
 from mindvit.tasks.segmentation.prediction import SegmentationPrediction
+from mindvit.visualization import boxes
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (1500, 2048, 3), np.uint8))
 NAMES = ("ground", "red", "blue")
@@ -53,7 +54,7 @@ def test_a_detector_s(with_masks: bool) -> None:
     assert told["objects"] == [{"name": "red", "score": 0.75, "box": [200.0, 200.0, 400.0, 400.0]}]
     assert json.loads(json.dumps(told)) == told
     (picture,) = answers.pictures(one, IMAGE, found)
-    assert picture.colours == {"red": "#008000"}
+    assert picture.colours == {"red": answers.css(boxes.colour(1))}
     changed = (np.asarray(picture.image) != np.asarray(answers.smaller(IMAGE))).any(2)
     assert changed[150, 198:202].any() and not changed[300:].any()  # the box's bottom is at 200
     assert changed[120:190, 120:190].all() == with_masks
