@@ -66,6 +66,8 @@ SLOW = {
     "test_cli.py": 15,
     "test_cache.py": 5,
     "test_publish.py": 20,
+    "test_gradcam.py": 10,
+    "test_serve.py": 10,
     "test_download.py": 5,
     "test_named.py": 50,
     "test_huggingface.py": 5,
