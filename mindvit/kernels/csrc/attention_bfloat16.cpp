@@ -21,6 +21,10 @@ enum Place { kRows, kKeys, kKeysAcross, kValues, kValuesAcross, kQueryRows };
 
 constexpr int64_t kScores = 1 << 15;  // of the queries that are taken at once, about
 
+struct Operands {
+  const Side &q, &k, &v;
+};
+
 // One head: queries against keys
 struct HeadProducts {
   const Heads &size;
@@ -99,71 +103,82 @@ struct HeadProducts {
       SoftmaxRow(to + r * wide, n);
     }
   }
+
+  // y of head h of sample b; bias (M, N): its own, or null
+  void Forward(int64_t b, int64_t h, const Operands &of, const float *bias,
+               const SideGrad &y) const {
+    const Side &q = of.q, &k = of.k, &v = of.v;
+    const Half *keys = Across(kKeys, k.at(b, h, size.depth), k.stride),
+               *values = Down(kValues, v.at(b, h, size.depth), v.stride, n);
+    float *p = Scratch(0, most * wide);
+    for (int64_t r = 0; r < m; r += most) {
+      const int64_t rows = std::min(most, m - r);
+      Weights(q.at(b, h, size.depth) + r * q.stride, q.stride, rows, keys,
+              bias ? bias + r * n : nullptr, p);
+      Mix(p, 1.0f, rows, values, y.at(b, h, size.depth) + r * y.stride, y.stride);
+    }
+  }
+
+  // the gradients of head h of sample b; adds to dbias (M, N), where there is one
+  void Backward(int64_t b, int64_t h, const Operands &of, const float *bias, const Side &dy,
+                const AttentionGrads &grads, float *dbias) const {
+    const int64_t depth = size.depth;
+    const Side &q = of.q, &k = of.k, &v = of.v;
+    const SideGrad &dq = grads.dq, &dk = grads.dk, &dv = grads.dv;
+    const Half *across = Across(kKeysAcross, k.at(b, h, depth), k.stride),
+               *down = Down(kKeys, k.at(b, h, depth), k.stride, n),
+               *values = Across(kValuesAcross, v.at(b, h, depth), v.stride);
+    float *p = Scratch(0, most * wide), *d = Scratch(1, most * wide);
+    for (int64_t r = 0; r < m; r += most) {
+      const int64_t rows = std::min(most, m - r);
+      const float *query = q.at(b, h, depth) + r * q.stride,
+                  *slope = dy.at(b, h, depth) + r * dy.stride;
+      Weights(query, q.stride, rows, across, bias ? bias + r * n : nullptr, p);
+      Gather(p, 1.0f, rows, Down(kQueryRows, slope, dy.stride, rows), r > 0, dv.at(b, h, depth),
+             dv.stride);
+      Scores(slope, dy.stride, rows, 1.0f, values, d);
+      for (int64_t i = 0; i < rows; ++i) {
+        SoftmaxRowGrad(p + i * wide, d + i * wide, d + i * wide, n);
+        if (dbias) AddTo(dbias + (r + i) * n, d + i * wide, n);
+      }
+      Mix(d, size.scale, rows, down, dq.at(b, h, depth) + r * dq.stride, dq.stride);
+      Gather(d, size.scale, rows, Down(kQueryRows, query, q.stride, rows), r > 0,
+             dk.at(b, h, depth), dk.stride);
+    }
+  }
 };
 
 }  // namespace
 
 void AttendInBFloat16(const Heads &size, const Side &q, const Side &k, const Side &v,
                       const float *bias, const SideGrad &y) {
-  const int64_t heads = size.heads, depth = size.depth, m = q.tokens, n = k.tokens;
+  const int64_t heads = size.heads, m = q.tokens, n = k.tokens;
   Rows(size.batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
     const TileScope scope;
-    const HeadProducts head(size, m, n);
-    float *p = Scratch(0, head.most * head.wide);
+    const HeadProducts products(size, m, n);
     for (int64_t i = first; i < last; ++i) {
       const int64_t b = i / heads, h = i % heads;
-      const Half *keys = head.Across(kKeys, k.at(b, h, depth), k.stride),
-                 *values = head.Down(kValues, v.at(b, h, depth), v.stride, n);
-      const float *add = bias ? bias + ((b % size.groups) * heads + h) * m * n : nullptr;
-      for (int64_t r = 0; r < m; r += head.most) {
-        const int64_t rows = std::min(head.most, m - r);
-        head.Weights(q.at(b, h, depth) + r * q.stride, q.stride, rows, keys,
-                     add ? add + r * n : nullptr, p);
-        head.Mix(p, 1.0f, rows, values, y.at(b, h, depth) + r * y.stride, y.stride);
-      }
+      const float *own = bias ? bias + ((b % size.groups) * heads + h) * m * n : nullptr;
+      products.Forward(b, h, {q, k, v}, own, y);
     }
   });
 }
 
 void AttendGradInBFloat16(const Heads &size, const Side &q, const Side &k, const Side &v,
                           const float *bias, const Side &dy, const AttentionGrads &grads) {
-  const int64_t heads = size.heads, depth = size.depth, m = q.tokens, n = k.tokens;
-  const SideGrad &dq = grads.dq, &dk = grads.dk, &dv = grads.dv;
-  Rows(size.groups * heads, size.batch / size.groups * m * n * 2,
-       [&](int64_t first, int64_t last, int) {
-         const TileScope scope;
-         const HeadProducts head(size, m, n);
-         float *p = Scratch(0, head.most * head.wide), *d = Scratch(1, head.most * head.wide);
-         for (int64_t pair = first; pair < last; ++pair) {
-           const int64_t h = pair % heads;
-           const float *add = bias ? bias + pair * m * n : nullptr;
-           float *dbias = grads.dbias ? grads.dbias + pair * m * n : nullptr;
-           if (dbias) std::fill(dbias, dbias + m * n, 0.0f);
-           for (int64_t b = pair / heads; b < size.batch; b += size.groups) {
-             const float *keys = k.at(b, h, depth), *values = v.at(b, h, depth);
-             const Half *across = head.Across(kKeysAcross, keys, k.stride),
-                        *down = head.Down(kKeys, keys, k.stride, n),
-                        *values_across = head.Across(kValuesAcross, values, v.stride);
-             for (int64_t r = 0; r < m; r += head.most) {
-               const int64_t rows = std::min(head.most, m - r);
-               const float *query = q.at(b, h, depth) + r * q.stride,
-                           *slope = dy.at(b, h, depth) + r * dy.stride;
-               head.Weights(query, q.stride, rows, across, add ? add + r * n : nullptr, p);
-               head.Gather(p, 1.0f, rows, head.Down(kQueryRows, slope, dy.stride, rows), r > 0,
-                           dv.at(b, h, depth), dv.stride);
-               head.Scores(slope, dy.stride, rows, 1.0f, values_across, d);
-               for (int64_t i = 0; i < rows; ++i) {
-                 float *row = d + i * head.wide;
-                 SoftmaxRowGrad(p + i * head.wide, row, row, n);
-                 if (dbias) AddTo(dbias + (r + i) * n, row, n);
-               }
-               head.Mix(d, size.scale, rows, down, dq.at(b, h, depth) + r * dq.stride, dq.stride);
-               head.Gather(d, size.scale, rows, head.Down(kQueryRows, query, q.stride, rows),
-                           r > 0, dk.at(b, h, depth), dk.stride);
-             }
-           }
-         }
-       });
+  const int64_t heads = size.heads, groups = size.groups, m = q.tokens, n = k.tokens;
+  // a thread has whole (group, head) pairs: nobody else adds to its part of the bias
+  Rows(groups * heads, size.batch / groups * m * n * 2, [&](int64_t first, int64_t last, int) {
+    const TileScope scope;
+    const HeadProducts products(size, m, n);
+    for (int64_t pair = first; pair < last; ++pair) {
+      const float *own = bias ? bias + pair * m * n : nullptr;
+      float *dbias = grads.dbias ? grads.dbias + pair * m * n : nullptr;
+      if (dbias) std::fill(dbias, dbias + m * n, 0.0f);
+      for (int64_t b = pair / heads; b < size.batch; b += groups)
+        products.Backward(b, pair % heads, {q, k, v}, own, dy, grads, dbias);
+    }
+  });
 }
 
 #else
