@@ -65,13 +65,18 @@ void BranchBackwards(const BranchEnds &ends, const SavedAttention &saved, const 
   const BranchBackward backward{ends, to.grads, dout};
   const int64_t channels = ends.channels;
   Tiles(ends.rows, channels * ends.hidden,
-        [&](int64_t first, int64_t count, int) { backward.End(first, count, to.d, to.da); });
+        [&](int64_t first, int64_t count, int) {
+          backward.End(first, count, to.d + first * channels, to.da + first * ends.hidden);
+        });
   attend_grad(saved.qkv, to.da, to.dqkv);
   PartialSums sums(Threads(), backward.summed());
   Tiles(ends.rows, channels * ends.inner, [&](int64_t first, int64_t count, int part) {
-    backward.Begin(first, count, {saved.means, saved.inverses}, to.dqkv, to.d, sums.of(part));
+    const float *dqkv = to.dqkv + first * ends.inner;
+    backward.InputGrad(first, count, dqkv);
+    backward.Begin(first, count, {saved.means, saved.inverses}, dqkv, to.d + first * channels,
+                   sums.of(part));
   });
-  backward.Weights(saved.y, to.dqkv, saved.a, to.d, sums.Sums());
+  backward.Weights<float>(saved.y, to.dqkv, saved.a, to.d, sums.Sums());
 }
 
 // numbers (2,): scale, heads

@@ -107,7 +107,8 @@ constexpr Block AmxBlock = Avx512Block;
 
 #endif
 
-void Multiply(Block block, const Lines &left, const Lines &right, int64_t depth, bool add,
+template <typename T>
+void Multiply(Block block, const LinesOf<T> &left, const LinesOf<T> &right, int64_t depth, bool add,
               const Target &to) {
   const int64_t passes = (depth + kDepth - 1) / kDepth,
                 deep = RoundUp((depth + passes - 1) / passes, kLine);
@@ -132,16 +133,16 @@ int AmxGemm(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k,
             const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
             int64_t ldc) {
   const TileScope scope(true);
-  Multiply(AmxBlock, {a, lda, transpose_a == 'N', alpha}, {b, ldb, transpose_b == 'T', 1.0f}, k,
-           beta != 0, {c, ldc, m, n});
+  Multiply(AmxBlock, Lines{a, lda, transpose_a == 'N', alpha},
+           Lines{b, ldb, transpose_b == 'T', 1.0f}, k, beta != 0, {c, ldc, m, n});
   return 0;
 }
 
 int Avx512Gemm(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
                const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                int64_t ldc) {
-  Multiply(Avx512Block, {a, lda, transpose_a == 'N', alpha}, {b, ldb, transpose_b == 'T', 1.0f}, k,
-           beta != 0, {c, ldc, m, n});
+  Multiply(Avx512Block, Lines{a, lda, transpose_a == 'N', alpha},
+           Lines{b, ldb, transpose_b == 'T', 1.0f}, k, beta != 0, {c, ldc, m, n});
   return 0;
 }
 
@@ -168,8 +169,9 @@ PackedRight::PackedRight(char transpose, int64_t k, int64_t n, const float *data
   });
 }
 
-void PackedRight::Times(int64_t m, const float *a, float *c) const {
-  const Lines left{a, k_, true, 1.0f};
+template <typename T>
+void PackedRight::TimesAny(int64_t m, const T *a, float *c) const {
+  const LinesOf<T> left{a, k_, true, 1.0f};
   const Target to{c, n_, m, n_};
   const Block block = BlockProduct();
   Half *rows = Packed(0, 2 * steps_ * kTileValues);
@@ -179,6 +181,20 @@ void PackedRight::Times(int64_t m, const float *a, float *c) const {
     for (int64_t column = 0; column < n_; column += kSide)
       to.Add(block, r, column, rows, values_ + column * steps_ * kLine, steps_, false);
   }
+}
+
+void PackedRight::Times(int64_t m, const float *a, float *c) const { TimesAny(m, a, c); }
+
+void PackedRight::Times(int64_t m, const Half *a, float *c) const { TimesAny(m, a, c); }
+
+void WeightGradOfHalves(const Half *x, const Half *dy, int64_t rows, int64_t inputs,
+                        int64_t outputs, float *dweight) {
+  Rows(outputs, inputs * rows, [=](int64_t first, int64_t last, int) {
+    const TileScope scope;
+    Multiply(BlockProduct(), LinesOf<Half>{dy + first, outputs, false, 1.0f},
+             LinesOf<Half>{x, inputs, false, 1.0f}, rows, false,
+             {dweight + first * inputs, inputs, last - first, inputs});
+  });
 }
 
 bool HasTiles() {
@@ -215,6 +231,10 @@ Gemm BFloat16Gemm() { return nullptr; }
 PackedRight::PackedRight(char, int64_t k, int64_t n, const float *) : k_(k), n_(n), steps_(0) {}
 
 void PackedRight::Times(int64_t, const float *, float *) const {}
+
+void PackedRight::Times(int64_t, const Half *, float *) const {}
+
+void WeightGradOfHalves(const Half *, const Half *, int64_t, int64_t, int64_t, float *) {}
 
 #endif
 

@@ -18,9 +18,7 @@ void BranchEnds::Begin(const Products &products, int64_t first, int64_t count, f
   products.first.Times(count, y, h);
 }
 
-void BranchEnds::End(const Products &products, int64_t first, int64_t count, const float *a,
-                     float *out) const {
-  products.last.Times(count, a, out + first * channels);
+void BranchEnds::Residuals(int64_t first, int64_t count, float *out) const {
   const float *scale = branch.gamma.data(), *bias = bias2;
   for (int64_t r = first; r < first + count; ++r) {
     const float factor = drop_scale[r / branch.rows_of_sample], *from = x + r * channels;
@@ -31,41 +29,38 @@ void BranchEnds::End(const Products &products, int64_t first, int64_t count, con
 }
 
 void BranchBackward::End(int64_t first, int64_t count, float *d, float *da) const {
-  const int64_t channels = ends.channels, hidden = ends.hidden,
-                rows_of_sample = ends.branch.rows_of_sample;
+  const int64_t channels = ends.channels, rows_of_sample = ends.branch.rows_of_sample;
   float *scaled = Scratch(0, count * channels);
   const float *gamma = ends.branch.gamma.data();
   for (int64_t r = 0; r < count; ++r) {
     const float factor = ends.drop_scale[(first + r) / rows_of_sample],
                 *from = dout + (first + r) * channels;
-    float *to = d + (first + r) * channels, *with_gamma = scaled + r * channels;
+    float *to = d + r * channels, *with_gamma = scaled + r * channels;
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
       to[c] = factor * from[c];
       with_gamma[c] = gamma[c] * to[c];
     }
   }
-  products.last.Times(count, scaled, da + first * hidden);
+  products.last.Times(count, scaled, da);
 }
 
 void BranchBackward::Begin(int64_t first, int64_t count, const NormStatistics &statistics,
                            const float *dh, const float *d, float *sums) const {
   const int64_t channels = ends.channels, inner = ends.inner;
   float *dx = grads.dx;
-  products.first.Times(count, dh + first * inner, dx + first * channels);
   AddRows(first, first + count, kBlock, summed(), sums, [&](int64_t r, float *sum) {
     const int64_t at = r * channels;
     const NormedRow row{ends.norm.weight, statistics.means[r], statistics.inverses[r], channels};
     NormRowGrad(ends.x + at, row, dx + at, dout + at, dx + at, sum, sum + channels);
-    AddTo(sum + 2 * channels, dh + r * inner, inner);
-    AddTo(sum + 2 * channels + inner, d + at, channels);
+    AddTo(sum + 2 * channels, dh + (r - first) * inner, inner);
+    AddTo(sum + 2 * channels + inner, d + (r - first) * channels, channels);
   });
 }
 
 // With G = d^T a, the gradient of W2 is gamma G, and gamma's needs no product of its own: each row
 // of W2 times that of G
-void BranchBackward::Weights(const float *y, const float *dh, const float *a, const float *d,
-                             const std::vector<float> &sums) const {
+void BranchBackward::BiasesAndGamma(const std::vector<float> &sums) const {
   const int64_t channels = ends.channels, inner = ends.inner, hidden = ends.hidden,
                 gammas = grads.dgamma.dim(0);
   const float *sum = sums.data();
@@ -73,8 +68,6 @@ void BranchBackward::Weights(const float *y, const float *dh, const float *a, co
   std::copy(sum + channels, sum + 2 * channels, grads.dnorm_bias.data);
   std::copy(sum + 2 * channels, sum + 2 * channels + inner, grads.dbias1.data);
   std::copy(sum + 2 * channels + inner, sum + summed(), grads.dbias2.data);
-  WeightGrad(y, dh, {ends.rows, channels, inner}, grads.dweight1, nullptr);
-  WeightGrad(a, d, {ends.rows, hidden, channels}, grads.dweight2, nullptr);
   std::vector<float> dots(channels);
   Rows(channels, hidden, [&](int64_t first, int64_t last, int) {
     for (int64_t c = first; c < last; ++c) {

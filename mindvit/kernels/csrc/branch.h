@@ -57,8 +57,14 @@ struct BranchEnds {
              float *inverses, float *h) const;
 
   // out = x + drop_scale gamma (a W2^T + b2); a begins with these rows
-  void End(const Products &products, int64_t first, int64_t count, const float *a,
-           float *out) const;
+  template <typename T>
+  void End(const Products &products, int64_t first, int64_t count, const T *a, float *out) const {
+    products.last.Times(count, a, out + first * channels);
+    Residuals(first, count, out);
+  }
+
+  // out = x + drop_scale gamma (out + b2)
+  void Residuals(int64_t first, int64_t count, float *out) const;
 };
 
 // The gradients of what a branch begins and ends with
@@ -83,21 +89,35 @@ struct BranchBackward {
   const float *dout;
   const BranchEnds::Products products = ends.Backwards();
 
-  // d = drop_scale dout, da = gamma d W2
+  // d = drop_scale dout, da = gamma d W2; both begin with these rows
   void End(int64_t first, int64_t count, float *d, float *da) const;
 
   // what is summed up over rows: the gradients of the norm's weight and bias, and of the products'
   // biases
   int64_t summed() const { return 3 * ends.channels + ends.inner; }
 
-  // dx = dout + the gradient that comes through the norm
+  // dx = dh W1; dh begins with these rows
+  template <typename T>
+  void InputGrad(int64_t first, int64_t count, const T *dh) const {
+    products.first.Times(count, dh, grads.dx + first * ends.channels);
+  }
+
+  // dx = dout + the gradient that comes through the norm, of dx = dh W1; dh and d begin with these
+  // rows
   void Begin(int64_t first, int64_t count, const NormStatistics &statistics, const float *dh,
              const float *d, float *sums) const;
 
   // the gradients of all weights. y, a: what the first and the last product were given; sums: see
   // summed
-  void Weights(const float *y, const float *dh, const float *a, const float *d,
-               const std::vector<float> &sums) const;
+  template <typename T>
+  void Weights(const T *y, const T *dh, const T *a, const T *d,
+               const std::vector<float> &sums) const {
+    WeightGrad(y, dh, {ends.rows, ends.channels, ends.inner}, grads.dweight1, nullptr);
+    WeightGrad(a, d, {ends.rows, ends.hidden, ends.channels}, grads.dweight2, nullptr);
+    BiasesAndGamma(sums);
+  }
+
+  void BiasesAndGamma(const std::vector<float> &sums) const;
 };
 
 }  // namespace mindvit

@@ -27,6 +27,8 @@ class RightOperand {
 
   // c (m x n) = a (m x k) op(data)
   void Times(int64_t m, const float *a, float *c) const;
+  // the same of what is rounded already, in bfloat16
+  void Times(int64_t m, const Half *a, float *c) const { packed_->Times(m, a, c); }
 
  private:
   const char transpose_;
@@ -49,5 +51,9 @@ void InputGrad(const float *weight, const float *dy, const ProductSizes &size, f
 // dweight = dy^T x, dbias = the sum of dy over rows (null: the caller has that already)
 void WeightGrad(const float *x, const float *dy, const ProductSizes &size, float *dweight,
                 float *dbias);
+inline void WeightGrad(const Half *x, const Half *dy, const ProductSizes &size, float *dweight,
+                       float *) {
+  WeightGradOfHalves(x, dy, size.rows, size.inputs, size.outputs, dweight);
+}
 
 }  // namespace mindvit

@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace mindvit {
+#include "bfloat16.h"
 
-using Half = uint16_t;  // the bits of a bfloat16
+namespace mindvit {
 
 constexpr int64_t kSide = 32;            // of a block of the result: two by two tiles
 constexpr int64_t kLine = 32;            // values of a tile's row: 64 bytes
@@ -55,28 +55,38 @@ inline void Transpose(__m512i *r) {
 // An operand: lines (rows of the left one, columns of the right one), each of as many values as the
 // product is deep. Either these lie side by side, `stride` from line to line, or lines do, `stride`
 // from depth to depth.
-struct Lines {
-  const float *data;
+template <typename T>
+struct LinesOf {
+  const T *data;
   int64_t stride;
   bool depth_inside;
-  float scale;
+  float scale;  // for values that are not rounded yet
 
-  const float *at(int64_t line, int64_t depth) const {
+  const T *at(int64_t line, int64_t depth) const {
     return depth_inside ? data + line * stride + depth : data + depth * stride + line;
   }
 
+  // 32 values of which each half is 16 that lie side by side
+  __m512i Both(const float *low, __mmask16 low_mask, const float *high, __mmask16 high_mask) const {
+    const __m512 factor = _mm512_set1_ps(scale);
+    return reinterpret_cast<__m512i>(
+        _mm512_cvtne2ps_pbh(_mm512_mul_ps(factor, _mm512_maskz_loadu_ps(high_mask, high)),
+                            _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(low_mask, low))));
+  }
+  __m512i Both(const Half *low, __mmask16 low_mask, const Half *high, __mmask16 high_mask) const {
+    const __m512i first = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(low_mask, low));
+    return _mm512_inserti64x4(first, _mm256_maskz_loadu_epi16(high_mask, high), 1);
+  }
+
   // one of 16 rows: a line's 32 values, or, where lines lie side by side, a pair of 16 lines'
-  __m512i Row(int i, const float *x, int64_t lines, int64_t depth) const {
-    const float *low = depth_inside ? x + i * stride : x + 2 * i * stride,
+  __m512i Row(int i, const T *x, int64_t lines, int64_t depth) const {
+    const T *low = depth_inside ? x + i * stride : x + 2 * i * stride,
                 *high = depth_inside ? low + 16 : low + stride;
     const __mmask16 low_mask = depth_inside ? FirstOf(i < lines ? depth : 0)
                                             : FirstOf(2 * i < depth ? lines : 0),
                     high_mask = depth_inside ? FirstOf(i < lines ? depth - 16 : 0)
                                              : FirstOf(2 * i + 1 < depth ? lines : 0);
-    const __m512 factor = _mm512_set1_ps(scale);
-    const __m512i both = reinterpret_cast<__m512i>(
-        _mm512_cvtne2ps_pbh(_mm512_mul_ps(factor, _mm512_maskz_loadu_ps(high_mask, high)),
-                            _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(low_mask, low))));
+    const __m512i both = Both(low, low_mask, high, high_mask);
     if (depth_inside) return both;
     alignas(64) static const Half order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,
                                                21, 6, 22, 7, 23, 8,  24, 9,  25, 10, 26,
@@ -91,13 +101,15 @@ struct Lines {
     for (int64_t k = 0; k < count; k += kLine)
       for (int64_t l = first; l < first + kSide; l += 16, to += kTileValues) {
         __m512i rows[16];
-        const float *x = at(l, start + k);
+        const T *x = at(l, start + k);
         for (int i = 0; i < 16; ++i) rows[i] = Row(i, x, lines - l, count - k);
         if (depth_inside == in_pairs) Transpose(rows);
         for (int i = 0; i < 16; ++i) _mm512_store_si512(to + i * kLine, rows[i]);
       }
   }
 };
+
+using Lines = LinesOf<float>;
 
 // c (32 x 32) = a b, or += where `add`; steps of 32 depths
 using Block = void (*)(const Half *a, const Half *b, int64_t steps, bool add, float *c,

@@ -96,6 +96,11 @@ def triple_width(x: Shape) -> Shape:
     return [*x[:-1], 3 * x[-1]]
 
 
+def halved(x: Shape) -> Shape:
+    """(..., C) -> (..., C / 2), rounded up."""
+    return [*x[:-1], (x[-1] + 1) // 2]
+
+
 def branch_end_gradients(
     x: Shape, drop_path_scale: Shape, gamma: Shape, weight: Shape, bias: Shape, eps: Shape, *products: Shape
 ) -> tuple[Shape, ...]:

@@ -10,6 +10,7 @@ from mindvit.kernels.ops.custom import (
     Tensors,
     branch_end_gradients,
     first_and_row_statistics,
+    halved,
     kernel,
     like_first,
 )
@@ -25,9 +26,9 @@ class MlpBranch(ProductCell):
 
     def __init__(self, activation: str) -> None:
         super().__init__()
-        self.forward = kernel(f"Mlp{activation}", forward_shapes, 5)
+        self.forward = kernel(f"Mlp{activation}", forward_shapes, 5, bfloat16_shapes=forward_shapes_of_halves)
         self.predict = kernel(f"Mlp{activation}Predict", like_first)
-        self.backward = kernel(f"Mlp{activation}Grad", backward_shapes, 11)
+        self.backward = kernel(f"Mlp{activation}Grad", backward_shapes, 11, bfloat16_shapes=backward_shapes_of_halves)
 
     def construct(self, x: Tensor, drop_path_scale: Tensor, gamma: Tensor, norm: Tensors, products: Tensors) -> Tensors:
         weight, bias, eps = norm
@@ -69,7 +70,19 @@ def forward_shapes(x: Shape, *others: Shape) -> tuple[Shape, ...]:
     return x, *first_and_row_statistics(x), [*x[:-1], hidden]
 
 
+def forward_shapes_of_halves(x: Shape, *others: Shape) -> tuple[Shape, ...]:
+    """The same where what is kept is rounded to bfloat16, two values in the room of a float32."""
+    out, normed, means, inverses, hidden = forward_shapes(x, *others)
+    return out, halved(normed), means, inverses, halved(hidden)
+
+
 def backward_shapes(*shapes: Shape) -> tuple[Shape, ...]:
     """Outputs: the gradients, and three tensors to work with."""
     x, hidden = shapes[0], shapes[13]
     return *branch_end_gradients(*shapes), x, hidden, hidden
+
+
+def backward_shapes_of_halves(*shapes: Shape) -> tuple[Shape, ...]:
+    """The same where the tensors to work with are rounded to bfloat16; what the activation is of is so already."""
+    x, hidden = shapes[0], shapes[13]
+    return *branch_end_gradients(*shapes), halved(x), hidden, hidden
