@@ -24,7 +24,8 @@ def set_precision(net: nn.Cell, level: str, half: Optional[ms.dtype.Type]) -> No
     `half` too. Norms, softmax, resizing and the master weights stay float32 at every level.
 
     bfloat16 on a CPU: at every level but O0 our kernels round the operands of their products to bfloat16 and add up in
-    float32; all that lies between them stays float32, for the framework's operators know no bfloat16 there.
+    float32 (an MLP's keep what its gradient needs in bfloat16); all else stays float32, for the framework's operators
+    know no bfloat16 there.
     """
     compute = ms.float32 if level == "O0" or half is None else half
     in_kernels = compute == ms.bfloat16 and ms.get_context("device_target") == "CPU"
