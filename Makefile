@@ -14,6 +14,8 @@ MEASURE = $(BIN)/python -m mindvit benchmark
 BATCH_SIZES = 1 4 16
 VARIANTS = crossvit_tiny crossvit_small crossvit_9_dagger cvt_21_224 xcit_nano_12_p16_224 xcit_tiny_12_p8_224 xcit_small_12_p16_224
 
+SEGMENTORS = semantic_fpn_crossformer_small upernet_crossformer_small
+
 # tests spend most of their time in MindSpore's graph compiler, which uses one core; a file's tests share what they compiled, and tests/conftest.py has the
 # files that take longest run first
 SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -32,7 +34,7 @@ test-goldens-cvt: NETWORKS = cvt
 LINTS = lint-similar lint-types lint-site lint-docs lint-style
 
 .PHONY: quickstart test test-fast test-units test-goldens $(GOLDENS) test-big test-big-dense test-big-goldens test-without-kernels test-requirements test-oldest test-interop test-aarch64 \
-	lint $(LINTS) goldens benchmark profile compare docs site notebook clean
+	lint $(LINTS) goldens goldens-segmentation benchmark profile compare docs site notebook clean
 
 quickstart: $(VENV)/ready
 	$(TIMED) quickstart-train $(BIN)/python train.py --config configs/quickstart/crossvit_digits.yaml
@@ -92,6 +94,7 @@ test-interop: $(VENV)/ready-for-tests
 	$(TIMED) $@-written $(VENV)-interop/bin/python tests/interop/write_files.py $(VENV)-interop/files
 	$(TIMED) $@ env MINDVIT_INTEROP=$(VENV)-interop/files $(BIN)/python -m pytest tests/weights/test_interop.py -m interop -s
 	$(TIMED) $@-read-back $(VENV)-interop/bin/python tests/interop/read_back.py $(VENV)-interop/files/back
+	$(TIMED) $@-peer $(VENV)-interop/bin/python tests/interop/check_peer.py
 	rm -r $(VENV)-interop/files
 
 # the usual host of an NPU: wheels of every dependency, both C++ sources, and the pixel functions on an emulated processor
@@ -124,6 +127,12 @@ lint-similar: $(VENV)/ready-for-tests
 goldens: $(VENV)/ready-for-tests
 	$(BIN)/python tests/helpers/golden.py
 
+# the same of segmentors beside mmsegmentation's: the worst deviation of everything that their tests compare
+goldens-segmentation: $(VENV)/ready-for-tests
+	printf '| what | worst deviation | tolerance |\n|---|---|---|\n' > results/goldens_segmentation.md
+	MINDVIT_DEVIATIONS=results/goldens_segmentation.md $(BIN)/python -m pytest -m "big or not big" tests/models/test_segmentation.py
+	$(BIN)/python scripts/write_docs.py
+
 benchmark: $(VENV)/ready
 	$(MEASURE) $(BENCHMARKED) --mode forward --batch_size 8 --out results
 	$(MEASURE) $(BENCHMARKED) --mode train --batch_size 8 --compile_cache $(VENV)/graphs --out results
@@ -151,6 +160,8 @@ compare: $(VENV)/ready-for-tests
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --dtype bfloat16 --modes train
 	for isa in native avx2; do $(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa $$isa --models $(VARIANTS) --modes train \
 		--peers "torch eager" --rounds 2 --steps 5 --out results/variants || exit 1; done
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers "torch eager" --models $(SEGMENTORS) --batch_size 2 \
+		--rounds 2 --steps 2 --out results/segmentors
 	$(BIN)/python benchmarks/compare.py --data
 	$(BIN)/python scripts/write_docs.py
 

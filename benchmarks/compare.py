@@ -215,6 +215,11 @@ def compare(model: str, mode: str, given: argparse.Namespace, environment: Mappi
     return found
 
 
+def two_digits(rate: float) -> float:
+    """Images a second with one decimal, or two where they are few."""
+    return round(rate, 1 if rate >= 10 else 2)
+
+
 def rows(
     model: str, mode: str, found: Mapping[str, Figures], batch: int, multiply_adds: int, kind: str = "float32"
 ) -> dict[str, Any]:
@@ -227,13 +232,13 @@ def rows(
         "model": model,
         "mode": mode,
         "multiply-adds (G)": round(multiply_adds / 1e9, 2),
-        "mindvit img/s": rate and round(rate, 1),
+        "mindvit img/s": rate and two_digits(rate),
         "GFLOP/s": rate and round(flops(multiply_adds, rate, mode) / 1e9),
         "compile, s": round(ours.compile, 1),
     }
     for peer in PEERS[kind]:
         item = found.get(peer)
-        row[f"{peer} img/s"] = round(batch / item.ms * 1000, 1) if item and item.ms else None
+        row[f"{peer} img/s"] = two_digits(batch / item.ms * 1000) if item and item.ms else None
     for peer in PEERS[kind]:
         times = ratio(ours, found.get(peer))
         row[f"x {peer}"] = None if times is None else f"{times:.2f}x"

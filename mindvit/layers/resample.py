@@ -65,7 +65,8 @@ MATRICES: dict[str, Callable[[int, int], np.ndarray]] = {
 
 
 @ops.constexpr
-def _matrix(rule: str, inputs: int, outputs: int) -> Tensor:
+def resizing_matrix(rule: str, inputs: int, outputs: int) -> Tensor:
+    """(outputs, inputs) by a rule of MATRICES, a constant of the graph."""
     return Tensor(MATRICES[rule](inputs, outputs))
 
 
@@ -90,7 +91,7 @@ class Resample(nn.Cell):
             return x
         x = x.astype(ms.float32)
         if self.fused_op is not None:
-            rows = (_matrix(self.rule, grid[0], height), _matrix(self.rule, grid[1], width))
+            rows = (resizing_matrix(self.rule, grid[0], height), resizing_matrix(self.rule, grid[1], width))
             columns = (
                 _transposed_matrix(self.rule, grid[0], height),
                 _transposed_matrix(self.rule, grid[1], width),
@@ -101,6 +102,24 @@ class Resample(nn.Cell):
         x = x.reshape(first, second, grid[0], width).transpose(0, 1, 3, 2)
         x = ops.matmul(x.reshape(-1, grid[0]), _transposed_matrix(self.rule, grid[0], height))
         return x.reshape(first, second, width, height).transpose(0, 1, 3, 2).astype(kind)
+
+
+class ResizedImages(nn.Cell):
+    """Maps -> images (B, C, height, width), float32, bilinear. What is transposed is the smaller ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layout = FeatureLayout()
+        self.resample = Resample("bilinear")
+        self.fused_op: Any = kernels.Resize() if platform.current().kernels else None
+
+    def construct(self, x: Tensor, height: int, width: int) -> Tensor:
+        if self.fused_op is None:
+            return self.layout.to_images(self.resample(x.astype(ms.float32), height, width))
+        grid = self.layout.grid(x)
+        rows = resizing_matrix("bilinear", grid[0], height)
+        columns = resizing_matrix("bilinear", grid[1], width)
+        return self.fused_op(self.layout.to_images(x.astype(ms.float32)), rows, columns)
 
 
 class Enlarge(nn.Cell):

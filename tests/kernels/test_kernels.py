@@ -28,6 +28,7 @@ from mindvit.layers.drop_path import Residual, number_drop_paths
 from mindvit.layers.linear import Linear, weight_of
 from mindvit.layers.mlp import Mlp
 from mindvit.layers.norm import BatchNorm, LayerNorm
+from mindvit.layers.pixel_cross_entropy import PixelCrossEntropy
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.crossformer import GroupAttention
 from mindvit.models.crossvit import MultiScaleBlock, patch_embed
@@ -143,6 +144,22 @@ class TwoBranches(nn.Cell):
         return ops.cat((small.reshape(BATCH, -1), large.reshape(BATCH, -1)), 1)
 
 
+class Labelled(nn.Cell):
+    """The cross entropy of maps that are resized to labels, some of which count nothing."""
+
+    def __init__(self, classes: int, *size: int):
+        super().__init__()
+        weights = weight_of((classes,))
+        weights.requires_grad = False
+        self.layout, self.loss = FeatureLayout(), PixelCrossEntropy(255, weights if classes < 10 else None)
+        labels = np.random.default_rng(1).integers(0, classes, (BATCH, *size))
+        labels[:, : size[0] // 3] = labels[0, :, 1] = 255
+        self.labels = Tensor(labels.astype(np.int32))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.loss(self.layout.from_images(x), self.labels)
+
+
 class FromImages(nn.Cell):
     """CrossViT's class token and patches of 16 px, whose weights are (10, 3, 16, 16)."""
 
@@ -198,6 +215,10 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "patches": (lambda: OnMaps(Conv2d(3, 10, 4, 4, 0)), (BATCH, 3, 13, 12)),
     "convolution": (lambda: OnMaps(Conv2d(3, 10, 3, 2, 1)), (BATCH, 3, 13, 12)),
     "overlapping convolution": (lambda: OnMaps(Conv2d(4, 10, 7, 4, 2, bias=False)), (BATCH, 4, 18, 15)),
+    "convolution of a few tiles": (lambda: OnMaps(Conv2d(64, 10, 3, 1, 1)), (2, 64, 9, 12)),
+    "convolution of many tiles": (lambda: OnMaps(Conv2d(64, 9, 3, 1, 1)), (2, 64, 33, 28)),
+    "pixel cross entropy": (lambda: Labelled(7, 13, 16), (BATCH, 7, 5, 6)),
+    "long pixel cross entropy": (lambda: Labelled(70, 40, 41), (BATCH, 70, 10, 21)),  # for two threads
     "depth-wise": (lambda: OnMaps(DepthwiseConv3x3(9)), (BATCH, 9, 6, 7)),
     "depth-wise, stride 2": (lambda: OnMaps(DepthwiseConv3x3(9, 2, bias=False)), (BATCH, 9, 7, 6)),
     "depth-wise, one row": (lambda: OnMaps(DepthwiseConv3x3(33)), (BATCH, 33, 1, 40)),

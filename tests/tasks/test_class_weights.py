@@ -12,9 +12,10 @@ import pytest
 from mindspore import Tensor
 
 from mindvit.errors import UserError
-from mindvit.tasks.class_weights import balanced, class_weights
+from mindvit.layers.pixel_cross_entropy import PixelCrossEntropy
+from mindvit.tasks.class_weights import balanced, class_weights, weights_parameter
 from mindvit.tasks.classification.losses import BinaryCrossEntropy, SoftTargetCrossEntropy
-from mindvit.tasks.segmentation.losses import IGNORED, PixelCrossEntropy
+from mindvit.tasks.segmentation.losses import IGNORED
 
 NAMES = ("cat", "dog", "emu, big")
 WEIGHTS = np.array([0.5, 2.0, 3.0], np.float32)
@@ -85,7 +86,7 @@ def test_pixels_weigh_as_in_mmsegmentation() -> None:
     logits = rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
     labels = rng.integers(0, 3, (2, 4, 4)).astype(np.int32)
     labels[0, 1] = IGNORED
-    cell = PixelCrossEntropy(WEIGHTS)
+    cell = PixelCrossEntropy(IGNORED, weights_parameter(WEIGHTS))
     maps = cell.layout.from_images(Tensor(logits))
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     target = np.where(labels == IGNORED, 0, labels)

@@ -7,6 +7,7 @@ heads; no file of theirs is at hand.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from mindvit.models import create_model
 WIDTH, DEPTH = 32, 6
 BOTH, STATISTICS = ("weight", "bias"), ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 NORMS = ("norm1", "norm2", "norm3")
-TAKES = {"upernet": {"channels": 16}, "semantic_fpn": {"channels": 16}}
 
 
 def of(place: str, parts: tuple[str, ...] = BOTH) -> list[str]:
@@ -32,8 +32,8 @@ def module(place: str) -> list[str]:
 
 def backbone(patch: int) -> list[str]:
     found = of("pos_embeder.token_projection")
-    for place in range(0, 8 if patch == 16 else 6, 2):
-        found += [f"patch_embed.proj.{place}.0.weight", *of(f"patch_embed.proj.{place}.1", STATISTICS)]
+    for number in range(0, 8 if patch == 16 else 6, 2):
+        found += [f"patch_embed.proj.{number}.0.weight", *of(f"patch_embed.proj.{number}.1", STATISTICS)]
     for block in range(DEPTH):
         parts = ["attn.temperature", "gamma1", "gamma2", "gamma3", *of("local_mp.bn", STATISTICS)]
         for place in (*NORMS, "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "local_mp.conv1", "local_mp.conv2"):
@@ -56,19 +56,19 @@ def heads(method: str) -> list[str]:
     for level in range(4):
         for kind in ("lateral", "fpn"):
             decode += of(f"neck.{kind}_convs.{level}.conv")
-        for place in range(max(level, 1)):
-            decode += module(f"decode_head.scale_heads.{level}.{2 * place}")
+        for number in range(max(level, 1)):
+            decode += module(f"decode_head.scale_heads.{level}.{2 * number}")
     return decode
 
 
-@pytest.mark.parametrize("method", TAKES)
+@pytest.mark.parametrize("method", ["upernet", "semantic_fpn"])
 @pytest.mark.parametrize("patch", [16, 8])
 def test_a_file_of_the_authors_is_read_by_name(method: str, patch: int, tmp_path: Path) -> None:
-    arguments = {
+    arguments: dict[str, Any] = {
         "backbone": f"xcit_nano_12_p{patch}_224",
         "backbone_config": {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": 2},
         "num_classes": 5,
-        **TAKES[method],
+        "channels": 16,
     }
     shapes = {item.name: item.shape for item in create_model(method, **arguments).get_parameters()}
     names = backbone(patch) + heads(method)

@@ -1,5 +1,5 @@
-// Convolutions with stride 1 that keep the sides of maps, as one product for each place under the
-// kernel. In rows of pixels with a border, what lies under a place of the kernel is the same rows
+// Convolutions with stride 1 that keep the sides of maps: 3x3 on many tiles by winograd.h, others as
+// one product for each place under the kernel. In rows of pixels with a border, what lies under a place of the kernel is the same rows
 // further on: products take it where it lies, and no columns are made.
 
 #include <algorithm>
@@ -8,11 +8,16 @@
 #include "conv.h"
 #include "gemm.h"
 #include "kernel.h"
+#include "math.h"
 #include "parallel.h"
+#include "sums.h"
+#include "winograd.h"
 
 using namespace mindvit;
 
 namespace {
+
+constexpr int64_t kFewTiles = 256;
 
 // A square kernel of an odd side, and the border that it needs
 struct Square {
@@ -92,6 +97,12 @@ void ConvolveSame(const float *x, const ImageShape &in, const float *weights, co
   });
 }
 
+// whether fewer multiplications are worth the transformations, which the weights need too; what they
+// make would lose too much by rounding to bfloat16
+bool WinogradPays(const ImageShape &maps, const Square &kernel) {
+  return kernel.side == 3 && WinogradTiles(maps).count() >= kFewTiles && !UsesBFloat16();
+}
+
 }  // namespace
 
 // x (B, H, W, I), weight (O, I, k, k), bias (O,) -> y (B, H, W, O)
@@ -99,6 +110,10 @@ PRODUCTS_KERNEL(ConvSame) {
   const Input x = args.in(), weight = args.in(), bias = args.in();
   const Output y = args.out();
   const Square kernel(weight.dim(2));
+  if (WinogradPays(ShapeOf(x), kernel)) {
+    WinogradConvolve(x, ShapeOf(x), weight, bias, false, weight.dim(0), y);
+    return;
+  }
   std::vector<float> weights(weight.size());
   ByPlace(weight, weight.dim(0), weight.dim(1), kernel.places(), false, weights.data());
   ConvolveSame(x, ShapeOf(x), weights.data(), bias, kernel, false, weight.dim(0), y);
@@ -109,6 +124,10 @@ PRODUCTS_KERNEL(ConvSameInputGrad) {
   const Input weight = args.in(), dy = args.in();
   const Output dx = args.out();
   const Square kernel(weight.dim(2));
+  if (WinogradPays(ShapeOf(dy), kernel)) {
+    WinogradConvolve(dy, ShapeOf(dy), weight, nullptr, true, weight.dim(1), dx);
+    return;
+  }
   std::vector<float> weights(weight.size());
   ByPlace(weight, weight.dim(0), weight.dim(1), kernel.places(), false, weights.data());
   ConvolveSame(dy, ShapeOf(dy), weights.data(), nullptr, kernel, true, weight.dim(1), dx);
@@ -122,9 +141,15 @@ PRODUCTS_KERNEL(ConvSameWeightGrad) {
   const Square kernel(dweight.dim(2));
   const int64_t border = kernel.border, wide = in.width + 2 * border, inputs = in.channels,
                 outputs = out.channels, high = in.height + 2 * border;
+  const auto bias = SumRows(out.batch * out.height * out.width, outputs, kBlock, outputs,
+                            [=](int64_t r, float *sum) { AddTo(sum, dy + r * outputs, outputs); });
+  std::copy(bias.begin(), bias.end(), dbias.data);
+  if (WinogradPays(in, kernel)) {
+    WinogradWeightGrad(x, in, dy, outputs, dweight);
+    return;
+  }
   std::vector<float> padded(high * wide * inputs), gradient(in.height * wide * outputs),
       sums(dweight.size());
-  std::fill(dbias.data, dbias.data + outputs, 0.0f);
   for (int64_t image = 0; image < in.batch; ++image) {
     Rows(high, wide * inputs, [&](int64_t first, int64_t last, int) {
       CopyWithBorder(x + image * in.height * in.row(), in, border, first - border, last - border,
@@ -145,10 +170,6 @@ PRODUCTS_KERNEL(ConvSameWeightGrad) {
         gemm()('T', 'N', last - first, inputs, count, 1.0f, gradient.data() + first, outputs,
                padded.data() + (t / kernel.side * wide + t % kernel.side) * inputs, inputs,
                image == 0 ? 0.0f : 1.0f, sums.data() + (t * outputs + first) * inputs, inputs);
-      for (int64_t r = 0; r < in.height * in.width; ++r) {
-        const float *from = dy + (image * in.height * in.width + r) * outputs;
-        for (int64_t o = first; o < last; ++o) dbias[o] += from[o];
-      }
     });
   }
   ByPlace(sums.data(), outputs, inputs, kernel.places(), true, dweight);

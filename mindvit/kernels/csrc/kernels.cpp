@@ -21,5 +21,7 @@
 #include "optimizer.cpp"
 #include "parallel.cpp"
 #include "patch_tokens.cpp"
+#include "pixel_cross_entropy.cpp"
 #include "residual.cpp"
 #include "resize.cpp"
+#include "winograd.cpp"

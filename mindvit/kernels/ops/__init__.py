@@ -4,6 +4,7 @@ from mindvit.kernels.ops.activation import Gelu, Softmax
 from mindvit.kernels.ops.attention import Attention, BiasedAttention, ClassQuery, CrossCovariance, MixedAttention
 from mindvit.kernels.ops.attention_branch import AttentionBranch, CrossCovarianceBranch
 from mindvit.kernels.ops.conv import ConvSame, Depthwise, Im2col, PatchTokens
+from mindvit.kernels.ops.cross_entropy import PixelCrossEntropy
 from mindvit.kernels.ops.cross_fusion import CrossFusion
 from mindvit.kernels.ops.custom import ProductCell
 from mindvit.kernels.ops.detection import NMS, AssignBoxes, CutMasks, RoIAlign
@@ -54,6 +55,7 @@ __all__ = [
     "MixedPixels",
     "MlpBranch",
     "PatchTokens",
+    "PixelCrossEntropy",
     "Pixels",
     "ProductCell",
     "Residual",

@@ -7,7 +7,7 @@ from typing import Optional
 from mindspore import Tensor, nn
 
 from mindvit.layers.precision import in_float32
-from mindvit.layers.resample import Resample
+from mindvit.layers.resample import ResizedImages
 from mindvit.models.pyramid import OnPyramid, Pyramid, add_prefix
 from mindvit.models.segmentation.heads import Head
 
@@ -28,7 +28,7 @@ class Segmentor(OnPyramid):
             part = getattr(self, name)
             if part is not None:
                 add_prefix(part, f"{name}.")
-        self.resample = Resample("bilinear")
+        self.resized_images = ResizedImages()
 
     @property
     def dropout_channels(self) -> tuple[int, ...]:
@@ -61,4 +61,4 @@ class Segmentor(OnPyramid):
 
     def construct(self, x: Tensor, drop_path_scale: Optional[Tensor] = None) -> Tensor:
         logits = in_float32(self.decode_head(self.features(x, drop_path_scale)[1], x.shape[0]))
-        return self.layout.to_images(self.resample(logits, x.shape[2], x.shape[3]))
+        return self.resized_images(logits, x.shape[2], x.shape[3])

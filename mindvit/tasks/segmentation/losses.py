@@ -9,39 +9,12 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindvit.layers.conv import FeatureLayout
+from mindvit.layers.pixel_cross_entropy import PixelCrossEntropy
 from mindvit.layers.resample import Resample
 from mindvit.tasks.class_weights import weights_parameter
 
 IGNORED = 255  # the label of pixels that count nowhere
 AUXILIARY_WEIGHT = 0.4
-
-
-class PixelCrossEntropy(nn.Cell):
-    """Cross entropy of every pixel, float32 (), as mmsegmentation 0.x takes it: the sum over the pixels with a label,
-    divided by the number of all pixels, ignored ones included.
-
-    logits: maps in the layout of layers.conv, which are resized (bilinear) to the labels; labels: (B, H, W) int32, of
-    which IGNORED count nothing. Labels must lie below the number of classes: a data set checks its own.
-    class_weights: how much each class's pixels count, (classes,) float32; None: all alike.
-    """
-
-    def __init__(self, class_weights: Optional[np.ndarray] = None) -> None:
-        super().__init__()
-        self.class_weights = weights_parameter(class_weights)
-        self.layout = FeatureLayout()
-        self.resample = Resample("bilinear")
-
-    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
-        height, width = labels.shape[1:]
-        rows = self.layout.to_tokens(self.resample(logits.astype(ms.float32), height, width))  # B*H*W classes
-        labels = labels.reshape(-1, 1)
-        counted = labels != IGNORED
-        target = ops.where(counted, labels, ops.zeros_like(labels))
-        own = ops.gather_elements(ops.log_softmax(rows, -1), 1, target)
-        if self.class_weights is not None:
-            own = own * ops.gather(self.class_weights, target, 0)
-        own = (own * counted.astype(ms.float32)).reshape(-1, width)
-        return -own.sum(1).sum() / labels.shape[0]  # row by row: one sum over all pixels would lose digits
 
 
 class SegmentationLoss(nn.Cell):
@@ -53,7 +26,7 @@ class SegmentationLoss(nn.Cell):
     def __init__(self, weights: Sequence[float] = (1.0, AUXILIARY_WEIGHT), class_weights: Optional[np.ndarray] = None):
         super().__init__()
         self.weights = tuple(weights)
-        self.cross_entropy = PixelCrossEntropy(class_weights)
+        self.cross_entropy = PixelCrossEntropy(IGNORED, weights_parameter(class_weights))
 
     def construct(self, logits: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         losses = [self.weights[place] * self.cross_entropy(found, labels) for place, found in enumerate(logits)]
