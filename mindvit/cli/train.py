@@ -74,7 +74,7 @@ def draw_examples(trainer: Trainer) -> None:
     from mindvit.visualization.examples import FILE, sheet
 
     path = Path(ctx.recipe.checkpoint.ckpt_save_dir) / FILE
-    title = f"{ctx.info.name}: the first validation images after {trainer.state.epoch} epochs"
+    title = f"{ctx.info.name}: the first validation images at the end of the run"
     picture = sheet(trainer.task.name, examples, ctx.class_names, title)
     try:
         picture.save(path)

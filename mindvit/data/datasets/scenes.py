@@ -15,7 +15,7 @@ from mindvit.data.datasets.digits import DIGITS_FILE, DIGITS_TRAIN
 from mindvit.data.transforms.dense import resize
 from mindvit.errors import UserError
 
-SPLITS = {"train": (1, 2000), "val": (2, 100)}  # the seed, and how many scenes
+SPLITS = {"train": (1, 9600), "val": (2, 100)}  # the seed, and how many scenes
 SIDES = (128, 192)  # px, of images
 DIGIT_SIDES = (44, 80)  # px, of a digit's height
 DIGITS = (3, 6)  # in a scene, as many as can be seen
