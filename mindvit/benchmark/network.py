@@ -122,7 +122,7 @@ def image_sides(ctx: RunContext) -> tuple[int, int]:
 
 
 def training(ctx: RunContext) -> Subject:
-    """The very step that train.py runs, on made-up uint8 images; a step's output is its loss."""
+    """The very step that train.py runs, on made-up uint8 images; a step's output is its result."""
     options, chosen = ctx.recipe, ctx.device
     task, accum_steps = task_of(options), options.optim.gradient_accumulation_steps
     net = build(ctx, task, resize=True)
@@ -136,8 +136,8 @@ def training(ctx: RunContext) -> Subject:
 
     def whole_step() -> Tensor:
         for _ in range(accum_steps):
-            loss = step(*inputs)[0]
-        return loss
+            result = step(*inputs)
+        return result
 
     return Subject(
         lambda: step.compile(*empty),

@@ -29,10 +29,14 @@ class Saver:
         """What a checkpoint says beside its tensors; `scores` once its weights are validated."""
         return CheckpointMeta.of(self.ctx, self.state, self.data, scores).as_dict()
 
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint follows on that step, wherever in an epoch it is."""
+        every = self.ctx.recipe.checkpoint.ckpt_save_steps
+        return every is not None and every > 0 and step % every == 0
+
     def after_step(self, stopping: bool) -> None:
         """A checkpoint within an epoch, if one is due or the run is stopping."""
-        due = self.ctx.recipe.checkpoint.ckpt_save_steps
-        if stopping or (due and self.state.global_step % due == 0):
+        if stopping or self.is_due(self.state.global_step):
             self._try(lambda: self.checkpoints.save_mid_epoch(self.parameters(), self.meta()), stopping)
 
     def after_epoch(self, epoch: int, validates: bool, stopping: bool) -> None:

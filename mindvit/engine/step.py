@@ -5,7 +5,7 @@ tasks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Collection, Optional, Sequence, Union
+from typing import Any, Collection, NamedTuple, Optional, Sequence, Union
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +16,7 @@ from mindvit.engine.overflow import OverflowFlag
 from mindvit.layers.compiled import Compiled
 from mindvit.optim.adaptive import Adam, NAdam, RootOfSquares
 from mindvit.optim.optimizers import SGD, AdamW, Lamb, Moments, SquareSum
+from mindvit.runtime import platform
 from mindvit.tasks.base import BatchSpec, RunContext, draw_generator, drop_path_spec
 from mindvit.weights.readers import STATE
 
@@ -48,17 +49,30 @@ class StepOptions:
     fp16_saturates: bool = False  # the device's half precision overflows to its largest number: only the device knows
 
 
+class StepResult(NamedTuple):
+    """What a step says of itself: loss, the gradient's global norm before clipping, the loss scale after the step, and
+    whether any rank was asked to stop (above 0).
+    """
+
+    loss: float
+    norm: float
+    scale: float
+    stopping: float
+
+
 ema_update = ops.MultitypeFuncGraph("ema_update")
 times = ops.MultitypeFuncGraph("times")
 accumulate = ops.MultitypeFuncGraph("accumulate")
 clear = ops.MultitypeFuncGraph("clear")
 assign = ops.MultitypeFuncGraph("assign")
 assign_after = ops.MultitypeFuncGraph("assign_after")
+settle = ops.MultitypeFuncGraph("settle")
 
 
-@ema_update.register("Number", "Tensor", "Tensor", "Tensor")
-def _ema_update(decay, done, average, weight):  # type: ignore[no-untyped-def]
-    return ops.depend(True, ops.assign(average, average * decay + ops.depend(weight, done) * (1 - decay)))
+@ema_update.register("Number", "Number", "Tensor", "Tensor", "Tensor")
+@ema_update.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _ema_update(decay, share, done, average, weight):  # type: ignore[no-untyped-def]
+    return ops.depend(True, ops.assign(average, average * decay + ops.depend(weight, done) * share))
 
 
 @times.register("Tensor", "Tensor")
@@ -84,6 +98,12 @@ def _assign(target, value):  # type: ignore[no-untyped-def]
 @assign_after.register("Tensor", "Tensor", "Tensor")
 def _assign_after(done, target, source):  # type: ignore[no-untyped-def]
     return ops.assign(target, ops.depend(source, done) * 1)
+
+
+@settle.register("Tensor", "Tensor", "Tensor", "Tensor")
+def _settle(finite, done, running, last):  # type: ignore[no-untyped-def]
+    value = ops.where(finite, ops.depend(running, done), last)
+    return ops.depend(True, (ops.assign(running, value), ops.assign(last, value)))
 
 
 def state_number(name: str, value: float = 0.0) -> Parameter:
@@ -152,7 +172,11 @@ class LossScaler(nn.Cell):
 
 
 class WeightUpdate(nn.Cell):
-    """The optimizer, the moving average, and the running statistics' way back when a step is skipped."""
+    """The optimizer, the moving average, and the running statistics' way back when a step is skipped.
+
+    Where a branch on a value of the device is costly, AdamW skips a step without one: it is taken with factors that
+    leave everything as it is, bit for bit.
+    """
 
     def __init__(
         self,
@@ -178,11 +202,39 @@ class WeightUpdate(nn.Cell):
             self.running.clone(f"{STATE}settled", "same") if keeps else ()
         )  # `running` after the last finite step
         self.map = ops.HyperMap()
+        self.skips = skips_nonfinite
+        self.branches = not (platform.current().costly_branches and self.optimizer.selects)
 
-    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
+    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor, finite: Tensor) -> Tensor:
+        """finite: whether the step is to be taken, bool ()."""
+        if not self.skips:
+            done = self.take(gradients, lr)
+        elif not self.branches:
+            done = self.select(gradients, lr, finite)
+        elif finite:
+            done = self.take(gradients, lr)
+        else:
+            done = self.skip(lr)
+        return done
+
+    def take(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
+        """A step."""
         done = self.copy(self.optimizer(gradients, lr), self.running, self.last_finite_stats)
         if self.ema_decay:
-            done = ops.depend(done, self.map(ops.partial(ema_update, self.ema_decay, done), self.ema, self.averaged))
+            update = ops.partial(ema_update, self.ema_decay, 1 - self.ema_decay, done)
+            done = ops.depend(done, self.map(update, self.ema, self.averaged))
+        return done
+
+    def select(self, gradients: tuple[Tensor, ...], lr: Tensor, finite: Tensor) -> Tensor:
+        """A step that changes nothing unless `finite`."""
+        done = self.optimizer(gradients, lr, finite)
+        if self.last_finite_stats:
+            settled = self.map(ops.partial(settle, finite, done), self.running, self.last_finite_stats)
+            done = ops.depend(done, settled)
+        if self.ema_decay:
+            decay = ops.where(finite, self.ema_decay, Tensor(1.0, ms.float32))
+            share = ops.where(finite, 1 - self.ema_decay, Tensor(0.0, ms.float32))
+            done = ops.depend(done, self.map(ops.partial(ema_update, decay, share, done), self.ema, self.averaged))
         return done
 
     def skip(self, lr: Tensor) -> Tensor:
@@ -217,23 +269,21 @@ class RankSync(nn.Cell):
         self.ranks, self.running = ranks, running
         self.reduce = nn.DistributedGradReducer(weights, mean=True, degree=ranks)
         self.sum = ops.AllReduce()
-        self.stopping = state_number("stopping")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return self.reduce(gradients)
 
-    def share(self, loss: Tensor, overflow: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        """All ranks' mean loss and overflows; `stopping` is whether any was asked to, `running` the mean over ranks."""
+    def share(self, loss: Tensor, overflow: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All ranks' mean loss, wishes to stop and overflows; `running` becomes the mean over ranks."""
         values = [loss.reshape(1), asked.reshape(1), overflow.reshape(1)]
         for item in self.running:
             values.append(ops.depend(item.value(), loss).reshape(-1))
         shared = self.sum(ops.cat(values)) / self.ranks
-        done = ops.assign(self.stopping, shared[1])
-        start = 3
+        done, start = shared[0], 3
         for item in self.running:
             done = ops.depend(ops.assign(item, shared[start : start + item.size].reshape(item.shape)), done)
             start += item.size
-        return ops.depend(shared[0], done), shared[2]
+        return ops.depend(shared[0], done), shared[1], shared[2]
 
 
 def random_draws(task: Any, ctx: RunContext, step: TrainStep, number: int) -> tuple[np.ndarray, ...]:
@@ -250,11 +300,10 @@ class TrainStep(Compiled):
     objective: a cell (*batch, *draws) -> loss () over `net`, which says how many `drop_paths` there are.
     weight_decay_mask: whether each weight is decayed; lr_scales: factors of the learning rate, one a weight (none: 1);
     frozen: names of the network's parameters that no step changes (optim.freeze).
-    Inputs: the objective's, then lr float32 (). Outputs, float32 (): loss, the gradient's global norm before clipping,
-    and the loss scale after the step. With a loss scale or `skip_nonfinite`, a step whose loss or gradient is not
-    finite changes no weight, moment, average or running statistic. With `accum_steps` batches a step, every
-    accum_steps-th call makes the step, from the mean gradient, and gives the mean loss; what the calls between give is
-    of no use.
+    Inputs: the objective's, then lr float32 (). Output: the numbers of a StepResult in one tensor, float32 (4,), which
+    the host gets by one read. With a loss scale or `skip_nonfinite`, a step whose loss or gradient is not finite
+    changes no weight, moment, average or running statistic. With `accum_steps` batches a step, every accum_steps-th
+    call makes the step, from the mean gradient, and gives the mean loss; what the calls between give is of no use.
     """
 
     def __init__(
@@ -284,7 +333,7 @@ class TrainStep(Compiled):
             self.gradient_sums = self.weights.clone(f"{STATE}sum", "zeros")
             self.loss_sum, self.micro_step = state_number("loss_sum"), state_number("part")
 
-    def construct(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(self, *inputs: Tensor) -> Tensor:
         lr = inputs[-1]
         # with micro-batches, what the earlier ones have left in the flag counts
         images = self.overflow.lower(inputs[0]) if self.accum_steps == 1 else inputs[0]
@@ -295,25 +344,21 @@ class TrainStep(Compiled):
         sums = self.map(ops.partial(accumulate, 1 / self.accum_steps), self.gradient_sums, gradients)
         loss = ops.assign_add(self.loss_sum, loss / self.accum_steps)
         micro_step = ops.assign_add(self.micro_step, Tensor(1, ms.float32))
-        norm, scale = ops.zeros_like(loss), ops.ones_like(loss)
+        result = Tensor([0.0] * len(StepResult._fields), ms.float32)
         if micro_step > self.accum_steps - 0.5:
-            loss, norm, scale = self.finish(loss + 0, sums, lr, asked)
-            done = self.map(
-                ops.partial(clear, ops.depend(scale, norm)), (*self.gradient_sums, self.loss_sum, self.micro_step)
-            )
-            scale = ops.depend(scale, done)
-        return loss, norm, scale
+            result = self.finish(loss + 0, sums, lr, asked)
+            done = self.map(ops.partial(clear, result), (*self.gradient_sums, self.loss_sum, self.micro_step))
+            result = ops.depend(result, done)
+        return result
 
-    def finish(
-        self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor, asked: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """From the gradient, still scaled, to the moved weights."""
+    def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor, asked: Tensor) -> Tensor:
+        """From the gradient, still scaled, to the moved weights; the StepResult."""
         scale = self.scaler.scale.value()
         overflow = self.overflow(gradients)
         if self.sync is not None:
             gradients = self.sync(gradients)
             # what one rank finds not finite stops all of them
-            loss, overflow = self.sync.share(ops.depend(loss, gradients), overflow, asked)
+            loss, asked, overflow = self.sync.share(ops.depend(loss, gradients), overflow, asked)
         norm = ops.sqrt(self.square_sum(gradients)) / scale
         factor = 1 / scale
         if self.clip_norm:
@@ -323,16 +368,11 @@ class TrainStep(Compiled):
         finite = ops.isfinite(norm + loss)
         if self.overflow.saturates:
             finite = ops.logical_and(finite, overflow == 0)
-        if not self.skips_nonfinite:  # noqa: SIM114  (known when the graph is built; `finite` only when it runs)
-            done = self.update(gradients, lr)
-        elif finite:
-            done = self.update(gradients, lr)
-        else:
-            done = self.update.skip(lr)
-        loss = ops.depend(loss / scale, done)
+        loss = ops.depend(loss / scale, self.update(gradients, lr, finite))
         if self.scaler.dynamic:
             loss = ops.depend(loss, self.scaler(scale, finite))
-        return loss, norm, ops.depend(self.scaler.scale.value(), loss)
+        scale = ops.depend(self.scaler.scale.value(), loss)
+        return ops.cat([loss.reshape(1), norm.reshape(1), scale.reshape(1), asked.reshape(1)])
 
     def spec(self, task_spec: BatchSpec) -> BatchSpec:
         """The step's inputs: a task's, the numbers of stochastic depth and the learning rate."""
@@ -350,6 +390,7 @@ class TrainStep(Compiled):
         if self.ranks > 1:
             self.asked_to_stop.set_data(Tensor(1, ms.float32))
 
-    def is_stopping(self, asked: bool) -> bool:
-        """Whether the last step found that a rank was asked to stop: the same answer on all of them, unlike `asked`."""
-        return asked if self.sync is None else float(self.sync.stopping.asnumpy()) > 0
+    @staticmethod
+    def read(result: Tensor) -> StepResult:
+        """The numbers of a step, once the device has computed them."""
+        return StepResult(*result.asnumpy().tolist())

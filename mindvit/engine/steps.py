@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import time
-from typing import Any, Callable, Iterator, Optional, TypeVar
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Callable, Deque, Iterator, Optional, TypeVar
 
 import mindspore as ms
 from mindspore import Tensor, nn
@@ -17,8 +18,8 @@ from mindvit.engine.compile_cache import compile_step
 from mindvit.engine.meter import Meter
 from mindvit.engine.setup import train_step
 from mindvit.engine.state import TrainState
-from mindvit.engine.step import random_draws
-from mindvit.engine.stop import TrainingFailed
+from mindvit.engine.step import StepResult, random_draws
+from mindvit.engine.stop import StopSignal, TrainingFailed
 from mindvit.layers.precision import set_precision
 from mindvit.optim.freeze import set_train
 from mindvit.optim.schedule import learning_rate
@@ -26,6 +27,7 @@ from mindvit.runtime import ascend, console, interrupts
 from mindvit.tasks.base import RunContext, Say, Task
 
 T = TypeVar("T")
+Launched = Deque[tuple[float, Tensor]]  # learning rates and results of steps that a device may be computing
 
 
 class Ahead(Iterator[T]):
@@ -35,10 +37,11 @@ class Ahead(Iterator[T]):
         self.items = items
         self.ready: Optional[Callable[[], T]] = None
 
-    def prepare(self) -> None:
-        """Make the next item, unless it is there."""
+    def prepare(self) -> bool:
+        """Make the next item, unless it is there. Whether there is one."""
         if self.ready is None:
             self.ready = _outcome(self.items)
+        return not isinstance(self.ready, _Raises)
 
     def __next__(self) -> T:
         self.prepare()
@@ -47,17 +50,23 @@ class Ahead(Iterator[T]):
         return ready()
 
 
+@dataclass(frozen=True)
+class _Raises:
+    """A function that raises."""
+
+    error: Exception
+
+    def __call__(self) -> Any:
+        raise self.error
+
+
 def _outcome(items: Iterator[T]) -> Callable[[], T]:
     """A function that gives the next item, or raises what ended the iteration."""
     try:
         item = next(items)
     except Exception as error:
-        return functools.partial(_raised, error)
+        return _Raises(error)
     return lambda: item
-
-
-def _raised(error: BaseException) -> Any:
-    raise error
 
 
 class StepRunner:
@@ -69,6 +78,8 @@ class StepRunner:
         self.meter = Meter(state.global_batch)
         set_precision(net, ctx.device.amp_level, ctx.device.half)
         self.step = train_step(net, ctx, task)
+        self.newest = state.global_step  # the last step that was launched
+        self.told_to_stop = False  # by a step
 
     def compile(self) -> None:
         """Build the training graph before the first batch is asked for."""
@@ -125,43 +136,72 @@ class StepRunner:
             # arrays that nothing writes to any more: a Tensor of its own would copy them
             yield lr, [*map(Tensor.from_numpy, (*batch, *draws)), Tensor(lr, ms.float32)]
 
-    def train_steps(self) -> Iterator[dict[str, float]]:
+    def train_steps(self, stop_signal: StopSignal, pauses: Callable[[int], bool]) -> Iterator[dict[str, float]]:
         """Take the epoch's steps that are not yet done; after each, the figures that a log shows.
 
-        A device computes a step while the next one's inputs are prepared: what it gives is read after that.
+        What a step gives is read when the next one has been launched, so that a device never waits for the host; but
+        at once after an epoch's last step, after those that `pauses` names, and when the run is to end: then nothing
+        is `in_flight`, and the parameters are those of the step whose figures are given.
         """
         set_train(self.net, self.step.frozen)
+        self.newest = self.state.global_step
         began = time.perf_counter()
         upcoming = Ahead(self.inputs())
-        for number, (lr, inputs) in enumerate(upcoming):
-            outputs = self.step(*inputs)
-            upcoming.prepare()
-            if (number + 1) % self.accum_steps:
+        launched: Launched = deque()
+        for number, (lr, inputs) in enumerate(upcoming, 1):
+            if stop_signal:
+                self.step.ask_to_stop()
+            result = self.step(*inputs)
+            more = upcoming.prepare()
+            if number % self.accum_steps:
                 continue
-            loss, norm, scale = self.read(outputs)
-            self.check_finite(loss, norm, scale)
-            self.state.global_step += 1
+            launched.append((lr, result))
+            self.newest += 1
+            waits = not more or pauses(self.newest) or self.is_stopping(stop_signal)
+            found = self.read_all(launched, 0 if waits else 1)
             now = time.perf_counter()
             self.meter.step(now - began)
             began = now
-            yield {
-                "loss": self.state.stats.recent,
-                "lr": lr,
-                "norm": norm,
-                "scale": scale,
-                "img/s": self.meter.recent_images_per_second,
-                "data wait": self.meter.wait_share,
-            }
+            for figures in found:
+                yield self.count(*figures)
+            if self.is_stopping(stop_signal):
+                for figures in self.read_all(launched):
+                    yield self.count(*figures)
 
-    def read(self, outputs: tuple[Tensor, ...]) -> list[float]:
-        """Loss, gradient norm and loss scale of a step, once the device has computed them."""
-        return [float(output.asnumpy()) for output in outputs]
+    @property
+    def in_flight(self) -> bool:
+        """Whether a step was launched beyond those that `state` counts."""
+        return self.newest > self.state.global_step
 
-    def check_finite(self, loss: float, norm: float, scale: float) -> None:
-        """Count a step; TrainingFailed at a loss or a gradient that is not finite, unless the step was skipped and may
-        be.
-        """
-        recipe, stats = self.ctx.recipe, self.state.stats
+    def is_stopping(self, stop_signal: StopSignal) -> bool:
+        """Whether the run is to end: one rank by its own signal, several once a step has told them all."""
+        return bool(stop_signal) if self.ctx.device.ranks == 1 else self.told_to_stop
+
+    def read_all(self, launched: Launched, keep: int = 0) -> list[tuple[float, StepResult]]:
+        """Learning rate and result of all steps but the last `keep`, which stay in `launched`."""
+        return [(lr, self.read(result)) for lr, result in (launched.popleft() for _ in range(len(launched) - keep))]
+
+    def count(self, lr: float, found: StepResult) -> dict[str, float]:
+        """Count a step; its figures."""
+        self.check_finite(found)
+        self.told_to_stop = found.stopping > 0
+        self.state.global_step += 1
+        return {
+            "loss": self.state.stats.recent,
+            "lr": lr,
+            "norm": found.norm,
+            "scale": found.scale,
+            "img/s": self.meter.recent_images_per_second,
+            "data wait": self.meter.wait_share,
+        }
+
+    def read(self, result: Tensor) -> StepResult:
+        """What a step says of itself."""
+        return self.step.read(result)
+
+    def check_finite(self, found: StepResult) -> None:
+        """TrainingFailed at a loss or a gradient that is not finite, unless the step was skipped and may be."""
+        recipe, stats, (loss, norm, scale, _) = self.ctx.recipe, self.state.stats, found
         finite = (math.isfinite(loss) and math.isfinite(norm)) or ascend.is_simulated()  # where no value means anything
         stats.add(loss, finite)
         # a gradient that overflows is what the dynamic scale is for

@@ -122,7 +122,7 @@ class Trainer:
             for epoch in range(state.epoch, state.epochs):
                 self.run_epoch(epoch, progress)
                 check_agreement(self.net, self.ctx.device, epoch + 1)
-                stopping = self.runner.step.is_stopping(bool(self.stop_signal))
+                stopping = self.runner.is_stopping(self.stop_signal)
                 self.saver.after_epoch(epoch + 1, self.validator.is_due(epoch + 1), stopping)
                 if stopping:
                     raise self.saver.interrupted(self.stop_signal.number, f"after epoch {epoch + 1}")
@@ -135,15 +135,14 @@ class Trainer:
     def run_epoch(self, epoch: int, progress: console.Progress) -> None:
         """The steps of an epoch that are not yet done."""
         state, step = self.state, self.runner.step
-        for values in self.runner.train_steps():
+        for values in self.runner.train_steps(self.stop_signal, self.saver.is_due):
             skipped = state.stats.skipped if step.skips_nonfinite else None
             progress.update(epoch, progress_values(values, step.scaler.enabled, skipped))
             if state.global_step % self.recipe.log.log_interval == 0:
                 self.log.viewer(state.global_step, values)
-            if self.stop_signal:
-                step.ask_to_stop()
-            if state.step_in_epoch:  # the epoch's own checkpoint comes after its last step
-                stopping = step.is_stopping(bool(self.stop_signal))
+            # the epoch's own checkpoint comes after its last step
+            if state.step_in_epoch and not self.runner.in_flight:
+                stopping = self.runner.is_stopping(self.stop_signal)
                 self.saver.after_step(stopping)
                 if stopping:
                     raise self.saver.interrupted(self.stop_signal.number, f"after step {state.global_step}")
@@ -225,7 +224,7 @@ def dry_run(recipe: Recipe) -> None:
     trainer = Trainer(recipe)
     trainer.announce()
     trainer.compile()
-    list(itertools.islice(trainer.runner.train_steps(), DRY_STEPS))
+    list(itertools.islice(trainer.runner.train_steps(trainer.stop_signal, trainer.saver.is_due), DRY_STEPS))
     meter = trainer.runner.meter
     seconds = trainer.state.total_steps * meter.ms_per_step / 1000
     trainer.log.say(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Sequence, Union
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -19,6 +19,8 @@ lamb_update = ops.MultitypeFuncGraph("lamb_update")
 sgd_update = ops.MultitypeFuncGraph("sgd_update")
 square_sum = ops.MultitypeFuncGraph("square_sum")
 half_square_sum = ops.MultitypeFuncGraph("half_square_sum")
+select = ops.MultitypeFuncGraph("select")
+select_or_zero = ops.MultitypeFuncGraph("select_or_zero")
 
 ONE_SUM = (
     2**16
@@ -38,6 +40,26 @@ def _half_square_sum(gradient):  # type: ignore[no-untyped-def]
 @square_sum.register("Tensor")
 def _square_sum(gradient):  # type: ignore[no-untyped-def]
     return ops.square(gradient.astype(ms.float32)).sum()
+
+
+@select.register("Bool", "Tensor", "Tensor")
+def _take(_, value, __):  # type: ignore[no-untyped-def]
+    return value
+
+
+@select.register("Tensor", "Tensor", "Tensor")
+def _select(finite, value, other):  # type: ignore[no-untyped-def]
+    return ops.where(finite, value, other)
+
+
+@select_or_zero.register("Bool", "Tensor")
+def _take_gradient(_, gradient):  # type: ignore[no-untyped-def]
+    return gradient
+
+
+@select_or_zero.register("Tensor", "Tensor")
+def _select_or_zero(finite, gradient):  # type: ignore[no-untyped-def]
+    return ops.where(finite, gradient, 0.0)
 
 
 class SquareSum(nn.Cell):
@@ -119,8 +141,11 @@ def _sgd_update(lr, momentum, nesterov, decay, lr_scale, weight, velocity, gradi
 class Optimizer(nn.Cell):
     """What optimizers share. decay: each weight's decay; lr_scales: each weight's factor of the learning rate.
 
-    Inputs: gradients, lr (). Output: a tensor that whoever needs the moved weights depends on.
+    Inputs: gradients, lr (). Output: a tensor that whoever needs the moved weights depends on. One that `selects` has a
+    third input, a bool (): where that is false nothing changes, and there is no branch.
     """
+
+    selects = False
 
     def __init__(self, weights: ParameterTuple, decay: Sequence[float], lr_scales: Sequence[float]):
         super().__init__(auto_prefix=False)
@@ -156,8 +181,11 @@ class AdamW(Moments):
 
     That operator is w -= lr (m / (sqrt(v) + eps) + decay w), without bias corrections. With c1 = 1 - beta1^t and c2 = 1
     - beta2^t PyTorch's w -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay w) is the same with lr sqrt(c2) / c1, eps
-    sqrt(c2), decay c1 / sqrt(c2).
+    sqrt(c2), decay c1 / sqrt(c2). A gradient of 0, betas of 1 and an lr of 0 leave finite weights and moments as they
+    are.
     """
+
+    selects = True
 
     def __init__(
         self,
@@ -170,16 +198,21 @@ class AdamW(Moments):
         super().__init__(weights, decay, lr_scales, betas, eps)
         self.adam = ops.AdamWeightDecay()
         self.fused: Any = kernels.AdamW(self.decay, self.lr_scales) if device.has_kernels() else None
+        self.zero, self.one = Tensor(0.0, ms.float32), Tensor(1.0, ms.float32)
 
-    def construct(self, gradients: Gradients, lr: Tensor) -> Tensor:
+    def construct(self, gradients: Gradients, lr: Tensor, finite: Union[bool, Tensor] = True) -> Tensor:
         count = self.count + 1
         root = ops.sqrt(1 - ops.pow(self.beta2, count))
         unit = (1 - ops.pow(self.beta1, count)) / root
+        rate = select(finite, lr / unit, self.zero)
+        beta1, beta2 = select(finite, self.beta1, self.one), select(finite, self.beta2, self.one)
+        count = select(finite, count, self.count)
+        gradients = self.map(ops.partial(select_or_zero, finite), gradients)
         if self.fused is not None:
-            numbers = ops.stack((lr / unit, unit, self.beta1, self.beta2, self.eps * root))
+            numbers = ops.stack((rate, unit, beta1, beta2, self.eps * root))
             done = self.fused(self.weights, self.exp_avg, self.exp_avg_sq, gradients, numbers)
         else:
-            step = ops.partial(adamw_update, self.adam, lr / unit, unit, self.beta1, self.beta2, self.eps * root)
+            step = ops.partial(adamw_update, self.adam, rate, unit, beta1, beta2, self.eps * root)
             done = self.map(step, self.decay, self.lr_scales, self.weights, self.exp_avg, self.exp_avg_sq, gradients)
         return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
 

@@ -27,6 +27,7 @@ class Platform:
     faster here. flash_attention: the NPU's attention in one operator.
     direct_operators: the NPU's newer operators, which are launched directly, are there beside those that are compiled
     first. overflow_flag: half precision overflows to its largest number and a flag of the device.
+    costly_branches: at a branch on a value the host waits for the device, which then waits for the host.
     slow_convolution: Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of
     LayerNorm.
     """
@@ -37,6 +38,7 @@ class Platform:
     flash_attention: bool = False
     direct_operators: bool = False
     overflow_flag: bool = False
+    costly_branches: bool = False
     slow_convolution: bool = False
     slow_broadcasting: bool = False
 
@@ -48,12 +50,16 @@ PORTABLE = Platform()  # plain operators alone: for files that other machines re
 def of(target: str, chip_name: str = "", jit_level: str = "") -> Platform:
     """The platform of a device: CPU, GPU or Ascend, what its driver calls the chip, and the graph level.
 
-    Ascend's graph engine (O2) launches nothing by itself and knows the older operators best.
+    Ascend's graph engine (O2) launches nothing by itself, branches on the device and knows the older operators best.
     """
     if target == "Ascend":
-        newer = ascend.generation(chip_name) in (ascend.A2, ascend.A3)
-        flag = ascend.keeps_overflow_flag(chip_name)
-        return Platform(flash_attention=newer, direct_operators=newer and jit_level != "O2", overflow_flag=flag)
+        newer, launches = ascend.generation(chip_name) in (ascend.A2, ascend.A3), jit_level != "O2"
+        return Platform(
+            flash_attention=newer,
+            direct_operators=newer and launches,
+            overflow_flag=ascend.keeps_overflow_flag(chip_name),
+            costly_branches=launches,
+        )
     if target != "CPU":
         return PORTABLE
     # on AVX-512 CPUs oneDNN's reference kernel runs a convolution, 70 to 150 times too slow

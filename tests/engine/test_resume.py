@@ -134,10 +134,11 @@ def same(one: Path, two: Path) -> None:
 def test_a_signal_saves_and_ends_and_the_same_command_goes_on(
     folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    # when step 4 is logged, the next one is under way
     at_step(monkeypatch, STEPS + 1, lambda: os.kill(os.getpid(), number))
     with pytest.raises(
         Interrupted,
-        match=r"^stopped by (SIGTERM|Ctrl-C) after step 4; saved in .*within.ckpt: the "
+        match=r"^stopped by (SIGTERM|Ctrl-C) after step 5; saved in .*within.ckpt: the "
         r"same command resumes$",
     ) as caught:
         run(folder, tmp_path)

@@ -188,9 +188,9 @@ def trajectory(name: str, size: int, **options: Any) -> tuple[list[float], list[
     for number in range(TRAJECTORY_STEPS):
         images, labels = trajectory_batch(number, size)
         lr = Tensor(1e-4 * min(1, (number + 1) / 5), ms.float32)
-        loss, norm, _ = step(images_to_step(images), Tensor(labels), *unused, lr)
-        losses.append(float(loss.asnumpy()))
-        norms.append(float(norm.asnumpy()))
+        result = step.read(step(images_to_step(images), Tensor(labels), *unused, lr))
+        losses.append(result.loss)
+        norms.append(result.norm)
     return losses, norms, step
 
 
