@@ -56,7 +56,7 @@ RULES = (
         RUN,
     ),
     (
-        r"env MS_SIMULATION_LEVEL=1 ",
+        r"env (MS_SIMULATION_LEVEL=1 |MINDVIT_CHIP=\S+ msrun --sim_level 1 )",
         f"{OPTIONS}; a simulation needs CANN: what it is told: tests/runtime/test_ascend_device.py",
     ),
     (r"mindvit download ", "tests/cli/test_download.py::test_a_pattern_s_files_are_brought_to_a_folder"),

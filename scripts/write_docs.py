@@ -224,6 +224,52 @@ def benchmark(mode: str) -> str:
     )
 
 
+def ascend_small() -> str:
+    """What MindSpore's Ascend plug-in makes of the small networks that tests/ascend holds to it."""
+    lines = ["| graph | kernels (legacy) | all-reduces | graph engine's rules |", "|---|---|---|---|"]
+    for case, row in json.loads((ROOT / "tests" / "ascend" / "recorded.json").read_text(encoding="utf-8")).items():
+        name, *graph = case.split(":")
+        if name == "none":
+            continue
+        counts = row["kernels"]
+        kernels = f"{sum(counts.values()):,} ({counts['aclop']})" if counts else ""
+        reduces = counts["hccl"] if counts and graph[2:3] == ["8"] else ""
+        rules = "hold" if row["checked"] else "refused, so O1" if counts and "O2" in graph else ""
+        lines.append(f"| {name} {ascend_graph(graph)} | {kernels} | {reduces} | {rules} |")
+    return "\n".join(lines)
+
+
+def ascend_graph(words: Sequence[str]) -> str:
+    """A case of tests/ascend/probe.py in words: graph, level, ranks and micro-batches."""
+    graph, level, *numbers = words
+    ranks, batches = [*numbers, "1", "1"][:2] if len(numbers) < 2 else numbers
+    parts = [{"train": "training", "eval": "evaluation"}[graph], level]
+    parts += [f"{ranks} ranks"] * (ranks != "1") + [f"{batches} micro-batches"] * (batches != "1")
+    return ", ".join(parts)
+
+
+def ascend_outcome(row: dict[str, Any], words: Sequence[str]) -> str:
+    """What became of a graph, in a cell."""
+    counts = row["kernels"]
+    if "O2" in words:
+        return "the graph engine's rules hold" if row["checked"] else "refused by the graph engine, taken at O1"
+    reduces = f", {counts['hccl']}" if counts["hccl"] else ""
+    return f"{sum(counts.values()):,} ({counts['aclop']}){reduces}"
+
+
+def ascend_full() -> str:
+    """The same of whole networks, before and after."""
+    lines = ["| network, graph | before: kernels (legacy), all-reduces | now | CPU s, GiB |", "|---|---|---|---|"]
+    for case, found in json.loads((ROOT / "results" / "ascend.json").read_text(encoding="utf-8")).items():
+        name, *graph = case.split(":")
+        cells = [f"{name.split('/')[-1]}, {ascend_graph(graph)}"]
+        for when in ("before", "now"):
+            cells.append(ascend_outcome(found[when], graph) if when in found else "not counted")
+        cost = found.get("now", {"seconds": "", "memory": ""})
+        lines.append(f"| {' | '.join(cells)} | {cost['seconds']}, {cost['memory']} |")
+    return "\n".join(lines)
+
+
 def scaling() -> str:
     """How speed falls with size, depth and batch: every row of results/scaling."""
     path = ROOT / "results" / "scaling" / "benchmark_train.csv"
@@ -258,6 +304,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "commands": docs_commands.listing,
     "scaling": scaling,
+    "ascend_small": ascend_small,
+    "ascend_full": ascend_full,
     "errata_xcit": errata_xcit,
     "errata_crossvit": errata_crossvit,
     **{name: functools.partial(family, name) for name in FAMILIES},

@@ -26,11 +26,14 @@ CASES = (
     "fpn:eval:O0",
     "upernet:train:O2",
     "upernet:eval:O2",
+    "retinanet:train:O0:8",
+    "retinanet:eval:O0",
+    "maskrcnn:train:O0:8",
     "none:while:O2",
     "none:parameter:O2",
     "none:yielding:O2",
 )
-KEPT = ("kernels", "legacy", "checked", "error")
+KEPT = ("kernels", "legacy", "checked", "branches", "error")
 
 
 def main() -> None:
@@ -46,7 +49,15 @@ def main() -> None:
                 row = json.loads(line)
                 row["error"] = row["error"].split(",")[0]  # without the call stack
                 rows.append(row)
-                print(row["case"], row["kernels"], row["axes"], f"{row['seconds']} s", row["error"], flush=True)
+                print(
+                    row["case"],
+                    row["kernels"],
+                    row["axes"],
+                    row["branches"],
+                    f"{row['seconds']} s",
+                    row["error"],
+                    flush=True,
+                )
     if len(rows) < len(CASES):
         sys.exit(f"probe.py ended with {process.returncode} after {len(rows)} of {len(CASES)} cases")
     lines = (f'  "{row["case"]}": {json.dumps({key: row[key] for key in KEPT})}' for row in rows)

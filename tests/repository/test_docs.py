@@ -218,7 +218,7 @@ def test_options_files_and_values_of_a_command_are_taken(
     monkeypatch.chdir(place)
     words = shlex.split(text.partition(" '>' ")[0].partition(" > ")[0])  # where its output goes is the shell's business
     if words[0] == "env":
-        words = words[words.index("python") :]
+        words = words[words.index("msrun" if "msrun" in words else "python") :]
     if words[0] == "msrun":
         from mindspore.parallel.cluster import run
 

@@ -90,6 +90,7 @@ class MaskHead(nn.Cell):
             x = self.relu(conv(x))
         x = self.relu(self.upsample(x, count))
         logits = in_float32(self.layout.to_tokens(self.conv_logits(x))).reshape(count, -1, self.num_classes)
-        own = ops.one_hot(labels, self.num_classes).astype(ms.float32).expand_dims(2)
+        on, off = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)  # Ascend takes no int64 ones, the default
+        own = ops.one_hot(labels, self.num_classes, on, off).expand_dims(2)
         side = 2 * MASK_SIZE
         return ops.matmul(logits, own).reshape(count, side, side)
