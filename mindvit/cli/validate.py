@@ -19,7 +19,8 @@ EXTRA = (
         {
             "metavar": "FILE|DIR",
             "help": "CSV file for what the model says of every image: its five most probable classes; of a segmentor, "
-            "folder for a label map of every image and the confusion matrix, in numbers and as a picture",
+            "folder for a label map of every image and the confusion matrix, in numbers and as a picture; of a "
+            "detector JSON file, in COCO's form",
         },
     ),
     (
@@ -27,7 +28,8 @@ EXTRA = (
         {
             "metavar": "DIR",
             "help": "folder for the predictions and what they say: each class, what is taken for what, calibration, "
-            "the surest mistakes, as tables and pictures",
+            "the surest mistakes, as tables and pictures; of a detector errors by kind, false alarms and "
+            "missed objects",
         },
     ),
     (("--font",), {"metavar": "FILE", "help": "TrueType font of the pictures, for names not in Latin letters"}),
@@ -71,8 +73,14 @@ def show(task: Task, dataset: Any, predictions: Optional[str], out: Optional[str
         if out or predictions:
             print(f"label maps, {CONFUSION} and {draw_file(folder / CONFUSION).name} are in {folder}", flush=True)
     elif task.name == "detection":
-        if out or predictions:
-            print(f"detections are in {predictions or Path(out or '') / task.predictions_file}", flush=True)
+        if predictions:
+            print(f"detections are in {predictions}", flush=True)
+        if out:
+            from mindvit.visualization import detection_report
+
+            file = Path(out) / task.predictions_file
+            for line in detection_report.write(Path(out), file, dataset, Path(font) if font else None):
+                print(line, flush=True)
     elif out:
         from mindvit.visualization import class_report
 

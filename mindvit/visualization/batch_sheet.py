@@ -22,7 +22,7 @@ from mindvit.visualization.attention_sheet import (
     fitted,
     fonts,
 )
-from mindvit.visualization.boxes import frame, painted
+from mindvit.visualization.boxes import colour, frame, painted
 
 COLUMNS = 6
 
@@ -71,5 +71,5 @@ def with_objects(pixels: np.ndarray, found: Objects, names: Sequence[str], side:
     factor = side / max(pixels.shape[:2])
     height, width = (max(round(length * factor), 1) for length in pixels.shape[:2])
     tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    frame(tile, found.boxes * factor, list(found.labels), names, letters)
+    frame(tile, found.boxes * factor, [colour(int(label)) for label in found.labels], names, letters)
     return tile

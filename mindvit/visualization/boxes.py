@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -13,11 +13,12 @@ from mindvit.runtime.files import on_one_line
 from mindvit.visualization.attention_sheet import INK, PAPER, SMALL_LINE, Fonts, fonts
 from mindvit.visualization.overlay import LEAST_SIDE
 
+Colour = Tuple[int, int, int]
 PAD, LINE = 2, 2  # px, around a name and of a box's frame
 SATURATIONS = (0.9, 0.5, 0.7)
 
 
-def colour(label: int) -> tuple[int, int, int]:
+def colour(label: int) -> Colour:
     """A class's: bright, so that a mask shows on what is dark; ten hues, and others of other strength for more."""
     tens = label // 10
     hue, saturation = (0.3 * label + 0.0125 * tens) % 1, SATURATIONS[tens % len(SATURATIONS)]
@@ -51,7 +52,7 @@ def drawn(
         pixels = painted(pixels, masks, labels)
     times = max(1, -(-LEAST_SIDE // max(pixels.shape[:2])))
     result = Image.fromarray(np.kron(pixels, np.ones((times, times, 1), np.uint8)))
-    frame(result, boxes * times, labels, texts, letters or fonts())
+    frame(result, boxes * times, [colour(int(label)) for label in labels], texts, letters or fonts())
     return result
 
 
@@ -63,17 +64,21 @@ def painted(pixels: np.ndarray, masks: np.ndarray, labels: Sequence[int]) -> np.
     return np.rint(result).astype(np.uint8)
 
 
-def frame(image: Image.Image, boxes: np.ndarray, labels: Sequence[int], texts: Sequence[str], letters: Fonts) -> None:
+def frame(
+    image: Image.Image, boxes: np.ndarray, colours: Sequence[Colour], texts: Sequence[str], letters: Fonts
+) -> None:
     """Draw boxes and what stands at them over an image."""
     draw = ImageDraw.Draw(image)
     for number in range(len(boxes) - 1, -1, -1):
         left, top, right, bottom = (float(side) for side in boxes[number])
         corners = (left, top, max(right - 1, left), max(bottom - 1, top))
         draw.rectangle(corners, outline=PAPER, width=LINE + 2)  # which shows on dark grounds
-        draw.rectangle(corners, outline=colour(int(labels[number])), width=LINE)
+        draw.rectangle(corners, outline=colours[number], width=LINE)
         text = on_one_line(texts[number])
+        if not text:
+            continue
         width = int(letters.small.getlength(text)) + 2 * PAD
         x = min(max(left, 0), max(image.width - width, 0))
         y = min(max(top, 0), max(image.height - SMALL_LINE, 0))
-        draw.rectangle((x, y, x + width, y + SMALL_LINE), fill=PAPER, outline=colour(int(labels[number])))
+        draw.rectangle((x, y, x + width, y + SMALL_LINE), fill=PAPER, outline=colours[number])
         draw.text((x + PAD, y + PAD), text, INK, letters.small)

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from mindvit.errors import UserError
 from mindvit.recipe.schema import FIELDS
@@ -25,6 +25,18 @@ def worst_classes(run: Run) -> Table:
     shown = there[:MOST_CLASSES]
     title = f"Classes that are found worst, of {len(run.classes)}: {run.name}"
     return Table(title, [list(run.classes[0]), *(list(row.values()) for row in shown)])
+
+
+def detection_errors(run: Run) -> Table:
+    """A detector's errors by kind: of all classes, then of those of which most is not found."""
+    whole, *classes = run.errors
+
+    def share(row: Mapping[str, str]) -> float:
+        return number(row["found"]) / max(number(row["objects"]), 1)
+
+    shown = sorted((row for row in classes if number(row["objects"])), key=share)[:MOST_CLASSES]
+    title = f"Objects found and missed, and false alarms by kind: {run.name}"
+    return Table(title, [list(whole), *(list(row.values()) for row in (whole, *shown))])
 
 
 def read_table(path: Path) -> list[Table]:

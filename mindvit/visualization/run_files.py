@@ -15,6 +15,7 @@ from mindvit.recipe.files import read_yaml
 from mindvit.runtime.files import on_one_line
 
 LOG, RECIPE, RESULT, CLASSES = "log.csv", "recipe.yaml", "result.json", "classes.csv"
+ERRORS = "errors.csv"  # of a detector, by validate.py --out: a row for all classes, then one for each
 NAN = float("nan")
 
 
@@ -22,7 +23,7 @@ NAN = float("nan")
 class Run:
     """A run's folder. columns: the log's, a number (nan: none) a row; recipe: every key, where there is a recipe;
     result: its final row, if it has ended; classes: a row for each class in the last validation, of tasks that measure
-    them.
+    them; errors: of a detector, see ERRORS.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Run:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     classes: Sequence[Mapping[str, str]] = ()
+    errors: Sequence[Mapping[str, str]] = ()
 
 
 def number(text: Optional[str]) -> float:
@@ -59,6 +61,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON: {error}") from None
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """A CSV file's rows; none if it isn't there. UserError if it can't be read."""
+    return list(csv.DictReader(io.StringIO(read_text(path)))) if path.is_file() else []
+
+
 def read_run(folder: Path, name: str) -> Run:
     """What a run left in its folder. UserError if there is no log, or nothing in it."""
     log = folder / LOG
@@ -72,9 +79,7 @@ def read_run(folder: Path, name: str) -> Run:
     result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
     if not isinstance(result, dict):
         raise UserError(f"{folder / RESULT}: must hold one object")
-    found = folder / CLASSES
-    classes = list(csv.DictReader(io.StringIO(read_text(found)))) if found.is_file() else []
-    return Run(name, columns, recipe, result, classes)
+    return Run(name, columns, recipe, result, read_rows(folder / CLASSES), read_rows(folder / ERRORS))
 
 
 def names(folders: Sequence[Path]) -> list[str]:

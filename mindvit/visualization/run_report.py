@@ -11,7 +11,14 @@ from mindvit.errors import UserError
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.visualization.charts import CHARTS, axis, draw
 from mindvit.visualization.report_page import page
-from mindvit.visualization.report_tables import differences, last_rows, read_table, results, worst_classes
+from mindvit.visualization.report_tables import (
+    detection_errors,
+    differences,
+    last_rows,
+    read_table,
+    results,
+    worst_classes,
+)
 from mindvit.visualization.run_files import RECIPE, names, read_run
 
 PICTURES = {
@@ -19,6 +26,7 @@ PICTURES = {
     "calibration.png": "Confidence and accuracy",
     "wrong.png": "Wrong, and sure of it",
     "examples.png": "Found, beside what is there",
+    "errors.png": "False alarms and missed objects",
 }  # of validate.py --out, and of a segmentor's or detector's run: file and heading
 TABLES = (".csv", ".json", ".md")
 
@@ -47,6 +55,7 @@ def write_report(places: Sequence[Union[str, Path]], out: Path) -> list[Path]:
     tables = [differences(runs)] if any(run.recipe for run in runs) else []
     tables = ([results(runs)] if any(run.result for run in runs) else []) + ([last_rows(runs)] if runs else []) + tables
     classes = [worst_classes(run) for run in runs if run.classes]
+    classes += [detection_errors(run) for run in runs if run.errors]
     tables += [table for path in paths if path not in folders for table in read_table(path)]
     along = axis(runs)
     drawn = [(chart, draw(chart, runs, along)) for chart in CHARTS] if runs else []

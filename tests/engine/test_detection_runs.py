@@ -13,6 +13,7 @@ import train_small
 from coco_files import make_coco_folder
 
 from mindvit.cli import export
+from mindvit.cli.validate import show
 from mindvit.engine.evaluate import validate
 from mindvit.engine.trainer import fit
 from mindvit.errors import UserError
@@ -51,11 +52,14 @@ def test_a_run_with_masks(folder: Path, tmp_path: Path) -> None:
     score = DetectionTask().score(meta["score"])
     assert score.count == 4
     measured = parse(["--ckpt_path", str(tmp_path / "mask_rcnn-1.ckpt"), "--data_dir", str(folder)], "")[0]
-    again = validate(measured, str(tmp_path / "found.json"))
+    out = str(tmp_path / "out")
+    again = validate(measured, None, out, lambda task, dataset: show(task, dataset, None, out, None))
     assert again == score
     with pytest.raises(UserError, match="mask_rcnn is a detector, and those can't be exported yet"):
         export.main(["--ckpt_path", str(tmp_path / "mask_rcnn-1.ckpt"), "--format", "MINDIR", "--out", "a.mindir"])
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {item["image_id"] for item in found} <= {100, 101, 102, 103}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.json", "errors.csv", "errors.png"}
     assert all({"image_id", "category_id", "bbox", "score", "segmentation"} <= set(item) for item in found)
 
 
