@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mindvit.weights.checkpoint_info import CheckpointInfo
 
 DYNAMIC = "dynamic"
+# the key that --size is, by task
+SIZES = {"classification": "image_resize", "segmentation": "crop_size", "detection": "canvas"}
 
 
 def parser() -> Parser:
@@ -51,7 +53,7 @@ def parser() -> Parser:
         "--batch_size",
         default=DYNAMIC,
         metavar="N|dynamic",
-        help="images at once; dynamic: any number (default; of a segmentor 1)",
+        help="images at once; dynamic: any number (default; of segmentors and detectors 1)",
     )
     result.add_argument(
         "--size", type=int, metavar="PX", help="side of the images (default: that of training, else the network's)"
@@ -95,14 +97,12 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
             "trained here"
         )
     name = given.model or told.model
-    if name and network_info(name).task == "detection":
-        raise UserError(f"{name} is a detector, and those can't be exported yet: predict with mindvit predict")
-    size_key = "crop_size" if name and network_info(name).task == "segmentation" else "image_resize"
+    size_key = SIZES[network_info(name).task] if name else "image_resize"
     asked = {"model": given.model, size_key: given.size, "num_classes": given.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}
     recipe = told.fill(build(asked, dict.fromkeys(asked, COMMAND_LINE)))
-    if size_key == "crop_size":
-        return segmentor(recipe, told, content)
+    if size_key != SIZES["classification"]:
+        return dense(recipe, told, content)
     recipe = sized(recipe, told.where)
     info = told.classifier(recipe.model.model)
     classes, channels = given.num_classes or told.num_classes or IMAGENET, told.in_channels or RGB
@@ -115,22 +115,48 @@ def network(given: Namespace) -> tuple[Any, CheckpointInfo, Recipe]:
     return net, told, recipe
 
 
-def segmentor(recipe: Recipe, told: CheckpointInfo, content: Any) -> tuple[Any, CheckpointInfo, Recipe]:
-    """The same of a segmentor, for images of the size of its crops."""
+def dense(recipe: Recipe, told: CheckpointInfo, content: Any) -> tuple[Any, CheckpointInfo, Recipe]:
+    """The same of a segmentor or detector, for images of the size that it was trained on."""
     from mindvit.models import create_model
     from mindvit.runtime import platform
-    from mindvit.tasks.segmentation.settings import check, crop_size, network_arguments
+    from mindvit.tasks import task_of
+    from mindvit.tasks.dense import DenseTask
     from mindvit.weights import load_weights
     from mindvit.weights.checkpoint_info import RGB
 
-    check(recipe)
+    task = task_of(recipe)
+    assert isinstance(task, DenseTask)
+    task.check(recipe)
     name, channels = recipe.model.model, told.in_channels or RGB
     classes = recipe.model.num_classes or told.num_classes
-    net = create_model(name, classes, channels, 0.0, for_platform=platform.PORTABLE, **network_arguments(recipe))
-    net.check_size(*crop_size(recipe))
+    arguments = task.network_arguments(recipe)
+    net = create_model(name, classes, channels, 0.0, for_platform=platform.PORTABLE, **arguments)
+    net.check_size(*task.size(recipe))
     if content:
         print(f"weights from {content.where}: {load_weights(net, content)}")
     return net, dataclasses.replace(told, model=name, num_classes=net.num_classes, in_channels=channels), recipe
+
+
+def described(told: CheckpointInfo, recipe: Recipe) -> dict[str, Any]:
+    """What the file says of itself."""
+    from mindvit.data.classes import label_names
+    from mindvit.inference import side_file
+    from mindvit.inference.detector_export import INPUTS, OUTPUTS
+    from mindvit.tasks import task_of
+    from mindvit.tasks.dense import DenseTask
+    from mindvit.tasks.detection.settings import has_masks
+
+    info = told.network(recipe.model.model)
+    if info.task == "classification":
+        content = side_file.contents(told.classifier(info.name), told, recipe.augment)
+    else:
+        task = task_of(recipe)
+        assert isinstance(task, DenseTask)
+        content = side_file.dense_contents(info, told, recipe, task.size(recipe))
+    if info.task == "detection":
+        content.update(inputs=list(INPUTS), outputs=list(OUTPUTS if has_masks(recipe) else OUTPUTS[:-1]))
+    content["label_names"] = list(label_names(told.class_names, content["num_classes"]))
+    return content
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -139,8 +165,8 @@ def main(arguments: Sequence[str]) -> None:
     """
     given = parser().parse_args(arguments)
     batch = batch_of(given.batch_size)
-    from mindvit.data.classes import label_names  # takes seconds: not for --help
-    from mindvit.inference import side_file
+    from mindvit.inference import side_file  # takes seconds: not for --help
+    from mindvit.inference.detector_export import export_detector
     from mindvit.inference.export import check, export
     from mindvit.inference.snippet import metadata, snippet
     from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
@@ -150,15 +176,16 @@ def main(arguments: Sequence[str]) -> None:
     device.set_up(RuntimeOptions(distribute=False), PrecisionOptions())
     with errors.hints_for(parser().options()):
         net, told, recipe = network(given)
-    info = told.network(recipe.model.model)
-    if info.task == "segmentation":
-        from mindvit.tasks.segmentation.settings import crop_size
-
-        content, batch = side_file.segmentor_contents(info, told, recipe, crop_size(recipe)), batch or 1
+    content = described(told, recipe)
+    image = tuple(content["input_size"])
+    if content["task"] != "classification":
+        batch = batch or 1
+    if content["task"] != "detection":
+        print(export(net, image, given.format, given.out, batch, metadata(content)))
+    elif batch == 1:
+        print(export_detector(net, image, given.format, given.out, metadata(content)))
     else:
-        content = side_file.contents(told.classifier(info.name), told, recipe.augment)
-    content["label_names"] = list(label_names(told.class_names, content["num_classes"]))
-    print(export(net, tuple(content["input_size"]), given.format, given.out, batch, metadata(content)))
+        raise UserError(f"--batch_size is {batch}, but a detector's file takes one image: leave it out")
     print(f"{side_file.write(given.out, content)}: classes and preprocessing, as in the file's own metadata")
     if given.format == "ONNX":
         print(f"to run it with onnxruntime, numpy and Pillow alone:\n\n{snippet(given.out, content, batch)}")

@@ -1,7 +1,7 @@
 """Name what is in images; of a segmentor, also draw it.
 
-mindvit predict IMAGE|FOLDER ... --ckpt_path FILE|--model NAME [--topk 5] [--format table|json|csv] [--out FILE]
-    [--draw DIR]
+mindvit predict IMAGE|FOLDER ... --ckpt_path FILE|--model NAME [--topk 5] [--score_thr 0.3]
+    [--format table|json|csv] [--out FILE] [--draw DIR]
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from mindvit.runtime.files import SPELT_OUT, on_one_line, printable
 if TYPE_CHECKING:
     from mindvit.inference.predictor import Predictor
     from mindvit.recipe.commandline import Parser
+    from mindvit.tasks.base import Asked
 
 
-def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list[str]) -> Iterator[tuple[str, Any]]:
+def predictions(predictor: Predictor, paths: Sequence[str], asked: Asked, bad: list[str]) -> Iterator[tuple[str, Any]]:
     """Each image's answer, under a progress bar if stderr is a terminal; broken ones are named there and collected
     in `bad`.
 
@@ -37,7 +38,7 @@ def predictions(predictor: Predictor, paths: Sequence[str], topk: int, bad: list
                 bad.append(path)
                 tqdm.write(f"warning: {row}", file=sys.stderr)
             else:
-                yield printable(path), predictor.answer(row, path, topk)
+                yield printable(path), predictor.answer(row, path, asked)
 
 
 def draw_labels(image: Any, labels: Any, names: Sequence[str], folder: Path, name: str) -> None:
@@ -160,7 +161,7 @@ def writer(out: Optional[Path], closing: str = "") -> Iterator[Callable[[str], A
 
 def options() -> Parser:
     """What the command takes."""
-    from mindvit.recipe.commandline import Parser, max_pixels_argument, positive, weights_arguments
+    from mindvit.recipe.commandline import Parser, max_pixels_argument, positive, share, weights_arguments
 
     parser = Parser(prog="mindvit predict", description="Name what is in images.")
     parser.add_argument(
@@ -169,6 +170,9 @@ def options() -> Parser:
     weights_arguments(parser)
     max_pixels_argument(parser)
     parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes an image (default: 5)")
+    parser.add_argument(
+        "--score_thr", type=share, default=0.3, metavar="X", help="least score of what is detected (default: 0.3)"
+    )
     parser.add_argument(
         "--format", choices=("table", "json", "csv"), default="table", help="of what is written (default: table)"
     )
@@ -197,6 +201,7 @@ def main(arguments: Sequence[str]) -> None:
         Predictor,
         Unreadable,
     )  # MindSpore takes seconds to import: not for --help or a mistyped path
+    from mindvit.tasks.base import Asked
 
     bad: list[str] = []
     with writer(given.out, "]" if given.format == "json" else "") as write:
@@ -211,7 +216,8 @@ def main(arguments: Sequence[str]) -> None:
                 given.max_pixels,
             )
         print(predictor, file=sys.stderr)
-        answers = drawn(predictor, predictions(predictor, paths, given.topk, bad), given.draw)
+        asked = Asked(given.topk, given.score_thr)
+        answers = drawn(predictor, predictions(predictor, paths, asked, bad), given.draw)
         for line in predictor.inference.formats(paths)[given.format](answers):
             write(line)
     if bad:

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, ContextManager, Iterator, List, Mapping, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -20,6 +20,8 @@ from mindvit.runtime.quiet import quiet
 
 FORMATS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
 TOLERANCE = 1e-4  # of max(1, the largest logit)
+INPUT, OUTPUT = "image", "output"
+Run = Callable[..., List[np.ndarray]]  # what a file computes: arrays -> arrays
 NEEDED = "pip install -r requirements-onnx.txt"
 
 
@@ -44,6 +46,17 @@ class Exported:
         return f"{self.path}: loaded again, batch {batches}: within {self.deviation:.1e} of the network"
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a file says of itself: names of its inputs and outputs, where the format has them, and metadata, see
+    snippet.metadata: ONNX's metadata_props, MindIR's user_info.
+    """
+
+    inputs: Sequence[str] = (INPUT,)
+    outputs: Sequence[str] = (OUTPUT,)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
 def export(
     net: nn.Cell,
     image: tuple[int, int, int],
@@ -60,7 +73,7 @@ def export(
         form: MINDIR or ONNX.
         path: the file.
         batch: images at once; None: any number.
-        metadata: what the file says of itself, see snippet.metadata: ONNX's metadata_props, MindIR's user_info.
+        metadata: see Described.
 
     Returns:
         The file with how far it is from the network.
@@ -70,34 +83,54 @@ def export(
         ExportError: what was written differs; there is no file.
     """
     check(form, path)
-    load = _session if form == "ONNX" else _graph_cell
-    net.set_train(False)
     batches = (batch,) if batch else (1, 3, 4)
+
+    def compare(run: Run) -> float:
+        return _deviation(net, lambda images: run(images)[0], batches, image, batch or 2)
+
+    inputs = [Tensor(shape=(batch, *image), dtype=ms.float32)]
+    return Exported(path, batches, export_checked(net, inputs, form, path, compare, Described(metadata=metadata)))
+
+
+def export_checked(
+    net: nn.Cell,
+    inputs: Sequence[Tensor],
+    form: str,
+    path: Path,
+    compare: Callable[[Run], float],
+    described: Described,
+    while_written: Optional[ContextManager[None]] = None,
+) -> float:
+    """Write a network for such inputs, load the file again and `compare` what it computes with the network: the
+    deviation. UserError and ExportError as above.
+    """
+    net.set_train(False)
+    load = _session if form == "ONNX" else _graph_cell
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
-        _write(net, (batch, *image), form, written, metadata)
-        run = load(written)
-        deviation = _deviation(net, run, batches, image, batch or 2)
+        with while_written or contextlib.nullcontext():
+            _write(net, inputs, form, written, described)
+        deviation = compare(load(written))
         if not deviation < TOLERANCE:
             raise ExportError(
                 f"{path}: not written: what the file computes is {deviation:.1e} off the network (tolerance "
                 f"{TOLERANCE:.0e})"
             )
         written.replace(path)
-    return Exported(path, batches, deviation)
+    return deviation
 
 
-def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path, metadata: Mapping[str, str]) -> None:
+def _write(net: nn.Cell, inputs: Sequence[Tensor], form: str, path: Path, described: Described) -> None:
     mindir = path.with_suffix(".mindir")
 
     def describe(model: Any) -> None:
-        model.user_info.update(metadata)
+        model.user_info.update(described.metadata)
 
     try:
         with quiet():
             ms.export(
                 net,
-                Tensor(shape=shape, dtype=ms.float32),
+                *inputs,
                 file_name=str(mindir.with_suffix("")),
                 file_format="MINDIR",
                 custom_func=describe,
@@ -112,8 +145,9 @@ def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path
 
         from mindvit.inference.onnx import to_onnx
 
-        model = to_onnx(whole, {item.name: item.asnumpy() for item in net.get_parameters()})
-        onnx.helper.set_model_props(model, dict(metadata))
+        weights = {item.name: item.asnumpy() for item in net.get_parameters()}
+        model = to_onnx(whole, weights, described.inputs, described.outputs)
+        onnx.helper.set_model_props(model, dict(described.metadata))
         onnx.save(model, str(path))
     elif whole != mindir:
         raise ExportError(
@@ -122,21 +156,26 @@ def _write(net: nn.Cell, shape: tuple[Optional[int], ...], form: str, path: Path
         )
 
 
-def _graph_cell(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _graph_cell(path: Path) -> Run:
     cell = nn.GraphCell(ms.load(str(path)))
-    return lambda images: np.asarray(cell(Tensor(images)).asnumpy())
+
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
+        found = cell(*map(Tensor, inputs))
+        return [np.asarray(item.asnumpy()) for item in (found if isinstance(found, tuple) else (found,))]
+
+    return run
 
 
-def _session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _session(path: Path) -> Run:
     import onnxruntime
 
     with _errors_of_onnx(path):
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    names = [item.name for item in session.get_inputs()]
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
         with _errors_of_onnx(path):
-            return np.asarray(session.run(None, {name: images})[0])
+            return [np.asarray(item) for item in session.run(None, dict(zip(names, inputs)))]
 
     return run
 

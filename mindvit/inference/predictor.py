@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, Iterator, Optional, Sequence, Union
 
 import numpy as np
@@ -26,7 +27,7 @@ from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.recipe.schema import build
 from mindvit.runtime import device
 from mindvit.tasks import task_of
-from mindvit.tasks.base import RunContext
+from mindvit.tasks.base import Asked, RunContext
 from mindvit.weights import WeightsError, load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.load import taken
@@ -123,24 +124,33 @@ class Predictor:
         """A name for each class."""
         return self.inference.class_names
 
-    def __call__(self, images: Union[ImageLike, Sequence[ImageLike]], topk: int = 5) -> Any:
+    def __call__(
+        self,
+        images: Union[ImageLike, Sequence[ImageLike]],
+        topk: int = Asked.topk,
+        score_thr: float = Asked.score_thr,
+    ) -> Any:
         """Say what is in an image, or in each of several.
 
         Args:
             images: an image or a list of them: a path, an image of Pillow's, or an array, uint8 (H, W), (H, W, 3) or
                 (H, W, 4).
             topk: how many classes, of a classifier.
+            score_thr: the least score, of a detector.
 
         Returns:
             The task's answer: a classifier's likeliest classes, [(name, probability), ...]; a segmentor's label map,
-            (H, W) int32. A list of such for a list of images.
+            (H, W) int32; a detector's `Found`: boxes (n, 4) float32, left, top, right, bottom in the image's own
+            pixels, scores, labels, names and, where it has them, masks (n, H, W) bool. A list of such for a list of
+            images.
 
         Raises:
             UserError: an image that can't be decoded.
         """
         single = is_one(images)
         several: Sequence[ImageLike] = [images] if single else images  # type: ignore[list-item, assignment]
-        answers = [self.answer(row, image, topk) for image, row in zip(several, self._outputs(several))]
+        asked = Asked(topk, score_thr)
+        answers = [self.answer(row, image, asked) for image, row in zip(several, self._outputs(several))]
         return answers[0] if single else answers
 
     def logits(self, images: Sequence[ImageLike]) -> np.ndarray:
@@ -162,9 +172,11 @@ class Predictor:
         """uint8 (B, H, W, 3) -> the network's input, float32 (B, 3, H, W)."""
         return self.normalize(Tensor(images))
 
-    def answer(self, row: np.ndarray, image: ImageLike, topk: int = 5) -> Any:
+    def answer(self, row: np.ndarray, image: ImageLike, asked: Optional[Asked] = None) -> Any:
         """What the task makes of an image's row of `stream`: see __call__."""
-        return self.inference.answer(row, max(topk, 1), lambda: size_of(image, self.max_pixels))
+        asked = asked or Asked()
+        asked = replace(asked, topk=max(asked.topk, 1))
+        return self.inference.answer(row, asked, lambda: size_of(image, self.max_pixels))
 
     def _outputs(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
         rows = []

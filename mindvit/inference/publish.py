@@ -14,9 +14,8 @@ from mindvit.inference import side_file
 from mindvit.models import ModelInfo, network_info
 from mindvit.recipe.schema import FIELDS, Recipe, build
 from mindvit.runtime import files
-from mindvit.tasks.detection.task import DetectionTask
-from mindvit.tasks.segmentation.settings import network_arguments
-from mindvit.tasks.segmentation.task import SegmentationTask
+from mindvit.tasks import task_of
+from mindvit.tasks.dense import DenseTask
 from mindvit.version import __version__
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.load import Arrays
@@ -71,10 +70,9 @@ def config(trained: Trained) -> dict[str, Any]:
     told, options = trained.told, trained.recipe.model
     info = network_info(trained.model)
     arguments: dict[str, Any] = {"num_classes": told.num_classes, "img_size": options.img_size}
-    if info.task == DetectionTask.name:
-        raise UserError(f"{trained.model} is a detector, and those can't be published yet: pass the checkpoint on")
-    if info.task == SegmentationTask.name:
-        arguments.update(network_arguments(trained.recipe))
+    task = task_of(trained.recipe)
+    if isinstance(task, DenseTask):
+        arguments.update(task.network_arguments(trained.recipe))
     if options.in_channels != FIELDS["in_channels"][1].default:
         arguments["in_channels"] = options.in_channels
     ours = {

@@ -42,10 +42,8 @@ def contents(info: ModelInfo, told: CheckpointInfo, augment: AugmentOptions) -> 
     }
 
 
-def segmentor_contents(
-    info: NetworkInfo, told: CheckpointInfo, recipe: Recipe, size: tuple[int, int]
-) -> dict[str, Any]:
-    """The same of a segmentor that takes images of `size` (height, width), or windows of larger ones."""
+def dense_contents(info: NetworkInfo, told: CheckpointInfo, recipe: Recipe, size: tuple[int, int]) -> dict[str, Any]:
+    """The same of a segmentor or detector that takes images of `size` (height, width)."""
     mean, std = Inputs(info, recipe.augment).statistics
     return {
         "architecture": info.name,

@@ -29,6 +29,16 @@ LABELS = """labels = output.argmax(0).astype(np.uint8)  # a class number for eac
 for number in np.unique(labels):
     print(f"{told['label_names'][number]}  {100 * (labels == number).mean():.2f} % of the pixels")
 """
+DETECTIONS = """factor = min(height / image.height, width / image.width)
+fitted = image.resize([int(side * factor) for side in image.size], Image.Resampling["BILINEAR"])
+x = np.zeros((1, 3, height, width), np.float32)
+x[0, :, : fitted.height, : fitted.width] = ((np.asarray(fitted) / 255 - told["mean"]) / told["std"]).transpose(2, 0, 1)
+inputs = dict(zip(told["inputs"], (x, np.float32([[fitted.height, fitted.width]]), np.float32([0.3]))))
+boxes, scores, labels = (found[0] for found in session.run(told["outputs"][:3], inputs))
+for box, score, label in zip(boxes / factor, scores, labels):
+    if score > 0:
+        print(f"{told['label_names'][label]}  {100 * score:.2f} %  left, top, right, bottom: {box.round().astype(int)}")
+"""
 
 
 def metadata(content: Mapping[str, Any]) -> dict[str, str]:
@@ -47,6 +57,8 @@ def snippet(path: Path, content: Mapping[str, Any], batch: Optional[int] = None)
     Returns:
         The lines, each with its end.
     """
+    if content["task"] == "detection":
+        return START.format(path=str(path)) + DETECTIONS
     classifies = content["task"] == "classification"
     resized = WHOLE if not classifies else SQUASH if content["crop_mode"] == "squash" else CENTER
     repeated = "" if batch in (None, 1) else f".repeat({batch}, 0)"

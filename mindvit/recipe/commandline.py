@@ -71,6 +71,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """An argument's float, 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
 def whose(text: str) -> str:
     """An argument's source of published weights."""
     if text not in ORIGINS and not text.startswith(HUB):

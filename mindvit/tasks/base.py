@@ -149,6 +149,16 @@ class Evaluator(Protocol):
         """Clear away what a pass that failed has half written."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How much of an answer is wanted. topk: classes, where they are ranked; score_thr: the least score of what is
+    detected, 0..1.
+    """
+
+    topk: int = 5
+    score_thr: float = 0.3
+
+
 class Inference(Protocol):
     """What a predictor asks of a task; str() says at which size and into how many classes."""
 
@@ -162,10 +172,8 @@ class Inference(Protocol):
     def cell(self, net: nn.Cell) -> Callable[[Any], Any]:
         """A cell or function, uint8 (B, H, W, 3) -> what is said of each image, (B, ...) float32."""
 
-    def answer(self, row: np.ndarray, topk: int, size: Callable[[], tuple[int, int]]) -> Any:
-        """What one of its rows means. topk: of how many classes, where they are ranked; size: gives the image's own
-        height and width, px.
-        """
+    def answer(self, row: np.ndarray, asked: Asked, size: Callable[[], tuple[int, int]]) -> Any:
+        """What one of its rows means. size: gives the image's own height and width, px."""
 
     def formats(self, paths: Sequence[str]) -> Mapping[str, Formatter]:
         """How answers for these images are written down, by the format's name."""

@@ -16,9 +16,9 @@ from mindvit.data.objects import Numbered, Objects
 from mindvit.errors import UserError
 from mindvit.runtime import console, files
 from mindvit.runtime.files import on_one_line
+from mindvit.tasks.base import Asked
 from mindvit.tasks.detection.errors import KINDS, ImageErrors, errors_of, rows
 from mindvit.tasks.detection.inference import Detections
-from mindvit.tasks.detection.prediction import LEAST
 from mindvit.visualization.attention_sheet import (
     ACCENT,
     GAP,
@@ -36,7 +36,7 @@ from mindvit.visualization.attention_sheet import (
 from mindvit.visualization.boxes import frame
 from mindvit.visualization.run_files import ERRORS
 
-PICTURE = "errors.png"
+PICTURE, LEAST = "errors.png", Asked.score_thr
 COLUMNS, MOST = 3, 9  # tiles side by side, and of false alarms and of missed objects
 CONTEXT, LEAST_SHARE = 2.5, 0.35  # a tile shows so much more than the box, and at least this share of the image
 RED, GREEN = (200, 68, 47), (45, 138, 78)

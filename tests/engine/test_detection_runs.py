@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import train_small
 from coco_files import make_coco_folder
 
-from mindvit.cli import export
+from mindvit.cli import export, publish
 from mindvit.cli.validate import show
 from mindvit.engine.evaluate import validate
 from mindvit.engine.trainer import fit
 from mindvit.errors import UserError
+from mindvit.inference.predictor import Predictor
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console
@@ -55,8 +57,18 @@ def test_a_run_with_masks(folder: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     again = validate(measured, None, out, lambda task, dataset: show(task, dataset, None, out, None))
     assert again == score
-    with pytest.raises(UserError, match="mask_rcnn is a detector, and those can't be exported yet"):
-        export.main(["--ckpt_path", str(tmp_path / "mask_rcnn-1.ckpt"), "--format", "MINDIR", "--out", "a.mindir"])
+    written = tmp_path / "a.onnx"
+    export.main(["--ckpt_path", str(tmp_path / "mask_rcnn-1.ckpt"), "--format", "ONNX", "--out", str(written)])
+    told = json.loads((tmp_path / "a.onnx.json").read_text())
+    assert (told["label_names"], told["input_size"], told["inputs"][0]) == (["red", "blue"], [3, 64, 64], "image")
+    inputs = np.zeros((1, 3, 64, 64), np.float32), np.array([[64, 64]], np.float32), np.zeros(1, np.float32)
+    session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])
+    boxes, scores, _, masks = session.run(told["outputs"], dict(zip(told["inputs"], inputs)))
+    assert boxes.shape == (1, 100, 4) and scores.max() > 0 and masks.shape == (1, 100, 28, 28)
+    publish.main([str(tmp_path), "--to", str(tmp_path / "published")])
+    predictor = Predictor(str(tmp_path / "published"))
+    assert predictor.class_names == ("red", "blue")
+    assert all(np.array_equal(value, arrays[key]) for key, value in predictor.net.parameters_dict().items())
     found = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert {item["image_id"] for item in found} <= {100, 101, 102, 103}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.json", "errors.csv", "errors.png"}

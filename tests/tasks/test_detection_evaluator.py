@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 from coco_files import make_coco_folder
 from mindspore import Tensor
+from pycocotools import mask as codec
 
 from mindvit.data.datasets.coco import CocoDataset
 from mindvit.errors import UserError
 from mindvit.runtime import distributed
+from mindvit.tasks.base import Asked
 from mindvit.tasks.detection import evaluator as module
+from mindvit.tasks.detection import prediction
 from mindvit.tasks.detection.evaluator import DetectionEvaluator
 from mindvit.tasks.detection.inference import DetectionInference, Detections, TestScale, detections, iou, merged
+from mindvit.tasks.detection.prediction import run_lengths
 
 
 @pytest.fixture
@@ -129,6 +133,32 @@ def test_mirrored_scales_and_the_least_score() -> None:
     assert seen == [(32, 32)] * 2 + [(64, 64)] * 2
     assert result.boxes.tolist() == [[30, 0, 60, 40]]
     assert result.mask(0, (40, 60))[:, 45:].all() and not result.mask(0, (40, 60))[:, :45].any()
+
+
+def test_run_lengths_are_cocos() -> None:
+    mask = np.zeros((5, 7), bool)
+    mask[0, 0] = mask[1:4, 2] = mask[4, 6] = True
+    code = codec.frPyObjects(run_lengths(mask), *mask.shape)
+    assert np.array_equal(codec.decode(code).astype(bool), mask)
+    assert run_lengths(mask[:, 1:2]) == {"size": [5, 1], "counts": [5]}
+
+
+def test_answers_have_the_least_score_that_is_asked_for() -> None:
+    ctx: Any = SimpleNamespace(class_names=("cat",), num_classes=2, recipe=None, inputs=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prediction, "test_scale", lambda *others: None)
+        answers = prediction.DetectionPrediction(ctx)
+    scores = np.zeros(100, np.float32)
+    scores[:2] = 0.9, 0.2
+    boxes = np.tile(np.array([10, 0, 20, 10], np.float32), (100, 1))
+    row = np.concatenate([[20, 40], boxes.ravel(), scores, np.ones(100), np.ones(100 * 28 * 28)]).astype(np.float32)
+    found = answers.answer(row, Asked(), lambda: (40, 80))
+    assert found.names == ("1",) and found.boxes.tolist() == [[20, 0, 40, 20]]
+    assert found.masks is not None and found.masks.shape == (1, 40, 80) and found.masks.sum() == 400
+    assert len(answers.answer(row, Asked(score_thr=0.1), lambda: (40, 80)).scores) == 2
+    (item,) = json.loads("".join(answers.as_json([("a.png", found)])))
+    assert item["objects"][0]["mask"]["counts"][:3] == [20 * 40, 20, 20]
+    assert list(answers.as_csv([("a.png", found)]))[1] == "a.png,1,0.900000,20.0,0.0,40.0,20.0"
 
 
 def test_bytes_of_two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,13 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 
 from mindvit.errors import UserError
 from mindvit.inference.onnx.compute import MathOperators
-from mindvit.inference.onnx.graph import Known, Name, value_of
+from mindvit.inference.onnx.detection import DetectionOperators
+from mindvit.inference.onnx.graph import FLOAT, Known, Name, value_of
 from mindvit.inference.onnx.layout import LayoutOperators
 
 OPSET, IR_VERSION = 17, 8
 BATCH = "batch"  # name of the unknown side of the input and the output
 INPUT, OUTPUT = "image", "output"
-BOOL = 9  # of tensors in MindIR
 DIRECT = {
     "Add": "Add",
     "Sub": "Sub",
@@ -33,6 +33,9 @@ DIRECT = {
     "Muls": "Mul",
     "Divs": "Div",
     "Maximum": "Max",
+    "Minimum": "Min",
+    "Greater": "Greater",
+    "GreaterEqual": "GreaterOrEqual",
     "Erf": "Erf",
     "Sigmoid": "Sigmoid",
     "ReLU": "Relu",
@@ -45,7 +48,7 @@ DIRECT = {
     "Tanh": "Tanh",
     "Neg": "Neg",
 }
-ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Max")
+ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Greater", "GreaterOrEqual")
 SCALARS: dict[str, tuple[str, Callable[[int, int], int]]] = {
     "ScalarMul": ("Mul", lambda a, b: a * b),
     "ScalarFloorDiv": ("Div", lambda a, b: a // b),
@@ -63,8 +66,11 @@ def _shapes(node: Any) -> list[tuple[tuple[int, ...], int]]:
     return [(tuple(tensor.dims), tensor.data_type) for tensor in tensors]
 
 
-class Writer(LayoutOperators, MathOperators):
-    """Writes one operator of MindIR after the other."""
+class Writer(LayoutOperators, MathOperators, DetectionOperators):
+    """Writes one operator of MindIR after the other. inputs, outputs: what they are called in the ONNX model."""
+
+    inputs: Sequence[str] = (INPUT,)
+    outputs: Sequence[str] = (OUTPUT,)
 
     def kind(self, node: Any) -> str:
         """An operator's name."""
@@ -90,24 +96,30 @@ class Writer(LayoutOperators, MathOperators):
             raise UserError(
                 f"operators that can't be exported to ONNX: {', '.join(self.unknown())} (--format MINDIR takes them)"
             )
-        image = self.graph.input[0]
-        self.values[image.name] = Name(INPUT)
-        self.shapes[INPUT] = tuple(image.tensor[0].dims)
+        for name, item in zip(self.inputs, self.graph.input):
+            self.values[item.name] = Name(name)
+            self.shapes[name] = tuple(item.tensor[0].dims)
         for parameter in self.graph.parameter:
             self.values[parameter.name] = self.weight(parameter.name.split(":")[-1])
         for node in self.graph.node:
             self.write(node)
-        result = self.graph.output[0]
-        self.emit("Identity", [self.values[result.name]], output=OUTPUT)
-        sides = [self.side(INPUT, self.shapes[INPUT]), self.side(OUTPUT, tuple(result.tensor[0].dims))]
-        graph = self.helper.make_graph(self.nodes, "mindvit", sides[:1], sides[1:], list(self.initializers.values()))
+        result = self.values[self.graph.output[0].name]
+        sides = [self.side(name, self.shapes[name]) for name in self.inputs]
+        results = result if isinstance(result, tuple) else (result,)
+        for name, value in zip(self.outputs, results):
+            self.emit("Identity", [value], output=name)
+            sides.append(self.side(name, self.shapes[value], self.kinds.get(value, FLOAT)))
+        count = len(self.inputs)
+        graph = self.helper.make_graph(
+            self.nodes, "mindvit", sides[:count], sides[count:], list(self.initializers.values())
+        )
         return self.helper.make_model(
             graph, opset_imports=[self.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="mindvit"
         )
 
-    def side(self, name: str, shape: Sequence[int]) -> Any:
+    def side(self, name: str, shape: Sequence[int], kind: int = FLOAT) -> Any:
         """An input or output of the model."""
-        return self.helper.make_tensor_value_info(name, 1, [BATCH if size < 0 else size for size in shape])
+        return self.helper.make_tensor_value_info(name, kind, [BATCH if size < 0 else size for size in shape])
 
     def write(self, node: Any) -> None:
         """One operator of MindIR."""
@@ -118,9 +130,7 @@ class Writer(LayoutOperators, MathOperators):
             return
         inputs = [self.values[name] for name in node.input]
         if kind in DIRECT:
-            result = self.emit(
-                DIRECT[kind], [self.number(item) if DIRECT[kind] in ARITHMETIC else item for item in inputs]
-            )
+            result = self.emit(DIRECT[kind], self.numbers(inputs) if DIRECT[kind] in ARITHMETIC else inputs)
         elif kind in SCALARS:
             result = self.scalar(kind, *inputs)
         else:
@@ -130,8 +140,7 @@ class Writer(LayoutOperators, MathOperators):
             [result] if isinstance(result, Name) else result if isinstance(result, tuple) else [], _shapes(node)
         ):
             if isinstance(name, Name):
-                self.shapes[name] = shape
-                self.truths |= {name} if type_ == BOOL else set()
+                self.shapes[name], self.kinds[name] = shape, type_
 
     def scalar(self, kind: str, first: Known, second: Known) -> Known:
         """Arithmetic of sizes."""
@@ -145,8 +154,15 @@ class Writer(LayoutOperators, MathOperators):
         )
 
 
-def to_onnx(mindir: Path, weights: Mapping[str, np.ndarray]) -> Any:
-    """The ONNX model of a MindIR file with these weights."""
+def to_onnx(
+    mindir: Path,
+    weights: Mapping[str, np.ndarray],
+    inputs: Sequence[str] = (INPUT,),
+    outputs: Sequence[str] = (OUTPUT,),
+) -> Any:
+    """The ONNX model of a MindIR file with these weights; inputs, outputs: their names in it."""
     model = ModelProto()
     model.ParseFromString(mindir.read_bytes())
-    return Writer(model, weights).model()
+    writer = Writer(model, weights)
+    writer.inputs, writer.outputs = inputs, outputs
+    return writer.model()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-from mindvit.inference.onnx.graph import Graph, Name
+import numpy as np
+
+from mindvit.errors import UserError
+from mindvit.inference.onnx.graph import BOOL, FLOAT, INTEGERS, TYPES, Graph, Name
 
 
 class MathOperators(Graph):
@@ -73,3 +76,49 @@ class MathOperators(Graph):
     def op_Rsqrt(self, node: Any, x: Name) -> Name:
         """1 / sqrt(x)."""
         return self.emit("Reciprocal", [self.emit("Sqrt", [x])])
+
+    def op_ReduceMax(self, node: Any, x: Name, axes: Any, keep: bool) -> Name:
+        """Maximum."""
+        return self.emit("ReduceMax", [x], axes=list(axes) if isinstance(axes, tuple) else [axes], keepdims=int(keep))
+
+    def op_ClampScalar(self, node: Any, x: Name, low: Any, high: Any) -> Name:
+        """Between two numbers."""
+        kind = TYPES[self.kinds.get(x, FLOAT)]
+        return self.emit("Clip", [x, self.constant(low, kind), self.constant(high, kind)])
+
+    def op_TopK(self, node: Any, x: Name, count: int) -> tuple[Name, Name]:
+        """The largest of the last axis, falling, and their places as int32."""
+        values, places = self.emit("TopK", [x, self.vector([count])], count=2, axis=-1)
+        return values, self.emit("Cast", [places], to=INTEGERS[0])
+
+    def op_Argmax(self, node: Any, x: Name) -> Name:
+        """The place of the largest, as int32."""
+        place = self.emit("ArgMax", [x], axis=self.attributes(node)["axis"], keepdims=0)
+        return self.emit("Cast", [place], to=INTEGERS[0])
+
+    def op_OneHot(self, node: Any, places: Name, depth: int, on: Any, off: Any, axis: int) -> Name:
+        """`on` at the places, else `off`."""
+        values = [self.known(off), self.known(on)]
+        values = [self.emit("Reshape", [value, self.vector([1])]) for value in values]
+        places = self.emit("Cast", [places], to=INTEGERS[1])
+        return self.emit(
+            "OneHot", [places, self.constant([depth], np.int64), self.emit("Concat", values, axis=0)], axis=axis
+        )
+
+    def op_FloorDiv(self, node: Any, x: Name, y: Any) -> Name:
+        """Of whole numbers that are not negative, as places are, ONNX's division is it."""
+        if self.kinds.get(x) not in INTEGERS:
+            raise UserError(
+                "a division of floats that rounds down can't be exported to ONNX (--format MINDIR takes it)"
+            )
+        return self.emit("Div", self.numbers([x, y]))
+
+    def op_BitwiseAnd(self, node: Any, x: Name, y: Name) -> Name:
+        """Of truth values."""
+        if self.kinds.get(x) != BOOL:
+            raise UserError("an & of numbers can't be exported to ONNX (--format MINDIR takes it)")
+        return self.emit("And", [x, y])
+
+    def known(self, value: Any) -> Name:
+        """A number as one of the graph's."""
+        return value if isinstance(value, Name) else self.constant(value)

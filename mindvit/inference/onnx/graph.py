@@ -7,7 +7,7 @@ from typing import Any, Mapping, Sequence, Union
 import numpy as np
 from mindspore.train.mind_ir_pb2 import AttributeProto, ModelProto
 
-FLOAT = 1  # ONNX's number for float32
+FLOAT, BOOL, INTEGERS = 1, 9, (6, 7)  # numbers of types, in ONNX and in MindIR
 
 TYPES: dict[int, Any] = {
     1: np.float32,
@@ -40,7 +40,7 @@ class Graph:
         self.initializers: dict[str, Any] = {}
         self.values: dict[str, Any] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.truths: set[str] = set()  # values that are true or false
+        self.kinds: dict[str, int] = {}  # of values: see TYPES
 
     def weight(self, name: str) -> Name:
         """A parameter of the network."""
@@ -55,14 +55,19 @@ class Graph:
         self.initializers[name] = self.numpy_helper.from_array(
             np.ascontiguousarray(array) if array.ndim else array, name
         )
-        self.shapes[name] = array.shape
+        self.shapes[name], self.kinds[name] = array.shape, self.initializers[name].data_type
         return name
 
-    def number(self, value: Any) -> Name:
-        """An argument of arithmetic, which ONNX has not for truth values."""
+    def numbers(self, values: Sequence[Any]) -> list[Name]:
+        """Arguments of arithmetic, which ONNX has not for truth values; known ones are of the others' type."""
+        kind = next((self.kinds[value] for value in values if self.kinds.get(value) in INTEGERS), FLOAT)
+        return [self.number(value, TYPES[kind]) for value in values]
+
+    def number(self, value: Any, kind: Any) -> Name:
+        """One of them."""
         if not isinstance(value, Name):
-            return self.constant(value)
-        return self.emit("Cast", [value], to=FLOAT) if value in self.truths else value
+            return self.constant(value, kind)
+        return self.emit("Cast", [value], to=FLOAT) if self.kinds.get(value) == BOOL else value
 
     def vector(self, items: Sequence[Known]) -> Name:
         """Integers, some of which depend on the batch, as one vector."""
@@ -103,4 +108,6 @@ def value_of(attribute: Any) -> Any:
         return bool(attribute.i)
     if attribute.type in (kinds.INT32, kinds.INT64):
         return attribute.ints[0] if attribute.ints else attribute.i
-    return {kinds.FLOAT: attribute.f, kinds.DOUBLE: attribute.d, kinds.STRING: attribute.s}.get(attribute.type)
+    if attribute.type == kinds.FLOAT:
+        return attribute.floats[0] if attribute.floats else attribute.f
+    return {kinds.DOUBLE: attribute.d, kinds.STRING: attribute.s}.get(attribute.type)

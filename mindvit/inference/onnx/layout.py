@@ -57,6 +57,10 @@ class LayoutOperators(Graph):
             shape = [-1 if isinstance(item, Name) else item for item in shape]
         return self.emit("Reshape", [x, self.vector(shape)])
 
+    def op_ExpandDims(self, node: Any, x: Name, axis: int) -> Name:
+        """One axis more."""
+        return self.emit("Unsqueeze", [x, self.vector([axis])])
+
     def op_Transpose(self, node: Any, x: Name, axes: Sequence[int]) -> Name:
         """Axes in another order."""
         return self.emit("Transpose", [x], perm=list(axes))

@@ -58,7 +58,7 @@ class Best(nn.Cell):
 class Detector(OnPyramid):
     """Boxes of objects: (B, in_channels, H, W) and the images' true heights and widths (B, 2) float32, px, without
     padding -> boxes (B, 100, 4) px, scores (B, 100) and labels (B, 100) int32, the best first; a score of 0 means that
-    there is no more.
+    there is no more. A third input, score_thr, a float or float32 (1,), is the score that a box must be above.
 
     Parameter names are mmdetection's: backbone, neck and the heads'.
     """

@@ -143,12 +143,12 @@ class RCNN(Detector):
         deltas = deltas.reshape(batch, count, self.num_classes, 4)
         return scores, clip(decode(boxes.expand_dims(2), deltas, STAGE_STDS[self.stages - 1]), sizes)
 
-    def construct(self, x: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+    def construct(self, x: Tensor, sizes: Tensor, score_thr: Any = SCORE) -> tuple[Tensor, ...]:
         maps, batch = self.features(x), x.shape[0]
         logits, deltas = self.rpn_head(maps, batch)
         proposals, likely = self.propose(logits, deltas, self.anchors(maps), sizes)
         scores, boxes = self.classified(maps, proposals, sizes)
-        scores = scores * ((scores > SCORE) & (likely > 0).expand_dims(2)).astype(ms.float32)
+        scores = scores * ((scores > score_thr) & (likely > 0).expand_dims(2)).astype(ms.float32)
         scores = scores.reshape(batch, -1)
         scores, place = ops.topk(scores, min(self.candidates, scores.shape[1]))
         place = place.astype(ms.int32)

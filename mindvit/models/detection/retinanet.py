@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -36,14 +36,14 @@ class RetinaNet(Detector):
         self.best = Best(OVERLAP, DETECTIONS)
         self.name_parts()
 
-    def construct(self, x: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(self, x: Tensor, sizes: Tensor, score_thr: Any = SCORE) -> tuple[Tensor, Tensor, Tensor]:
         maps = self.features(x)
         logits, deltas = self.bbox_head(maps, x.shape[0])
         anchors = self.anchors(maps)
         boxes, scores, classes = [], [], []
         for level in range(len(maps)):
             score = ops.sigmoid(logits[level]).reshape(x.shape[0], -1)
-            score = score * (score > SCORE).astype(ms.float32)
+            score = score * (score > score_thr).astype(ms.float32)
             score, place = ops.topk(score, min(BEST_OF_LEVEL, score.shape[1]))
             place = place.astype(ms.int32)
             anchor = place // self.num_classes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Union
 
 from mindvit.errors import UserError
 from mindvit.layers.anchors import AnchorGrid
@@ -42,7 +42,7 @@ def create_detector(
     hidden: int = HIDDEN,
     anchor_scale: Optional[float] = None,
     mask: Optional[bool] = None,
-    numbers: Optional[Numbers] = None,
+    numbers: Union[Numbers, Mapping[str, int], None] = None,
     backbone_config: Optional[Mapping[str, Any]] = None,
 ) -> Detector:
     """A detector, freshly initialized.
@@ -57,7 +57,7 @@ def create_detector(
         hidden: outputs of the R-CNNs' fully connected layers.
         anchor_scale: side of each level's smallest anchor in strides; None: the method's own (RetinaNet 4, R-CNNs 8).
         mask: whether an R-CNN has masks, which None means; without them it is Faster R-CNN or Cascade R-CNN.
-        numbers: of boxes that an R-CNN's steps leave; None: the papers'.
+        numbers: of boxes that an R-CNN's steps leave, or a mapping of them; None: the papers'.
         backbone_config: other arguments of the backbone (group_size, interval, revision, ...), and out_indices, see
             Pyramid.
 
@@ -82,7 +82,8 @@ def create_detector(
     boxes = [BoxHead(channels, hidden, classes, convolve=method == CASCADE) for _ in range(stages)]
     masks = [MaskHead(channels, classes) for _ in range(stages if mask is None or mask else 0)]
     neck = FPN(widths, channels, outputs=PYRAMID_LEVELS)
-    return RCNN(maps, neck, grid, channels, RoIHead(boxes, masks, strides), numbers or Numbers())
+    left = numbers if isinstance(numbers, Numbers) else Numbers(**(numbers or {}))
+    return RCNN(maps, neck, grid, channels, RoIHead(boxes, masks, strides), left)
 
 
 def anchor_grid(method: str, scale: Optional[float] = None) -> AnchorGrid:

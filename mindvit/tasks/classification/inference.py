@@ -14,7 +14,7 @@ from mindspore import Tensor, nn
 from mindvit.data.classes import IMAGENET, label_names
 from mindvit.layers.normalize import Normalize
 from mindvit.runtime.files import on_one_line, printable
-from mindvit.tasks.base import Formatter, RunContext
+from mindvit.tasks.base import Asked, Formatter, RunContext
 from mindvit.tasks.classification.predictions import likeliest
 
 Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
@@ -50,11 +50,11 @@ class ClassificationInference:
         """uint8 images (B, H, W, 3) -> logits (B, num_classes)."""
         return Logits(net, *self.preprocessing.statistics)
 
-    def answer(self, row: np.ndarray, topk: int, size: Callable[[], tuple[int, int]]) -> Answer:
+    def answer(self, row: np.ndarray, asked: Asked, size: Callable[[], tuple[int, int]]) -> Answer:
         """The classes with the largest of these logits (num_classes,), with their probabilities; ties by class
         number.
         """
-        return likeliest(row, self.class_names, topk)
+        return likeliest(row, self.class_names, asked.topk)
 
     def formats(self, paths: Sequence[str]) -> Mapping[str, Formatter]:
         """A function for each format, from images' paths and answers to lines."""

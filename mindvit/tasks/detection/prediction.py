@@ -14,12 +14,11 @@ from PIL import Image
 
 from mindvit.data.objects import Objects
 from mindvit.runtime.files import on_one_line, printable
-from mindvit.tasks.base import Formatter, RunContext
+from mindvit.tasks.base import Asked, Formatter, RunContext
 from mindvit.tasks.detection.inference import Detections, TestScale, detections
 from mindvit.tasks.detection.settings import test_scale
 
 Answers = Iterable[tuple[str, "Found"]]  # images' paths and what is in them
-LEAST = 0.3  # the score below which an object isn't told
 COLUMNS = ("image", "class", "score", "left", "top", "right", "bottom")
 
 
@@ -38,9 +37,11 @@ class Found:
     masks: Optional[np.ndarray]
 
 
-def sure(detected: Detections, size: tuple[int, int], names: Sequence[str]) -> Found:
-    """The objects in an image of this size whose score is at least LEAST; names: of all classes."""
-    told = int((detected.scores >= LEAST).sum())
+def sure(
+    detected: Detections, size: tuple[int, int], names: Sequence[str], score_thr: float = Asked.score_thr
+) -> Found:
+    """The objects in an image of this size whose score is at least score_thr; names: of all classes."""
+    told = int((detected.scores >= score_thr).sum())
     labels = detected.labels[:told].astype(np.int32)
     masks = [detected.mask(number, size) for number in range(told)] if detected.shares is not None else None
     return Found(
@@ -58,6 +59,16 @@ def true(objects: Objects, names: Sequence[str]) -> Found:
     labels = single.labels.astype(np.int32)
     named = tuple(names[label] for label in labels)
     return Found(single.boxes, np.ones(len(labels), np.float32), labels, named, single.masks)
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """A mask (H, W) bool as COCO's uncompressed run lengths: pixels without and with the object in turn, column by
+    column.
+    """
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff([0, *edges, mask.size])
+    return {"size": list(mask.shape), "counts": [int(count) for count in counts]}
 
 
 class Outputs:
@@ -94,15 +105,15 @@ class DetectionPrediction:
         """uint8 images (B, h, w, 3) -> (B, values)."""
         return Outputs(self.test, net)
 
-    def answer(self, row: np.ndarray, topk: int, size: Callable[[], tuple[int, int]]) -> Found:
-        """The objects whose score is at least LEAST."""
+    def answer(self, row: np.ndarray, asked: Asked, size: Callable[[], tuple[int, int]]) -> Found:
+        """The objects whose score is at least `asked.score_thr`."""
         own, count = size(), 100
         seen, values = row[:2], row[2:]
         parts = [values[: 4 * count].reshape(count, 4), values[4 * count : 5 * count], values[5 * count : 6 * count]]
         if len(values) > 6 * count:
             parts.append(values[6 * count :].reshape(count, 28, 28))
         found = detections(parts, seen, own)
-        return sure(found, own, self.class_names)
+        return sure(found, own, self.class_names, asked.score_thr)
 
     def formats(self, paths: Sequence[str]) -> Mapping[str, Formatter]:
         """A function for each format, from images' paths and their objects to lines."""
@@ -123,13 +134,15 @@ class DetectionPrediction:
             yield line.getvalue()[:-1]
 
     def as_json(self, found: Answers) -> Iterator[str]:
-        """A list with an object for each image, one a line."""
+        """A list with an object for each image, one a line; masks as COCO's run lengths."""
         before = "["
         for path, objects in found:
-            items = [
+            items: list[dict[str, Any]] = [
                 {"name": name, "score": round(score, 6), "box": box}
                 for _, name, score, box in self.rows([(path, objects)])
             ]
+            for item, mask in zip(items, () if objects.masks is None else objects.masks):
+                item["mask"] = run_lengths(mask)
             yield before + json.dumps({"image": path, "objects": items}, ensure_ascii=False)
             before = ","
         yield "]" if before == "," else "[]"

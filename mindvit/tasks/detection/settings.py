@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Mapping, Optional
 
 from mindvit.data.preprocessing import Inputs
@@ -77,7 +78,7 @@ def network_arguments(recipe: Recipe) -> dict[str, Any]:
         found["backbone_config"] = backbone_config(recipe)
     given: dict[str, Any] = {"channels": options.neck_channels, "anchor_scale": recipe.detection.anchor_scale}
     if method_of(recipe) != RETINANET:
-        given |= {"hidden": options.head_channels, "mask": recipe.detection.mask, "numbers": numbers(recipe)}
+        given |= {"hidden": options.head_channels, "mask": recipe.detection.mask, "numbers": asdict(numbers(recipe))}
     return {**found, **{key: value for key, value in given.items() if value is not None}}
 
 

@@ -12,7 +12,7 @@ from mindspore import Tensor
 from PIL import Image
 
 from mindvit.runtime.files import on_one_line, printable
-from mindvit.tasks.base import Formatter, RunContext
+from mindvit.tasks.base import Asked, Formatter, RunContext
 from mindvit.tasks.segmentation.inference import Pass, SegmentationInference, Size, label_map
 from mindvit.tasks.segmentation.settings import sliding, test_scale
 
@@ -56,7 +56,7 @@ class SegmentationPrediction:
         """uint8 images (B, h, w, 3) -> logits (B, classes, h, w)."""
         return Logits(self.ctx, net)
 
-    def answer(self, row: np.ndarray, topk: int, size: Callable[[], Size]) -> np.ndarray:
+    def answer(self, row: np.ndarray, asked: Asked, size: Callable[[], Size]) -> np.ndarray:
         """The label map (H, W) int32, of the image's own size."""
         return label_map([Pass(row, False)], size())
 
