@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import train_small
 from coco_files import make_coco_folder
+from PIL import Image
 
 from mindvit.cli import export, publish
 from mindvit.cli.validate import show
@@ -19,6 +20,7 @@ from mindvit.engine.evaluate import validate
 from mindvit.engine.trainer import fit
 from mindvit.errors import UserError
 from mindvit.inference.predictor import Predictor
+from mindvit.inference.snippet import snippet
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console
@@ -41,7 +43,7 @@ def recipe(folder: Path, out: Path, more: str) -> Recipe:
     return parse([*train_small.places(folder, out), *f"{NETWORK} {DATA} {LOG} {more}".split()], "")[0]
 
 
-def test_a_run_with_masks(folder: Path, tmp_path: Path) -> None:
+def test_a_run_with_masks(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     row = fit(recipe(folder, tmp_path, f"--model mask_rcnn {FEW} --epoch_size 1 --clip_grad"))
     assert (row["model"], row["image_size"], row["epochs"]) == ("mask_rcnn", "64 x 64", 1)
     (logged,) = csv.DictReader((tmp_path / "log.csv").open())
@@ -65,6 +67,11 @@ def test_a_run_with_masks(folder: Path, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])
     boxes, scores, _, masks = session.run(told["outputs"], dict(zip(told["inputs"], inputs)))
     assert boxes.shape == (1, 100, 4) and scores.max() > 0 and masks.shape == (1, 100, 28, 28)
+    Image.new("RGB", (50, 40)).save(tmp_path / "image.jpg")
+    capsys.readouterr()
+    lines = snippet(written, told).replace("[0.3]", "[0.0]").replace("image.jpg", str(tmp_path / "image.jpg"))
+    exec(lines, {})
+    assert capsys.readouterr().out.split()[0] in ("red", "blue")
     publish.main([str(tmp_path), "--to", str(tmp_path / "published")])
     predictor = Predictor(str(tmp_path / "published"))
     assert predictor.class_names == ("red", "blue")
