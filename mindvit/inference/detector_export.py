@@ -63,26 +63,29 @@ def _deviation(net: Detector, run: Run, shape: tuple[int, int, int]) -> float:
 
 
 def deviation(expected: Sequence[np.ndarray], found: Sequence[Any]) -> float:
-    """How far a file's detections are from the network's: the worst of what differs between each and the nearest of its
-    class; infinite if that is no detection for more than LOST of them. Boxes count over the largest side.
+    """How far a file's detections are from the network's: the worst difference of their scores, in order, and of what
+    belongs to a detection from the nearest of its class; infinite if that is no detection for more than LOST of them.
+
+    Boxes count over the largest side. Where two scores differ by less than TOLERANCE, rounding decides which box comes
+    first, and so which one suppresses others: those are compared by their scores alone. Of initial values all are so.
     """
     if [item.shape for item in expected] != [np.shape(item) for item in found]:
         return float("inf")
-    parts = [[np.asarray(item)[0] for item in items] for items in (expected, found)]
-    there = [items[1] > 0 for items in parts]
-    if not there[0].any():
-        return float("inf") if there[1].any() else 0.0
-    scale = max(1.0, float(np.abs(parts[0][0]).max()))
-    first, second = (
-        [items[0][own] / scale, items[1][own, None], *(mask[own].reshape(own.sum(), -1) for mask in items[3:])]
-        for items, own in zip(parts, there)
-    )
-    distances = np.zeros((len(first[0]), len(second[0])))
-    for one, other in zip(first, second):
-        distances = np.maximum(distances, np.abs(one[:, None] - other[None]).max(2, initial=0))
-    distances[parts[0][2][there[0]][:, None] != parts[1][2][there[1]][None]] = np.inf
-    nearest = distances.min(1, initial=np.inf)
-    other = nearest >= TOLERANCE
-    if other.mean() > LOST or not np.isfinite(distances.min()):
+    one, other = ([np.asarray(item)[0] for item in items] for items in (expected, found))
+    worst = float(np.abs(np.sort(one[1]) - np.sort(other[1])).max())
+    order = np.argsort(-one[1], kind="stable")
+    gaps = np.abs(np.diff(one[1][order], prepend=np.inf, append=-np.inf))
+    clear = order[(np.minimum(gaps[:-1], gaps[1:]) > TOLERANCE) & (one[1][order] > 0)]
+    if not len(clear):
+        return worst
+    scale = max(1.0, float(np.abs(one[0]).max()))
+    distances = np.abs(one[0][clear, None] - other[0][None]).max(2) / scale
+    distances = np.maximum(distances, np.abs(one[1][clear, None] - other[1][None]))
+    for first, second in zip(one[3:], other[3:]):
+        distances = np.maximum(distances, np.abs(first[clear, None] - second[None]).max((2, 3)))
+    distances[one[2][clear, None] != other[2][None]] = np.inf
+    nearest = distances.min(1)
+    lost = nearest >= TOLERANCE
+    if lost.mean() > LOST:
         return float("inf")
-    return float(nearest[~other].max())
+    return max(worst, float(nearest[~lost].max()))
