@@ -1,4 +1,4 @@
-"""What a network says of one image: the same JSON as `mindvit predict --format json`, and pictures for people."""
+"""What a network says of one image: the same JSON as `mindvit predict --format json`, but for masks, and pictures."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def as_json(predictor: Predictor, image: Image.Image, seen: Image.Image, answer:
     """An image's answer, as the predictor gives it for what it has seen of it, as what predict's JSON has for it, in
     the image's pixels, beside network and size.
     """
+    if isinstance(answer, Found):
+        answer = dataclasses.replace(answer, masks=None)  # which the page shows, and which are of what was seen
     if isinstance(answer, Found) and seen.size != image.size:
         factors = np.array([image.width / seen.width, image.height / seen.height] * 2, np.float32)
         answer = dataclasses.replace(answer, boxes=answer.boxes * factors)
