@@ -20,7 +20,15 @@ from mindvit.data import native
 from mindvit.data.arrays import ArraySpec
 from mindvit.data.datasets.base import Dataset, LabelledDataset, Sample
 from mindvit.data.decoding import DecodeError
-from mindvit.data.samplers import IMAGE_STREAM, Shard, generator, rank_positions, train_order, val_order
+from mindvit.data.samplers import (
+    IMAGE_STREAM,
+    Shard,
+    epoch_images,
+    generator,
+    rank_positions,
+    train_order,
+    val_order,
+)
 from mindvit.data.workers import AHEAD, Processes, Words, Workers
 from mindvit.errors import UserError
 from mindvit.recipe.options import DataOptions
@@ -53,6 +61,11 @@ class Reader:
             and self.dataset is other.dataset
             and (self.transform, self.bad_image) == (other.transform, other.bad_image)
         )
+
+    def group(self, index: int) -> int:
+        """The group of the batches that an image belongs to."""
+        groups = self.dataset.groups
+        return 0 if groups is None or index == BLANK else int(groups[index])
 
     def row(self, index: int, words: Optional[Words], skip: Callable[[DecodeError], None]) -> Optional[Row]:
         """What stands in a batch for the image at `index`, None for BLANK; words: of its generator, if it has one.
@@ -101,7 +114,8 @@ def choose_workers(data: DataOptions, local_ranks: int, target: str) -> Workers:
 def steps_per_epoch(dataset: Dataset, data: DataOptions, ranks: int, accum_steps: int = 1) -> int:
     """Steps of an epoch, each of `accum_steps` batches a rank; UserError if the images don't fill one."""
     batches = ranks * accum_steps
-    steps = len(dataset) // (data.batch_size * batches)
+    batch = data.batch_size * ranks
+    steps = epoch_images(len(dataset), dataset.groups, batch) // batch // accum_steps
     if steps == 0:
         accumulated = f" and {accum_steps} batches a step" if accum_steps > 1 else ""
         raise UserError(
@@ -134,7 +148,7 @@ def train_batches(
     Args:
         dataset: where samples come from.
         transform: makes a sample the rows of a batch's arrays, with a generator that is the sample's own.
-        spec: the arrays of a batch, (B, ...) each.
+        spec: the arrays of a batch, (B, ...) each, in the shapes of its images' group.
         data: how they are shuffled, repeated, and what becomes of an image that can't be decoded.
         epoch: counted from 0.
         seed: of the order and of the samples' generators.
@@ -148,7 +162,8 @@ def train_batches(
     steps_per_epoch(dataset, data, shard.ranks)
     native.loaded()  # built here, and not by every thread
     batch_size = spec[0].shape[0]
-    positions = rank_positions(len(dataset), ranks=shard.ranks, rank=shard.rank, batch_size=batch_size)
+    count = epoch_images(len(dataset), dataset.groups, batch_size * shard.ranks)
+    positions = rank_positions(count, ranks=shard.ranks, rank=shard.rank, batch_size=batch_size)
     order = train_order(
         len(dataset),
         epoch=epoch,
@@ -159,6 +174,7 @@ def train_batches(
         rank=shard.rank,
         batch_size=batch_size,
         labels=labels_of(dataset) if data.balanced else None,
+        groups=dataset.groups,
     )
     start = first * batch_size
     reader, words = Reader(dataset, transform, data.bad_image), (seed, epoch)
@@ -219,11 +235,14 @@ def _decoded(dataset: Dataset, index: int, why: str) -> Sample:
 
 
 def _decodable(dataset: Dataset, index: int, skip: Callable[[DecodeError], None]) -> Sample:
-    """The sample at `index`, or the next one that can be decoded; UserError after 100 bad ones."""
-    tries = min(len(dataset), MOST_BAD_IN_A_ROW)
-    for candidate in range(index, index + tries):
+    """The sample at `index`, or the next one of its group that can be decoded; UserError after 100 bad ones."""
+    others = np.arange(index, index + len(dataset)) % len(dataset)
+    if dataset.groups is not None:
+        others = others[dataset.groups[others] == dataset.groups[index]]
+    tries = min(len(others), MOST_BAD_IN_A_ROW)
+    for candidate in others[:tries].tolist():
         try:
-            return dataset[candidate % len(dataset)]
+            return dataset[candidate]
         except DecodeError as error:
             skip(error)
             last = error
@@ -258,7 +277,10 @@ def _batches(
     pending: deque[tuple[Batch, list[Future[None]]]] = deque()
     try:
         for first in range(0, len(order), batch_size):
-            batch = batch_type(*(np.empty(item.shape, item.dtype) for item in spec))
+            group = reader.group(int(order[first]))
+            batch = batch_type(
+                *(np.empty(item.shapes[group] if item.others else item.shape, item.dtype) for item in spec)
+            )
             pending.append((batch, [pool.submit(fill, batch, slot, first + slot) for slot in range(batch_size)]))
             if len(pending) > AHEAD:
                 yield _finished(*pending.popleft())

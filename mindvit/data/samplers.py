@@ -61,6 +61,29 @@ def balanced_order(labels: np.ndarray, *, epoch: int, seed: int) -> np.ndarray:
     return rng.permutation(np.concatenate(chosen))
 
 
+def grouped_order(
+    order: np.ndarray, groups: np.ndarray, *, batch: int, rng: Optional[np.random.Generator]
+) -> np.ndarray:
+    """The images of `order` so that every `batch` of them in a row are of one group; groups: of each image.
+
+    A group's images keep their order, and its first ones come again where its last batch lacks some, as in
+    mmdetection's GroupSampler. rng: of the batches' order; None: one group after another.
+    """
+    batches = []
+    for group in np.unique(groups[order]):
+        own = order[groups[order] == group]
+        batches.append(np.resize(own, (-(-len(own) // batch), batch)))
+    found = np.concatenate(batches)
+    return (found if rng is None else rng.permutation(found)).ravel()
+
+
+def epoch_images(count: int, groups: Optional[np.ndarray], batch: int) -> int:
+    """Images of an epoch, those counted that come twice, where batches of all ranks have so many: see grouped_order."""
+    if groups is None:
+        return count
+    return int((-(-np.unique(groups, return_counts=True)[1] // batch)).sum()) * batch
+
+
 def rank_positions(count: int, *, ranks: int, rank: int, batch_size: int) -> np.ndarray:
     """Positions in the global order that one rank takes, step after step; whole steps only, equally many on all
     ranks.
@@ -80,15 +103,19 @@ def train_order(
     rank: int,
     batch_size: int,
     labels: Optional[np.ndarray] = None,
+    groups: Optional[np.ndarray] = None,
 ) -> np.ndarray:
     """Indices of the images that one rank sees in one epoch, (steps * batch_size,); labels: where classes are to be
-    seen equally often.
+    seen equally often; groups: where the images of a batch are to be of one group.
     """
     order = global_order(count, epoch=epoch, seed=seed, shuffle=shuffle, repeats=repeats)
     if labels is not None:
         order = balanced_order(labels, epoch=epoch, seed=seed)
         order = np.repeat(order[: -(-count // repeats)], repeats)[:count] if repeats > 1 else order
-    return order[rank_positions(count, ranks=ranks, rank=rank, batch_size=batch_size)]
+    if groups is not None:
+        rng = generator(ORDER_STREAM, seed, epoch, 1) if shuffle else None
+        order = grouped_order(order, groups, batch=ranks * batch_size, rng=rng)
+    return order[rank_positions(len(order), ranks=ranks, rank=rank, batch_size=batch_size)]
 
 
 def val_order(count: int, ranks: int, rank: int) -> np.ndarray:

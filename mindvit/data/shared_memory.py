@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import mmap
 import os
 import tempfile
@@ -51,8 +52,8 @@ class Layout:
 
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
-        """First byte and number of bytes of each array."""
-        sizes = [int(np.prod(item.shape)) * np.dtype(item.dtype).itemsize for item in self.spec]
+        """First byte and number of bytes of each array, where it is largest."""
+        sizes = [max(map(math.prod, item.shapes)) * np.dtype(item.dtype).itemsize for item in self.spec]
         return tuple(zip(starts_of(sizes), sizes))
 
     @property
@@ -61,11 +62,11 @@ class Layout:
         first, size = self.places[-1]
         return -(-(first + size) // mmap.PAGESIZE) * mmap.PAGESIZE
 
-    def arrays(self, memory: mmap.mmap, slot: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """What owns a slot as long as any of its arrays is in use, and the arrays."""
+    def arrays(self, memory: mmap.mmap, slot: int, group: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What owns a slot as long as any of its arrays is in use, and the arrays of a batch of the group."""
         # the first page says whether the batches are still wanted
         owner = np.frombuffer(memory, np.uint8, self.size, mmap.PAGESIZE + slot * self.size)
         return owner, [
-            owner[first : first + size].view(item.dtype).reshape(item.shape)
-            for item, (first, size) in zip(self.spec, self.places)
+            owner[first : first + size].view(item.dtype)[: math.prod(item.shape)].reshape(item.shape)
+            for item, (first, size) in zip((item.of_group(group) for item in self.spec), self.places)
         ]

@@ -43,7 +43,7 @@ class Server:
     def make(self, rows: Rows) -> Any:
         """Make rows of a batch; the answer."""
         reader, (memory, layout) = self.readers[rows.job], self.memories[rows.memory]
-        _, arrays = layout.arrays(memory, rows.slot)
+        _, arrays = layout.arrays(memory, rows.slot, rows.group)
         bad: list[Bad] = []
         blank = tuple(item.fill for item in layout.spec)
         for number, index in enumerate(rows.indices):

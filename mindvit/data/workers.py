@@ -52,12 +52,15 @@ class FromWorker(Exception):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a batch that one worker makes: those of `slot` from `first` on, for these indices of the data set."""
+    """Rows of a batch of a group that one worker makes: those of `slot` from `first` on, for these indices of the data
+    set.
+    """
 
     task: int
     job: int
     memory: int
     slot: int
+    group: int
     first: int
     indices: np.ndarray
     words: Optional[tuple[Words, np.ndarray]]  # what images' generators begin with, and the last word of each
@@ -68,6 +71,7 @@ class Making:
     """A batch in the making: its slot, the tasks that are not yet done, and what is known of it."""
 
     slot: int
+    group: int
     tasks: dict[int, int] = field(default_factory=dict)  # number -> first row
     bad: list[tuple[int, list[Bad]]] = field(default_factory=list)
     errors: list[tuple[int, BaseException, str]] = field(default_factory=list)
@@ -273,7 +277,7 @@ class Feed:
 
     Args:
         pool: who makes them.
-        job: the number by which the pool knows the reader.
+        reader: makes the rows of a batch, in a worker.
         spec: the arrays of a batch.
         order: indices of the data set, whole batches.
         words: of the generators of the order's images, the last one of each by itself.
@@ -282,12 +286,13 @@ class Feed:
     def __init__(
         self,
         pool: Pool,
-        job: int,
+        reader: Any,
         spec: Sequence[ArraySpec],
         order: np.ndarray,
         words: Optional[tuple[Words, np.ndarray]],
     ):
-        self.pool, self.job, self.order, self.words = pool, job, order, words
+        self.pool, self.group, self.order, self.words = pool, reader.group, order, words
+        self.job = pool.job(reader)
         self.layout, self.batch_size = Layout(tuple(spec)), spec[0].shape[0]
         self.number, self.memory = pool.share(self.layout, SLOTS)
         self.free, self.pending = list(range(SLOTS)), deque[Making]()
@@ -306,7 +311,7 @@ class Feed:
 
     def _begin(self, first: int) -> None:
         """Share out the batch whose first image is at `first`."""
-        making = Making(self.free.pop())
+        making = Making(self.free.pop(), self.group(int(self.order[first])))
         self.pending.append(making)
         workers = len(self.pool.workers)
         parts = min(self.batch_size, max(workers, min(TASKS * workers, self.batch_size // IMAGES)))
@@ -315,7 +320,7 @@ class Feed:
             places = slice(first + row, first + end)
             words = None if self.words is None else (self.words[0], self.words[1][places])
             task, indices = next(self.pool.numbers), self.order[places]
-            self.pool.submit(making, Rows(task, self.job, self.number, making.slot, row, indices, words))
+            self.pool.submit(making, Rows(task, self.job, self.number, making.slot, making.group, row, indices, words))
 
     def _finished(self, skip: Callable[[DecodeError], None]) -> list[np.ndarray]:
         making = self.pending.popleft()
@@ -324,7 +329,7 @@ class Feed:
             for item in bad:
                 skip(DecodeError(*item))
         making.raise_first()
-        owner, arrays = self.layout.arrays(self.memory, making.slot)
+        owner, arrays = self.layout.arrays(self.memory, making.slot, making.group)
         if SLOTS - len(self.free) - len(self.pending) > HELD:  # the user keeps many: that memory is needed
             arrays = [array.copy() for array in arrays]
             self.free.append(making.slot)
@@ -360,7 +365,7 @@ class Processes(int):
         try:
             if self.pool is None:
                 self.pool = Pool(self)
-            return Feed(self.pool, self.pool.job(reader), spec, order, words)
+            return Feed(self.pool, reader, spec, order, words)
         except Unavailable as error:
             self.close()
             if self.required:

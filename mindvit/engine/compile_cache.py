@@ -38,7 +38,7 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], ctx: RunContext) -> bo
     """
     wanted, chosen = ctx.recipe.runtime.compile_cache, ctx.device
     root = device.graphs_folder(wanted)
-    folder = root and root / key(step, ctx) / str(chosen.rank)
+    folder = root and root / key(step, ctx, inputs) / str(chosen.rank)
     with contextlib.ExitStack() as stack:
         try:
             held = folder is not None and stack.enter_context(_held(folder))
@@ -64,9 +64,10 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], ctx: RunContext) -> bo
         return level == chosen.running_level and _completed(folder, before)
 
 
-def key(step: nn.Cell, ctx: RunContext) -> str:
+def key(step: nn.Cell, ctx: RunContext, inputs: Sequence[Tensor] = ()) -> str:
     """A name for the graph of a training step: of all it is made of, and of what makes it."""
     parts = (
+        [(item.shape, str(item.dtype)) for item in inputs],
         sorted(ctx.recipe.affecting_result().items()),
         ctx.info,
         ctx.num_classes,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Deque, Iterator, Optional, TypeVar
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit.data.datasets.base import Dataset
@@ -85,11 +86,14 @@ class StepRunner:
         """Build the training graph before the first batch is asked for."""
         chosen = self.ctx.device
         if self.ctx.recipe.runtime.mode == 0 and self.state.global_step < self.state.total_steps:
-            self.say("compiling the training step ...")
-            inputs = [Tensor(item) for item in self.step.spec(self.task.spec(self.ctx)).inputs()]
-            start = time.perf_counter()
+            groups = [0] if self.dataset.groups is None else np.unique(self.dataset.groups).tolist()
+            shapes = f" for {len(groups)} shapes of batches" if len(groups) > 1 else ""
+            self.say(f"compiling the training step{shapes} ...")
+            spec = self.step.spec(self.task.spec(self.ctx))
+            start, cached = time.perf_counter(), True
             with console.heartbeat("still compiling", chosen.is_main), interrupts.taken_by(interrupts.leave):
-                cached = compile_step(self.step, inputs, self.ctx)
+                for group in groups:
+                    cached &= compile_step(self.step, [Tensor(item) for item in spec.inputs(group)], self.ctx)
             self.meter.compile_seconds = time.perf_counter() - start
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if cached else ''}")
         set_precision(self.net, chosen.val_amp_level, chosen.half)

@@ -33,7 +33,9 @@ class MaskedBatchNorm(BatchNorm):
         number = counts.sum().reshape(1) * (x.size // x.shape[axis] // counts.shape[0])
         total = (x * weights).sum(axes)
         if self.sync_op is not None:
-            number, total = self.sync_op.across(number), self.sync_op.across(total)
+            # in one message: of two that wait for nothing, each rank may send another first
+            both = self.sync_op.across(ops.cat((number, total)))
+            number, total = both[:1], both[1:]
         number = ops.maximum(number, Tensor(1, ms.float32))
         mean = total / number
         centred = x - mean.reshape(shape)

@@ -2,8 +2,9 @@
 
 Each cell of the grid over a box is the mean of bilinear samples, `ratio` on each axis or, where that is 0, as many
 as the cell is long in places of the map, rounded up. Samples, and so weights, are products of one of rows and one of
-columns: out = R x C^T for each box and channel. MindSpore's ROIAlign rounds the number of adaptive samples down, which
-gives NaN for small boxes, and its gradient is another box's where boxes may end anywhere.
+columns: out = R x C^T for each box and channel. MindSpore's ROIAlign on CPUs and GPUs rounds the number of adaptive
+samples down, which gives NaN for small boxes, and has another box's gradient in one of its modes; it is taken where it
+has been seen to be right.
 """
 
 from __future__ import annotations
@@ -44,6 +45,31 @@ def axis_weights(start: Tensor, length: Tensor, cells: int, places: int, ratio: 
     return total / ops.maximum(count, Tensor(1, ms.float32)).reshape(-1, 1, 1)
 
 
+class OperatorRoIAlign(nn.Cell):
+    """The same by the framework's ROIAlign, of maps (B, C, H, W) -> (B R, C, size, size).
+
+    variant: its mode, and what is added to where boxes begin and end, in places of the map.
+    """
+
+    def __init__(self, size: int, strides: Sequence[float], ratio: int, variant: tuple[int, float, float]):
+        super().__init__()
+        mode, begin, end = variant
+        self.strides, self.shift = tuple(strides), Tensor([begin - 0.5] * 2 + [end - 0.5] * 2, ms.float32)
+        self.operators = [ops.ROIAlign(size, size, 1.0, ratio, mode) for _ in strides]
+
+    def construct(self, maps: tuple[Tensor, ...], boxes: Tensor, levels: Tensor) -> Tensor:
+        batch, count = boxes.shape[:2]
+        image = (ops.arange(batch * count) // count).astype(ms.float32).expand_dims(1)
+        elsewhere = Tensor([1.0, 1.0, 2.0, 2.0], ms.float32)  # for boxes of other levels: a place or so
+        total: Any = 0
+        for level in range(len(self.strides)):
+            own = (levels.reshape(-1, 1) == level).astype(ms.float32)
+            places = boxes.reshape(-1, 4) / self.strides[level] + self.shift
+            rows = ops.cat((image, places * own + elsewhere * (1 - own)), 1)
+            total = total + self.operators[level](maps[level], rows) * own.expand_dims(2).expand_dims(3)
+        return total
+
+
 class RoIAlign(nn.Cell):
     """Boxes' maps, each from its level of a pyramid.
 
@@ -56,7 +82,11 @@ class RoIAlign(nn.Cell):
         self.size, self.ratio = size, ratio
         self.strides = tuple(float(stride) for stride in strides)
         self.layout = FeatureLayout()
-        self.fused_op: Any = kernels.RoIAlign(size, self.strides, ratio) if platform.current().kernels else None
+        chosen = platform.current()
+        self.fused_op: Any = kernels.RoIAlign(size, self.strides, ratio) if chosen.kernels else None
+        self.operator: Any = None
+        if chosen.roi_align_operator is not None:
+            self.operator = OperatorRoIAlign(size, self.strides, ratio, chosen.roi_align_operator)
 
     def construct(self, maps: tuple[Tensor, ...], boxes: Tensor, levels: Tensor) -> Tensor:
         boxes, levels = ops.stop_gradient(boxes), ops.stop_gradient(levels)
@@ -64,6 +94,9 @@ class RoIAlign(nn.Cell):
         if self.fused_op is not None:
             maps = tuple([x.astype(ms.float32) for x in maps])
             return self.fused_op(boxes, levels, maps).astype(kind)
+        if self.operator is not None:
+            images = tuple([self.layout.to_images(x).astype(ms.float32) for x in maps])
+            return self.layout.from_images(self.operator(images, boxes, levels)).astype(kind)
         batch, count = boxes.shape[:2]
         total: Any = 0
         for level in range(len(self.strides)):

@@ -62,6 +62,7 @@ TRAINING_ONLY = frozenset(
         "max_instances",
         "empty_images",
         "rpn_samples",
+        "sync_divisors",
         "roi_samples",
         *(
             item.name

@@ -57,11 +57,16 @@ class SegmentationOptions:
 class DetectionOptions:
     """Detection: how images and their objects are prepared, and how many boxes take part. Sizes are (height, width)."""
 
-    canvas: Sides = option(
+    canvas: Union[None, int, Tuple[int, ...]] = option(
         None,
-        "arrays that training images are padded to, a side or height and width, px; larger ones are made smaller "
-        "(none: 800 and 1344)",
+        "arrays that training images are padded to, px: a side, or height and width, in turn for several, of which "
+        "each image has the one that fits it best; larger ones are made smaller (none: 800,1344,1344,800)",
         low=1,
+    )
+    test_canvas: bool = option(
+        False,
+        "pad test images to the best canvas too, not to multiples of size_divisor: few shapes to compile, but other "
+        "results",
     )
     short_sides: Optional[Tuple[int, int]] = option(
         None, "smallest and largest shorter side, drawn for each training image, px (none: img_scale's)", low=1
@@ -77,6 +82,11 @@ class DetectionOptions:
     )
     proposals: int = option(1000, "boxes of an image that R-CNNs look at again", low=1)
     rpn_samples: int = option(256, "anchors of an image that take part in the proposals' loss", low=2)
+    sync_divisors: bool = option(
+        True,
+        "losses are divided by all ranks' numbers of boxes, so that ranks with parts of a batch take the step of one "
+        "with the whole; without, each by its own, as mmdetection does",
+    )
     roi_samples: int = option(512, "boxes of an image that take part in the second look's loss", low=4)
     score_thr: float = option(
         0.05, "detections with a lower score don't count in validation, 0.05 to 1 (networks give none below)", low=0.05

@@ -28,6 +28,8 @@ class Platform:
     direct_operators: the NPU's newer operators, which are launched directly, are there beside those that are compiled
     first. overflow_flag: half precision overflows to its largest number and a flag of the device.
     costly_branches: at a branch on a value the host waits for the device, which then waits for the host.
+    nms_operator: the framework's NMSWithMask has been seen to be right here (tasks.detection.operators);
+    roi_align_operator: so has its ROIAlign, of this mode and with this much added to where boxes begin and end.
     slow_convolution: Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of
     LayerNorm.
     """
@@ -39,6 +41,8 @@ class Platform:
     direct_operators: bool = False
     overflow_flag: bool = False
     costly_branches: bool = False
+    nms_operator: bool = False
+    roi_align_operator: Optional[tuple[int, float, float]] = None
     slow_convolution: bool = False
     slow_broadcasting: bool = False
 

@@ -41,9 +41,9 @@ class BatchSpec:
         """Rows of a batch: the first axis of what the loader reads."""
         return self.batch[0].shape[0]
 
-    def inputs(self) -> tuple[np.ndarray, ...]:
-        """Arrays with the right shapes and types, to compile with."""
-        return tuple(item.empty() for item in (*self.batch, *self.draws))
+    def inputs(self, group: int = 0) -> tuple[np.ndarray, ...]:
+        """Arrays with the right shapes and types, to compile with: those of batches of a group of images."""
+        return tuple(item.of_group(group).empty() for item in (*self.batch, *self.draws))
 
 
 def drop_path_spec(drop_paths: int, batch: int) -> ArraySpec:

@@ -140,3 +140,14 @@ def worst_gradient(found: dict[str, Tensor], golden: Any, name: str, without: st
         tolerance = 1e-3 * np.abs(values) + 1e-6 * norm + 10 * (noise + disturb)
         worst = max(worst, float((np.abs(ours - values) / tolerance).max()))
     return worst
+
+
+def flat_errors(found: np.ndarray, golden: Any, key: str) -> float:
+    """The largest difference to a golden's samples of an array, as a share of the largest sample."""
+    return sampled(found, golden, key) / float(np.abs(golden[f"{key}/val"]).max())
+
+
+def as_images(found: np.ndarray, golden: Any, key: str) -> np.ndarray:
+    """What a head says of every anchor, (B, anchors, ...), as mmdetection has it: (B, channels, H, W)."""
+    batch, _, height, width = golden[f"{key}/shape"]
+    return found.reshape(batch, height, width, -1).transpose(0, 3, 1, 2)

@@ -4,6 +4,7 @@ RoIAlign.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Iterator
 
 import numpy as np
@@ -19,7 +20,7 @@ from mindvit.layers.nms import NMS
 from mindvit.layers.roi_align import RoIAlign, box_levels
 from mindvit.runtime import platform
 
-GOLDEN = np.load(FOLDER / "detection_ops.npz")
+GOLDEN, HEADS = np.load(FOLDER / "detection_ops.npz"), np.load(FOLDER / "detection_heads.npz")
 GRIDS = {
     "retinanet": AnchorGrid((8, 16, 32, 64, 128), [4 * 2 ** (i / 3) for i in range(3)], (0.5, 1.0, 2.0)),
     "rpn": AnchorGrid((4, 8, 16, 32, 64), (8,), (0.5, 1.0, 2.0)),
@@ -99,6 +100,11 @@ def kept(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, threshold: f
     return order[places.asnumpy()[0][found.asnumpy()[0] > 0]]
 
 
+def test_the_frameworks_suppression() -> None:
+    with platform.use(replace(platform.PORTABLE, nms_operator=True)):
+        test_nms(0.5, "")
+
+
 @pytest.mark.parametrize("threshold", [0.5, 0.7])
 def test_nms(threshold: float, machine: str) -> None:
     boxes, scores, classes = (GOLDEN[f"nms/{part}"] for part in ("boxes", "scores", "classes"))
@@ -140,6 +146,15 @@ def test_deltas(number: int) -> None:
 STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 
 
+@pytest.mark.parametrize(("name", "stds"), [("rpn", (1.0, 1.0, 1.0, 1.0)), *zip(("stage1", "stage2", "stage3"), STDS)])
+def test_deltas_of_proposals(name: str, stds: tuple[float, ...]) -> None:
+    boxes, objects = Tensor(HEADS["proposals"]), HEADS["gt/0/boxes"][np.arange(64) % 4]
+    assert close(box_ops.encode(boxes, Tensor(objects), stds), HEADS[f"coder/{name}/encoded"])
+    deltas = Tensor(fill.noise("deltas", (64, 4)) * 3)
+    found = box_ops.clip(box_ops.decode(boxes, deltas, stds).expand_dims(0), Tensor([[224.0, 320.0]]))
+    assert close(found[0], HEADS[f"coder/{name}/decoded_noise"], 1e-4)
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_giou_loss_of_decoded_boxes(stage: int) -> None:
     target, key = tensor("giou/target"), f"giou/stage{stage}"
@@ -151,6 +166,13 @@ def test_giou_loss_of_decoded_boxes(stage: int) -> None:
     value, (_, gradient) = ops.value_and_grad(loss, (0, 1))(tensor("giou/roi"), tensor("giou/delta"))
     assert abs(float(value) - GOLDEN[f"{key}/loss"]) < 1e-5
     assert close(gradient, GOLDEN[f"{key}/grad_delta"], 1e-5)
+    found = box_ops.decode(tensor("giou/roi"), tensor("giou/delta"), STDS[stage - 1])
+    assert close(found, GOLDEN[f"{key}/decoded"])
+
+    def loss_of_boxes(boxes: Tensor) -> Tensor:
+        return (1 - box_ops.generalized_iou(boxes, target)).sum() * 10 / 64
+
+    assert close(ops.grad(loss_of_boxes)(found), GOLDEN[f"{key}/grad_box"], 1e-5)
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -90,6 +90,27 @@ def test_convolution_as_a_product(kernel: int, stride: int, padding: int, around
     both(Platform(slow_convolution=True), lambda: around(Conv2d(4, 6, kernel, stride, padding)), x)
 
 
+class Counted(nn.Cell):
+    """What a cell gives of some of the maps; zeros of others."""
+
+    def __init__(self, cell: nn.Cell, counts: np.ndarray):
+        super().__init__(auto_prefix=False)
+        self.cell, self.counts = cell, Tensor(counts.reshape(-1, 1, 1, 1))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.cell(x) * self.counts
+
+
+@pytest.mark.parametrize("counts", [(1, 0, 0, 1, 1), (0, 0)])
+def test_convolution_of_maps_that_are_zero(counts: tuple[int, ...]) -> None:
+    used = np.array(counts, np.float32)
+    x = np.random.default_rng(0).standard_normal((len(used), 64, 6, 8)).astype(np.float32) * used[:, None, None, None]
+    both(platform.current(), lambda: Counted(OnImages(Conv2d(64, 5, 3, 1, 1)), used), x)
+    cell = OnImages(Conv2d(64, 5, 3, 1, 1))
+    found = cell(Tensor(x)).asnumpy()[used == 0]
+    assert np.allclose(found, cell.cell.bias.asnumpy()[:, None, None])
+
+
 @pytest.mark.parametrize("height, width", [(8, 6), (7, 10), (1, 3)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_convolution_as_a_product(stride: int, height: int, width: int) -> None:

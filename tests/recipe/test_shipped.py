@@ -313,7 +313,7 @@ def test_recipes_of_detectors_are_the_authors(name: str) -> None:
             "model": name,
             "dataset": "coco",
             "img_scale": (1333, 800),
-            "canvas": (800, 1344),
+            "canvas": (800, 1088, 800, 1344, 1088, 800, 1344, 800),
             "short_sides": (480, 800) if long else None,
             "hflip": 0.5,
             "batch_size": 2,

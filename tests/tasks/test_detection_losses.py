@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from golden import FOLDER
 from mindspore import Tensor, ops
 
 from mindvit.models.detection.detector import Best
-from mindvit.tasks.detection.losses import binary_cross_entropy, focal_loss
+from mindvit.runtime import platform
+from mindvit.tasks.detection.losses import FocalLoss, binary_cross_entropy, focal_loss
 
 GOLDEN = np.load(FOLDER / "detection_ops.npz")
 POSITIVES = 14  # by which the golden divides
@@ -23,6 +27,27 @@ def test_focal_loss() -> None:
     value, gradient = ops.value_and_grad(loss)(Tensor(GOLDEN["focal/logits"]))
     assert abs(float(value) / POSITIVES / GOLDEN["focal/loss"] - 1) < 1e-5
     assert np.allclose(gradient.asnumpy() / POSITIVES, GOLDEN["focal/grad"], atol=1e-5)
+
+
+@pytest.mark.parametrize("chosen", [None, platform.PORTABLE])
+def test_focal_loss_of_boxes(chosen: Any) -> None:
+    with platform.use(chosen or platform.current()):
+        cell = FocalLoss(80)
+    labels = np.where(GOLDEN["focal/labels"] < 80, GOLDEN["focal/labels"], -1).astype(np.int32)[None]
+    weights = Tensor(GOLDEN["focal/weights"][None])
+
+    def loss(logits: Tensor) -> tuple[Tensor, Tensor]:
+        found = cell(logits, Tensor(labels), weights)
+        return (found * weights).sum(), found
+
+    (value, found), gradient = ops.value_and_grad(loss, has_aux=True)(Tensor(GOLDEN["focal/logits"][None]))
+    assert set(np.unique(GOLDEN["focal/weights"])) == {0, 1}
+    assert abs(float(value) / POSITIVES / GOLDEN["focal/loss"] - 1) < 1e-5
+    assert (found.asnumpy()[0, GOLDEN["focal/weights"] == 0] == 0).all()
+    assert np.allclose(gradient.asnumpy()[0] / POSITIVES, GOLDEN["focal/grad"], atol=1e-6, rtol=1e-5)
+    extreme = Tensor(np.array([[[200.0, -200.0] * 40, [-200.0, 200.0] * 40]], np.float32))
+    own = Tensor(np.array([[0, 0]], np.int32)), Tensor(np.ones((1, 2), np.float32))
+    assert np.allclose(cell(extreme, *own).asnumpy(), [[39 * 150, 40 * 150 + 50]])
 
 
 def test_binary_cross_entropy() -> None:

@@ -8,7 +8,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image
@@ -31,12 +31,14 @@ class Dataset(ABC):
 
     class_names: by class number; bad: the reason by name of each undecodable image met so far; max_pixels: what is
     larger isn't decoded; passed_over: a phrase for what lies among the images and is none; remarks: lines for what may
-    be a mistake; is_by_label: whether the data themselves number the classes.
+    be a mistake; is_by_label: whether the data themselves number the classes; groups: int32 (count,), where images of
+    different batches lie in arrays of different shapes: which batches each belongs to.
     """
 
     max_pixels = decoding.MAX_PIXELS
     passed_over = ""
     is_by_label = False
+    groups: Optional[np.ndarray] = None
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names: tuple[str, ...] = tuple(class_names)
@@ -65,6 +67,11 @@ class Dataset(ABC):
     @abstractmethod
     def read(self, index: int) -> Image.Image:
         """The decoded image, RGB, 8 bits; DecodeError if that is impossible."""
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """The image's height and width, px; where nothing tells them, it is decoded."""
+        image = self.read(index)
+        return image.height, image.width
 
     @abstractmethod
     def target(self, index: int) -> Any:

@@ -218,6 +218,10 @@ class AnnotatedDataset(Dataset):
         """The image's path."""
         return str(self.folder / self.images[index]["file_name"])
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """The image's height and width, px, as the annotations tell them."""
+        return self.images[index]["height"], self.images[index]["width"]
+
     def read(self, index: int) -> Image.Image:
         """The image, turned as its EXIF says if just then it has the sides that the annotations are for."""
         path, item = self.name(index), self.images[index]

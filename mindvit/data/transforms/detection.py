@@ -39,50 +39,62 @@ def padded(pixels: np.ndarray, size: Size) -> np.ndarray:
     return result
 
 
+def shrunk(size: Size, canvas: Size) -> Size:
+    """Height and width of an image of a size in which it just lies on a canvas."""
+    factor = min(canvas[0] / size[0], canvas[1] / size[1])
+    height, width = (min(max(int(side * factor + 0.5), 1), most) for side, most in zip(size, canvas))
+    return height, width
+
+
+def best_canvas(size: Size, canvases: Sequence[Size]) -> int:
+    """The number of the canvas on which an image of a size stays largest, and of several such the smallest one's."""
+    shares = [min(1.0, height / size[0], width / size[1]) for height, width in canvases]
+    return min(range(len(canvases)), key=lambda number: (-shares[number], canvases[number][0] * canvases[number][1]))
+
+
 @dataclass(frozen=True)
 class DetectionTransform:
     """From an image and its objects to arrays of fixed shapes.
 
     scales: (longest, shortest) sides within which images are fitted, px; one is drawn for each image; none: images stay
-    as they are. canvas: height
-    and width of the arrays, in which a larger image is fitted instead; places: for objects, of which the largest
-    are taken where there are more. hflip: how often images are mirrored. with_masks: whether masks are wanted.
+    as they are. canvases: heights and widths of the arrays, of which each image has the one that fits it best, and a
+    larger image is fitted in it instead; places: for objects, of which the largest are taken where there are more.
+    hflip: how often images are mirrored. with_masks: whether masks are wanted.
     """
 
     scales: Sequence[Size]
-    canvas: Size
+    canvases: Sequence[Size]
     places: int
     hflip: float = 0.0
     with_masks: bool = True
 
-    def size(self, size: Size, scale: Size) -> Size:
+    def group(self, size: Size) -> int:
+        """The number of the canvas of an image of a size: where it stays largest, and of several such the smallest."""
+        return best_canvas(fit_within(size, max(self.scales, key=min)) if self.scales else size, self.canvases)
+
+    def size(self, size: Size, scale: Size, canvas: Size) -> Size:
         """Height and width that an image of a size is brought to."""
         fitted = fit_within(size, scale)
-        if fitted[0] <= self.canvas[0] and fitted[1] <= self.canvas[1]:
-            return fitted
-        factor = min(self.canvas[0] / size[0], self.canvas[1] / size[1])
-        return (
-            min(max(int(size[0] * factor + 0.5), 1), self.canvas[0]),
-            min(max(int(size[1] * factor + 0.5), 1), self.canvas[1]),
-        )
+        return fitted if max(fitted[0] - canvas[0], fitted[1] - canvas[1]) <= 0 else shrunk(size, canvas)
 
     def __call__(
         self, image: np.ndarray, objects: Objects, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Optional[np.ndarray]]:
-        """image: (H, W, C) uint8 -> image (*canvas, C) uint8; its height and width (2,) int32; boxes (places, 4)
+        """image: (H, W, C) uint8 -> image (*its canvas, C) uint8; its height and width (2,) int32; boxes (places, 4)
         float32; labels (places,) int32, NONE where there is no object; masks (places, height, width / 8) uint8, eight
         pixels a byte. Crowd regions are left out.
         """
         old = image.shape[0], image.shape[1]
         scale = self.scales[int(rng.integers(len(self.scales)))] if self.scales else (max(old), min(old))
-        new = self.size(old, scale)
+        canvas = self.canvases[self.group(old)]
+        new = self.size(old, scale, canvas)
         objects = resize_objects(objects.kept(~objects.crowd), old, new)
         pixels = resize(image, new)
         if rng.random() < self.hflip:
             pixels, objects = pixels[:, ::-1], mirror_objects(objects, new[1])
-        return (padded(pixels, self.canvas), np.array(new, np.int32), *self.placed(objects))
+        return (padded(pixels, canvas), np.array(new, np.int32), *self.placed(objects, canvas))
 
-    def placed(self, objects: Objects) -> tuple[np.ndarray, np.ndarray, Optional[np.ndarray]]:
+    def placed(self, objects: Objects, canvas: Size) -> tuple[np.ndarray, np.ndarray, Optional[np.ndarray]]:
         """Boxes, labels and masks in arrays of fixed shapes."""
         sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
         has_area = np.flatnonzero((sides > 0).all(1))
@@ -93,7 +105,7 @@ class DetectionTransform:
         boxes[:count], labels[:count] = objects.boxes, objects.labels
         if not self.with_masks or objects.masks is None:
             return boxes, labels, None
-        masks = np.zeros((self.places, *self.canvas), bool)
+        masks = np.zeros((self.places, *canvas), bool)
         masks[:count, : objects.masks.shape[1], : objects.masks.shape[2]] = objects.masks
         return boxes, labels, np.packbits(masks, 2)
 

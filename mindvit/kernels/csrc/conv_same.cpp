@@ -103,6 +103,23 @@ bool WinogradPays(const ImageShape &maps, const Square &kernel) {
   return kernel.side == 3 && WinogradTiles(maps).count() >= kFewTiles && !UsesBFloat16();
 }
 
+// Calls work(first, maps) for the images of `x` that are not all zeros, as many in a row as there are:
+// of boxes' maps many are padding, which costs nothing. False for whatever has been left out.
+template <typename Work>
+std::vector<bool> ForImages(const float *x, const ImageShape &of, const Work &work) {
+  const int64_t size = of.height * of.row();
+  std::vector<bool> used(of.batch);
+  for (int64_t image = 0; image < of.batch; ++image)
+    used[image] = std::any_of(x + image * size, x + (image + 1) * size, [](float v) { return v != 0; });
+  for (int64_t first = 0, last; first < of.batch; first = last) {
+    for (last = first + 1; last < of.batch && used[last] == used[first];) ++last;
+    ImageShape run = of;
+    run.batch = last - first;
+    if (used[first]) work(first, run);
+  }
+  return used;
+}
+
 }  // namespace
 
 // x (B, H, W, I), weight (O, I, k, k), bias (O,) -> y (B, H, W, O)
@@ -110,13 +127,20 @@ PRODUCTS_KERNEL(ConvSame) {
   const Input x = args.in(), weight = args.in(), bias = args.in();
   const Output y = args.out();
   const Square kernel(weight.dim(2));
-  if (WinogradPays(ShapeOf(x), kernel)) {
-    WinogradConvolve(x, ShapeOf(x), weight, bias, false, weight.dim(0), y);
-    return;
-  }
   std::vector<float> weights(weight.size());
   ByPlace(weight, weight.dim(0), weight.dim(1), kernel.places(), false, weights.data());
-  ConvolveSame(x, ShapeOf(x), weights.data(), bias, kernel, false, weight.dim(0), y);
+  const ImageShape in = ShapeOf(x), out = ShapeOf(y);
+  const int64_t size = in.height * in.row(), outputs = out.height * out.row();
+  const auto used = ForImages(x, in, [&](int64_t first, const ImageShape &run) {
+    if (WinogradPays(run, kernel))
+      WinogradConvolve(x + first * size, run, weight, bias, false, weight.dim(0), y + first * outputs);
+    else
+      ConvolveSame(x + first * size, run, weights.data(), bias, kernel, false, weight.dim(0),
+                   y + first * outputs);
+  });
+  for (int64_t image = 0; image < in.batch; ++image)
+    for (int64_t i = 0; !used[image] && i < out.height * out.width; ++i)
+      std::copy(bias + 0, bias + out.channels, y + image * outputs + i * out.channels);
 }
 
 // weight, dy (B, H, W, O) -> dx (B, H, W, I)
@@ -124,13 +148,19 @@ PRODUCTS_KERNEL(ConvSameInputGrad) {
   const Input weight = args.in(), dy = args.in();
   const Output dx = args.out();
   const Square kernel(weight.dim(2));
-  if (WinogradPays(ShapeOf(dy), kernel)) {
-    WinogradConvolve(dy, ShapeOf(dy), weight, nullptr, true, weight.dim(1), dx);
-    return;
-  }
   std::vector<float> weights(weight.size());
   ByPlace(weight, weight.dim(0), weight.dim(1), kernel.places(), false, weights.data());
-  ConvolveSame(dy, ShapeOf(dy), weights.data(), nullptr, kernel, true, weight.dim(1), dx);
+  const ImageShape out = ShapeOf(dy), in = ShapeOf(dx);
+  const int64_t size = out.height * out.row(), inputs = in.height * in.row();
+  const auto used = ForImages(dy, out, [&](int64_t first, const ImageShape &run) {
+    if (WinogradPays(run, kernel))
+      WinogradConvolve(dy + first * size, run, weight, nullptr, true, weight.dim(1), dx + first * inputs);
+    else
+      ConvolveSame(dy + first * size, run, weights.data(), nullptr, kernel, true, weight.dim(1),
+                   dx + first * inputs);
+  });
+  for (int64_t image = 0; image < out.batch; ++image)
+    if (!used[image]) std::fill(dx + image * inputs, dx + (image + 1) * inputs, 0.0f);
 }
 
 // x, dy -> dweight (O, I, k, k), dbias (O,). Threads share out the outputs.
@@ -150,7 +180,10 @@ PRODUCTS_KERNEL(ConvSameWeightGrad) {
   }
   std::vector<float> padded(high * wide * inputs), gradient(in.height * wide * outputs),
       sums(dweight.size());
+  bool begun = false;
+  const auto used = ForImages(dy, out, [](int64_t, const ImageShape &) {});
   for (int64_t image = 0; image < in.batch; ++image) {
+    if (!used[image] && (begun || image + 1 < in.batch)) continue;
     Rows(high, wide * inputs, [&](int64_t first, int64_t last, int) {
       CopyWithBorder(x + image * in.height * in.row(), in, border, first - border, last - border,
                      padded.data() + first * wide * inputs);
@@ -169,8 +202,9 @@ PRODUCTS_KERNEL(ConvSameWeightGrad) {
       for (int64_t t = 0; t < kernel.places(); ++t)
         gemm()('T', 'N', last - first, inputs, count, 1.0f, gradient.data() + first, outputs,
                padded.data() + (t / kernel.side * wide + t % kernel.side) * inputs, inputs,
-               image == 0 ? 0.0f : 1.0f, sums.data() + (t * outputs + first) * inputs, inputs);
+               begun ? 1.0f : 0.0f, sums.data() + (t * outputs + first) * inputs, inputs);
     });
+    begun = true;
   }
   ByPlace(sums.data(), outputs, inputs, kernel.places(), true, dweight);
 }

@@ -13,6 +13,7 @@
 #include "cross_covariance.cpp"
 #include "cross_fusion.cpp"
 #include "detection.cpp"
+#include "focal.cpp"
 #include "images.cpp"
 #include "layer_norm.cpp"
 #include "linear.cpp"

@@ -7,7 +7,7 @@ from mindvit.kernels.ops.conv import ConvSame, Depthwise, Im2col, PatchTokens
 from mindvit.kernels.ops.cross_entropy import PixelCrossEntropy
 from mindvit.kernels.ops.cross_fusion import CrossFusion
 from mindvit.kernels.ops.custom import ProductCell
-from mindvit.kernels.ops.detection import NMS, AssignBoxes, CutMasks, RoIAlign
+from mindvit.kernels.ops.detection import NMS, AssignBoxes, CutMasks, FocalLoss, RoIAlign
 from mindvit.kernels.ops.images import ChannelsLast, MixedPixels, Pixels, Resize, ResizeMaps
 from mindvit.kernels.ops.linear import Linear
 from mindvit.kernels.ops.local_branch import LocalBranch
@@ -46,6 +46,7 @@ __all__ = [
     "CrossFusion",
     "CutMasks",
     "Depthwise",
+    "FocalLoss",
     "Gelu",
     "Im2col",
     "LayerNorm",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -43,8 +43,8 @@ class RoIAlign(nn.Cell):
         def shapes(boxes: Shape, *others: Shape) -> Shape:
             return [boxes[0] * boxes[1], size, size, others[-1][3]]
 
-        def map_shapes(*inputs: Shape) -> tuple[Shape, ...]:
-            return tuple(inputs[4 : 4 + count])
+        def map_shapes(*inputs: Shape) -> Any:
+            return tuple(inputs[4 : 4 + count]) if count > 1 else inputs[4]
 
         self.forward = kernel("RoIAlign", shapes, variant=size)
         self.backward = kernel("RoIAlignGrad", map_shapes, count, variant=count)
@@ -91,3 +91,24 @@ class CutMasks(nn.Cell):
     def bprop(self, boxes: Tensor, objects: Tensor, masks: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
         """None."""
         return ops.zeros_like(boxes), ops.zeros_like(objects), ops.zeros_like(masks)
+
+
+class FocalLoss(nn.Cell):
+    """Sigmoid focal loss of every box, summed over classes: see tasks.detection.losses.
+
+    logits: (B, N, C); labels: (B, N), below 0 for boxes without an object; counted: (B, N), 0 for boxes without a loss.
+    -> (B, N).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("FocalLoss", lambda logits, *_: logits[:2])
+        self.backward = kernel("FocalLossGrad", lambda logits, *_: logits)
+
+    def construct(self, logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+        return self.forward(logits, labels, counted)
+
+    def bprop(self, logits: Tensor, labels: Tensor, counted: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
+        """Gradient of the logits."""
+        found = self.backward(logits, labels, counted, gradient)
+        return found, ops.zeros_like(labels), ops.zeros_like(counted)

@@ -12,6 +12,7 @@ from mindspore import Tensor, nn, ops
 
 from mindvit.layers.anchors import AnchorGrid
 from mindvit.layers.boxes import clip, decode
+from mindvit.layers.nms import Suppression
 from mindvit.layers.roi_align import RoIAlign, box_levels
 from mindvit.layers.rows import take_rows
 from mindvit.models.detection.dense_heads import RPNHead
@@ -49,6 +50,8 @@ class Proposals(nn.Cell):
         self.numbers = numbers
         self.best_of_level = (numbers.best_of_level, numbers.best_of_level_training)
         self.best = Best(PROPOSAL_OVERLAP, numbers.proposals, with_classes=False)
+        # without kernels of ours level by level: its boxes are compared with each other, not with all
+        self.by_level = Suppression(PROPOSAL_OVERLAP)
 
     def construct(
         self,
@@ -63,13 +66,21 @@ class Proposals(nn.Cell):
             score, place = ops.topk(ops.stop_gradient(logits[level]), min(most, logits[level].shape[1]))
             place = place.astype(ms.int32)
             delta = take_rows(ops.stop_gradient(deltas[level]), place)
-            boxes.append(decode(ops.gather(anchors[level], place, 0), delta, UNIT_STDS))
-            scores.append(ops.sigmoid(score))
+            box = clip(decode(ops.gather(anchors[level], place, 0), delta, UNIT_STDS), sizes)
+            sides = box[..., 2:] - box[..., :2]
+            has_area = ((sides[..., 0] > 0) & (sides[..., 1] > 0)).astype(ms.float32)
+            score = ops.sigmoid(score) * has_area
+            if self.best.nms.fused_op is None:
+                score = score * self.by_level(box, has_area - 1)
+            boxes.append(box)
+            scores.append(score)
             levels.append(level * ops.ones_like(place))
-        found, score = clip(ops.cat(boxes, 1), sizes), ops.cat(scores, 1)
-        sides = found[..., 2:] - found[..., :2]
-        has_area = ((sides[..., 0] > 0) & (sides[..., 1] > 0)).astype(ms.float32)
-        found, score = self.best(found, score * has_area, ops.cat(levels, 1))
+        found, score = ops.cat(boxes, 1), ops.cat(scores, 1)
+        if self.best.nms.fused_op is not None:
+            found, score = self.best(found, score, ops.cat(levels, 1))
+        else:
+            score, place = ops.topk(score, min(self.numbers.proposals, score.shape[1]))
+            found = take_rows(found, place.astype(ms.int32))
         return ops.stop_gradient(found), ops.stop_gradient(score)
 
 
@@ -96,12 +107,15 @@ class RoIHead(nn.Cell):
             return self.bbox_head(x, counts)
         return self.bbox_head[stage](x, counts)
 
-    def masks(self, stage: int, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B K, 28, 28) of the masks of boxes (B, K, 4) with labels (B, K) int32."""
+    def masks(
+        self, stage: int, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor, counts: Optional[Tensor] = None
+    ) -> Tensor:
+        """Logits (B K, 28, 28) of the masks of boxes (B, K, 4) with labels (B, K) int32; counts: see boxes."""
         x = self.mask_maps(maps[: self.levels], boxes, box_levels(boxes, self.levels))
+        counts = None if counts is None else counts.reshape(-1)
         if self.stages == 1:
-            return self.mask_head(x, labels.reshape(-1))
-        return self.mask_head[stage](x, labels.reshape(-1))
+            return self.mask_head(x, labels.reshape(-1), counts)
+        return self.mask_head[stage](x, labels.reshape(-1), counts)
 
 
 class RCNN(Detector):
@@ -144,9 +158,16 @@ class RCNN(Detector):
         return scores, clip(decode(boxes.expand_dims(2), deltas, STAGE_STDS[self.stages - 1]), sizes)
 
     def construct(self, x: Tensor, sizes: Tensor, score_thr: Any = SCORE) -> tuple[Tensor, ...]:
-        maps, batch = self.features(x), x.shape[0]
-        logits, deltas = self.rpn_head(maps, batch)
+        maps = self.features(x)
+        logits, deltas = self.rpn_head(maps, x.shape[0])
         proposals, likely = self.propose(logits, deltas, self.anchors(maps), sizes)
+        return self.detections(maps, proposals, likely, sizes, score_thr)
+
+    def detections(
+        self, maps: tuple[Tensor, ...], proposals: Tensor, likely: Tensor, sizes: Tensor, score_thr: Any = SCORE
+    ) -> tuple[Tensor, ...]:
+        """The best boxes, from proposals (B, P, 4) and their scores (B, P)."""
+        batch = likely.shape[0]
         scores, boxes = self.classified(maps, proposals, sizes)
         scores = scores * ((scores > score_thr) & (likely > 0).expand_dims(2)).astype(ms.float32)
         scores = scores.reshape(batch, -1)
@@ -156,7 +177,8 @@ class RCNN(Detector):
         found, scores, labels = self.best(take_rows(boxes.reshape(batch, -1, 4), place), scores, classes)
         if not self.roi_head.has_masks:
             return found, scores, labels
+        counts = (scores > 0).astype(ms.float32)
         total: Any = 0
         for stage in range(self.stages):
-            total = total + ops.sigmoid(self.roi_head.masks(stage, maps, found, labels))
+            total = total + ops.sigmoid(self.roi_head.masks(stage, maps, found, labels, counts))
         return found, scores, labels, (total / self.stages).reshape((batch, DETECTIONS) + total.shape[1:])

@@ -39,12 +39,23 @@ class RetinaNet(Detector):
     def construct(self, x: Tensor, sizes: Tensor, score_thr: Any = SCORE) -> tuple[Tensor, Tensor, Tensor]:
         maps = self.features(x)
         logits, deltas = self.bbox_head(maps, x.shape[0])
-        anchors = self.anchors(maps)
+        return self.detections(logits, deltas, self.anchors(maps), sizes, score_thr)
+
+    def detections(
+        self,
+        logits: tuple[Tensor, ...],
+        deltas: tuple[Tensor, ...],
+        anchors: tuple[Tensor, ...],
+        sizes: Tensor,
+        score_thr: Any = SCORE,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The best boxes, from the head's outputs for each level."""
         boxes, scores, classes = [], [], []
-        for level in range(len(maps)):
-            score = ops.sigmoid(logits[level]).reshape(x.shape[0], -1)
-            score = score * (score > score_thr).astype(ms.float32)
+        for level in range(len(logits)):
+            score = logits[level].reshape(sizes.shape[0], -1)
             score, place = ops.topk(score, min(BEST_OF_LEVEL, score.shape[1]))
+            score = ops.sigmoid(score)
+            score = score * (score > SCORE).astype(ms.float32)
             place = place.astype(ms.int32)
             anchor = place // self.num_classes
             boxes.append(decode(ops.gather(anchors[level], anchor, 0), take_rows(deltas[level], anchor), UNIT_STDS))

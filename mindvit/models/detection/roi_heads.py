@@ -70,11 +70,15 @@ class BoxHead(nn.Cell):
 
 
 class MaskHead(nn.Cell):
-    """Masks of boxes: maps of K boxes, 14 x 14, and labels (K,) int32 -> (K, 28, 28) logits of each label's mask."""
+    """Masks of boxes: maps of K boxes, 14 x 14, and labels (K,) int32 -> (K, 28, 28) logits of each label's mask.
+
+    counts: (K,) float32, 0 for padding, whose logits are of no use: kernels of ours leave out maps that are zero.
+    """
 
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
         self.num_classes, self.layout = num_classes, FeatureLayout()
+        self.clears = self.layout.channels_last is not None
         self.convs = nn.CellList([ConvModule(channels, channels, 3, norm=False) for _ in range(CONVOLUTIONS)])
         self.upsample = DoubleSides(channels)
         self.conv_logits = Conv2d(channels, num_classes, 1, 1, 0)
@@ -84,9 +88,11 @@ class MaskHead(nn.Cell):
             bias.set_data(initializer(Zero(), bias.shape, ms.float32))
         self.relu = nn.ReLU()
 
-    def construct(self, x: Tensor, labels: Tensor) -> Tensor:
+    def construct(self, x: Tensor, labels: Tensor, counts: Optional[Tensor] = None) -> Tensor:
         count = labels.shape[0]
         for conv in self.convs:
+            if self.clears and counts is not None:
+                x = x * counts.reshape(-1, 1, 1, 1)
             x = self.relu(conv(x))
         x = self.relu(self.upsample(x, count))
         logits = in_float32(self.layout.to_tokens(self.conv_logits(x))).reshape(count, -1, self.num_classes)

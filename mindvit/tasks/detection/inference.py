@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Tensor
 
 from mindvit.data.transforms.dense import Size, fit_within, normalize, resize, scaled
+from mindvit.data.transforms.detection import best_canvas, shrunk
 from mindvit.models.detection.detector import DETECTIONS, OVERLAP
 from mindvit.tasks.detection.masks import paste
 
@@ -49,7 +50,8 @@ class TestScale:
 
     scale: longest and shortest side within which they are fitted, px, times each of `ratios`; None: their own. divisor:
     sides are padded to multiples of this. mean, std: of pixels in 0..1. flip: each mirrored too. score_thr: what is
-    less sure isn't told.
+    less sure isn't told. canvases: heights and widths that images are padded to instead, each to the one that fits it
+    best, on which a larger image is made smaller; none: the divisor's.
     """
 
     scale: Optional[Size]
@@ -59,19 +61,29 @@ class TestScale:
     ratios: Sequence[float] = (1.0,)
     flip: bool = False
     score_thr: float = 0.0
+    canvases: Sequence[Size] = ()
 
     def resized(self, image: np.ndarray, ratio: float = 1.0) -> np.ndarray:
         """(H, W, 3) uint8, of the size that the network sees."""
-        size = image.shape[0], image.shape[1]
-        if self.scale is None and ratio == 1:
-            return image
-        return resize(image, fit_within(size, scaled(self.scale or (max(size), min(size)), ratio)))
+        size = own = image.shape[0], image.shape[1]
+        if self.scale is not None or ratio != 1:
+            size = fit_within(own, scaled(self.scale or (max(own), min(own)), ratio))
+        canvas = self.canvas(size)
+        if canvas[0] < size[0] or canvas[1] < size[1]:
+            size = shrunk(own, canvas)
+        return image if size == own and self.scale is None else resize(image, size)
+
+    def canvas(self, size: Size) -> Size:
+        """Height and width that an image of a size is padded to."""
+        if self.canvases:
+            return self.canvases[best_canvas(size, self.canvases)]
+        height, width = (-(-side // self.divisor) * self.divisor for side in size)
+        return height, width
 
     def normalized(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 -> (3, h', w') float32, zeros beyond the image."""
         x = normalize(image, np.array(self.mean), np.array(self.std))
-        height, width = (-(-side // self.divisor) * self.divisor for side in x.shape[1:])
-        padded = np.zeros((x.shape[0], height, width), np.float32)
+        padded = np.zeros((x.shape[0], *self.canvas((x.shape[1], x.shape[2]))), np.float32)
         padded[:, : x.shape[1], : x.shape[2]] = x
         return padded
 

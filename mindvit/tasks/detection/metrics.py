@@ -47,6 +47,20 @@ class KindScore:
     per_class: tuple[float, ...]
 
 
+def evaluated(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: str) -> Any:
+    """A COCOeval of pycocotools with its numbers; arguments: see measure."""
+    annotations = [{**item, "id": number} for number, item in enumerate(truth["annotations"], 1)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        expected = _index({**truth, "annotations": annotations})
+        nothing = _index({**truth, "annotations": []})  # loadRes fails at it
+        results = expected.loadRes([dict(item) for item in found]) if found else nothing
+        evaluation = pycocotools().cocoeval.COCOeval(expected, results, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
 def measure(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: str) -> KindScore:
     """COCO's numbers.
 
@@ -58,15 +72,7 @@ def measure(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: 
     Returns:
         The twelve numbers, and AP by category in the order of their ids.
     """
-    annotations = [{**item, "id": number} for number, item in enumerate(truth["annotations"], 1)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        expected = _index({**truth, "annotations": annotations})
-        nothing = _index({**truth, "annotations": []})  # loadRes fails at it
-        results = expected.loadRes([dict(item) for item in found]) if found else nothing
-        evaluation = pycocotools().cocoeval.COCOeval(expected, results, kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
+    evaluation = evaluated(truth, found, kind)
     precision = evaluation.eval["precision"]  # (IoU, recall, class, area, detections)
     per_class = []
     for number in range(precision.shape[2]):

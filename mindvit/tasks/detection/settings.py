@@ -17,7 +17,7 @@ from mindvit.tasks.dense import CLASSIFICATION_ONLY, backbone_config, check_back
 from mindvit.tasks.detection.inference import TestScale
 from mindvit.tasks.detection.objective import Sampled
 
-CANVAS, IMG_SCALE = (800, 1344), (1333, 800)  # mmdetection's
+CANVASES, IMG_SCALE = ((800, 1344), (1344, 800)), (1333, 800)  # mmdetection's
 RATIOS = (0.5, 1.0, 1.5)  # of several scales in a test: mmdetection 3's 666 x 400, 1333 x 800, 2000 x 1200
 STEP = 32  # px: of the sides of canvases, and between the shorter sides that are drawn
 # keys of other tasks, and what to write instead
@@ -49,12 +49,14 @@ def stages(recipe: Recipe) -> int:
     return {RETINANET: 0, "cascade_mask_rcnn": 3}.get(method_of(recipe), 1)
 
 
-def canvas_size(recipe: Recipe) -> Size:
-    """(height, width) of the arrays of training images, px."""
+def canvases(recipe: Recipe) -> tuple[Size, ...]:
+    """(height, width) of the arrays of training images, px; several: each image has one of them."""
     value = recipe.detection.canvas
     if value is None:
-        return CANVAS
-    return (value, value) if isinstance(value, int) else value
+        return CANVASES
+    if isinstance(value, int):
+        return ((value, value),)
+    return tuple(zip(value[::2], value[1::2]))
 
 
 def numbers(recipe: Recipe) -> Numbers:
@@ -90,21 +92,26 @@ def img_scale(recipe: Recipe) -> Optional[Size]:
 
 def train_transform(recipe: Recipe) -> DetectionTransform:
     """What a recipe does to training images and their objects."""
-    canvas, scale = canvas_size(recipe), img_scale(recipe)
+    scale = img_scale(recipe)
     if recipe.detection.short_sides is not None:
         shortest, longest = recipe.detection.short_sides
         far = max(scale) if scale is not None else 10 * longest
         scales = [(far, side) for side in range(shortest, longest + 1, STEP)]
     else:
         scales = [scale] if scale is not None else []
-    return DetectionTransform(scales, canvas, recipe.detection.max_instances, recipe.augment.hflip, has_masks(recipe))
+    return DetectionTransform(
+        scales, canvases(recipe), recipe.detection.max_instances, recipe.augment.hflip, has_masks(recipe)
+    )
 
 
 def test_scale(recipe: Recipe, inputs: Inputs) -> TestScale:
     """How a recipe's images are prepared for a test."""
     options, least = recipe.segmentation, recipe.detection.score_thr
     ratios = RATIOS if options.aug_test else (1.0,)
-    return TestScale(img_scale(recipe), options.size_divisor, *inputs.statistics, ratios, options.aug_test, least)
+    found = canvases(recipe) if recipe.detection.test_canvas else ()
+    return TestScale(
+        img_scale(recipe), options.size_divisor, *inputs.statistics, ratios, options.aug_test, least, found
+    )
 
 
 def check(recipe: Recipe) -> None:
@@ -112,9 +119,19 @@ def check(recipe: Recipe) -> None:
     name = recipe.model.model
     check_keys(recipe, NOT_DETECTIONS, f"is another task's, and {name} is a detector")
     check_backbone(recipe, "detection", "mask_rcnn")
-    if any(side % STEP for side in canvas_size(recipe)):
+    given = recipe.detection.canvas
+    if isinstance(given, tuple) and (len(given) % 2 or not given):
+        raise UserError(
+            f"{recipe.origins['canvas']}: canvas is {list(given)}: give height and width of each, or one int "
+            "for a square"
+        )
+    if any(side % STEP for canvas in canvases(recipe) for side in canvas):
         raise UserError(
             f"{recipe.origins['canvas']}: canvas is {recipe.detection.canvas}, but sides must be multiples of {STEP}"
+        )
+    if recipe.detection.test_canvas and recipe.segmentation.aug_test:
+        raise UserError(
+            f"{recipe.origins['test_canvas']}: test_canvas is True, but aug_test makes images larger: give one of both"
         )
     sides = recipe.detection.short_sides
     if sides is not None and sides[0] > sides[1]:

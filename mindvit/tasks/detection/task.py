@@ -14,16 +14,17 @@ from mindvit.data.loader import Transform
 from mindvit.data.transforms.detection import NONE, ObjectRow
 from mindvit.models.detection.variants import anchor_grid
 from mindvit.recipe.schema import Recipe
+from mindvit.runtime import console, platform
 from mindvit.tasks.base import BatchSpec, Inference, RunContext, Say
 from mindvit.tasks.dense import DenseTask, compare_classes
-from mindvit.tasks.detection import inspect, settings
+from mindvit.tasks.detection import inspect, operators, settings
 from mindvit.tasks.detection.evaluator import DetectionEvaluator
 from mindvit.tasks.detection.inference import DetectionInference
 from mindvit.tasks.detection.metrics import DetectionScore, KindScore
 from mindvit.tasks.detection.objective import DetectionObjective
 from mindvit.tasks.detection.prediction import DetectionPrediction
 from mindvit.tasks.detection.settings import (
-    canvas_size,
+    canvases,
     has_masks,
     method_of,
     sampled,
@@ -55,8 +56,21 @@ class DetectionTask(DenseTask):
         return open_objects(recipe, split, has_masks(recipe))
 
     def size(self, recipe: Recipe) -> tuple[int, int]:
-        """Height and width of the canvas, px."""
-        return canvas_size(recipe)
+        """Height and width of the first canvas, px."""
+        return canvases(recipe)[0]
+
+    def input_size(self, ctx: RunContext) -> str:
+        """Sides of the canvases, px."""
+        return ", ".join(f"{height} x {width}" for height, width in canvases(ctx.recipe))
+
+    def network(self, ctx: RunContext) -> nn.Cell:
+        """The recipe's network, with the device's operators for boxes where they are right."""
+        told: list[str] = []
+        with platform.use(operators.tested(platform.current(), told.append)):
+            net = super().network(ctx)
+        for line in told if ctx.device.is_main else ():
+            console.log_info(line)
+        return net
 
     def network_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
         """create_model's, beside the common ones."""
@@ -68,23 +82,30 @@ class DetectionTask(DenseTask):
         compare_classes(CheckpointInfo("the training data", class_names=train.class_names), val, say)
         if weights is not None and not recipe.model.new_head:
             compare_classes(CheckpointInfo.of(weights), train, say)
+        transform = train_transform(recipe)
+        if len(transform.canvases) > 1:
+            groups = [transform.group(train.image_size(index)) for index in range(len(train))]
+            train.groups = np.array(groups, np.int32)
         return train, val
 
     def spec(self, ctx: RunContext) -> BatchSpec:
         """The arrays of a rank's training batch."""
-        recipe, (height, width) = ctx.recipe, canvas_size(ctx.recipe)
+        recipe, shapes = ctx.recipe, canvases(ctx.recipe)
         batch, objects, looks = recipe.data.batch_size, recipe.detection.max_instances, stages(recipe)
+        images = [(batch, *canvas, recipe.model.in_channels) for canvas in shapes]
         arrays = [
-            ArraySpec("images", (batch, height, width, recipe.model.in_channels), "uint8"),
+            ArraySpec("images", images[0], "uint8", others=tuple(images[1:])),
             ArraySpec("sizes", (batch, 2), "int32"),
             ArraySpec("boxes", (batch, objects, 4), "float32"),
             ArraySpec("labels", (batch, objects), "int32", NONE),
         ]
         if has_masks(recipe):
-            arrays.append(ArraySpec("masks", (batch, objects, height, width // 8), "uint8"))
+            masks = [(batch, objects, height, width // 8) for height, width in shapes]
+            arrays.append(ArraySpec("masks", masks[0], "uint8", others=tuple(masks[1:])))
         if not looks:
             return BatchSpec(tuple(arrays), ())
-        anchors = anchor_grid(method_of(recipe)).count((height, width))
+        grid = anchor_grid(method_of(recipe))
+        anchors = max(grid.count(canvas) for canvas in shapes)
         candidates = objects + max(recipe.detection.proposals, recipe.detection.roi_samples)
         draws = (
             ArraySpec("rpn_priority", (batch, 1, anchors), "float32"),
@@ -106,7 +127,7 @@ class DetectionTask(DenseTask):
     def random_batch(self, ctx: RunContext, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """A made-up batch, to measure the step with."""
         images, sizes, boxes, labels, *masks = self.spec(ctx).batch
-        height, width = canvas_size(ctx.recipe)
+        height, width = canvases(ctx.recipe)[0]
         corners = np.sort(rng.random((*boxes.shape[:2], 2, 2)), 2) * [width, height]
         count = min(8, labels.shape[1])
         classes = np.full(labels.shape, NONE, np.int32)
@@ -121,7 +142,8 @@ class DetectionTask(DenseTask):
 
     def objective(self, net: nn.Cell, ctx: RunContext) -> DetectionObjective:
         """What training minimizes."""
-        return DetectionObjective(net, *ctx.inputs.statistics, sampled(ctx.recipe))
+        ranks = ctx.device.ranks if ctx.recipe.detection.sync_divisors else 1
+        return DetectionObjective(net, *ctx.inputs.statistics, sampled(ctx.recipe), ranks)
 
     def predict(self, net: nn.Cell, ctx: RunContext) -> DetectionInference:
         """What validation asks of the network."""
