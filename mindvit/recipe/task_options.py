@@ -83,9 +83,9 @@ class DetectionOptions:
     proposals: int = option(1000, "boxes of an image that R-CNNs look at again", low=1)
     rpn_samples: int = option(256, "anchors of an image that take part in the proposals' loss", low=2)
     sync_divisors: bool = option(
-        True,
-        "losses are divided by all ranks' numbers of boxes, so that ranks with parts of a batch take the step of one "
-        "with the whole; without, each by its own, as mmdetection does",
+        False,
+        "losses are divided by the mean of all ranks' numbers of boxes, so that ranks with parts of a batch take the "
+        "step of one with the whole; without, by each rank's own, as mmdetection does",
     )
     roi_samples: int = option(512, "boxes of an image that take part in the second look's loss", low=4)
     score_thr: float = option(

@@ -58,7 +58,7 @@ def with_masks(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_ranks_take_the_step_of_one(folder: Path, with_masks: Path, tmp_path: Path) -> None:
-    words = f"{NETWORK} {DATA} {LOG} {MASKS} --batch_size 2".split()
+    words = f"{NETWORK} {DATA} {LOG} {MASKS} --batch_size 2 --sync_divisors True".split()
     done = subprocess.run(
         [*msrun(2, tmp_path / "logs"), "python", *train_small.command(folder, tmp_path / "out", *words)],
         capture_output=True,

@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 import pytest
 import train_small
 from label_files import CLASSES, make_label_folder
 from launcher import msrun
-from mindspore import Tensor
+from mindspore import Tensor, nn
 from PIL import Image
 
 import mindvit
@@ -204,7 +205,11 @@ def test_predictions_and_exported_files_are_those_of_validation(folder: Path, wh
     inputs = ((pixels.astype(np.float32) / 255 - told["mean"]) / told["std"]).transpose(2, 0, 1)[None]
     session = onnxruntime.InferenceSession(str(out))
     (logits,) = session.run(None, {session.get_inputs()[0].name: inputs.astype(np.float32)})
-    assert np.abs(logits - predictor.net(Tensor(inputs.astype(np.float32))).asnumpy()).max() < 1e-4
+    expected = predictor.net(Tensor(inputs.astype(np.float32))).asnumpy()
+    assert np.abs(logits - expected).max() < 1e-4
+    export.main(["--ckpt_path", checkpoint, "--format", "MINDIR", "--out", f"{tmp_path}/a.mindir"])
+    loaded = nn.GraphCell(ms.load(f"{tmp_path}/a.mindir"))
+    assert np.abs(loaded(Tensor(inputs.astype(np.float32))).asnumpy() - expected).max() < 1e-4
     Image.fromarray(pixels).save(tmp_path / "image.png")
     variables: dict[str, Any] = {}
     exec(snippet(out, told, 1).replace("image.jpg", str(tmp_path / "image.png")), variables)
