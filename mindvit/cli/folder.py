@@ -7,11 +7,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence
 
 from mindvit.errors import UserError
 from mindvit.recipe.commandline import COMMAND_LINE
 from mindvit.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from mindvit.data.datasets.base import LabelledDataset
 
 SIZES = ((200, "finetune/small"), (2000, "finetune/medium"))  # up to so many images
 LARGE = "finetune/large"
@@ -67,7 +70,6 @@ def recipe_for(
     Raises:
         UserError: it is no such folder, or says something else than the command line.
     """
-    from mindvit.data.datasets.base import some
     from mindvit.data.datasets.build import open_dataset
     from mindvit.data.datasets.split_folder import VAL_SHARE
 
@@ -84,18 +86,8 @@ def recipe_for(
     opened = given.replace(where, **data)
     train = open_dataset(opened.data, "train")
     val = open_dataset(opened.data, "val", train.class_names)
-    if len(train.class_names) == 1:
-        only = train.class_names[0]
-        raise UserError(
-            f"{folder} has one class, {only}, and there is nothing to tell apart (if the folders of the classes lie in "
-            f"{os.path.join(folder, only)}, give that)"
-        )
-    total = len(train) + len(val)
-    lines = [f"{total} images in {len(train.class_names)} classes: {len(train)} to train on, {len(val)} to validate"]
-    without = [name for name, count in zip(train.class_names, val.class_counts()) if not count]
-    if without:
-        lines.append(f"WARNING: no validation image of {some(without)}: how well that is told apart is not measured")
-    name = next((name for most, name in SIZES if total <= most), LARGE)
+    lines = counted(folder, train, val)
+    name = next((name for most, name in SIZES if len(train) + len(val) <= most), LARGE)
     if config is None:
         given = given if name == LARGE else read(["--config", name, *arguments])
         lines.append(f"recipe: configs/{name}.yaml (another: --config)")
@@ -107,6 +99,24 @@ def recipe_for(
         if recipe.origins["ckpt_save_dir"] != COMMAND_LINE:
             recipe = recipe.replace(where, ckpt_save_dir=os.path.join("runs", Path(folder).resolve().name))
     return Chosen(recipe, config or f"configs/{name}.yaml", lines)
+
+
+def counted(folder: str, train: LabelledDataset, val: LabelledDataset) -> list[str]:
+    """How many images and classes there are, and what can't be measured. UserError for a single class."""
+    from mindvit.data.datasets.base import some
+
+    if len(train.class_names) == 1:
+        only = train.class_names[0]
+        raise UserError(
+            f"{folder} has one class, {only}, and there is nothing to tell apart (if the folders of the classes lie in "
+            f"{os.path.join(folder, only)}, give that)"
+        )
+    total = len(train) + len(val)
+    lines = [f"{total} images in {len(train.class_names)} classes: {len(train)} to train on, {len(val)} to validate"]
+    without = [name for name, count in zip(train.class_names, val.class_counts()) if not count]
+    if without:
+        lines.append(f"WARNING: no validation image of {some(without)}: how well that is told apart is not measured")
+    return lines
 
 
 def fitted(recipe: Recipe, images: int, where: str, lines: list[str]) -> Recipe:

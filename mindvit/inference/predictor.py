@@ -101,9 +101,8 @@ class Predictor:
         try:
             load_weights(self.net, content)
         except WeightsError as error:
-            raise UserError(
-                f"{path} doesn't fit {self.info.name} with {ctx.num_classes} classes: {error.report}"
-            ) from None
+            fitting = f"{self.info.name} with {ctx.num_classes} classes"
+            raise UserError(f"{path} doesn't fit {fitting}: {error.report}") from None
         self.weights = f"weights: {taken(content)}; " if content.taken else ""
         set_precision(self.net, self.device.val_amp_level, self.device.half)
         self.net.set_train(False)
@@ -174,8 +173,7 @@ class Predictor:
 
     def answer(self, row: np.ndarray, image: ImageLike, asked: Optional[Asked] = None) -> Any:
         """What the task makes of an image's row of `stream`: see __call__."""
-        asked = asked or Asked()
-        asked = replace(asked, topk=max(asked.topk, 1))
+        asked = replace(asked or Asked(), topk=max(asked.topk if asked else Asked.topk, 1))
         return self.inference.answer(row, asked, lambda: size_of(image, self.max_pixels))
 
     def _outputs(self, images: Sequence[ImageLike]) -> list[np.ndarray]:

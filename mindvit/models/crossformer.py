@@ -25,8 +25,9 @@ from mindvit.layers.drop_path import Dropout
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm
 from mindvit.layers.precision import in_float32
+from mindvit.models.info import ModelInfo
 from mindvit.models.network import Feature, Network, multiples_beside
-from mindvit.models.registry import Entry, ModelInfo, register
+from mindvit.models.registry import Entry, register
 
 LAYER_NORM_EPS = 1e-5
 STRIDE = 4

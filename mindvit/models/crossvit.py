@@ -28,8 +28,9 @@ from mindvit.layers.norm import LayerNorm
 from mindvit.layers.patch_embed import PatchTokens
 from mindvit.layers.precision import in_float32
 from mindvit.layers.resize import BicubicResize
+from mindvit.models.info import ModelInfo
 from mindvit.models.network import Feature, Network, multiples_beside
-from mindvit.models.registry import Entry, ModelInfo, register
+from mindvit.models.registry import Entry, register
 
 LAYER_NORM_EPS = 1e-6
 PATCH = (12, 16)
@@ -172,14 +173,7 @@ class CrossViT(Network):
     ):
         self.sizes = branch_sizes(img_size)
         grids = [size // patch for size, patch in zip(self.sizes, PATCH)]
-        super().__init__(
-            num_classes,
-            [
-                Feature(f"blocks.{block}.blocks.{branch}", width, self.sizes[0] / grids[branch])
-                for block in range(MULTI_SCALE_BLOCKS)
-                for branch, width in enumerate(embed_dim)
-            ],
-        )
+        super().__init__(num_classes, features(embed_dim, [self.sizes[0] / grid for grid in grids]))
         self.grids = grids
         self.widths = tuple(embed_dim)
         self.resize = nn.CellList([BicubicResize(size) for size in self.sizes])
@@ -305,6 +299,16 @@ def _named(name: str, shape: tuple[int, ...]) -> ms.Parameter:
     parameter = weight_of(shape)
     parameter.name = name
     return parameter
+
+
+def features(widths: Sequence[int], strides: Sequence[float]) -> list[Feature]:
+    """The maps of both branches after each multi-scale block."""
+    branches = list(enumerate(zip(widths, strides)))
+    return [
+        Feature(f"blocks.{block}.blocks.{branch}", width, stride)
+        for block in range(MULTI_SCALE_BLOCKS)
+        for branch, (width, stride) in branches
+    ]
 
 
 def drop_paths(rate: float, depth: Sequence[int]) -> list[tuple[list[float], list[float]]]:

@@ -27,8 +27,9 @@ from mindvit.layers.drop_path import Dropout
 from mindvit.layers.linear import Linear, weight_of
 from mindvit.layers.norm import BatchNorm, LayerNorm
 from mindvit.layers.precision import FULL_PRECISION
+from mindvit.models.info import ModelInfo
 from mindvit.models.network import Feature, Network
-from mindvit.models.registry import Entry, ModelInfo, register
+from mindvit.models.registry import Entry, register
 
 LAYER_NORM_EPS = 1e-5
 EMBEDDING = ((7, 4, 2), (3, 2, 1), (3, 2, 1))  # kernel, stride and padding of each stage's convolution

@@ -31,8 +31,9 @@ from mindvit.layers.local_patch import LocalPatchInteraction
 from mindvit.layers.mlp import Mlp
 from mindvit.layers.norm import BatchNorm, LayerNorm
 from mindvit.layers.precision import FULL_PRECISION
+from mindvit.models.info import ModelInfo
 from mindvit.models.network import Feature, Network
-from mindvit.models.registry import Entry, ModelInfo, register
+from mindvit.models.registry import Entry, register
 
 LAYER_NORM_EPS = 1e-6
 CLASS_BLOCKS = 2

@@ -15,7 +15,8 @@ import pytest
 from clock import Clock
 
 from mindvit.benchmark import network as benchmark
-from mindvit.benchmark.network import COLUMNS, Job, as_json, first_line, measure, profile_table, read_profile
+from mindvit.benchmark.network import COLUMNS, Job, as_json, first_line, measure
+from mindvit.benchmark.profile import profile_table, read_profile
 from mindvit.benchmark.timing import Timing, fastest, flops, time_steps
 from mindvit.cli import benchmark as tool
 from mindvit.errors import UserError

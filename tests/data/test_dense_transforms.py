@@ -10,7 +10,7 @@ import pytest
 from golden import FOLDER
 
 from mindvit.data.transforms import dense
-from mindvit.models.registry import IMAGENET_MEAN, IMAGENET_STD
+from mindvit.models.info import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = np.load(FOLDER / "segmentation_data.npz")
 TRAINING = sorted({key.split("/")[1] for key in GOLDEN.files if key.startswith("seg/") and key.endswith("/draws")})

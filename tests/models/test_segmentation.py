@@ -13,7 +13,7 @@ from golden import FOLDER, fill
 from mindspore import Tensor, nn, ops
 
 from mindvit.errors import UserError
-from mindvit.models.registry import IMAGENET_MEAN, IMAGENET_STD
+from mindvit.models.info import IMAGENET_MEAN, IMAGENET_STD
 from mindvit.models.segmentation import Segmentor
 from mindvit.optim.optimizers import AdamW, SquareSum
 from mindvit.optim.param_groups import is_decayed

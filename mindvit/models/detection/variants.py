@@ -13,8 +13,9 @@ from mindvit.models.detection.detector import PYRAMID_LEVELS, Detector
 from mindvit.models.detection.rcnn import RCNN, Numbers, RoIHead
 from mindvit.models.detection.retinanet import RetinaNet
 from mindvit.models.detection.roi_heads import BoxHead, MaskHead
+from mindvit.models.info import DenseInfo, MethodInfo
 from mindvit.models.necks import FPN
-from mindvit.models.registry import DenseInfo, MethodInfo, register_builder
+from mindvit.models.registry import register_builder
 
 TASK = "detection"
 COCO_CLASSES = 80
@@ -58,12 +59,10 @@ def create_detector(
         anchor_scale: side of each level's smallest anchor in strides; None: the method's own (RetinaNet 4, R-CNNs 8).
         mask: whether an R-CNN has masks, which None means; without them it is Faster R-CNN or Cascade R-CNN.
         numbers: of boxes that an R-CNN's steps leave, or a mapping of them; None: the papers'.
-        backbone_config: other arguments of the backbone (group_size, interval, revision, ...), and out_indices, see
-            Pyramid.
+        backbone_config: other arguments of the backbone (group_size, revision, ...), and Pyramid's out_indices.
 
     Returns:
-        (B, in_channels, H, W) float32 and (B, 2) float32 true heights and widths -> boxes (B, 100, 4), scores (B, 100),
-        labels (B, 100) and, with masks, (B, 100, 28, 28).
+        Images (B, in_channels, H, W), true sides (B, 2) -> boxes (B, 100, 4), scores, labels, masks (B, 100, 28, 28).
 
     Raises:
         UserError: a backbone that is unknown or has no pyramid; a number of classes below 1; masks of RetinaNet.

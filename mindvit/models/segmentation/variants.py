@@ -6,8 +6,9 @@ import functools
 from typing import Any, Mapping, Optional, Sequence
 
 from mindvit.models.dense import build, classes_of, pyramid
+from mindvit.models.info import DenseInfo, MethodInfo
 from mindvit.models.necks import FPN
-from mindvit.models.registry import DenseInfo, MethodInfo, model_info, register_builder
+from mindvit.models.registry import model_info, register_builder
 from mindvit.models.segmentation.heads import FCNHead, FPNHead, UPerHead
 from mindvit.models.segmentation.segmentor import Segmentor
 
@@ -49,8 +50,7 @@ def create_segmentor(
         drop_rate: of the channels that the heads' last convolutions see.
         channels: of the decode head; None: the method's own.
         neck_channels: of Semantic FPN's pyramid; None: 256, or XCiT's own width. UPerNet has none.
-        backbone_config: other arguments of the backbone (group_size, interval, revision, ...), and out_indices, see
-            Pyramid.
+        backbone_config: other arguments of the backbone (group_size, revision, ...), and Pyramid's out_indices.
 
     Returns:
         (B, in_channels, H, W) float32 -> logits (B, num_classes, H, W).
