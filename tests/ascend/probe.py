@@ -196,7 +196,7 @@ def build_dense(name: str, graph: str, level: str, ranks: int, accum_steps: int)
         ctx = RunContext(recipe, network_info(recipe.model.model), chosen, classes, 1)
         net = task.network(ctx)
         for _, cell in net.cells_and_names():
-            if isinstance(cell, nms.NMS) and name != "suppression":
+            if isinstance(cell, nms.Suppression) and name != "suppression":
                 cell.greedy = OneRound()
         set_precision(net, "O2", half)
         net.set_train(graph == "train")
