@@ -14,6 +14,9 @@ using namespace mindvit;
 
 namespace {
 
+constexpr int64_t kLanes = 16;
+constexpr float kNever = -1e30f;  // of which exp is 0
+
 // The cross entropy of a pixel, times weight; row: its logits, which become their gradient
 float PixelLoss(float *row, int64_t classes, int64_t label, float weight) {
   const float own = row[label];
@@ -58,6 +61,8 @@ KERNEL(PixelCrossEntropy) {
                 line_size = width * classes, new_height = labels.dim(1), new_width = labels.dim(2),
                 lines = labels.dim(0) * new_height;
   const Band down(rows, new_height, height), across(columns, new_width, width);
+  // a pixel's classes and some that never are, so that a few classes fill whole vectors
+  const int64_t padded = (classes + kLanes - 1) / kLanes * kLanes;
   std::vector<float> line_losses(lines);
   std::vector<GradientRows> found(PartsFor(lines * new_width * classes, lines));
   RunParts(static_cast<int>(found.size()), [&](int part, int parts) {
@@ -67,25 +72,31 @@ KERNEL(PixelCrossEntropy) {
     own.first = low(begin);
     own.last = low(end - 1) + down.count;
     own.values.assign((own.last - own.first) * line_size, 0.0f);
-    float *const line = Scratch(0, 2 * line_size + classes), *const slope = line + line_size,
-                 *const pixel = slope + line_size;
+    float *const line = Scratch(0, 2 * width * padded + line_size + padded),
+                 *const slope = line + width * padded, *const flat = slope + width * padded,
+                 *const pixel = flat + line_size;
+    std::fill(line, slope, kNever);
     for (int64_t r = begin; r < end; ++r) {
       const int64_t y = r % new_height;
-      WeighedRows(logits + low(r) * line_size, line_size, down, y, new_height, line_size, line);
-      std::fill(slope, slope + line_size, 0.0f);
+      WeighedRows(logits + low(r) * line_size, line_size, down, y, new_height, line_size, flat);
+      for (int64_t c = 0; c < width; ++c)
+        std::copy_n(flat + c * classes, classes, line + c * padded);
+      std::fill(slope, slope + width * padded, 0.0f);
       float sum = 0;
       for (int64_t c = 0; c < new_width; ++c) {
-        const int64_t label = labels[r * new_width + c], left = across.first[c] * classes;
+        const int64_t label = labels[r * new_width + c], left = across.first[c] * padded;
         if (label < 0 || label >= classes) continue;
-        WeighedRows(line + left, classes, across, c, new_width, classes, pixel);
-        sum += PixelLoss(pixel, classes, label, weights[label]);
+        WeighedRows(line + left, padded, across, c, new_width, padded, pixel);
+        sum += PixelLoss(pixel, padded, label, weights[label]);
         for (int64_t t = 0; t < across.count; ++t)
-          AddTimes(slope + left + t * classes, across.values[t * new_width + c], pixel, classes);
+          AddTimes(slope + left + t * padded, across.values[t * new_width + c], pixel, padded);
       }
+      for (int64_t c = 0; c < width; ++c)
+        std::copy_n(slope + c * padded, classes, flat + c * classes);
       line_losses[r] = sum;
       float *const to = own.values.data() + (low(r) - own.first) * line_size;
       for (int64_t t = 0; t < down.count; ++t)
-        AddTimes(to + t * line_size, down.values[t * new_height + y], slope, line_size);
+        AddTimes(to + t * line_size, down.values[t * new_height + y], flat, line_size);
     }
   });
   double sum = 0;
