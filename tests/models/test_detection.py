@@ -177,7 +177,7 @@ def check_stage(golden: Any, name: str, stage: int, objects: Any, drawn: Any, ou
     report("deltas", flat_errors(outputs[1].reshape(120, -1), golden, f"{name}/bbox_pred.{stage}"), OUTPUT)
     masks = outputs[3].reshape(3, -1, 28, 28)[has[:, : FEW.boxes // 4]]
     differing = np.abs(masks.sum((1, 2)) - golden[f"{name}/mask_target_area.{stage}"])
-    assert differing.max() <= 1  # a cell that is half an object's goes either way
+    assert differing.max() <= 2  # cells that are half an object's go either way
     assert np.abs(masks[:4] - unpacked(golden[f"{name}/mask_targets.{stage}"], (4, 28, 28))).sum() <= 1
 
 
