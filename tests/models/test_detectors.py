@@ -126,6 +126,16 @@ def test_the_same_without_kernels() -> None:
         assert np.allclose(found.asnumpy(), expected.asnumpy(), atol=1e-3)
 
 
+def test_retinanet_leaves_out_what_is_less_sure_than_it_is_told() -> None:
+    net = small_detector("retinanet", "cvt", in_channels=3)
+    logits = Tensor(np.array([[[2.0, -4, -4, -4, -4], [-4, -1.0, -4, -4, -4], [-4, -4, -4, -4, 0.5]]], np.float32))
+    anchors = Tensor(np.array([[0, 0, 8, 8], [20, 0, 28, 8], [40, 0, 48, 8]], np.float32))
+    sizes = Tensor(np.array([[SIDE, WIDER]], np.float32))
+    levels = (logits,), (ops.zeros((1, 3, 4)),), (anchors,), sizes
+    for given, found in (((), 3), ((0.5,), 2), ((Tensor([0.7], ms.float32),), 1)):
+        assert (net.detections(*levels, *given)[1].asnumpy() > 0).sum() == found
+
+
 def test_mistakes() -> None:
     for arguments, message in (
         ({"name": "retinanet", "mask": True}, "retinanet has no masks: leave mask out"),

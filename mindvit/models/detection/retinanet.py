@@ -55,7 +55,7 @@ class RetinaNet(Detector):
             score = logits[level].reshape(sizes.shape[0], -1)
             score, place = ops.topk(score, min(BEST_OF_LEVEL, score.shape[1]))
             score = ops.sigmoid(score)
-            score = score * (score > SCORE).astype(ms.float32)
+            score = score * (score > score_thr).astype(ms.float32)
             place = place.astype(ms.int32)
             anchor = place // self.num_classes
             boxes.append(decode(ops.gather(anchors[level], anchor, 0), take_rows(deltas[level], anchor), UNIT_STDS))
