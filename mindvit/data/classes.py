@@ -109,8 +109,12 @@ def imagenet() -> ClassList:
 
 def label_names(known: Sequence[str], count: int) -> tuple[str, ...]:
     """A name for each class: those that are known, ImageNet-1K's for as many without names, or else numbers."""
-    names = imagenet().columns[1] if not known and count == IMAGENET else tuple(known)
-    return (*names, *map(str, range(len(names), count)))
+    return numbered(imagenet().columns[1] if not known and count == IMAGENET else known, count)
+
+
+def numbered(known: Sequence[str], count: int) -> tuple[str, ...]:
+    """A name for each class: those that are known, and numbers for the others."""
+    return (*known, *map(str, range(len(known), count)))
 
 
 def is_ambiguous(names: Sequence[str]) -> bool:

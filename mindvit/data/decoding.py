@@ -61,8 +61,8 @@ MAX_PIXELS: int = DataOptions.max_pixels
 TOO_LARGE = "raise max_pixels for images that you trust"
 READ_AT_ONCE = 64 << 20  # bytes: a larger file is read as it is decoded, after its header was looked at
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF's tags
-ORIENTATION = 274  # EXIF's tag, and what sets an image upright
-TURNS = {
+ORIENTATION = 0x0112  # EXIF's tag
+TURNS = {  # what sets an image upright, by orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,

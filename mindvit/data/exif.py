@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-from mindvit.data.decoding import named, opened
+from mindvit.data.decoding import ORIENTATION, TURNS, named, opened
 
-ORIENTATION, UPRIGHT, ON_ITS_SIDE = 0x0112, 1, (5, 6, 7, 8)  # EXIF's tag, and values
-TURNS = {  # by orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+UPRIGHT, ON_ITS_SIDE = 1, (5, 6, 7, 8)  # orientations
 
 
 def header(path: str) -> tuple[tuple[int, int], int]:

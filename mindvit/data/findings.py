@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from mindvit.data.datasets.base import FileDataset, LabelledDataset
-from mindvit.data.decoding import DecodeError, decode, named, opened
-from mindvit.data.exif import ORIENTATION, UPRIGHT
+from mindvit.data.decoding import ORIENTATION, DecodeError, decode, named, opened
+from mindvit.data.exif import UPRIGHT
 
 BROKEN, LEAK, TWO_CLASSES, TWICE, NEAR_LEAK, NEAR, ODD = (
     "broken",

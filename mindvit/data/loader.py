@@ -278,9 +278,7 @@ def _batches(
     try:
         for first in range(0, len(order), batch_size):
             group = reader.group(int(order[first]))
-            batch = batch_type(
-                *(np.empty(item.shapes[group] if item.others else item.shape, item.dtype) for item in spec)
-            )
+            batch = batch_type(*(np.empty(item.of_group(group).shape, item.dtype) for item in spec))
             pending.append((batch, [pool.submit(fill, batch, slot, first + slot) for slot in range(batch_size)]))
             if len(pending) > AHEAD:
                 yield _finished(*pending.popleft())

@@ -6,6 +6,7 @@ paths made here. CIFAR's pickles go through the reader of weights, which runs no
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -47,7 +48,13 @@ def members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
             if member.isfile():
                 if member.size > MOST:
                     raise UserError(f"{path}: {member.name} is said to have {member.size} bytes: not read")
-                yield member.name.removeprefix("./"), lambda member=member: archive.extractfile(member).read()  # type: ignore[union-attr,misc]
+                yield member.name.removeprefix("./"), functools.partial(_content, archive, member)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    assert stream is not None  # which a regular file has
+    return stream.read()
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -89,8 +96,11 @@ def _cifar10(archives: Archives) -> Iterator[Item]:
 
 
 def _cifar100(archives: Archives) -> Iterator[Item]:
+    def split_of(base: str) -> str:
+        return {"train": "train", "test": "val"}.get(base, "")
+
     (path,) = archives.values()
-    return _cifar(path, ("meta", "fine_label_names"), "fine_labels", {"train": "train", "test": "val"}.get)  # type: ignore[arg-type]
+    return _cifar(path, ("meta", "fine_label_names"), "fine_labels", split_of)
 
 
 def _listed(path: Path, folder: str, wanted: dict[str, tuple[str, str]]) -> Iterator[Item]:

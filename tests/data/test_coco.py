@@ -12,7 +12,7 @@ import pytest
 from golden import FOLDER
 from PIL import Image
 
-from mindvit.data.datasets.coco import CocoDataset
+from mindvit.data.datasets.coco import AnnotatedDataset, read_annotations
 from mindvit.errors import UserError
 
 GOLDEN = np.load(FOLDER / "detection_data.npz")
@@ -35,12 +35,12 @@ def content(*annotations: dict[str, Any]) -> dict[str, Any]:
 
 def opened(
     folder: Path, what: dict[str, Any], masks: bool = True, train: bool = True, make: bool = True
-) -> CocoDataset:
+) -> AnnotatedDataset:
     """The data set of a file with this content, whose images are there."""
     (folder / "a.json").write_text(json.dumps(what))
     for item in what["images"] if make else ():
         Image.new("RGB", (item["width"], item["height"])).save(folder / item["file_name"], "PNG")
-    return CocoDataset(folder / "a.json", folder, train, masks)
+    return AnnotatedDataset(read_annotations(folder / "a.json"), folder, train, masks)
 
 
 def test_the_oracles_file(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_missing_images_and_broken_files(tmp_path: Path) -> None:
         opened(tmp_path, content(annotation(1)), make=False)
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UserError, match="a.json can't be read as JSON"):
-        CocoDataset(tmp_path / "a.json", tmp_path, True, True)
+        AnnotatedDataset(read_annotations(tmp_path / "a.json"), tmp_path, True, True)
     broken = opened(tmp_path, content(annotation(1, segmentation={"size": [9, 9], "counts": [81]})))
     with pytest.raises(UserError, match="annotation 1: its run lengths are of 9 x 9 px, but the image has 40 x 36"):
         broken.target(0)

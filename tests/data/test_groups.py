@@ -10,7 +10,7 @@ import pytest
 from coco_files import make_coco_folder
 
 from mindvit.data.arrays import ArraySpec
-from mindvit.data.datasets.coco import CocoDataset
+from mindvit.data.datasets.coco import AnnotatedDataset, read_annotations
 from mindvit.data.loader import steps_per_epoch, train_batches
 from mindvit.data.samplers import Shard, epoch_images, train_order
 from mindvit.data.transforms.detection import DetectionTransform, ObjectRow, best_canvas
@@ -56,15 +56,15 @@ def test_one_rank_sees_the_batches_of_two() -> None:
 
 
 @pytest.fixture(name="source")
-def _source(tmp_path: Path) -> CocoDataset:
+def _source(tmp_path: Path) -> AnnotatedDataset:
     """8 images, of which two are upright."""
     root = make_coco_folder(tmp_path / "coco")
-    found = CocoDataset(root / "annotations" / "train.json", root / "train", True, True)
+    found = AnnotatedDataset(read_annotations(root / "annotations" / "train.json"), root / "train", True, True)
     found.groups = np.array([int(height > width) for height, width in map(found.image_size, range(8))], np.int32)
     return found
 
 
-def batches(source: CocoDataset, workers: int) -> list[Any]:
+def batches(source: AnnotatedDataset, workers: int) -> list[Any]:
     transform = ObjectRow(DetectionTransform([(85, 64)], CANVASES, 3, 0.5))
     spec = (
         ArraySpec("images", (2, 64, 96, 3), "uint8", others=((2, 96, 64, 3),)),
@@ -77,7 +77,7 @@ def batches(source: CocoDataset, workers: int) -> list[Any]:
     return list(train_batches(source, transform, spec, data, epoch=0, seed=2, shard=Shard(), workers=workers))
 
 
-def test_batches_of_threads_and_of_processes(source: CocoDataset) -> None:
+def test_batches_of_threads_and_of_processes(source: AnnotatedDataset) -> None:
     found = batches(source, 2)
     assert len(found) == 4 == steps_per_epoch(source, DataOptions(batch_size=2), 1)
     assert sorted(batch.images.shape[1:3] for batch in found) == [CANVASES[0]] * 3 + [CANVASES[1]]
@@ -88,7 +88,7 @@ def test_batches_of_threads_and_of_processes(source: CocoDataset) -> None:
     assert all(np.array_equal(*pair) for one, other in zip(found, made) for pair in zip(one, other))
 
 
-def test_another_image_of_the_group_takes_a_bad_one_s_place(source: CocoDataset) -> None:
+def test_another_image_of_the_group_takes_a_bad_one_s_place(source: AnnotatedDataset) -> None:
     assert source.groups is not None
     bad = int(np.flatnonzero(source.groups)[0])
     Path(source.name(bad)).write_bytes(b"")

@@ -14,7 +14,7 @@ from coco_files import make_coco_folder
 from mindspore import Tensor
 from pycocotools import mask as codec
 
-from mindvit.data.datasets.coco import CocoDataset
+from mindvit.data.datasets.coco import AnnotatedDataset, read_annotations
 from mindvit.errors import UserError
 from mindvit.runtime import distributed
 from mindvit.tasks.base import Asked
@@ -26,12 +26,12 @@ from mindvit.tasks.detection.prediction import run_lengths
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> CocoDataset:
+def dataset(tmp_path: Path) -> AnnotatedDataset:
     root = make_coco_folder(tmp_path / "coco", train=1)
-    return CocoDataset(root / "annotations" / "val.json", root / "val", False, True)
+    return AnnotatedDataset(read_annotations(root / "annotations" / "val.json"), root / "val", False, True)
 
 
-def collector(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch, file: Any = None) -> DetectionEvaluator:
+def collector(dataset: AnnotatedDataset, monkeypatch: pytest.MonkeyPatch, file: Any = None) -> DetectionEvaluator:
     """An evaluator of one rank, of two classes with masks."""
     monkeypatch.setattr(module, "has_masks", lambda recipe: True)
     device = SimpleNamespace(ranks=1, rank=0, is_main=True)
@@ -39,7 +39,7 @@ def collector(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch, file: Any =
     return DetectionEvaluator(ctx, dataset, file)
 
 
-def all_objects(dataset: CocoDataset, index: int) -> Detections:
+def all_objects(dataset: AnnotatedDataset, index: int) -> Detections:
     """What is to be found in an image."""
     target = dataset.target(index)
     count = len(target.labels)
@@ -48,7 +48,7 @@ def all_objects(dataset: CocoDataset, index: int) -> Detections:
     )
 
 
-def test_all_that_is_there(dataset: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_is_there(dataset: AnnotatedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = collector(dataset, monkeypatch, str(tmp_path / "out" / "found.json"))
     for index, batch in enumerate(found.batches()):
         found.update(batch, all_objects(dataset, index))
@@ -72,7 +72,7 @@ def test_all_that_is_there(dataset: CocoDataset, tmp_path: Path, monkeypatch: py
         assert example.found.masks.shape[1:] == example.pixels.shape[:2]
 
 
-def test_nothing_is_found(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_found(dataset: AnnotatedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     found = collector(dataset, monkeypatch)
     for batch in found.batches():
         none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
@@ -80,7 +80,7 @@ def test_nothing_is_found(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch)
     assert found.compute().primary == 0
 
 
-def test_predictions_that_cannot_be_written(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_that_cannot_be_written(dataset: AnnotatedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="it is a folder; give the name of a JSON file"):
         collector(dataset, monkeypatch, str(dataset.folder))
     with pytest.raises(UserError, match="/dev/null: it is a device; give the name of a JSON file"):

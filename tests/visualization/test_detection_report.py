@@ -12,14 +12,14 @@ import pytest
 from coco_files import make_coco_folder
 from PIL import Image
 
-from mindvit.data.datasets.coco import CocoDataset
+from mindvit.data.datasets.coco import AnnotatedDataset, read_annotations
 from mindvit.data.datasets.scene_objects import SceneObjects
 from mindvit.errors import UserError
 from mindvit.visualization import detection_report
 from mindvit.visualization.run_report import write_report
 
 
-def written(dataset: CocoDataset, file: Path) -> None:
+def written(dataset: AnnotatedDataset, file: Path) -> None:
     """Detections: of image 100 its object; of 101 one beside it, which is unsure, and one of another class."""
     items = json.loads(dataset.file.read_text())["annotations"]
     first, second = (next(item for item in items if item["image_id"] == number) for number in (100, 101))
@@ -32,7 +32,7 @@ def written(dataset: CocoDataset, file: Path) -> None:
 
 def test_errors_by_class_and_as_a_picture(tmp_path: Path) -> None:
     root = make_coco_folder(tmp_path / "coco", train=1)
-    dataset = CocoDataset(root / "annotations" / "val.json", root / "val", False, False)
+    dataset = AnnotatedDataset(read_annotations(root / "annotations" / "val.json"), root / "val", False, False)
     written(dataset, tmp_path / "predictions.json")
     lines = detection_report.write(tmp_path, tmp_path / "predictions.json", dataset)
     total = int(dataset.counts().sum())

@@ -275,18 +275,3 @@ class AnnotatedDataset(Dataset):
         """Eight digits that change with the images, the classes and the annotations."""
         names = [(item["file_name"], len(self.annotations[item["id"]])) for item in self.images]
         return f"{zlib.crc32(repr((self.class_names, names, self.size)).encode()):08x}"
-
-
-class CocoDataset(AnnotatedDataset):
-    """The images of an annotation file in COCO's form; the other arguments are AnnotatedDataset's."""
-
-    def __init__(
-        self,
-        file: Path,
-        folder: Path,
-        train: bool,
-        masks: bool,
-        keep_empty: bool = False,
-        max_pixels: int = MAX_PIXELS,
-    ):
-        super().__init__(read_annotations(file), folder, train, masks, keep_empty, max_pixels)

@@ -7,7 +7,7 @@ from pathlib import Path
 from mindvit.data import decoding
 from mindvit.data.datasets import voc, yolo
 from mindvit.data.datasets.base import Dataset
-from mindvit.data.datasets.coco import AnnotatedDataset, CocoDataset
+from mindvit.data.datasets.coco import AnnotatedDataset, read_annotations
 from mindvit.data.datasets.scene_objects import SceneObjects
 from mindvit.data.datasets.scenes import DIGITS
 from mindvit.errors import UserError
@@ -63,10 +63,11 @@ def _annotated(recipe: Recipe, split: str, masks: bool) -> AnnotatedDataset:
         raise UserError(f"data_dir {root} {'is not a folder' if root.exists() else 'does not exist'}; give {accepted}")
     name = data.train_split if split == "train" else data.val_split
     train, keep_empty = split == "train", recipe.detection.empty_images
-    if data.dataset == "coco":
-        return CocoDataset(*_coco(root, name), train, masks, keep_empty, data.max_pixels)
     remarks: list[str] = []
-    if data.dataset == "yolo":
+    if data.dataset == "coco":
+        file, folder = _coco(root, name)
+        annotations = read_annotations(file)
+    elif data.dataset == "yolo":
         annotations, folder, remarks = yolo.read_yolo(root, name, data.classes)
     else:
         if masks:

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from mindvit.data.classes import numbered
 from mindvit.data.datasets.base import Dataset, Sample
 from mindvit.data.objects import Numbered, Objects
 from mindvit.errors import UserError
@@ -76,8 +77,7 @@ class DetectionEvaluator(ImageEvaluator):
     def __init__(self, ctx: RunContext, dataset: Dataset, file: Optional[str] = None):
         pycocotools()  # what is missing is better known before an hour of work
         super().__init__(ctx, dataset)
-        names = dataset.class_names
-        self.class_names = (*names, *map(str, range(len(names), ctx.num_classes)))
+        self.class_names = numbered(dataset.class_names, ctx.num_classes)
         self.file = file
         self.masks = has_masks(ctx.recipe)
         if file and Path(file).exists() and not Path(file).is_file():

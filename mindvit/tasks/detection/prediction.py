@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Tensor
 from PIL import Image
 
+from mindvit.data.classes import numbered
 from mindvit.data.objects import Objects
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.base import Asked, Formatter, RunContext
@@ -92,7 +93,7 @@ class DetectionPrediction:
 
     def __init__(self, ctx: RunContext):
         self.test = test_scale(ctx.recipe, ctx.inputs)
-        self.class_names = (*ctx.class_names, *map(str, range(len(ctx.class_names), ctx.num_classes)))
+        self.class_names = numbered(ctx.class_names, ctx.num_classes)
 
     def __str__(self) -> str:
         return f"objects of {len(self.class_names)} classes"

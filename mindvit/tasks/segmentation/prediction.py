@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import Tensor
 from PIL import Image
 
+from mindvit.data.classes import numbered
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.base import Asked, Formatter, RunContext
 from mindvit.tasks.segmentation.inference import Pass, SegmentationInference, Size, label_map
@@ -42,7 +43,7 @@ class SegmentationPrediction:
         self.ctx, self.test = ctx, test_scale(ctx.recipe, ctx.inputs)
         found = sliding(ctx.recipe)
         self.window = found.crop if found else None
-        self.class_names = (*ctx.class_names, *map(str, range(len(ctx.class_names), ctx.num_classes)))
+        self.class_names = numbered(ctx.class_names, ctx.num_classes)
 
     def __str__(self) -> str:
         how = "whole images" if self.window is None else f"windows of {self.window[0]} x {self.window[1]} px"

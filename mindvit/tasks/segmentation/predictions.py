@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindvit.data.classes import numbered
 from mindvit.data.datasets.base import Dataset
 from mindvit.data.label_maps import write_label_map
 from mindvit.errors import UserError
@@ -43,8 +44,7 @@ class LabelMaps:
 
     def finish(self, matrix: ConfusionMatrix) -> None:
         """The matrix, a row for each labelled class, a column for each predicted one, in pixels."""
-        names = self.dataset.class_names
-        names = (*names, *map(str, range(len(names), matrix.num_classes)))
+        names = numbered(self.dataset.class_names, matrix.num_classes)
         try:
             with (self.folder / CONFUSION).open("w", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream)
