@@ -16,20 +16,23 @@ def area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
+def intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    """Of boxes and their partners, (..., 4) each -> (...): px2."""
+    low, high = ops.maximum(boxes[..., :2], others[..., :2]), ops.minimum(boxes[..., 2:], others[..., 2:])
+    sides = ops.relu(high - low)
+    return sides[..., 0] * sides[..., 1]
+
+
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of every two boxes: (..., N, 4), (..., M, 4) -> (..., N, M)."""
     one, other = ops.expand_dims(boxes, -2), ops.expand_dims(others, -3)
-    low, high = ops.maximum(one[..., :2], other[..., :2]), ops.minimum(one[..., 2:], other[..., 2:])
-    sides = ops.relu(high - low)
-    overlap = sides[..., 0] * sides[..., 1]
+    overlap = intersection(one, other)
     return overlap / ops.maximum(area(one) + area(other) - overlap, Tensor(EPS, ms.float32))
 
 
 def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Generalized IoU (Rezatofighi et al. 2019) of boxes and their partners: (..., 4), (..., 4) -> (...)."""
-    low, high = ops.maximum(boxes[..., :2], others[..., :2]), ops.minimum(boxes[..., 2:], others[..., 2:])
-    sides = ops.relu(high - low)
-    overlap = sides[..., 0] * sides[..., 1]
+    overlap = intersection(boxes, others)
     union = ops.maximum(area(boxes) + area(others) - overlap, Tensor(EPS, ms.float32))
     around = ops.maximum(boxes[..., 2:], others[..., 2:]) - ops.minimum(boxes[..., :2], others[..., :2])
     enclosing = ops.maximum(around[..., 0] * around[..., 1], Tensor(EPS, ms.float32))

@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindvit.kernels import ops as kernels
-from mindvit.layers.boxes import area
+from mindvit.layers.boxes import area, intersection
 from mindvit.runtime import platform
 
 MOST = 2864  # boxes that Ascend's NMSWithMask takes
@@ -59,9 +59,7 @@ class Suppression(nn.Cell):
             return self.by_operator(boxes * counts.expand_dims(2), groups) * counts
         order = ops.arange(boxes.shape[1])
         one, other = ops.expand_dims(boxes, 2), ops.expand_dims(boxes, 1)
-        low, high = ops.maximum(one[..., :2], other[..., :2]), ops.minimum(one[..., 2:], other[..., 2:])
-        sides = ops.relu(high - low)
-        overlap = sides[..., 0] * sides[..., 1]
+        overlap = intersection(one, other)
         union = area(one) + area(other) - overlap
         iou = overlap / ops.select(union > 0, union, ops.ones_like(union))
         same = (ops.expand_dims(groups, 2) == ops.expand_dims(groups, 1)) & (groups >= 0).expand_dims(2)

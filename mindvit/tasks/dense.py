@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 import yaml
 from mindspore import nn
@@ -16,6 +16,7 @@ from mindvit.recipe.schema import FIELDS, Recipe
 from mindvit.tasks.backbone import dense_network, starting_backbone
 from mindvit.tasks.base import RunContext, Say
 from mindvit.weights.checkpoint_info import CheckpointInfo
+from mindvit.weights.readers import WeightsFile
 
 # keys of classification, and what to write instead
 CLASSIFICATION_ONLY: Mapping[str, str] = {
@@ -114,6 +115,14 @@ class DenseTask(ABC):
         """The recipe, checked; of one out of a checkpoint, without the weights that its backbone began with."""
         self.check(recipe)
         return recipe.replace(checkpoint, backbone_weights=None) if checkpoint else starting_backbone(recipe)
+
+    def datasets(self, recipe: Recipe, weights: Optional[WeightsFile], say: Say) -> tuple[Dataset, Dataset]:
+        """Training and validation; their classes, and the weights' if their head is kept, must be the same."""
+        train, val = (self.open(recipe, split) for split in ("train", "val"))
+        compare_classes(CheckpointInfo("the training data", class_names=train.class_names), val, say)
+        if weights is not None and not recipe.model.new_head:
+            compare_classes(CheckpointInfo.of(weights), train, say)
+        return train, val
 
     def val_dataset(self, recipe: Recipe, told: CheckpointInfo, say: Say) -> Dataset:
         """Validation; the weights' classes must be the data's."""

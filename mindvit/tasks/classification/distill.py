@@ -19,6 +19,8 @@ from mindvit.weights import Report, WeightsError, load_weights
 from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import STATE, WeightsFile, read
 
+NO_OPERATORS = ("CPU", ms.bfloat16)  # MindSpore's own have none there
+
 
 def freeze(net: nn.Cell) -> nn.Cell:
     """Make a network a teacher: evaluation mode, nothing to train, and parameter names that no student has (ranks and
@@ -80,13 +82,7 @@ def build_teacher(ctx: RunContext) -> Optional[nn.Cell]:
         except UserError as error:
             raise UserError(f"the teacher {name} can't take the student's images: {error}") from None
         set_precision(net, chosen.amp_level, chosen.half)
-    elif (
-        chosen.half is not None
-        and chosen.amp_level != "O0"
-        and not (
-            chosen.target == "CPU" and chosen.half == ms.bfloat16  # MindSpore's own operators have none there
-        )
-    ):
+    elif chosen.amp_level != "O0" and chosen.half is not None and (chosen.target, chosen.half) != NO_OPERATORS:
         net = ms.amp.auto_mixed_precision(net, "O2", chosen.half)
     return freeze(net)
 

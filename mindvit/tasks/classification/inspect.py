@@ -16,11 +16,17 @@ from mindvit.layers.augment import AugmentImages
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import RunContext, Task, draw_generator
 from mindvit.tasks.classification.augment import BatchAug
-from mindvit.tasks.inspection import Inspection, PreviewImage, Shown, first_batches
+from mindvit.tasks.inspection import (
+    CLASSES,
+    FINDINGS,
+    MOST_NAMED,
+    Inspection,
+    PreviewImage,
+    Shown,
+    first_batches,
+)
 
-CLASSES, FINDINGS = "classes.csv", "findings.csv"
 FEW, UNEVEN = 10, 10  # training images of a class; images of the commonest class over those of the rarest
-MOST_NAMED = 3  # findings of a kind
 
 
 def inspect(recipe: Recipe, shown: Shown) -> Inspection:

@@ -7,7 +7,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 import numpy as np
 
 from mindvit.data.objects import Objects
-from mindvit.tasks.detection.inference import Detections, iou
+from mindvit.tasks.detection.inference import Detections, areas, intersections, iou
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU from which on a box is an object's; up to which it is on the background
 RIGHT, IGNORED = "right", "ignored"
@@ -74,10 +74,8 @@ def _kind(overlaps: np.ndarray, alike: np.ndarray) -> tuple[int, str]:
 
 def _inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """(n, 4), (m, 4) -> (n, m): the share of each box that lies in a region."""
-    low = np.maximum(boxes[:, None, :2], regions[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return np.maximum(high - low, 0).prod(2) / np.where(area > 0, area, 1)[:, None]
+    own = areas(boxes)
+    return intersections(boxes, regions) / np.where(own > 0, own, 1)[:, None]
 
 
 def rows(images: Sequence[tuple[Objects, Detections, ImageErrors]], names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -131,12 +131,21 @@ def merged(passes: Sequence[Detections], overlap: float = OVERLAP, most: int = D
     return together.kept(np.array(kept, np.int64))
 
 
+def areas(boxes: np.ndarray) -> np.ndarray:
+    """(n, 4) -> (n,), px2."""
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
+
+
+def intersections(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n, 4), (m, 4) boxes -> (n, m), px2."""
+    low, high = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
+    return np.maximum(high - low, 0).prod(2)
+
+
 def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(n, 4), (m, 4) boxes -> (n, m): their intersection over their union."""
-    low, high = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = np.maximum(high - low, 0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]
-    union = areas[0][:, None] + areas[1][None] - shared
+    shared = intersections(one, other)
+    union = areas(one)[:, None] + areas(other)[None] - shared
     return shared / np.where(union > 0, union, 1)
 
 

@@ -5,29 +5,35 @@ as the network gets them.
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mindvit.data.datasets.base import Dataset, some
+from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.coco import AnnotatedDataset
 from mindvit.data.datasets.detection import open_objects
 from mindvit.data.decoding import DecodeError
-from mindvit.data.loader import MOST_THREADS, cores
 from mindvit.data.objects import Objects
 from mindvit.errors import UserError
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime.files import on_one_line
 from mindvit.tasks.base import RunContext, Task
 from mindvit.tasks.detection.settings import has_masks
-from mindvit.tasks.inspection import Inspection, PreviewImage, Shown, first_batches
+from mindvit.tasks.inspection import (
+    CLASSES,
+    FINDINGS,
+    MOST_NAMED,
+    Inspection,
+    PreviewImage,
+    Shown,
+    first_batches,
+    look_at_all,
+    without_lines,
+)
 
-CLASSES, FINDINGS = "classes.csv", "findings.csv"
 KINDS = ("small", "medium", "large")  # COCO's
 LIMITS = (32**2, 96**2)  # px2, between them
-MOST_NAMED = 3  # findings
 
 
 @dataclass(frozen=True)
@@ -66,19 +72,17 @@ def inspect(recipe: Recipe, shown: Shown) -> Inspection:
     """Read every image of both splits. UserError where they can't be opened, as training would say it."""
     splits = {name: open_objects(recipe, name, has_masks(recipe)) for name in ("train", "val")}
     train = splits["train"]
-    threads = recipe.data.num_parallel_workers or min(MOST_THREADS, cores(1))
-    with ThreadPoolExecutor(threads) as pool:
-        places = [(name, index) for name, split in splits.items() for index in range(len(split))]
-        looked = pool.map(lambda place: look(splits[place[0]], place[1]), places)
-        images = list(zip(places, shown(looked, len(places))))
-    seen = {name: [image for (split, _), image in images if split == name] for name in splits}
+    images = look_at_all(splits, look, recipe, shown)
+    seen = {name: [image for split, _, image in images if split == name] for name in splits}
     findings = [
         {"split": name, "image": splits[name].name(index), "what": image.fault or image.remark}
-        for (name, index), image in images
+        for name, index, image in images
         if image.fault or image.remark
     ]
     rows = class_rows(train.class_names, seen)
-    faults, odd = ([getattr(image, key) for _, image in images if getattr(image, key)] for key in ("fault", "remark"))
+    faults, odd = (
+        [getattr(image, key) for _, _, image in images if getattr(image, key)] for key in ("fault", "remark")
+    )
     lines = [
         f"{len(train.class_names)} classes, {len(train)} training and {len(splits['val'])} validation images",
         *train.remarks,
@@ -89,7 +93,7 @@ def inspect(recipe: Recipe, shown: Shown) -> Inspection:
         *(f"  {fault}" for fault in faults[:MOST_NAMED]),
     ]
     if faults and isinstance(train, AnnotatedDataset):  # the preview shows what can be used
-        bad = {train.name(index) for (name, index), image in images if name == "train" and image.fault}
+        bad = {train.name(index) for name, index, image in images if name == "train" and image.fault}
         train = train.without(bad)
     return Inspection(lines, {CLASSES: rows, FINDINGS: findings}, train)
 
@@ -137,10 +141,7 @@ def class_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"training objects a class: {last['train_objects']} ({last['class']}) to {first['train_objects']} "
             f"({first['class']})"
         )
-    for split in ("train", "val"):
-        without = [row["class"] for row in rows if not row[f"{split}_objects"]]
-        if without:
-            yield f"without an object in {split}: {some(without)}"
+    yield from without_lines(rows, "objects", "an object")
 
 
 def preview(task: Task, ctx: RunContext, train: Dataset, batches: int) -> Iterator[PreviewImage]:

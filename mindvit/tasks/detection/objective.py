@@ -133,11 +133,11 @@ def divided(sums: tuple[Tensor, ...], numbers: tuple[Tensor, ...]) -> tuple[Tens
 
 
 class RCNNObjective(nn.Cell):
-    """An accuracy, per cent, is no part of the loss. priorities: (B, P, at least the
-    anchors) and (B, stages, P, M), M at least the
-    objects' places and proposals; P: see Sampler. The last output: the RPN's logits and deltas of each level; its
-    losses of each level, and the anchors that it samples; proposals with scores; for each stage the boxes with what is
-    known of them, and the heads' outputs.
+    """An accuracy, per cent, is no part of the loss.
+
+    priorities: (B, P, at least the anchors) and (B, stages, P, M), M at least the objects' places and proposals; P: see
+    Sampler. The last output: the RPN's logits and deltas of each level; its losses of each level, and the anchors that
+    it samples; proposals with scores; for each stage the boxes with what is known of them, and the heads' outputs.
     """
 
     def __init__(self, net: RCNN, sampled: Optional[Sampled] = None, ranks: int = 1):

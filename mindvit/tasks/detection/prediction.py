@@ -42,16 +42,11 @@ def sure(
     detected: Detections, size: tuple[int, int], names: Sequence[str], score_thr: float = Asked.score_thr
 ) -> Found:
     """The objects in an image of this size whose score is at least score_thr; names: of all classes."""
-    told = int((detected.scores >= score_thr).sum())
-    labels = detected.labels[:told].astype(np.int32)
-    masks = [detected.mask(number, size) for number in range(told)] if detected.shares is not None else None
-    return Found(
-        detected.boxes[:told],
-        detected.scores[:told],
-        labels,
-        tuple(names[label] for label in labels),
-        None if masks is None else np.array(masks, bool).reshape(told, *size),
-    )
+    told = detected.kept(detected.scores >= score_thr)
+    labels, masks = told.labels.astype(np.int32), None
+    if told.shares is not None:
+        masks = np.array([told.mask(number, size) for number in range(len(labels))], bool).reshape(-1, *size)
+    return Found(told.boxes, told.scores, labels, tuple(names[label] for label in labels), masks)
 
 
 def true(objects: Objects, names: Sequence[str]) -> Found:

@@ -16,7 +16,7 @@ from mindvit.models.detection.variants import anchor_grid
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime import console, platform
 from mindvit.tasks.base import BatchSpec, Inference, RunContext, Say
-from mindvit.tasks.dense import DenseTask, compare_classes
+from mindvit.tasks.dense import DenseTask
 from mindvit.tasks.detection import inspect, operators, settings
 from mindvit.tasks.detection.evaluator import DetectionEvaluator
 from mindvit.tasks.detection.inference import DetectionInference
@@ -34,7 +34,6 @@ from mindvit.tasks.detection.settings import (
 )
 from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
 from mindvit.tasks.metric import METRICS
-from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.readers import WeightsFile
 
 GUESSING = 1.0  # per cent of box AP
@@ -77,11 +76,8 @@ class DetectionTask(DenseTask):
         return settings.network_arguments(recipe)
 
     def datasets(self, recipe: Recipe, weights: Optional[WeightsFile], say: Say) -> tuple[Dataset, Dataset]:
-        """Training and validation; the weights' classes, if their head is kept, must be the data's."""
-        train, val = (self.open(recipe, split) for split in ("train", "val"))
-        compare_classes(CheckpointInfo("the training data", class_names=train.class_names), val, say)
-        if weights is not None and not recipe.model.new_head:
-            compare_classes(CheckpointInfo.of(weights), train, say)
+        """As DenseTask; where canvases are several, training images are of one each."""
+        train, val = super().datasets(recipe, weights, say)
         transform = train_transform(recipe)
         if len(transform.canvases) > 1:
             groups = [transform.group(train.image_size(index)) for index in range(len(train))]

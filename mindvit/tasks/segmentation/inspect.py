@@ -4,27 +4,32 @@ the network gets them.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterator, Optional
 
 import numpy as np
 
-from mindvit.data.datasets.base import Dataset, some
+from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.build import passed_over
 from mindvit.data.datasets.dense import open_label_maps
 from mindvit.data.datasets.label_folder import LabelMapDataset
 from mindvit.data.decoding import DecodeError
 from mindvit.data.label_maps import overlaid
-from mindvit.data.loader import MOST_THREADS, cores
 from mindvit.data.transforms.dense import IGNORED
 from mindvit.errors import UserError
 from mindvit.recipe.schema import Recipe
 from mindvit.runtime.files import on_one_line
 from mindvit.tasks.base import RunContext, Task
-from mindvit.tasks.inspection import Inspection, PreviewImage, Shown, first_batches
-
-CLASSES, FINDINGS = "classes.csv", "findings.csv"
-MOST_NAMED = 3  # findings, or classes below an image
+from mindvit.tasks.inspection import (
+    CLASSES,
+    FINDINGS,
+    MOST_NAMED,
+    Inspection,
+    PreviewImage,
+    Shown,
+    first_batches,
+    look_at_all,
+    without_lines,
+)
 
 Counts = Optional[np.ndarray]  # pixels of each of 256 labels; None: the sample can't be used
 
@@ -33,17 +38,13 @@ def inspect(recipe: Recipe, shown: Shown) -> Inspection:
     """Read every image and label map of both splits. UserError where they can't be opened, as training would say it."""
     splits = {name: open_label_maps(recipe, name) for name in ("train", "val")}
     train = splits["train"]
-    total, findings, rows = sum(map(len, splits.values())), [], []
+    findings, rows = [], []
     counts: dict[str, list[np.ndarray]] = {name: [] for name in splits}
-    threads = recipe.data.num_parallel_workers or min(MOST_THREADS, cores(1))
-    with ThreadPoolExecutor(threads) as pool:
-        samples = [(name, index) for name, split in splits.items() for index in range(len(split))]
-        looked = pool.map(lambda item: look(splits[item[0]], item[1]), samples)
-        for (name, index), (pixels, fault) in zip(samples, shown(looked, total)):
-            if pixels is None:
-                findings.append({"split": name, "image": splits[name].name(index), "what": fault})
-            else:
-                counts[name].append(pixels)
+    for name, index, (pixels, fault) in look_at_all(splits, look, recipe, shown):
+        if pixels is None:
+            findings.append({"split": name, "image": splits[name].name(index), "what": fault})
+        else:
+            counts[name].append(pixels)
     sums = {name: np.array(found or [np.zeros(IGNORED + 1, np.int64)]) for name, found in counts.items()}
     for number, title in enumerate(train.class_names):
         row: dict[str, Any] = {"class": title}
@@ -86,10 +87,7 @@ def class_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"shares of the labelled training pixels: {first['train_share']:.2f} % ({first['class']}) to "
             f"{last['train_share']:.4f} % ({last['class']})"
         )
-    for split in ("train", "val"):
-        without = [row["class"] for row in rows if not row[f"{split}_images"]]
-        if without:
-            yield f"without a pixel in {split}: {some(without)}"
+    yield from without_lines(rows, "images", "a pixel")
 
 
 def preview(task: Task, ctx: RunContext, train: Dataset, batches: int) -> Iterator[PreviewImage]:

@@ -14,9 +14,9 @@ from mindvit.data.loader import Transform
 from mindvit.data.transforms.dense import MapRow
 from mindvit.models.segmentation.variants import dropped_channels
 from mindvit.recipe.schema import Recipe
-from mindvit.tasks.base import BatchSpec, RunContext, Say
+from mindvit.tasks.base import BatchSpec, RunContext
 from mindvit.tasks.class_weights import class_weights
-from mindvit.tasks.dense import DenseTask, compare_classes
+from mindvit.tasks.dense import DenseTask
 from mindvit.tasks.inspection import Inspection, PreviewImage, Shown
 from mindvit.tasks.metric import METRICS
 from mindvit.tasks.segmentation import inspect, settings
@@ -27,8 +27,6 @@ from mindvit.tasks.segmentation.metrics import SegmentationScore
 from mindvit.tasks.segmentation.objective import ObjectiveOptions, SegmentationObjective
 from mindvit.tasks.segmentation.prediction import SegmentationPrediction
 from mindvit.tasks.segmentation.settings import crop_size, sliding, test_scale, train_transform
-from mindvit.weights.checkpoint_info import CheckpointInfo
-from mindvit.weights.readers import WeightsFile
 
 WINDOWS = 4  # that a test looks at in one batch
 
@@ -55,13 +53,6 @@ class SegmentationTask(DenseTask):
     def network_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
         """create_model's, beside the common ones."""
         return settings.network_arguments(recipe)
-
-    def datasets(self, recipe: Recipe, weights: Optional[WeightsFile], say: Say) -> tuple[Dataset, Dataset]:
-        """Training and validation; the weights' classes, if their head is kept, must be the data's."""
-        train, val = (self.open(recipe, split) for split in ("train", "val"))
-        if weights is not None and not recipe.model.new_head:
-            compare_classes(CheckpointInfo.of(weights), train, say)
-        return train, val
 
     def spec(self, ctx: RunContext) -> BatchSpec:
         """The arrays of a rank's training batch."""
