@@ -69,29 +69,29 @@ struct HeadProducts {
     }
   }
 
+  // to (rows x depth) = or += x y, where y (inner x depth) is packed down
+  void Times(const Lines &x, int64_t rows, int64_t inner, const Half *y, bool add, float *to,
+             int64_t stride) const {
+    const int64_t steps = RoundUp(inner, kLine) / kLine;
+    Half *left = Packed(kRows, 2 * steps * kTileValues);
+    const Target target{to, stride, rows, size.depth};
+    for (int64_t r = 0; r < rows; r += kSide) {
+      x.Pack(r, rows, 0, inner, false, left);
+      for (int64_t c = 0; c < size.depth; c += kSide)
+        target.Add(block, r, c, left, y + c * steps * kLine, steps, add);
+    }
+  }
+
   // to (rows x depth) = scale x y, where x is rows x wide and y (n x depth) is packed down
   void Mix(const float *x, float scale, int64_t rows, const Half *y, float *to,
            int64_t stride) const {
-    Half *left = Packed(kRows, 2 * key_steps * kTileValues);
-    const Target target{to, stride, rows, size.depth};
-    for (int64_t r = 0; r < rows; r += kSide) {
-      Lines{x, wide, true, scale}.Pack(r, rows, 0, n, false, left);
-      for (int64_t c = 0; c < size.depth; c += kSide)
-        target.Add(block, r, c, left, y + c * key_steps * kLine, key_steps, false);
-    }
+    Times(Lines{x, wide, true, scale}, rows, n, y, false, to, stride);
   }
 
   // to (n x depth) = or += scale x^T y, where x is rows x wide and y (rows x depth) is packed down
   void Gather(const float *x, float scale, int64_t rows, const Half *y, bool add, float *to,
               int64_t stride) const {
-    const int64_t steps = RoundUp(rows, kLine) / kLine;
-    Half *left = Packed(kRows, 2 * steps * kTileValues);
-    const Target target{to, stride, n, size.depth};
-    for (int64_t r = 0; r < n; r += kSide) {
-      Lines{x, wide, false, scale}.Pack(r, n, 0, rows, false, left);
-      for (int64_t c = 0; c < size.depth; c += kSide)
-        target.Add(block, r, c, left, y + c * steps * kLine, steps, add);
-    }
+    Times(Lines{x, wide, false, scale}, n, rows, y, add, to, stride);
   }
 
   // the weights of some queries (rows x wide); bias: their first row, or null

@@ -129,22 +129,16 @@ void Multiply(Block block, const LinesOf<T> &left, const LinesOf<T> &right, int6
   }
 }
 
-int AmxGemm(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
-            const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
-            int64_t ldc) {
-  const TileScope scope(true);
-  Multiply(AmxBlock, Lines{a, lda, transpose_a == 'N', alpha},
+template <Block block>
+int GemmOf(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+           const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+           int64_t ldc) {
+  const TileScope scope(block == AmxBlock);
+  Multiply(block, Lines{a, lda, transpose_a == 'N', alpha},
            Lines{b, ldb, transpose_b == 'T', 1.0f}, k, beta != 0, {c, ldc, m, n});
   return 0;
 }
-
-int Avx512Gemm(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
-               const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
-               int64_t ldc) {
-  Multiply(Avx512Block, Lines{a, lda, transpose_a == 'N', alpha},
-           Lines{b, ldb, transpose_b == 'T', 1.0f}, k, beta != 0, {c, ldc, m, n});
-  return 0;
-}
+constexpr Gemm AmxGemm = GemmOf<AmxBlock>, Avx512Gemm = GemmOf<Avx512Block>;
 
 // By tiles, or by AVX-512 alone; null where the processor can't
 Gemm Way(bool tiles) {

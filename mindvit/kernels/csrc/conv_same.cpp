@@ -1,6 +1,7 @@
 // Convolutions with stride 1 that keep the sides of maps: 3x3 on many tiles by winograd.h, others as
-// one product for each place under the kernel. In rows of pixels with a border, what lies under a place of the kernel is the same rows
-// further on: products take it where it lies, and no columns are made.
+// one product for each place under the kernel. In rows of pixels with a border, what lies under a
+// place of the kernel is the same rows further on: products take it where it lies, and no columns
+// are made.
 
 #include <algorithm>
 #include <vector>
@@ -120,47 +121,50 @@ std::vector<bool> ForImages(const float *x, const ImageShape &of, const Work &wo
   return used;
 }
 
+// y (B, H, W, outputs) = x (B, H, W, inputs) under the kernel, plus bias where there is one; flipped: the
+// gradient of the input. Images that are all zeros have the bias alone.
+void ConvolveImages(const Input &x, const Input &weight, const float *bias, bool flipped,
+                    const Output &y) {
+  const Square kernel(weight.dim(2));
+  const ImageShape in = ShapeOf(x), out = ShapeOf(y);
+  const int64_t size = in.height * in.row(), outputs = out.height * out.row();
+  std::vector<float> weights;  // by place, where they are wanted so
+  const auto used = ForImages(x, in, [&](int64_t first, const ImageShape &run) {
+    const float *from = x + first * size;
+    float *to = y + first * outputs;
+    if (WinogradPays(run, kernel)) {
+      WinogradConvolve(from, run, weight, bias, flipped, out.channels, to);
+      return;
+    }
+    if (weights.empty()) {
+      weights.resize(weight.size());
+      ByPlace(weight, weight.dim(0), weight.dim(1), kernel.places(), false, weights.data());
+    }
+    ConvolveSame(from, run, weights.data(), bias, kernel, flipped, out.channels, to);
+  });
+  for (int64_t image = 0; image < in.batch; ++image) {
+    if (used[image]) continue;
+    float *to = y + image * outputs;
+    if (bias == nullptr)
+      std::fill(to, to + outputs, 0.0f);
+    else
+      for (int64_t i = 0; i < outputs; i += out.channels)
+        std::copy(bias, bias + out.channels, to + i);
+  }
+}
+
 }  // namespace
 
 // x (B, H, W, I), weight (O, I, k, k), bias (O,) -> y (B, H, W, O)
 PRODUCTS_KERNEL(ConvSame) {
   const Input x = args.in(), weight = args.in(), bias = args.in();
-  const Output y = args.out();
-  const Square kernel(weight.dim(2));
-  std::vector<float> weights(weight.size());
-  ByPlace(weight, weight.dim(0), weight.dim(1), kernel.places(), false, weights.data());
-  const ImageShape in = ShapeOf(x), out = ShapeOf(y);
-  const int64_t size = in.height * in.row(), outputs = out.height * out.row();
-  const auto used = ForImages(x, in, [&](int64_t first, const ImageShape &run) {
-    if (WinogradPays(run, kernel))
-      WinogradConvolve(x + first * size, run, weight, bias, false, weight.dim(0), y + first * outputs);
-    else
-      ConvolveSame(x + first * size, run, weights.data(), bias, kernel, false, weight.dim(0),
-                   y + first * outputs);
-  });
-  for (int64_t image = 0; image < in.batch; ++image)
-    for (int64_t i = 0; !used[image] && i < out.height * out.width; ++i)
-      std::copy(bias + 0, bias + out.channels, y + image * outputs + i * out.channels);
+  ConvolveImages(x, weight, bias, false, args.out());
 }
 
 // weight, dy (B, H, W, O) -> dx (B, H, W, I)
 PRODUCTS_KERNEL(ConvSameInputGrad) {
   const Input weight = args.in(), dy = args.in();
-  const Output dx = args.out();
-  const Square kernel(weight.dim(2));
-  std::vector<float> weights(weight.size());
-  ByPlace(weight, weight.dim(0), weight.dim(1), kernel.places(), false, weights.data());
-  const ImageShape out = ShapeOf(dy), in = ShapeOf(dx);
-  const int64_t size = out.height * out.row(), inputs = in.height * in.row();
-  const auto used = ForImages(dy, out, [&](int64_t first, const ImageShape &run) {
-    if (WinogradPays(run, kernel))
-      WinogradConvolve(dy + first * size, run, weight, nullptr, true, weight.dim(1), dx + first * inputs);
-    else
-      ConvolveSame(dy + first * size, run, weights.data(), nullptr, kernel, true, weight.dim(1),
-                   dx + first * inputs);
-  });
-  for (int64_t image = 0; image < out.batch; ++image)
-    if (!used[image]) std::fill(dx + image * inputs, dx + (image + 1) * inputs, 0.0f);
+  ConvolveImages(dy, weight, nullptr, true, args.out());
 }
 
 // x, dy -> dweight (O, I, k, k), dbias (O,). Threads share out the outputs.
