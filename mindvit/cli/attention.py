@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from mindvit import errors
+from mindvit.cli.predict import trained
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,18 +106,9 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.data.datasets.build import find_images
 
     paths = find_images(given.images)
-    from mindvit.inference.predictor import Predictor  # MindSpore takes seconds: not for --help or a mistyped path
     from mindvit.visualization import attention_sheet
 
-    with errors.hints_for(parser.options()):
-        predictor = Predictor(
-            given.ckpt_path or given.pretrained,
-            given.model,
-            given.classes,
-            device_target=given.device_target,
-            take=given.take,
-            max_pixels=given.max_pixels,
-        )
+    predictor = trained(given, parser)
     font = attention_sheet.fonts(given.font)
     try:
         given.out.mkdir(parents=True, exist_ok=True)
@@ -132,21 +124,19 @@ def drawn(predictor: Predictor, path: str, pixels: Any, given: argparse.Namespac
     from PIL import Image
 
     from mindvit.visualization import attention_sheet
-    from mindvit.visualization.attention import AttentionMap
-    from mindvit.visualization.explain import METHODS, explained
+    from mindvit.visualization.explain import METHODS, explained, foremost
     from mindvit.visualization.slide import slide
 
     number = number_of(given.of, predictor.class_names)
-    logits, rows = explained(predictor, pixels, given.method, given.at, number)
     image, name = Image.fromarray(pixels), Path(path).name
     if not given.slide:
+        logits, rows = explained(predictor, pixels, given.method, given.at, number)
         foot = f"{predictor.info.name}, {predictor.file}, {predictor.preprocessing.size} px"
         return attention_sheet.sheet(image, name, predictor.answer(logits, path), rows, foot, font)
+    logits, first = foremost(predictor, pixels, given.method, given.at, number)
     powers = np.exp(logits - logits.max())
     shown = int(logits.argmax()) if number is None else number
     answer = predictor.class_names[shown], float(powers[shown] / powers.sum())
-    first = rows[0].tiles[0]
-    assert isinstance(first, AttentionMap)  # which the first row has
     what = first.title if given.method == "gradcam" else f"{METHODS[given.method]}: {first.title}"
     return slide(image, first, answer, name, f"{what}\n{predictor.info.name}", given.font)
 

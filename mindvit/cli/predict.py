@@ -16,9 +16,28 @@ from mindvit import errors
 from mindvit.runtime.files import SPELT_OUT, on_one_line, printable
 
 if TYPE_CHECKING:
+    import argparse
+
     from mindvit.inference.predictor import Predictor
     from mindvit.recipe.commandline import Parser
     from mindvit.tasks.base import Asked
+
+
+def trained(given: argparse.Namespace, parser: Parser) -> Predictor:
+    """The network that a command line with weights_arguments tells of."""
+    from mindvit.inference.predictor import Predictor  # MindSpore takes seconds: not for --help or a mistyped path
+
+    batch = {"batch_size": given.batch_size} if "batch_size" in given else {}
+    with errors.hints_for(parser.options()):
+        return Predictor(
+            given.ckpt_path or given.pretrained,
+            given.model,
+            given.classes,
+            device_target=given.device_target,
+            take=given.take,
+            max_pixels=given.max_pixels,
+            **batch,
+        )
 
 
 def predictions(predictor: Predictor, paths: Sequence[str], asked: Asked, bad: list[str]) -> Iterator[tuple[str, Any]]:
@@ -197,24 +216,12 @@ def main(arguments: Sequence[str]) -> None:
     from mindvit.data.datasets.build import find_images
 
     paths = find_images(given.images)
-    from mindvit.inference.predictor import (
-        Predictor,
-        Unreadable,
-    )  # MindSpore takes seconds to import: not for --help or a mistyped path
+    from mindvit.inference.predictor import Unreadable
     from mindvit.tasks.base import Asked
 
     bad: list[str] = []
     with writer(given.out, "]" if given.format == "json" else "") as write:
-        with errors.hints_for(parser.options()):
-            predictor = Predictor(
-                given.ckpt_path or given.pretrained,
-                given.model,
-                given.classes,
-                given.batch_size,
-                given.device_target,
-                given.take,
-                given.max_pixels,
-            )
+        predictor = trained(given, parser)
         print(predictor, file=sys.stderr)
         asked = Asked(given.topk, given.score_thr)
         answers = drawn(predictor, predictions(predictor, paths, asked, bad), given.draw)

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Sequence
 
 from mindvit import errors
+from mindvit.cli.predict import trained
 from mindvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,19 +115,10 @@ def main(arguments: Sequence[str]) -> None:
     if not 0 <= given.port <= HIGHEST_PORT:
         raise UserError(f"--port is {given.port}, but must be from 0, a free one, to {HIGHEST_PORT}")
     check_packages()
-    from mindvit.inference.predictor import Predictor
     from mindvit.serve.app import MEGABYTE, create_app
     from mindvit.serve.guard import LOCALHOST, Guard, is_loopback
 
-    with errors.hints_for(parser.options()):
-        predictor = Predictor(
-            given.ckpt_path or given.pretrained,
-            given.model,
-            given.classes,
-            device_target=given.device_target,
-            take=given.take,
-            max_pixels=given.max_pixels,
-        )
+    predictor = trained(given, parser)
     print(predictor, file=sys.stderr)
     host, max_bytes = LOOPBACK if given.host == LOCALHOST else given.host, given.max_megabytes * MEGABYTE
     server = listen(create_app(predictor, Guard(host, tuple(given.names)), max_bytes), host, given.port, max_bytes)

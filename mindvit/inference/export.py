@@ -16,11 +16,11 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindvit.errors import UserError
+from mindvit.inference.onnx.graph import INPUT, OUTPUT
 from mindvit.runtime.quiet import quiet
 
 FORMATS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
 TOLERANCE = 1e-4  # of max(1, the largest logit)
-INPUT, OUTPUT = "image", "output"
 Run = Callable[..., List[np.ndarray]]  # what a file computes: arrays -> arrays
 NEEDED = "pip install -r requirements-onnx.txt"
 

@@ -33,6 +33,8 @@ from mindvit.weights.checkpoint_info import CheckpointInfo
 from mindvit.weights.load import taken
 from mindvit.weights.readers import read
 
+USUAL = Asked()
+
 
 class Unreadable(UserError):
     """Some images couldn't be decoded; the others were answered."""
@@ -171,9 +173,9 @@ class Predictor:
         """uint8 (B, H, W, 3) -> the network's input, float32 (B, 3, H, W)."""
         return self.normalize(Tensor(images))
 
-    def answer(self, row: np.ndarray, image: ImageLike, asked: Optional[Asked] = None) -> Any:
+    def answer(self, row: np.ndarray, image: ImageLike, asked: Asked = USUAL) -> Any:
         """What the task makes of an image's row of `stream`: see __call__."""
-        asked = replace(asked or Asked(), topk=max(asked.topk if asked else Asked.topk, 1))
+        asked = replace(asked, topk=max(asked.topk, 1))
         return self.inference.answer(row, asked, lambda: size_of(image, self.max_pixels))
 
     def _outputs(self, images: Sequence[ImageLike]) -> list[np.ndarray]:

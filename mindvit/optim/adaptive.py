@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Sequence
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, ops
@@ -68,21 +68,14 @@ class Adam(Moments):
 class NAdam(Adam):
     """Adam with Nesterov's momentum (Dozat 2016), as torch.optim.NAdam: its momentum grows to beta1."""
 
-    def __init__(
-        self,
-        weights: ParameterTuple,
-        decay: Sequence[float],
-        lr_scales: Sequence[float],
-        betas: tuple[float, float],
-        eps: float,
-    ):
-        super().__init__(weights, decay, lr_scales, betas, eps)
+    def __init__(self, *arguments: Any):  # of Moments
+        super().__init__(*arguments)
         self.product = Parameter(Tensor(1, ms.float32), name=f"{STATE}momentum_product", requires_grad=False)
         self.base = Tensor(0.96, ms.float32)
 
     def state(self) -> list[Parameter]:
         """What it remembers from step to step."""
-        return [*self.exp_avg, *self.exp_avg_sq, self.count, self.product]
+        return [*super().state(), self.product]
 
     def momentum(self, count: Tensor) -> Tensor:
         """Of step `count`."""

@@ -187,15 +187,8 @@ class AdamW(Moments):
 
     selects = True
 
-    def __init__(
-        self,
-        weights: ParameterTuple,
-        decay: Sequence[float],
-        lr_scales: Sequence[float],
-        betas: tuple[float, float],
-        eps: float,
-    ):
-        super().__init__(weights, decay, lr_scales, betas, eps)
+    def __init__(self, *arguments: Any):  # of Moments
+        super().__init__(*arguments)
         self.adam = ops.AdamWeightDecay()
         self.fused: Any = kernels.AdamW(self.decay, self.lr_scales) if device.has_kernels() else None
         self.zero, self.one = Tensor(0.0, ms.float32), Tensor(1.0, ms.float32)

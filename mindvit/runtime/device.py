@@ -35,6 +35,7 @@ __all__ = [
 PREFERENCE = ("Ascend", "GPU", "CPU")
 NODES = {"Ascend": "/dev/davinci[0-9]*", "GPU": "/dev/nvidia[0-9]*"}  # device files that the drivers make
 HALF = {"float16": ms.float16, "bfloat16": ms.bfloat16}
+BFLOAT16_NEEDS = "our kernels and Intel's AMX or AMD's AVX512_BF16"  # on a CPU
 NAMES = {None: "float32", **{kind: name for name, kind in HALF.items()}}
 
 
@@ -179,11 +180,10 @@ def _choose_precision(options: PrecisionOptions, target: str) -> tuple[str, str,
             return amp, val_amp, half, f"AMP {amp}: products in bfloat16, all else float32"
         if options.amp_on_cpu:
             raise UserError(
-                "amp_type is bfloat16 with amp_on_cpu, but on a CPU that needs our kernels and Intel's AMX or AMD's "
-                "AVX512_BF16: amp_type: float16, or leave amp_on_cpu out for float32"
+                f"amp_type is bfloat16 with amp_on_cpu, but on a CPU that needs {BFLOAT16_NEEDS}: amp_type: float16, "
+                "or leave amp_on_cpu out for float32"
             )
-        needs = "our kernels and Intel's AMX or AMD's AVX512_BF16"
-        return "O0", "O0", half, f"AMP O0, float32 (on a CPU the recipe's {amp} bfloat16 needs {needs})"
+        return "O0", "O0", half, f"AMP O0, float32 (on a CPU the recipe's {amp} bfloat16 needs {BFLOAT16_NEEDS})"
     if options.amp_on_cpu:
         return amp, val_amp, half, ""
     kind = "half precision" if options.amp_type == "auto" else options.amp_type

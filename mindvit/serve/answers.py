@@ -100,14 +100,8 @@ def of_labels(predictor: Predictor, image: Image.Image, answer: np.ndarray) -> l
 
 def of_objects(predictor: Predictor, image: Image.Image, answer: Any) -> list[Picture]:
     """A detector's boxes and masks over the image."""
-    shown = smaller(image)
-    factors = np.array([shown.width / image.width, shown.height / image.height] * 2, np.float32)
     texts = [f"{name} {score:.2f}" for name, score in zip(answer.names, answer.scores)]
-    masks = answer.masks
-    if masks is not None:
-        resized = [Image.fromarray(mask).resize(shown.size, Image.Resampling.NEAREST) for mask in masks]
-        masks = np.array([np.asarray(mask) for mask in resized], bool).reshape(-1, shown.height, shown.width)
-    drawn = boxes.drawn(shown, answer.boxes * factors, answer.labels, texts, masks)
+    drawn = boxes.drawn_at(image, smaller_size(image), answer.boxes, answer.labels, texts, answer.masks)
     colours = {name: css(boxes.colour(int(label))) for name, label in zip(answer.names, answer.labels)}
     return [Picture("Objects", f"{len(texts)} found", drawn, colours)]
 
@@ -117,10 +111,15 @@ def css(colour: Iterable[int]) -> str:
     return "#" + "".join(f"{int(value):02x}" for value in colour)
 
 
+def smaller_size(image: Image.Image, longest: int = LONGEST) -> tuple[int, int]:
+    """Width and height, of at most `longest` px each."""
+    factor = min(1.0, longest / max(image.size))
+    return max(1, round(image.width * factor)), max(1, round(image.height * factor))
+
+
 def smaller(image: Image.Image, longest: int = LONGEST) -> Image.Image:
     """The image with sides of at most `longest` px."""
-    factor = min(1.0, longest / max(image.size))
-    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    size = smaller_size(image, longest)
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 

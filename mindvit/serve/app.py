@@ -20,10 +20,10 @@ from mindvit.errors import UserError
 from mindvit.inference.predictor import Predictor
 from mindvit.serve import answers
 from mindvit.serve.guard import Guard
+from mindvit.tasks.base import Asked
 
 MEGABYTE = 1_000_000
 WAITING = 8  # requests that wait for the network; more are turned away
-TOPK = 5
 # the page needs nothing from anywhere else, runs no script but its own and is shown in no other page
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -134,7 +134,7 @@ def create_app(predictor: Predictor, guard: Guard, max_bytes: int = 20 * MEGABYT
 
     @app.post("/predict")
     def predict() -> Response:
-        topk, with_pictures = number("topk", TOPK, len(predictor.class_names)), number("pictures", 0, 1)
+        topk, with_pictures = number("topk", Asked.topk, len(predictor.class_names)), number("pictures", 0, 1)
         return jsonify(service.predict(uploaded(predictor.max_pixels), topk, bool(with_pictures)))
 
     @app.errorhandler(HTTPException)

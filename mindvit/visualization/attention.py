@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, TypeVar, Union
 
 import mindspore as ms
 import numpy as np
@@ -27,6 +27,7 @@ from mindvit.models.xcit import XCiT
 from mindvit.visualization import grids
 from mindvit.visualization.grids import Grid, Point
 
+T = TypeVar("T")
 Weights = dict[str, np.ndarray]  # by the name of an attention cell
 FIRST = "look here first"  # how the title of the first row begins
 
@@ -146,15 +147,21 @@ def attention_maps(net: nn.Cell, x: Tensor, at: Point = (0.5, 0.5)) -> tuple[np.
     Raises:
         UserError: a network of another kind, or several images.
     """
-    kind = next((kind for kind in FAMILIES if isinstance(net, kind)), None)
+    only, maps_of = of_family(FAMILIES, net, x, "attention maps are made")
+    with record_attention(net, only) as weights:
+        logits = net(x).asnumpy()[0]
+    return logits, maps_of(net, weights, x.shape[2:], at)
+
+
+def of_family(families: Mapping[type, T], net: nn.Cell, x: Tensor, what: str) -> T:
+    """What a network's family has in a table. UserError for a network of another kind, or several images."""
+    kind = next((kind for kind in families if isinstance(net, kind)), None)
     if kind is None or len(x) != 1:
         raise UserError(
-            f"attention maps are made for one image at a time and {', '.join(item.__name__ for item in FAMILIES)}, "
+            f"{what} for one image at a time and {', '.join(item.__name__ for item in families)}, "
             f"but this is {type(net).__name__} and {len(x)} images"
         )
-    with record_attention(net, FAMILIES[kind][0]) as weights:
-        logits = net(x).asnumpy()[0]
-    return logits, FAMILIES[kind][1](net, weights, x.shape[2:], at)
+    return families[kind]
 
 
 def of_class_token(title: str, weights: np.ndarray, grid: Grid) -> AttentionMap:

@@ -56,6 +56,22 @@ def drawn(
     return result
 
 
+def drawn_at(
+    image: Image.Image,
+    size: tuple[int, int],
+    boxes: np.ndarray,
+    labels: Sequence[int],
+    texts: Sequence[str],
+    masks: Optional[np.ndarray] = None,
+) -> Image.Image:
+    """The same on the image resized to a width and height, px."""
+    scale = np.array([size[0] / image.width, size[1] / image.height] * 2)
+    if masks is not None:
+        resized = [np.asarray(Image.fromarray(mask).resize(size)) for mask in masks]
+        masks = np.array(resized, bool).reshape(-1, size[1], size[0])
+    return drawn(image.resize(size), boxes * scale, labels, texts, masks)
+
+
 def painted(pixels: np.ndarray, masks: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     """(H, W, 3) uint8 under the masks (n, H, W) bool, the surest, which come first, in front."""
     result = pixels.astype(np.float32)

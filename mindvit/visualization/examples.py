@@ -30,12 +30,8 @@ def labels_over(image: Image.Image, labels: np.ndarray, size: Size) -> Image.Ima
 
 def objects_over(image: Image.Image, found: Found, size: Size) -> Image.Image:
     """Boxes and masks over an image, resized to `size`."""
-    scale = np.array([size[0] / image.width, size[1] / image.height] * 2)
-    masks = None
-    if found.masks is not None:
-        masks = np.array([np.asarray(Image.fromarray(mask).resize(size)) for mask in found.masks])
     texts = [name if score == 1 else f"{name} {score:.2f}" for name, score in zip(found.names, found.scores)]
-    return boxes.drawn(image.resize(size), found.boxes * scale, found.labels.tolist(), texts, masks)
+    return boxes.drawn_at(image, size, found.boxes, found.labels.tolist(), texts, found.masks)
 
 
 PAINTERS: Mapping[str, Painter] = {"segmentation": labels_over, "detection": objects_over}

@@ -13,14 +13,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit.errors import UserError
 from mindvit.layers.show_weights import softmax_shown
 from mindvit.models.crossformer import CrossFormer
 from mindvit.models.crossvit import CrossViT
 from mindvit.models.cvt import CvT
 from mindvit.models.xcit import XCiT
 from mindvit.visualization import grids
-from mindvit.visualization.attention import AttentionMap, uncompiled
+from mindvit.visualization.attention import AttentionMap, of_family, uncompiled
 from mindvit.visualization.grids import Grid, Size
 
 
@@ -155,13 +154,7 @@ def grad_cam(net: nn.Cell, x: Tensor, number: Optional[int] = None) -> tuple[np.
     Raises:
         UserError: a network of another kind, or several images.
     """
-    kind = next((kind for kind in FAMILIES if isinstance(net, kind)), None)
-    if kind is None or len(x) != 1:
-        raise UserError(
-            f"Grad-CAM is made for one image at a time and {', '.join(item.__name__ for item in FAMILIES)}, "
-            f"but this is {type(net).__name__} and {len(x)} images"
-        )
-    places = FAMILIES[kind](net, x.shape[2:])
+    places = of_family(FAMILIES, net, x, "Grad-CAM is made")(net, x.shape[2:])
     logits, found = gradients(net, x, [place.cell for place in places], number)
     maps = []
     for place, (values, slopes) in zip(places, found):

@@ -22,7 +22,6 @@ from mindvit.inference.onnx.layout import LayoutOperators
 
 OPSET, IR_VERSION = 17, 8
 BATCH = "batch"  # name of the unknown side of the input and the output
-INPUT, OUTPUT = "image", "output"
 DIRECT = {
     "Add": "Add",
     "Sub": "Sub",
@@ -67,10 +66,7 @@ def _shapes(node: Any) -> list[tuple[tuple[int, ...], int]]:
 
 
 class Writer(LayoutOperators, MathOperators, DetectionOperators):
-    """Writes one operator of MindIR after the other. inputs, outputs: what they are called in the ONNX model."""
-
-    inputs: Sequence[str] = (INPUT,)
-    outputs: Sequence[str] = (OUTPUT,)
+    """Writes one operator of MindIR after the other."""
 
     def kind(self, node: Any) -> str:
         """An operator's name."""
@@ -90,13 +86,13 @@ class Writer(LayoutOperators, MathOperators, DetectionOperators):
             }
         )
 
-    def model(self) -> Any:
-        """The ONNX model. UserError if it has operators that can't be written."""
+    def model(self, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+        """The ONNX model; inputs, outputs: their names in it. UserError if it has operators that can't be written."""
         if self.unknown():
             raise UserError(
                 f"operators that can't be exported to ONNX: {', '.join(self.unknown())} (--format MINDIR takes them)"
             )
-        for name, item in zip(self.inputs, self.graph.input):
+        for name, item in zip(inputs, self.graph.input):
             self.values[item.name] = Name(name)
             self.shapes[name] = tuple(item.tensor[0].dims)
         for parameter in self.graph.parameter:
@@ -104,12 +100,12 @@ class Writer(LayoutOperators, MathOperators, DetectionOperators):
         for node in self.graph.node:
             self.write(node)
         result = self.values[self.graph.output[0].name]
-        sides = [self.side(name, self.shapes[name]) for name in self.inputs]
+        sides = [self.side(name, self.shapes[name]) for name in inputs]
         results = result if isinstance(result, tuple) else (result,)
-        for name, value in zip(self.outputs, results):
+        for name, value in zip(outputs, results):
             self.emit("Identity", [value], output=name)
             sides.append(self.side(name, self.shapes[value], self.kinds.get(value, FLOAT)))
-        count = len(self.inputs)
+        count = len(inputs)
         graph = self.helper.make_graph(
             self.nodes, "mindvit", sides[:count], sides[count:], list(self.initializers.values())
         )
@@ -157,12 +153,10 @@ class Writer(LayoutOperators, MathOperators, DetectionOperators):
 def to_onnx(
     mindir: Path,
     weights: Mapping[str, np.ndarray],
-    inputs: Sequence[str] = (INPUT,),
-    outputs: Sequence[str] = (OUTPUT,),
+    inputs: Sequence[str],
+    outputs: Sequence[str],
 ) -> Any:
     """The ONNX model of a MindIR file with these weights; inputs, outputs: their names in it."""
     model = ModelProto()
     model.ParseFromString(mindir.read_bytes())
-    writer = Writer(model, weights)
-    writer.inputs, writer.outputs = inputs, outputs
-    return writer.model()
+    return Writer(model, weights).model(inputs, outputs)

@@ -7,6 +7,7 @@ from typing import Any, Mapping, Sequence, Union
 import numpy as np
 from mindspore.train.mind_ir_pb2 import AttributeProto, ModelProto
 
+INPUT, OUTPUT = "image", "output"  # what a network's are called, if nothing else is said
 FLOAT, BOOL, INTEGERS = 1, 9, (6, 7)  # numbers of types, in ONNX and in MindIR
 
 TYPES: dict[int, Any] = {

@@ -80,9 +80,8 @@ def inspect(recipe: Recipe, shown: Shown) -> Inspection:
         if image.fault or image.remark
     ]
     rows = class_rows(train.class_names, seen)
-    faults, odd = (
-        [getattr(image, key) for _, _, image in images if getattr(image, key)] for key in ("fault", "remark")
-    )
+    faults = [image.fault for _, _, image in images if image.fault]
+    odd = [image.remark for _, _, image in images if image.remark]
     lines = [
         f"{len(train.class_names)} classes, {len(train)} training and {len(splits['val'])} validation images",
         *train.remarks,
