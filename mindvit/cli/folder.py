@@ -21,6 +21,10 @@ LARGE = "finetune/large"
 SPLIT_ALREADY = ("train", "val")
 LEAST_STEPS = 3  # of an epoch
 SCRATCH = {"pretrained": False, "new_head": False, "lr": 5e-4, "layer_decay": 1.0}  # without weights to start from
+# On a CPU some thousand images are an hour's work for this network and half a day's for the largest recipe's; without
+# weights, which were trained at a size, a smaller one at a smaller size takes minutes.
+ON_CPU: dict[str, object] = {"model": "xcit_tiny_12_p16_224_distill"}
+SCRATCH_ON_CPU: dict[str, object] = {"model": "xcit_nano_12_p16_224", "image_resize": 128}
 Read = Callable[[Sequence[str]], Recipe]  # a command line -> its recipe
 
 
@@ -131,20 +135,33 @@ def fitted(recipe: Recipe, images: int, where: str, lines: list[str]) -> Recipe:
 
 
 def with_weights(recipe: Recipe, where: str, lines: list[str]) -> Recipe:
-    """The recipe as it is, if the weights that it starts from can be had; else one that starts without."""
+    """The recipe, on a CPU with a network for one, if the weights that it starts from can be had; else one that starts
+    without.
+    """
     from mindvit.hub.resolve import weights_file
     from mindvit.models import model_info
+    from mindvit.runtime.device import choose_target
 
     options, asked = recipe.model, recipe.origins["pretrained"] == COMMAND_LINE
     if options.ckpt_path or asked or not options.pretrained:
         return recipe.replace(where, pretrained=False) if options.ckpt_path and not asked else recipe
+    on_cpu = recipe.origins["model"] != COMMAND_LINE and choose_target(recipe.runtime.device_target)[0] == "CPU"
+    changed = dict(ON_CPU) if on_cpu else {}
+    name = model_info(str(changed.get("model", options.model))).name
     try:
-        weights_file(options.pretrained, model_info(options.model).name)
+        weights_file(options.pretrained, name)
     except UserError as error:
-        own = {key: value for key, value in SCRATCH.items() if recipe.origins[key] != COMMAND_LINE}
+        changed = {**changed, **SCRATCH, **(SCRATCH_ON_CPU if on_cpu else {})}
         lines.append(
-            f"WARNING: no published weights of {options.model} ({error}): training starts from nothing, which needs "
-            "many more images and epochs"
+            f"WARNING: no published weights of {name} ({error}): training starts from nothing, which needs many more "
+            "images and epochs"
         )
-        return recipe.replace(where, **own)
-    return recipe
+    changed = {key: value for key, value in changed.items() if recipe.origins[key] != COMMAND_LINE}
+    chosen = recipe.replace(where, **changed)
+    if chosen.model.model != options.model:
+        size = chosen.augment.image_resize
+        lines.append(
+            f"model: {chosen.model.model}{f' at {size} px' if size else ''}, as on a CPU the recipe's "
+            f"{options.model} takes hours (another: --model, --image_resize)"
+        )
+    return chosen

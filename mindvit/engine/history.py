@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.build import passed_over
 from mindvit.engine import checkpoint, result
-from mindvit.engine.state import TrainState
+from mindvit.engine.state import TrainState, leading
 from mindvit.optim.schedule import schedule_lines
 from mindvit.recipe.commandline import describe
 from mindvit.runtime import console, files
@@ -108,8 +108,7 @@ class RunLog:
             file = self.folder / "log.csv"
             console.append_csv(file, row)
             file = self.folder / PER_CLASS
-            leader = max((item for item in (score, average) if item), key=lambda item: item.primary)
-            console.write_csv(file, leader.per_class(train.class_names))
+            console.write_csv(file, leading(score, average).per_class(train.class_names))
         except OSError as error:
             self.say(f"WARNING: {file} can't be written: {error.strerror}")
         shown = {"val_loss", f"ema_{self.task.metrics[0].key}", *(metric.key for metric in self.task.metrics)}

@@ -105,9 +105,12 @@ def row(task: Task, ctx: RunContext, meter: Meter, outcome: Outcome, config: Opt
 
 
 def measured(metrics: Sequence[Metric], score: Optional[Score]) -> dict[str, Optional[float]]:
-    """A score's numbers by their columns; None where there is no score."""
+    """A score's numbers by their columns; None where it doesn't have one."""
     found = score.metrics() if score else {}
-    return {column(metric.key): number(found[metric.key], metric.digits) if found else None for metric in metrics}
+    return {
+        column(metric.key): number(found[metric.key], metric.digits) if metric.key in found else None
+        for metric in metrics
+    }
 
 
 def column(key: str) -> str:
@@ -170,12 +173,14 @@ def tables(row: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
         "compile (s)": row["compile_s"],
         "ms/step": row["ms_per_step"],
         "img/s": row["img_per_s"],
-        **{metric.title: metric.text(row.get(metric.key)) for metric in metrics if metric.key != "loss"},
+        primary.title: primary.text(row.get(primary.key)),
+        **{metric.title: metric.text(row.get(metric.key)) for metric in metrics[1:] if metric.key != "loss"},
         f"EMA {primary.title}": primary.text(row.get(f"ema_{primary.key}")),
         f"best {primary.title}": primary.text(row.get(f"best_{primary.key}")),
         "best epoch": row.get("best_epoch"),
     }
-    shown = {name: value for name, value in how.items() if value is not None or not name.startswith(("EMA", "best"))}
+    always = ("compile (s)", "ms/step", "img/s", primary.title)
+    shown = {name: value for name, value in how.items() if value is not None or name in always}
     return f"{console.table(what)}\n\n{console.table(shown)}"
 
 

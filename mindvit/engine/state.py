@@ -20,13 +20,19 @@ RECENT = 20  # steps
 @dataclass(frozen=True)
 class Best:
     """The best score of a run so far: `value`, the task's primary metric on `count` validation images, after `epoch`
-    epochs; data: the images' fingerprint.
+    epochs; data: the images' fingerprint; loss: on them, None where none is measured.
     """
 
     value: float
     count: int
     epoch: int
     data: str
+    loss: Optional[float] = None
+
+    @classmethod
+    def of(cls, score: Score, epoch: int, data: str) -> Best:
+        """A score that was measured after `epoch` epochs."""
+        return cls(score.primary, score.count, epoch, data, score.metrics().get("loss"))
 
     @classmethod
     def of_meta(cls, meta: Mapping[str, Any], count: int) -> Optional[Best]:
@@ -44,8 +50,16 @@ class Best:
         return cls(100 * best / known, known, 0, "") if best is not None and 0 <= best <= known else None
 
     def is_beaten_by(self, score: Score) -> bool:
-        """Whether `score` is better."""
-        return score.primary > self.value
+        """Whether `score` is better: a few validation images are soon all right, and the loss still falls."""
+        loss = score.metrics().get("loss")
+        if score.primary != self.value or loss is None or self.loss is None:
+            return score.primary > self.value
+        return loss < self.loss
+
+
+def leading(score: Any, average: Optional[Any]) -> Any:
+    """The better one of a validation's scores, of the weights and of their moving average."""
+    return average if average is not None and Best.of(score, 0, "").is_beaten_by(average) else score
 
 
 @dataclass

@@ -15,7 +15,7 @@ from mindvit.engine.history import RunLog, progress_values
 from mindvit.engine.resume import Resume
 from mindvit.engine.saver import Saver
 from mindvit.engine.setup import build, frozen_lines, setup, starting_weights
-from mindvit.engine.state import Best, DataState, TrainState
+from mindvit.engine.state import Best, DataState, TrainState, leading
 from mindvit.engine.steps import StepRunner
 from mindvit.engine.stop import Interrupted, StopSignal, TrainingFailed
 from mindvit.engine.validator import Scores, Validator
@@ -157,10 +157,10 @@ class Trainer:
         after_batch = self.stop_validating if self.ctx.device.ranks == 1 else None
         scores, state = self.validator.measure(after_batch), self.state
         self.log.log_epoch(epoch, *scores, self.datasets)
-        leader = max((item for item in scores if item), key=lambda item: item.primary)
+        leader = leading(*scores)
         better = state.best is None or state.best.is_beaten_by(leader)
         if better:
-            state.best = Best(leader.primary, leader.count, epoch, self.saver.data.val)
+            state.best = Best.of(leader, epoch, self.saver.data.val)
         self.saver.after_validation(epoch, scores, better)
         return scores
 

@@ -8,7 +8,7 @@ from mindspore import nn
 
 from mindvit.data.datasets.base import Dataset
 from mindvit.engine.evaluate import evaluate
-from mindvit.engine.state import TrainState
+from mindvit.engine.state import TrainState, leading
 from mindvit.engine.step import WeightUpdate
 from mindvit.tasks.base import Example, RunContext, Task
 from mindvit.weights.sets import EMA, MODEL
@@ -40,7 +40,7 @@ class Validator:
         self.update.swap_ema()
         average = self._pass("validating the moving average", after_batch)
         self.update.swap_ema()
-        self.state.best_weights = EMA if average.primary > score.primary else MODEL
+        self.state.best_weights = EMA if leading(score, average) is average else MODEL
         return score, average
 
     def _pass(self, what: str, after_batch: Optional[Callable[[], None]]) -> Any:

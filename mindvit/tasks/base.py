@@ -98,7 +98,7 @@ class Score(Protocol):
 
     @property
     def primary(self) -> float:
-        """The metric that 'best' means, larger being better."""
+        """The metric that 'best' means, larger being better; of two that are equal, the one with the lower loss."""
 
     def metrics(self) -> Mapping[str, float]:
         """Every number by the key of a Metric of the task."""

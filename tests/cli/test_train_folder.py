@@ -16,6 +16,7 @@ from mindvit.hub.cache import CACHE, OFFLINE
 from mindvit.recipe.commandline import parse
 from mindvit.recipe.schema import Recipe
 
+LARGEST = "xcit_small_12_p16_224_distill"  # the network of configs/finetune/large.yaml
 pytestmark = pytest.mark.usefixtures("small_networks")
 
 
@@ -38,7 +39,7 @@ def test_a_folder_is_trained_on_and_a_run_ends_when_nothing_gets_better(
 ) -> None:
     images = make_folder(tmp_path / "photos", classes=2, per_class=8)
     words = [str(images), "--model", "nano", "--device_target", "CPU", "--epoch_size", "4"]
-    still = [*words, "--lr", "0", "--min_lr", "0", "--patience", "2"]
+    still = [*words, "--lr", "0", "--min_lr", "0", "--freeze", "all", "--patience", "2"]  # batch statistics move too
     train.main(still)
     text = capsys.readouterr().out
     run = tmp_path / "runs" / "photos"
@@ -85,6 +86,24 @@ def test_the_recipe_follows_the_number_of_images(tmp_path: Path, monkeypatch: py
     assert chosen(images)[1][1].startswith("recipe: configs/finetune/medium.yaml")
     monkeypatch.setattr(folders, "SIZES", ())
     assert chosen(images)[1][1].startswith("recipe: configs/finetune/large.yaml")
+
+
+def test_on_a_cpu_a_network_is_taken_that_it_can_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_folder(tmp_path / "photos", classes=2, per_class=8)
+    monkeypatch.setattr(folders, "SIZES", ())
+
+    def network(*words: str) -> tuple[str, Optional[int]]:
+        recipe, lines = chosen(images, *words)
+        assert ("takes hours" in lines[-1]) is (recipe.model.model != LARGEST and "--model" not in words)
+        return recipe.model.model, recipe.augment.image_resize
+
+    assert network() == ("xcit_nano_12_p16_224", 128)
+    assert network("--image_resize", "96") == ("xcit_nano_12_p16_224", 96)
+    assert network("--model", "cvt_13_224") == ("cvt_13_224", None)
+    monkeypatch.setattr("mindvit.hub.resolve.weights_file", lambda *_: tmp_path)
+    assert network() == ("xcit_tiny_12_p16_224_distill", None)
+    monkeypatch.setattr("mindvit.runtime.device.choose_target", lambda _: ("Ascend", ""))
+    assert network() == (LARGEST, None)
 
 
 def test_without_weights_the_rate_is_that_of_a_start_from_nothing(tmp_path: Path) -> None:

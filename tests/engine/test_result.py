@@ -93,6 +93,8 @@ def test_numbers_are_numbers_and_keys_are_names() -> None:
     }
     assert {key: row[key] for key in expected} == expected
     assert made(average=Accuracy(36, 90, 360, 2.0))["ema_top1"] == 10.0
+    few = made(score=Accuracy(8, None, 8, 0.1))  # no more than five classes
+    assert few["top5"] is None and "top-5" not in result.tables(few, METRICS) and "top-5" in result.tables(row, METRICS)
     untrained = made(steps=0, best=None, score=Accuracy(1, 2, 4, float("nan")))
     unknown = ("ms_per_step", "img_per_s", "data_wait", "best_top1", "best_epoch", "val_loss")
     assert all(untrained[key] is None for key in unknown)

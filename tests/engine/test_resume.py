@@ -18,7 +18,7 @@ import train_small
 from image_files import make_data_dir
 
 from mindvit.engine import checkpoint, compile_cache, validator
-from mindvit.engine.state import Best
+from mindvit.engine.state import Best, TrainState, leading
 from mindvit.engine.trainer import Interrupted, Trainer, fit
 from mindvit.errors import UserError
 from mindvit.models import model_info, registry
@@ -322,6 +322,18 @@ def test_the_best_is_a_share() -> None:
     assert best == Best(90.0, 100, 7, "ab")
     assert best.is_beaten_by(Accuracy(46, 50, 50, 0.0))
     assert not best.is_beaten_by(Accuracy(45, 50, 50, 0.0)) and not best.is_beaten_by(Accuracy(899, 999, 1000, 0.0))
+
+
+def test_of_equal_accuracies_the_lower_loss_is_better() -> None:
+    state, first = TrainState(10, 40, 8, global_step=90), Accuracy(8, None, 8, 0.2)
+    state.best = Best.of(first, 5, "ab")
+    assert not state.best.is_beaten_by(Accuracy(8, None, 8, 0.2)) and state.is_stale(4)
+    lower, fewer = Accuracy(8, None, 8, 0.1), Accuracy(7, None, 8, 0.01)
+    assert state.best.is_beaten_by(lower) and not state.best.is_beaten_by(fewer)
+    state.best = Best.of(lower, 8, "ab")
+    assert not state.is_stale(4)
+    assert leading(first, lower) is lower and leading(lower, first) is lower and leading(first, fewer) is first
+    assert not Best(100.0, 8, 5, "ab").is_beaten_by(lower)  # of an earlier version, which kept no loss
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mindvit.data.loader import Batch, eval_batches, eval_steps
 from mindvit.data.transforms.image import ClassRow
 from mindvit.runtime import distributed
 from mindvit.tasks.base import Example, RunContext
-from mindvit.tasks.classification.metrics import Accuracy
+from mindvit.tasks.classification.metrics import FIRST, Accuracy
 from mindvit.tasks.classification.predictions import Predictions
 
 
@@ -57,7 +57,7 @@ class ClassificationEvaluator:
         real = class_ranks >= 0
         self.count += int(real.sum())
         self.correct1 += int((real & (class_ranks < 1)).sum())
-        self.correct5 += int((real & (class_ranks < 5)).sum())
+        self.correct5 += int((real & (class_ranks < FIRST)).sum())
         self.loss += float(losses.sum(dtype=np.float64))
 
     def save_predictions(self) -> None:
@@ -75,4 +75,5 @@ class ClassificationEvaluator:
         correct1, correct5, count, loss = distributed.total(
             (self.correct1, self.correct5, self.count, self.loss), self.ctx.device.ranks
         )
-        return Accuracy(int(correct1), int(correct5), int(count), float(loss / max(count, 1)))
+        first = int(correct5) if self.ctx.num_classes > FIRST else None
+        return Accuracy(int(correct1), first, int(count), float(loss / max(count, 1)))

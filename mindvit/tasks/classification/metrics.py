@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -12,15 +12,18 @@ from mindspore import Tensor, nn, ops
 from mindvit.layers.compiled import Compiled
 from mindvit.layers.normalize import Normalize
 
+FIRST = 5  # the classes of top-5, which of no more classes is always right and is not measured
 TINY = 1e-30  # a probability whose logarithm is still a number
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Evaluation over `count` images: how many have their class first and among the first five, and the mean loss."""
+    """Evaluation over `count` images: how many have their class first and among the first five (None: there are no
+    more classes), and the mean loss.
+    """
 
     correct1: int
-    correct5: int
+    correct5: Optional[int]
     count: int
     loss: float
 
@@ -30,9 +33,9 @@ class Accuracy:
         return 100 * self.correct1 / self.count
 
     @property
-    def top5(self) -> float:
-        """Per cent."""
-        return 100 * self.correct5 / self.count
+    def top5(self) -> Optional[float]:
+        """Per cent; None where there are no more than five classes."""
+        return None if self.correct5 is None else 100 * self.correct5 / self.count
 
     def is_guessing(self, classes: int, commonest: int) -> bool:
         """Whether top-1 is no more than naming the class of the `commonest` images every time, or drawing one of
@@ -53,14 +56,16 @@ class Accuracy:
 
     def metrics(self) -> dict[str, float]:
         """By the keys of the task's metrics."""
-        return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+        top5 = {} if self.top5 is None else {"top5": self.top5}
+        return {"top1": self.top1, **top5, "loss": self.loss}
 
     def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """None: classes are not measured by themselves."""
         return []
 
     def __str__(self) -> str:
-        return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count})  top-5 {self.top5:.2f} %  loss {self.loss:.4f}"
+        top5 = "" if self.top5 is None else f"  top-5 {self.top5:.2f} %"
+        return f"top-1 {self.top1:.2f} % ({self.correct1}/{self.count}){top5}  loss {self.loss:.4f}"
 
 
 class EvalStep(Compiled):
