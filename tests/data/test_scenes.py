@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from mindvit.data.datasets.scenes import DIGITS, LEAST_VISIBLE, SIDES, ScenesDataset, seen
+from mindvit.data.datasets.scenes import DIGITS, LEAST_VISIBLE, SIDES, SceneMaps, ScenesDataset, hide, seen
 from mindvit.errors import UserError
 
 TRAIN, VAL = ScenesDataset("train"), ScenesDataset("val")
@@ -55,6 +55,17 @@ def test_digits_in_front_hide_others() -> None:
     assert scene.boxes.tolist() == [[0, 0, 10, 10], [5, 5, 15, 15]]
     assert scene.masks.sum((1, 2)).tolist() == [75, 100]
     assert scene.labels[19, 19] == 0 and pixels[19, 19, 0] == 199
+    assert owner[19, 19] == 0 and hide(owner, 4, pixels).tolist() == [1, 2]
+
+
+def test_maps_alone_are_the_scenes() -> None:
+    maps = SceneMaps("val")
+    for index in range(20):
+        pixels, scene = VAL.draw(index)
+        image, labels = maps[index]
+        assert np.array_equal(np.asarray(image), pixels)
+        assert labels.dtype == np.uint8 and np.array_equal(labels, scene.labels)
+    assert np.array_equal(maps.target(20), VAL.draw(20)[1].labels)
 
 
 def test_wrong_splits_and_numbers() -> None:

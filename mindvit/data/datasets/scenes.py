@@ -81,6 +81,13 @@ class ScenesDataset(Dataset):
 
     def draw(self, index: int) -> tuple[np.ndarray, Scene]:
         """(H, W, 3) uint8 and what is to be seen in it."""
+        pixels, owner, classes = self.paint(index)
+        return pixels, seen(owner, classes, pixels)
+
+    def paint(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8; (H, W) int32, which digit a pixel belongs to, from 1 on, or 0; (1 + digits,) int32, the
+        classes of the ground and of the digits.
+        """
         if not 0 <= index < self._count:
             raise IndexError(index)
         rng = np.random.Generator(np.random.PCG64([self._seed, index]))
@@ -91,13 +98,12 @@ class ScenesDataset(Dataset):
         for number in range(1, int(rng.integers(DIGITS[0], DIGITS[1] + 1)) + 1):
             which = int(rng.integers(len(self._digits)))
             window, shape = place(self._digits[which], owner, rng)
-            colour = rng.integers(0, DARK, 3)
-            noise = rng.integers(-12, 13, (*shape.shape, 3))
-            painted = np.clip(colour + noise, 0, 255).astype(np.uint8)
-            pixels[window] = np.where(shape[..., None], painted, pixels[window])
-            owner[window] = np.where(shape, number, owner[window])
+            colour = rng.integers(0, DARK, 3).astype(np.int32)
+            noise = grain(shape.shape, rng)[shape]
+            pixels[window][shape] = np.clip(colour + noise, 0, 255)
+            owner[window][shape] = number
             classes.append(int(self._classes[which]))
-        return pixels, seen(owner, np.array(classes, np.int32), pixels)
+        return pixels, owner, np.array(classes, np.int32)
 
 
 class SceneMaps(ScenesDataset):
@@ -105,21 +111,31 @@ class SceneMaps(ScenesDataset):
 
     def target(self, index: int) -> np.ndarray:
         """The label map."""
-        return self.draw(index)[1].labels
+        return self._map(index)[1]
 
     def __getitem__(self, index: int) -> Sample:
-        pixels, scene = self.draw(index)
-        return Sample(Image.fromarray(pixels), scene.labels)
+        pixels, labels = self._map(index)
+        return Sample(Image.fromarray(pixels), labels)
+
+    def _map(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels, owner, classes = self.paint(index)
+        hide(owner, len(classes), pixels)
+        return pixels, classes[owner].astype(np.uint8)
 
 
 def ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """(height, width, 3) uint8: soft spots of some light colours, stripes over them, and grain."""
     spots = rng.integers(*LIGHT, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3)).astype(np.uint8)
-    base = resize(spots, (height, width)).astype(np.int64)
+    base = resize(spots, (height, width)).astype(np.int32)
     down, across, period = (int(rng.integers(*bounds)) for bounds in ((-3, 4), (-3, 4), (8, 40)))
-    rows, columns = np.mgrid[:height, :width]
+    rows, columns = np.arange(height, dtype=np.int32)[:, None], np.arange(width, dtype=np.int32)
     stripes = (rows * down + columns * across) // period % 2 * int(rng.integers(0, 30))
-    return np.clip(base - stripes[..., None] + rng.integers(-12, 13, (height, width, 3)), 0, 255).astype(np.uint8)
+    return np.clip(base - stripes[..., None] + grain((height, width), rng), 0, 255).astype(np.uint8)
+
+
+def grain(size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Noise of -12 to 12 for three colours, (*size, 3) int32."""
+    return rng.integers(-12, 13, (*size, 3), np.int32)
 
 
 def place(digit: np.ndarray, owner: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -131,25 +147,36 @@ def place(digit: np.ndarray, owner: np.ndarray, rng: np.random.Generator) -> tup
     height = int(rng.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1))
     width = height * int(rng.integers(80, 121)) // 100
     shape = resize(digit[..., None], (height, width))[..., 0] >= INK
+    ink = np.count_nonzero(shape)
     for _ in range(PLACES):
         top, left = (int(rng.integers(owner.shape[axis] - shape.shape[axis] + 1)) for axis in (0, 1))
         window = (slice(top, top + height), slice(left, left + width))
-        if 8 * (owner[window][shape] > 0).sum() < shape.sum():
+        if 8 * np.count_nonzero(owner[window][shape]) < ink:
             break
     return window, shape
+
+
+def hide(owner: np.ndarray, numbers: int, pixels: np.ndarray) -> np.ndarray:
+    """Take out of `owner` the digits of which hardly anything shows; `pixels` become the image's mean there.
+
+    numbers: of digits, and the ground. -> the numbers of those that remain.
+    """
+    visible = np.bincount(owner.ravel(), minlength=numbers)
+    hidden = visible < LEAST_VISIBLE
+    hidden[0] = False
+    if hidden.any():
+        gone = hidden[owner]
+        pixels[gone] = pixels.reshape(-1, 3).mean(0).astype(np.uint8)
+        owner[gone] = 0
+    return np.flatnonzero(~hidden)[1:]
 
 
 def seen(owner: np.ndarray, classes: np.ndarray, pixels: np.ndarray) -> Scene:
     """The scene in which each pixel belongs to `owner`, a digit's number or 0; classes: (numbers,).
 
-    What hardly shows of a digit is no digit: `pixels` take another colour there, the mean of the image.
+    What hardly shows of a digit is no digit (hide).
     """
-    visible = np.bincount(owner.ravel(), minlength=len(classes))
-    hidden = (visible < LEAST_VISIBLE) & (np.arange(len(classes)) > 0)
-    gone = hidden[owner]
-    pixels[gone] = pixels.reshape(-1, 3).mean(0).astype(np.uint8)
-    owner = np.where(gone, 0, owner)
-    numbers = np.flatnonzero(~hidden)[1:]
+    numbers = hide(owner, len(classes), pixels)
     masks = owner[None] == numbers[:, None, None]
     boxes = np.zeros((len(numbers), 4), np.float32)
     for box, mask in zip(boxes, masks):

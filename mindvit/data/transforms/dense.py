@@ -36,6 +36,7 @@ def scaled(scale: Size, ratio: float) -> Size:
     return int(scale[0] * ratio), int(scale[1] * ratio)
 
 
+@functools.lru_cache(4096)
 def _weights(inputs: int, outputs: int, clamp: bool) -> tuple[np.ndarray, np.ndarray]:
     """The first of the two pixels that an output pixel lies between, and their weights (outputs, 2) times 2^11.
 
@@ -48,7 +49,9 @@ def _weights(inputs: int, outputs: int, clamp: bool) -> tuple[np.ndarray, np.nda
         share = np.where((first < 0) | (first >= inputs - 1), np.float32(0), share)
         first = np.clip(first, 0, inputs - 1)
     pair = np.stack((np.float32(1) - share, share), 1) * np.float32(1 << COEFFICIENT_BITS)
-    return first, np.rint(pair).astype(np.int32)
+    weights = np.rint(pair).astype(np.int32)
+    first.flags.writeable = weights.flags.writeable = False  # kept, and of many callers
+    return first, weights
 
 
 def resize(image: np.ndarray, size: Size) -> np.ndarray:
@@ -61,11 +64,20 @@ def resize(image: np.ndarray, size: Size) -> np.ndarray:
         return ((quads.sum((1, 3)) + 2) >> 2).astype(np.uint8)
     first, weights = _weights(width, size[1], True)
     left, right = image[:, first].astype(np.int32), image[:, np.minimum(first + 1, width - 1)].astype(np.int32)
-    rows = (left * weights[:, :1] + right * weights[:, 1:]) >> 4
+    rows = left * weights[:, :1]
+    rows += right * weights[:, 1:]
+    rows >>= 4
     first, weights = _weights(height, size[0], False)
     above, below = rows[np.clip(first, 0, height - 1)], rows[np.clip(first + 1, 0, height - 1)]
     weights = weights[:, :, None, None]
-    return ((((weights[:, 0] * above) >> 16) + ((weights[:, 1] * below) >> 16) + 2) >> 2).astype(np.uint8)
+    result = weights[:, 0] * above
+    result >>= 16
+    below *= weights[:, 1]
+    below >>= 16
+    result += below
+    result += 2
+    result >>= 2
+    return result.astype(np.uint8)
 
 
 def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
