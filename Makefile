@@ -162,6 +162,10 @@ compare: $(VENV)/ready-for-tests
 		--peers "torch eager" --rounds 2 --steps 5 --out results/variants || exit 1; done
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers "torch eager" --models $(SEGMENTORS) --batch_size 2 \
 		--rounds 2 --steps 2 --out results/segmentors
+	rm -f results/detectors/compare.md
+	$(BIN)/python benchmarks/compare_detectors.py --torch_python $(TORCH_PYTHON) --apart --rounds 2 --out results/detectors
+	$(BIN)/python benchmarks/compare_detectors.py --torch_python $(TORCH_PYTHON) --models mask_rcnn_crossformer_small \
+		--modes nms roi_align roi_align_grad --steps 5 --out results/detectors
 	$(BIN)/python benchmarks/compare.py --data
 	$(BIN)/python scripts/write_docs.py
 

@@ -312,6 +312,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "goldens": functools.partial(kept, "goldens", "make goldens"),
     "goldens_segmentation": functools.partial(kept, "goldens_segmentation", "make goldens-segmentation"),
     "compare_segmentors": functools.partial(kept, "segmentors/compare_native", "make compare"),
+    "compare_detectors": functools.partial(kept, "detectors/compare", "make compare"),
     "profile": functools.partial(kept, "profile", "make profile"),
     "lock_held": functools.partial(kept, "lock_held", "benchmarks/lock_held.py"),
     "census": functools.partial(kept, "census", "mindvit census"),
