@@ -62,7 +62,7 @@ def write(folder: Path, dataset: LabelledDataset, font: Optional[Path] = None) -
     rows, pairs = per_class.per_class(said), per_class.confused_pairs(said)
     error, bins = per_class.calibration(said)
     places = per_class.confidently_wrong(said, MOST_WRONG)
-    small = len(said.names) <= MOST_DRAWN
+    small, matrix = len(said.names) <= MOST_DRAWN, len(said.names) <= per_class.MOST_IN_A_MATRIX
     pictures = {
         "confusion.png": confusion.picture(per_class.confusion(said), said.names, letters)
         if small
@@ -73,7 +73,7 @@ def write(folder: Path, dataset: LabelledDataset, font: Optional[Path] = None) -
     try:
         for name, table in ((CLASSES, rows), (PAIRS, pairs), (CALIBRATION, bins)):
             _write_rows(folder / name, table)
-        if len(said.names) <= per_class.MOST_IN_A_MATRIX:
+        if matrix:
             _write_matrix(folder / MATRIX, said)
         for name, picture in pictures.items():
             with files.atomic_write(folder / name) as unfinished:
@@ -87,7 +87,7 @@ def write(folder: Path, dataset: LabelledDataset, font: Optional[Path] = None) -
         f"{heading}\n{console.table(*shown)}",
         f"calibration error (ECE, {per_class.BINS} bins) {error:.2f} %: confidence {100 * said.confidence.mean():.2f} "
         f"%, accuracy {100 * said.right.mean():.2f} %",
-        f"{', '.join((PREDICTIONS, CLASSES, PAIRS, CALIBRATION, *pictures))} are in {folder}",
+        f"{', '.join((PREDICTIONS, CLASSES, PAIRS, *[MATRIX] * matrix, CALIBRATION, *pictures))} are in {folder}",
     ]
 
 

@@ -46,7 +46,7 @@ def rows(path: Path) -> list[list[str]]:
 def test_files_and_lines(tmp_path: Path) -> None:
     classes, calibration, files = evaluated(tmp_path, 4, [0, 1, 1, 0])
     assert classes.splitlines()[3].startswith("| class 2 | 0.0 ")
-    assert "accuracy 50.00 %" in calibration and str(tmp_path) in files
+    assert "accuracy 50.00 %" in calibration and str(tmp_path) in files and "confusion.csv" in files
     assert rows(tmp_path / "classes.csv")[3] == ["class 2", "0.0", "", "0.0", "1", "class 1"]
     assert rows(tmp_path / "confused.csv")[1:] == [
         ["class 2", "class 1", "1", "100.0"],
