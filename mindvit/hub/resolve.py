@@ -1,4 +1,6 @@
-"""What `pretrained` means: weights by name, a repository on Hugging Face, a folder that was published, or a file."""
+"""What `pretrained` means: weights by name, what ships, a repository on Hugging Face, a folder that was published, or
+a file.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Optional, Union
 from mindvit.errors import UserError
 from mindvit.hub import cache, huggingface
 from mindvit.hub.huggingface import Missing
+from mindvit.hub.shipped import is_shipped, shipped_file
 from mindvit.hub.sources import HUB, ORIGINS, source_of
 from mindvit.runtime import files
 
@@ -38,7 +41,7 @@ def weights_file(pretrained: Pretrained, name: str) -> str:
     """The file that `pretrained` means for a network, fetched if it must be.
 
     Args:
-        pretrained: True, an origin (timm, pytorch, ...), hf:OWNER/NAME, a folder or a file.
+        pretrained: True, an origin (timm, pytorch, ...), shipped:NAME, hf:OWNER/NAME, a folder or a file.
         name: the network's own name, no alias.
 
     Returns:
@@ -53,8 +56,12 @@ def weights_file(pretrained: Pretrained, name: str) -> str:
 
 
 def given_file(place: Union[str, os.PathLike]) -> str:
-    """The file that a place means: hf:OWNER/NAME, a folder that was published, or a file, which is taken as it is."""
+    """The file that a place means: shipped:NAME, hf:OWNER/NAME, a folder that was published, or a file, which is taken
+    as it is.
+    """
     place = os.fspath(place)
+    if is_shipped(place):
+        return str(shipped_file(place))
     if is_repository(place):
         return str(from_repository(place))
     return os.path.join(place, FILES[0]) if config_of(place) else place

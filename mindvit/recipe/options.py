@@ -205,7 +205,8 @@ class ModelOptions:
     pretrained: Union[bool, str] = option(
         False,
         "weights to start from (validate.py: to measure): True, published ones, fetched by the network's name; "
-        "pytorch, timm, hf or mmpretrain, those of that source; hf:OWNER/NAME; or a FILE",
+        "pytorch, timm, hf or mmpretrain, those of that source; hf:OWNER/NAME; shipped:NAME, what comes with "
+        "mindvit; or a FILE",
         path=True,
         affects_result=False,
     )
