@@ -18,6 +18,7 @@ PLACE = "shipped:xcit_digits"
 def test_a_quick_start_begins_with_them() -> None:
     recipe = yaml.safe_load((configs_folder() / "quickstart/segmentation_scenes.yaml").read_text(encoding="utf-8"))
     config = yaml.safe_load(f"{{{recipe['backbone_config']}}}")
+    assert recipe["backbone_weights"] == PLACE
     net = mindvit.create_model(
         recipe["model"], backbone=recipe["backbone"], backbone_config=config, backbone_weights=PLACE, num_classes=11
     )
