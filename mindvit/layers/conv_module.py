@@ -13,14 +13,22 @@ from mindvit.layers.norm import BatchNorm
 
 
 class ConvModule(nn.Cell):
-    """Convolution of maps, and BatchNorm and ReLU where `norm` is true (then the convolution has no bias).
+    """Convolution of maps, and BatchNorm and, unless `linear` is true, ReLU where `norm` is true (then the convolution
+    has no bias).
 
     The sides of maps stay as they are at stride 1. Parameter names are OpenMMLab's: conv, bn. The weights begin as
     there: normal with variance 2 / (outputs k k); `xavier`: uniform with Xavier's bound.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, norm: bool = True, stride: int = 1, xavier: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        norm: bool = True,
+        stride: int = 1,
+        xavier: bool = False,
+        linear: bool = False,
     ):
         super().__init__()
         self.conv = Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm)
@@ -34,7 +42,7 @@ class ConvModule(nn.Cell):
         if not norm:
             self.conv.bias.set_data(initializer(Zero(), self.conv.bias.shape, self.conv.bias.dtype))
         self.bn: Any = BatchNorm(outputs) if norm else None
-        self.activate = nn.ReLU()
+        self.activate = nn.Identity() if linear else nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.conv(x)

@@ -74,6 +74,12 @@ class DetectionOptions:
     max_instances: int = option(100, "objects of an image that are trained on; of more, the largest", low=1)
     empty_images: bool = option(False, "train on images without objects too")
     mask: bool = option(True, "R-CNNs: masks too; without them they are Faster R-CNN and Cascade R-CNN")
+    head_norm: bool = option(
+        False,
+        "batch normalization in the neck and in the R-CNNs' heads, whose boxes get four convolutions, for networks "
+        "that start from nothing",
+    )
+    class_agnostic: bool = option(False, "R-CNNs: boxes are moved alike for all classes, which is learnt sooner")
     anchor_scale: Optional[float] = option(
         None, "side of each level's smallest anchor over its stride (none: RetinaNet 4, R-CNNs 8)", low=0
     )

@@ -36,7 +36,8 @@ DATA = "--dataset coco --canvas 64 --img_scale none --size_divisor 64 --batch_si
 LOG = "--log_interval 1 --warmup_epochs 0 --max_instances 4"
 # all boxes take part: ranks sample differently
 FEW = "--head_channels 16 --rpn_pre 40,40 --proposals 20 --rpn_samples 4096 --roi_samples 96"
-MASKS = f"--model mask_rcnn {FEW} --epoch_size 1 --epoch_steps 1 --drop_path_rate 0.0 --clip_grad"
+MASKS = f"--model mask_rcnn {FEW} --head_norm --class_agnostic --epoch_size 1 --epoch_steps 1 --drop_path_rate 0.0"
+MASKS += " --clip_grad"
 
 
 @pytest.fixture(scope="module", autouse=True)

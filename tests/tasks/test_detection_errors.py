@@ -6,9 +6,10 @@ from typing import Sequence
 
 import numpy as np
 import pytest
+from golden import FOLDER
 
 from mindvit.data.objects import Objects
-from mindvit.tasks.detection.errors import errors_of, rows
+from mindvit.tasks.detection.errors import errors_of, inside, rows
 from mindvit.tasks.detection.inference import Detections
 
 Box = Sequence[float]
@@ -60,6 +61,11 @@ def test_crowds() -> None:
     found = errors_of(there, detected((OBJECT, 1), ([20, 20, 40, 40], 1), (OBJECT, 0)))
     assert list(found.kinds) == ["ignored", "ignored", "background"]
     assert not found.missed.any() and not found.found.any()
+
+
+def test_shares_of_boxes_inside_regions() -> None:
+    golden = np.load(FOLDER / "detection_ops.npz")
+    assert np.allclose(inside(golden["iou/a"], golden["iou/b"]), golden["iou/iof"], atol=1e-5)
 
 
 def test_images_with_nothing() -> None:

@@ -39,33 +39,51 @@ class NormalizedConv(ConvModule):
         return self.activate(self.bn(self.conv(x), counts))
 
 
+def normalized(channels: int, masked: bool) -> ConvModule:
+    """A convolution 3x3 with BatchNorm and ReLU."""
+    return NormalizedConv(channels, channels) if masked else ConvModule(channels, channels, 3)
+
+
 class BoxHead(nn.Cell):
     """Class and deltas of boxes: maps of K boxes, 7 x 7 -> (K, classes + 1) logits, the background's last, and
     (K, classes, 4) deltas, float32.
 
     convolve: four convolutions and one fully connected layer, as the cascade has, instead of two of the latter.
+    class_agnostic: the deltas are the same for all classes, and learnt from all boxes. masked: BatchNorm leaves padding
+    out, else padding counts as what it is in our batches, an image's first object once more.
     """
 
-    def __init__(self, channels: int, hidden: int, num_classes: int, convolve: bool):
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        num_classes: int,
+        convolve: bool,
+        class_agnostic: bool = False,
+        masked: bool = True,
+    ):
         super().__init__()
+        self.masked = masked
+        self.class_agnostic = class_agnostic
         self.num_classes, self.layout = num_classes, FeatureLayout()
         inputs = channels * BOX_SIZE * BOX_SIZE
-        layers = [NormalizedConv(channels, channels) for _ in range(CONVOLUTIONS if convolve else 0)]
+        layers = [normalized(channels, masked) for _ in range(CONVOLUTIONS if convolve else 0)]
         self.shared_convs = nn.CellList(layers)
         products = [dense(inputs, hidden)] if convolve else [dense(inputs, hidden), dense(hidden, hidden)]
         self.shared_fcs = nn.CellList(products)
         self.fc_cls = dense(hidden, num_classes + 1, 0.01)
-        self.fc_reg = dense(hidden, 4 * num_classes, 0.001)
+        self.fc_reg = dense(hidden, 4 if class_agnostic else 4 * num_classes, 0.001)
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor, counts: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         for conv in self.shared_convs:
-            x = conv(x, counts)
+            x = conv(x, counts) if self.masked else conv(x)
         x = self.layout.to_images(x)
         x = x.reshape(x.shape[0], -1)
         for product in self.shared_fcs:
             x = self.relu(product(x))
-        deltas = in_float32(self.fc_reg(x)).reshape(-1, self.num_classes, 4)
+        deltas = in_float32(self.fc_reg(x)).reshape(x.shape[0], -1, 4)
+        deltas = ops.broadcast_to(deltas, (x.shape[0], self.num_classes, 4)) if self.class_agnostic else deltas
         return in_float32(self.fc_cls(x)), deltas
 
 
@@ -73,13 +91,18 @@ class MaskHead(nn.Cell):
     """Masks of boxes: maps of K boxes, 14 x 14, and labels (K,) int32 -> (K, 28, 28) logits of each label's mask.
 
     counts: (K,) float32, 0 for padding, whose logits are of no use: kernels of ours leave out maps that are zero.
+    norm: whether BatchNorm follows each convolution.
     """
 
-    def __init__(self, channels: int, num_classes: int):
+    def __init__(self, channels: int, num_classes: int, norm: bool = False):
         super().__init__()
         self.num_classes, self.layout = num_classes, FeatureLayout()
         self.clears = self.layout.channels_last is not None
-        self.convs = nn.CellList([ConvModule(channels, channels, 3, norm=False) for _ in range(CONVOLUTIONS)])
+        convs = [
+            normalized(channels, masked=False) if norm else ConvModule(channels, channels, 3, norm=False)
+            for _ in range(CONVOLUTIONS)
+        ]
+        self.norm, self.convs = norm, nn.CellList(convs)
         self.upsample = DoubleSides(channels)
         self.conv_logits = Conv2d(channels, num_classes, 1, 1, 0)
         for weight, outputs in ((self.upsample.weight, 4 * channels), (self.conv_logits.weight, num_classes)):
@@ -91,9 +114,9 @@ class MaskHead(nn.Cell):
     def construct(self, x: Tensor, labels: Tensor, counts: Optional[Tensor] = None) -> Tensor:
         count = labels.shape[0]
         for conv in self.convs:
-            if self.clears and counts is not None:
+            if self.clears and counts is not None and not (self.norm and self.training):
                 x = x * counts.reshape(-1, 1, 1, 1)
-            x = self.relu(conv(x))
+            x = conv(x) if self.norm else self.relu(conv(x))
         x = self.relu(self.upsample(x, count))
         logits = in_float32(self.layout.to_tokens(self.conv_logits(x))).reshape(count, -1, self.num_classes)
         on, off = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)  # Ascend takes no int64 ones, the default

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 from mindvit.errors import UserError
 from mindvit.layers.anchors import AnchorGrid
@@ -45,6 +45,8 @@ def create_detector(
     mask: Optional[bool] = None,
     numbers: Union[Numbers, Mapping[str, int], None] = None,
     backbone_config: Optional[Mapping[str, Any]] = None,
+    norm: bool = False,
+    class_agnostic: bool = False,
 ) -> Detector:
     """A detector, freshly initialized.
 
@@ -60,6 +62,8 @@ def create_detector(
         mask: whether an R-CNN has masks, which None means; without them it is Faster R-CNN or Cascade R-CNN.
         numbers: of boxes that an R-CNN's steps leave, or a mapping of them; None: the papers'.
         backbone_config: other arguments of the backbone (group_size, revision, ...), and Pyramid's out_indices.
+        norm: BatchNorm in the neck and in the R-CNNs' heads, whose boxes get four convolutions (see roi_head).
+        class_agnostic: whether an R-CNN moves boxes alike for all classes.
 
     Returns:
         Images (B, in_channels, H, W), true sides (B, 2) -> boxes (B, 100, 4), scores, labels, masks (B, 100, 28, 28).
@@ -74,15 +78,28 @@ def create_detector(
     widths = [feature.channels for feature in maps.feature_info]
     strides, grid = [int(feature.stride) for feature in maps.feature_info], anchor_grid(method, anchor_scale)
     if method == RETINANET:
-        used = [stride for stride in strides if stride >= 8]
-        neck = FPN(widths, channels, len(widths) - len(used), PYRAMID_LEVELS, convolve_more=True)
+        first = sum(stride < 8 for stride in strides)
+        neck = FPN(widths, channels, first, PYRAMID_LEVELS, convolve_more=True, norm=norm)
         return RetinaNet(maps, neck, grid, channels, classes)
-    stages = CASCADE_STAGES if method == CASCADE else 1
-    boxes = [BoxHead(channels, hidden, classes, convolve=method == CASCADE) for _ in range(stages)]
-    masks = [MaskHead(channels, classes) for _ in range(stages if mask is None or mask else 0)]
-    neck = FPN(widths, channels, outputs=PYRAMID_LEVELS)
+    head = roi_head(method, strides, (channels, hidden, classes), mask is None or mask, norm, class_agnostic)
     left = numbers if isinstance(numbers, Numbers) else Numbers(**(numbers or {}))
-    return RCNN(maps, neck, grid, channels, RoIHead(boxes, masks, strides), left)
+    return RCNN(maps, FPN(widths, channels, outputs=PYRAMID_LEVELS, norm=norm), grid, channels, head, left)
+
+
+def roi_head(
+    method: str, strides: Sequence[int], sizes: tuple[int, int, int], mask: bool, norm: bool, class_agnostic: bool
+) -> RoIHead:
+    """An R-CNN's second look; sizes: channels, outputs of fully connected layers, classes.
+
+    norm: networks that start from nothing learn slowly without normalization, and their boxes' head is four
+    convolutions and one fully connected layer (He et al. 2019; https://arxiv.org/abs/1811.08883, section 3).
+    """
+    channels, hidden, classes = sizes
+    cascade = method == CASCADE
+    stages = CASCADE_STAGES if cascade else 1
+    boxes = [BoxHead(channels, hidden, classes, cascade or norm, class_agnostic, cascade) for _ in range(stages)]
+    masks = [MaskHead(channels, classes, norm) for _ in range(stages if mask else 0)]
+    return RoIHead(boxes, masks, strides)
 
 
 def anchor_grid(method: str, scale: Optional[float] = None) -> AnchorGrid:

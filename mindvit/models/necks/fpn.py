@@ -17,7 +17,7 @@ class FPN(nn.Cell):
     """Maps of a backbone, the finest first -> maps of `channels` channels, of the same sides, then smaller ones.
 
     Each is what a coarser one says about the place (nearest neighbour, added from the top down) and what the backbone's
-    own map says (1x1 convolution), then smoothed (3x3 convolution). No norm and no activation.
+    own map says (1x1 convolution), then smoothed (3x3 convolution). No activation, and BatchNorm where `norm` is true.
 
     start: the first map that takes part. outputs: how many maps there are in the end; those without a map of the
     backbone's halve the one before: every second pixel of it or, where `convolve_more` is true, a 3x3 convolution,
@@ -31,6 +31,7 @@ class FPN(nn.Cell):
         start: int = 0,
         outputs: Optional[int] = None,
         convolve_more: bool = False,
+        norm: bool = False,
     ):
         super().__init__()
         self.layout = FeatureLayout()
@@ -38,12 +39,13 @@ class FPN(nn.Cell):
         used = list(in_channels[start:])
         self.more = 0 if outputs is None else outputs - len(used)
         self.convolve_more = convolve_more
-        self.lateral_convs = nn.CellList([ConvModule(width, channels, 1, norm=False, xavier=True) for width in used])
-        convs = [ConvModule(channels, channels, 3, norm=False, xavier=True) for _ in used]
+        kind: dict[str, bool] = {"norm": norm, "xavier": True, "linear": True}
+        self.lateral_convs = nn.CellList([ConvModule(width, channels, 1, **kind) for width in used])
+        convs = [ConvModule(channels, channels, 3, **kind) for _ in used]
         if convolve_more:
             for number in range(self.more):
                 width = in_channels[-1] if number == 0 else channels
-                convs.append(ConvModule(width, channels, 3, norm=False, stride=2, xavier=True))
+                convs.append(ConvModule(width, channels, 3, stride=2, **kind))
         self.fpn_convs = nn.CellList(convs)
         self.resample, self.every_second = Resample("nearest"), Resample("every_second")
 

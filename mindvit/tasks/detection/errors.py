@@ -41,8 +41,8 @@ def errors_of(objects: Objects, detected: Detections) -> ImageErrors:
     found, told = np.zeros(len(objects.labels), bool), np.zeros(len(objects.labels), bool)
     kinds: list[str] = []
     nearest: list[int] = []
-    inside = _inside(detected.boxes, objects.boxes) >= FOREGROUND
-    for own, alike, within in zip(overlaps, same, inside):
+    covered = inside(detected.boxes, objects.boxes) >= FOREGROUND
+    for own, alike, within in zip(overlaps, same, covered):
         free = np.where(alike & ~found & ~objects.crowd, own, -1)
         if len(free) and free.max() >= FOREGROUND:
             place, kind = int(free.argmax()), RIGHT
@@ -72,7 +72,7 @@ def _kind(overlaps: np.ndarray, alike: np.ndarray) -> tuple[int, str]:
     return int(other.argmax()), "both"
 
 
-def _inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
+def inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """(n, 4), (m, 4) -> (n, m): the share of each box that lies in a region."""
     own = areas(boxes)
     return intersections(boxes, regions) / np.where(own > 0, own, 1)[:, None]

@@ -79,7 +79,9 @@ def network_arguments(recipe: Recipe) -> dict[str, Any]:
     if options.backbone_config:
         found["backbone_config"] = backbone_config(recipe)
     given: dict[str, Any] = {"channels": options.neck_channels, "anchor_scale": recipe.detection.anchor_scale}
+    given["norm"] = recipe.detection.head_norm or None
     if method_of(recipe) != RETINANET:
+        given["class_agnostic"] = recipe.detection.class_agnostic or None
         given |= {"hidden": options.head_channels, "mask": recipe.detection.mask, "numbers": asdict(numbers(recipe))}
     return {**found, **{key: value for key, value in given.items() if value is not None}}
 
