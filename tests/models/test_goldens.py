@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-from typing import Any
+from typing import Any, Iterator
 
 import mindspore as ms
 import numpy as np
@@ -41,6 +42,16 @@ TRAJECTORIES = [name for name in list_models() if (FOLDER / f"{name}.trajectory.
 KINDS: dict[str, dict[str, float]] = {"plain": {}, "clip_ema": {"clip_norm": 1.0, "ema_decay": 0.9}}
 
 
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Operator by operator: compiling takes longer than an answer. That the graph gives the same is test_logits'."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+
+
 def big(name: str, is_so: bool, *others: str) -> Any:
     """A test's parameters; those of the tests that take minutes, and wait for `pytest -m big`, are marked."""
     return pytest.param(name, *others, marks=[pytest.mark.big] if is_so else [])
@@ -74,14 +85,16 @@ def extra(request: pytest.FixtureRequest) -> tuple:
 def test_other_sizes(extra: tuple) -> None:
     name, golden, _ = extra
     net = filled(name)
-    for key in [key for key in golden.files if key.startswith("size/")]:
-        size = tuple(map(int, key.split("/")[1].split("x")))
-        assert deviation(logits(net, size), golden[key]) < TOLERANCE, key
+    with uncompiled():
+        for key in [key for key in golden.files if key.startswith("size/")]:
+            size = tuple(map(int, key.split("/")[1].split("x")))
+            assert deviation(logits(net, size), golden[key]) < TOLERANCE, key
 
 
 def test_ten_classes(extra: tuple) -> None:
     name, golden, size = extra
-    assert deviation(logits(filled(name, num_classes=10), size), golden["nc10"]) < TOLERANCE
+    with uncompiled():
+        assert deviation(logits(filled(name, num_classes=10), size), golden["nc10"]) < TOLERANCE
 
 
 def test_logits_in_bfloat16(extra: tuple) -> None:
@@ -89,11 +102,8 @@ def test_logits_in_bfloat16(extra: tuple) -> None:
     name, _, size = extra
     golden, net = np.load(FOLDER / f"{name}.npz"), filled(name)
     set_precision(net, "O2", ms.bfloat16)
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
+    with uncompiled():
         found = deviation(logits(net, size), golden["logits"])
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
     # without such products on this processor it is float32 that runs
     assert (TOLERANCE < found < 4 * 2**-8) if platform.current().bfloat16_products else found < TOLERANCE, found
 
