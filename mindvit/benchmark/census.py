@@ -196,7 +196,8 @@ def train_step(name: str, size: int) -> tuple[Any, tuple[Tensor, ...]]:
     """The training step of a network, without mixing, erasing, clipping and average, and its inputs."""
     from mindspore import Tensor
 
-    from mindvit.engine.step import StepOptions, TrainStep
+    from mindvit.engine.step import TrainStep
+    from mindvit.engine.update import StepOptions
     from mindvit.models import model_info
     from mindvit.optim.param_groups import is_decayed
     from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions

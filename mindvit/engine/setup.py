@@ -9,7 +9,8 @@ from mindspore import nn
 
 from mindvit.data.datasets.base import Dataset
 from mindvit.data.loader import choose_workers
-from mindvit.engine.step import StepOptions, TrainStep
+from mindvit.engine.step import TrainStep
+from mindvit.engine.update import StepOptions
 from mindvit.errors import UserError
 from mindvit.models import network_info
 from mindvit.optim.freeze import freeze, set_train

@@ -4,49 +4,21 @@ tasks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Collection, NamedTuple, Optional, Sequence, Union
+from typing import Any, Collection, NamedTuple, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from mindvit.data.arrays import ArraySpec
 from mindvit.engine.overflow import OverflowFlag
+from mindvit.engine.update import StepOptions, WeightUpdate, state_number, weight_update
 from mindvit.layers.compiled import Compiled
-from mindvit.optim.adaptive import Adam, NAdam, RootOfSquares
-from mindvit.optim.optimizers import SGD, AdamW, Lamb, Moments, SquareSum
-from mindvit.runtime import platform
+from mindvit.optim.optimizers import Gradients, SquareSum
 from mindvit.tasks.base import BatchSpec, RunContext, draw_generator, drop_path_spec
 from mindvit.weights.readers import STATE
 
-OF_MOMENTS: dict[str, type[Moments]] = {"adamw": AdamW, "adam": Adam, "nadam": NAdam, "lamb": Lamb}
 GROWTH_STEPS = 2000  # finite steps after which a dynamic loss scale doubles, as in PyTorch's GradScaler
-
-
-@dataclass(frozen=True)
-class StepOptions:
-    """What the compiled step depends on, whatever it minimizes; the numbers that change from step to step are its
-    inputs.
-    """
-
-    opt: str = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    momentum: float = 0.9
-    alpha: float = 0.99
-    nesterov: bool = False
-    weight_decay: float = 0.05
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-    loss_scale: float = 0.0
-    dynamic_scale: bool = False
-    accum_steps: int = 1  # batches whose mean gradient makes one step
-    skip_nonfinite: bool = (
-        False  # a step whose loss or gradient is not finite changes nothing (always so with a loss scale)
-    )
-    ranks: int = 1
-    fp16_saturates: bool = False  # the device's half precision overflows to its largest number: only the device knows
 
 
 class StepResult(NamedTuple):
@@ -60,19 +32,9 @@ class StepResult(NamedTuple):
     stopping: float
 
 
-ema_update = ops.MultitypeFuncGraph("ema_update")
 times = ops.MultitypeFuncGraph("times")
 accumulate = ops.MultitypeFuncGraph("accumulate")
 clear = ops.MultitypeFuncGraph("clear")
-assign = ops.MultitypeFuncGraph("assign")
-assign_after = ops.MultitypeFuncGraph("assign_after")
-settle = ops.MultitypeFuncGraph("settle")
-
-
-@ema_update.register("Number", "Number", "Tensor", "Tensor", "Tensor")
-@ema_update.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def _ema_update(decay, share, done, average, weight):  # type: ignore[no-untyped-def]
-    return ops.depend(True, ops.assign(average, average * decay + ops.depend(weight, done) * share))
 
 
 @times.register("Tensor", "Tensor")
@@ -88,58 +50,6 @@ def _accumulate(share, total, gradient):  # type: ignore[no-untyped-def]
 @clear.register("Tensor", "Tensor")
 def _clear(done, total):  # type: ignore[no-untyped-def]
     return ops.assign(total, ops.depend(ops.zeros_like(total), done))
-
-
-@assign.register("Tensor", "Tensor")
-def _assign(target, value):  # type: ignore[no-untyped-def]
-    return ops.assign(target, value)
-
-
-@assign_after.register("Tensor", "Tensor", "Tensor")
-def _assign_after(done, target, source):  # type: ignore[no-untyped-def]
-    return ops.assign(target, ops.depend(source, done) * 1)
-
-
-@settle.register("Tensor", "Tensor", "Tensor", "Tensor")
-def _settle(finite, done, running, last):  # type: ignore[no-untyped-def]
-    value = ops.where(finite, ops.depend(running, done), last)
-    return ops.depend(True, (ops.assign(running, value), ops.assign(last, value)))
-
-
-def state_number(name: str, value: float = 0.0) -> Parameter:
-    """A number that the step remembers, float32 ()."""
-    return Parameter(Tensor(value, ms.float32), name=f"{STATE}{name}", requires_grad=False)
-
-
-def create_optimizer(
-    weights: ParameterTuple, decay: Sequence[float], lr_scales: Sequence[float], options: StepOptions
-) -> Union[Moments, SGD, RootOfSquares]:
-    """The cell that `options.opt` names. `momentum` and `nesterov`, MindCV's words, are SGD's."""
-    common = weights, decay, lr_scales
-    if options.opt in OF_MOMENTS:
-        return OF_MOMENTS[options.opt](*common, options.betas, options.eps)
-    if options.opt == "rmsprop":
-        squares = options.alpha, 1 - options.alpha
-        return RootOfSquares(*common, squares, options.momentum, options.eps)
-    if options.opt == "adagrad":
-        return RootOfSquares(*common, (1.0, 1.0), 0.0, options.eps)
-    return SGD(*common, options.momentum, options.nesterov or options.opt == "nesterov")
-
-
-class AssignParameters(nn.Cell):
-    """Gives parameters other values where they lie.
-
-    set_data would give a parameter other memory, and what a compiled step changes under a condition alone it goes on
-    changing in the old.
-    """
-
-    def __init__(self, parameters: Sequence[Parameter]):
-        super().__init__(auto_prefix=False)
-        self.targets = parameters
-        self.map = ops.HyperMap()
-
-    def construct(self, *values: Tensor) -> Tensor:
-        return ops.depend(Tensor(0, ms.float32), self.map(assign, self.targets, values))
 
 
 class ScaledObjective(nn.Cell):
@@ -171,119 +81,37 @@ class LossScaler(nn.Cell):
         )
 
 
-class WeightUpdate(nn.Cell):
-    """The optimizer, the moving average, and the running statistics' way back when a step is skipped.
-
-    Where a branch on a value of the device is costly, AdamW skips a step without one: it is taken with factors that
-    leave everything as it is, bit for bit.
-    """
-
-    def __init__(
-        self,
-        net: nn.Cell,
-        decay: Sequence[float],
-        lr_scales: Sequence[float],
-        options: StepOptions,
-        skips_nonfinite: bool,
-        frozen: Collection[str],
-    ):
-        super().__init__(auto_prefix=False)
-        self.weights = ParameterTuple(net.trainable_params())
-        self.running = ParameterTuple(
-            [item for item in net.get_parameters() if not item.requires_grad and item.name not in frozen]
-        )  # of batch normalization
-        self.optimizer = create_optimizer(self.weights, decay, lr_scales, options)
-        self.ema_decay = options.ema_decay
-        self.averaged = ParameterTuple([*self.weights, *self.running])
-        self.ema: Sequence[Parameter] = self.averaged.clone(f"{STATE}ema", "same") if options.ema_decay else ()
-        self.assign_averaged, self.assign_ema = AssignParameters(self.averaged), AssignParameters(self.ema)
-        keeps = skips_nonfinite and self.running
-        self.last_finite_stats = (
-            self.running.clone(f"{STATE}settled", "same") if keeps else ()
-        )  # `running` after the last finite step
-        self.map = ops.HyperMap()
-        self.skips = skips_nonfinite
-        self.branches = not (platform.current().costly_branches and self.optimizer.selects)
-
-    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor, finite: Tensor) -> Tensor:
-        """finite: whether the step is to be taken, bool ()."""
-        if not self.skips:
-            done = self.take(gradients, lr)
-        elif not self.branches:
-            done = self.select(gradients, lr, finite)
-        elif finite:
-            done = self.take(gradients, lr)
-        else:
-            done = self.skip(lr)
-        return done
-
-    def take(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        """A step."""
-        done = self.copy(self.optimizer(gradients, lr), self.running, self.last_finite_stats)
-        if self.ema_decay:
-            update = ops.partial(ema_update, self.ema_decay, 1 - self.ema_decay, done)
-            done = ops.depend(done, self.map(update, self.ema, self.averaged))
-        return done
-
-    def select(self, gradients: tuple[Tensor, ...], lr: Tensor, finite: Tensor) -> Tensor:
-        """A step that changes nothing unless `finite`."""
-        done = self.optimizer(gradients, lr, finite)
-        if self.last_finite_stats:
-            settled = self.map(ops.partial(settle, finite, done), self.running, self.last_finite_stats)
-            done = ops.depend(done, settled)
-        if self.ema_decay:
-            decay = ops.where(finite, self.ema_decay, Tensor(1.0, ms.float32))
-            share = ops.where(finite, 1 - self.ema_decay, Tensor(0.0, ms.float32))
-            done = ops.depend(done, self.map(ops.partial(ema_update, decay, share, done), self.ema, self.averaged))
-        return done
-
-    def skip(self, lr: Tensor) -> Tensor:
-        """Instead of a step: the running statistics, which the forward pass has moved, are what they were."""
-        return self.copy(lr, self.last_finite_stats, self.running)
-
-    def copy(self, done: Tensor, source: ParameterTuple, target: ParameterTuple) -> Tensor:
-        """Running statistics from one place to the other, after `done`, where both are kept."""
-        if self.last_finite_stats:
-            done = ops.depend(done, self.map(ops.partial(assign_after, done), target, source))
-        return done
-
-    def trust_statistics(self) -> None:
-        """Take the running statistics as good: they were loaded."""
-        for item, value in zip(self.last_finite_stats, self.running):
-            item.set_data(Tensor(value.asnumpy()))
-
-    def swap_ema(self) -> None:
-        """Exchange the weights and running statistics with their moving average."""
-        weights, averages = ([Tensor(item.asnumpy().copy()) for item in items] for items in (self.averaged, self.ema))
-        self.assign_averaged(*averages)
-        self.assign_ema(*weights)
-
-
 class RankSync(nn.Cell):
-    """What ranks tell each other in a step: mean gradients; and, in one message, loss, overflow, a wish to stop,
-    running statistics.
+    """What ranks tell each other in a step: gradients; and, in one message, loss, overflow, a wish to stop, running
+    statistics. The gradients are the mean over ranks, or where `update` joins them their sum.
     """
 
-    def __init__(self, weights: ParameterTuple, running: ParameterTuple, ranks: int):
+    def __init__(self, update: WeightUpdate, ranks: int):
         super().__init__(auto_prefix=False)
-        self.ranks, self.running = ranks, running
-        self.reduce = nn.DistributedGradReducer(weights, mean=True, degree=ranks)
+        self.ranks, self.running, self.joins = ranks, update.running, update.joins
+        self.reduce = nn.DistributedGradReducer(update.weights, mean=not update.joins, degree=ranks)
         self.sum = ops.AllReduce()
+        self.cut = ops.auto_generate.SplitWithSize()
+        self.sizes = (1, 1, 1, sum(item.size for item in self.running))
 
-    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def construct(self, gradients: Gradients) -> Gradients:
         return self.reduce(gradients)
 
-    def share(self, loss: Tensor, overflow: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All ranks' mean loss, wishes to stop and overflows; `running` becomes the mean over ranks."""
-        values = [loss.reshape(1), asked.reshape(1), overflow.reshape(1)]
-        for item in self.running:
-            values.append(ops.depend(item.value(), loss).reshape(-1))
-        shared = self.sum(ops.cat(values)) / self.ranks
+    def share(
+        self, loss: Tensor, overflow: Tensor, asked: Tensor, statistics: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """All ranks' mean loss, wishes to stop and overflows; the mean over ranks of the running statistics, given as
+        rows: joined, or in `running` from now on.
+        """
+        shared = self.sum(ops.cat((loss.reshape(1), asked.reshape(1), overflow.reshape(1), *statistics))) / self.ranks
+        if self.joins and self.running:
+            numbers = self.cut(shared, self.sizes, 0)
+            return numbers[0].reshape(()), numbers[1].reshape(()), numbers[2].reshape(()), (numbers[3],)
         done, start = shared[0], 3
         for item in self.running:
             done = ops.depend(ops.assign(item, shared[start : start + item.size].reshape(item.shape)), done)
             start += item.size
-        return ops.depend(shared[0], done), shared[1], shared[2]
+        return ops.depend(shared[0], done), shared[1], shared[2], ()
 
 
 def random_draws(task: Any, ctx: RunContext, step: TrainStep, number: int) -> tuple[np.ndarray, ...]:
@@ -319,14 +147,15 @@ class TrainStep(Compiled):
         self.frozen = frozenset(frozen)
         self.skips_nonfinite = options.loss_scale > 0 or options.skip_nonfinite
         decay = [options.weight_decay * flag for flag in weight_decay_mask]
-        self.update = WeightUpdate(net, decay, lr_scales or [1.0] * len(decay), options, self.skips_nonfinite, frozen)
+        self.update = weight_update(net, decay, lr_scales or [1.0] * len(decay), options, self.skips_nonfinite, frozen)
         self.scaler = LossScaler(options.loss_scale, options.dynamic_scale)
         self.weights, self.drop_paths = self.update.weights, objective.drop_paths
         self.scaled_objective = ScaledObjective(objective)
         self.gradient = ops.value_and_grad(self.scaled_objective, None, self.weights)
         self.ranks, self.accum_steps = options.ranks, options.accum_steps
         self.overflow = OverflowFlag(options.fp16_saturates)
-        self.sync = RankSync(self.weights, self.update.running, self.ranks) if self.ranks > 1 else None
+        self.sync = RankSync(self.update, self.ranks) if self.ranks > 1 else None
+        self.summed = self.ranks if self.update.joins else 1  # ranks whose gradients are not yet divided
         self.asked_to_stop = state_number("asked")
         self.map, self.square_sum, self.clip_norm = ops.HyperMap(), SquareSum(), options.clip_norm
         if self.accum_steps > 1:
@@ -351,24 +180,29 @@ class TrainStep(Compiled):
             result = ops.depend(result, done)
         return result
 
-    def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], lr: Tensor, asked: Tensor) -> Tensor:
+    def finish(self, loss: Tensor, gradients: Gradients, lr: Tensor, asked: Tensor) -> Tensor:
         """From the gradient, still scaled, to the moved weights; the StepResult."""
         scale = self.scaler.scale.value()
         overflow = self.overflow(gradients)
         if self.sync is not None:
             gradients = self.sync(gradients)
+        loss = ops.depend(loss, gradients)
+        statistics = self.update.statistics(loss)
+        if self.sync is not None:
             # what one rank finds not finite stops all of them
-            loss, asked, overflow = self.sync.share(ops.depend(loss, gradients), overflow, asked)
-        norm = ops.sqrt(self.square_sum(gradients)) / scale
-        factor = 1 / scale
+            loss, asked, overflow, statistics = self.sync.share(loss, overflow, asked, statistics)
+        gradients = self.update.joined(gradients)
+        unit = scale * self.summed if self.summed > 1 else scale
+        norm = ops.sqrt(self.square_sum(gradients)) / unit
+        factor = 1 / unit
         if self.clip_norm:
             factor = factor * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
-        if self.clip_norm or self.scaler.enabled:
+        if self.clip_norm or self.scaler.enabled or self.summed > 1:
             gradients = self.map(ops.partial(times, factor), gradients)
         finite = ops.isfinite(norm + loss)
         if self.overflow.saturates:
             finite = ops.logical_and(finite, overflow == 0)
-        loss = ops.depend(loss / scale, self.update(gradients, lr, finite))
+        loss = ops.depend(loss / scale, self.update(gradients, lr, finite, statistics))
         if self.scaler.dynamic:
             loss = ops.depend(loss, self.scaler(scale, finite))
         scale = ops.depend(self.scaler.scale.value(), loss)

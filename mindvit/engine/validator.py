@@ -9,7 +9,7 @@ from mindspore import nn
 from mindvit.data.datasets.base import Dataset
 from mindvit.engine.evaluate import evaluate
 from mindvit.engine.state import TrainState, leading
-from mindvit.engine.step import WeightUpdate
+from mindvit.engine.update import WeightUpdate
 from mindvit.tasks.base import Example, RunContext, Task
 from mindvit.weights.sets import EMA, MODEL
 

@@ -141,11 +141,8 @@ def _sgd_update(lr, momentum, nesterov, decay, lr_scale, weight, velocity, gradi
 class Optimizer(nn.Cell):
     """What optimizers share. decay: each weight's decay; lr_scales: each weight's factor of the learning rate.
 
-    Inputs: gradients, lr (). Output: a tensor that whoever needs the moved weights depends on. One that `selects` has a
-    third input, a bool (): where that is false nothing changes, and there is no branch.
+    Inputs: gradients, lr (). Output: a tensor that whoever needs the moved weights depends on.
     """
-
-    selects = False
 
     def __init__(self, weights: ParameterTuple, decay: Sequence[float], lr_scales: Sequence[float]):
         super().__init__(auto_prefix=False)
@@ -185,22 +182,20 @@ class AdamW(Moments):
     are.
     """
 
-    selects = True
-
     def __init__(self, *arguments: Any):  # of Moments
         super().__init__(*arguments)
         self.adam = ops.AdamWeightDecay()
         self.fused: Any = kernels.AdamW(self.decay, self.lr_scales) if device.has_kernels() else None
         self.zero, self.one = Tensor(0.0, ms.float32), Tensor(1.0, ms.float32)
 
-    def construct(self, gradients: Gradients, lr: Tensor, finite: Union[bool, Tensor] = True) -> Tensor:
+    def construct(self, gradients: Gradients, lr: Tensor, taken: Union[bool, Tensor] = True) -> Tensor:
+        """taken: bool (); where it is false and the gradients are 0, nothing changes: there is no branch."""
         count = self.count + 1
         root = ops.sqrt(1 - ops.pow(self.beta2, count))
         unit = (1 - ops.pow(self.beta1, count)) / root
-        rate = select(finite, lr / unit, self.zero)
-        beta1, beta2 = select(finite, self.beta1, self.one), select(finite, self.beta2, self.one)
-        count = select(finite, count, self.count)
-        gradients = self.map(ops.partial(select_or_zero, finite), gradients)
+        rate = select(taken, lr / unit, self.zero)
+        beta1, beta2 = select(taken, self.beta1, self.one), select(taken, self.beta2, self.one)
+        count = select(taken, count, self.count)
         if self.fused is not None:
             numbers = ops.stack((rate, unit, beta1, beta2, self.eps * root))
             done = self.fused(self.weights, self.exp_avg, self.exp_avg_sq, gradients, numbers)

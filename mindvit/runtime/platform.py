@@ -27,7 +27,8 @@ class Platform:
     faster here. flash_attention: the NPU's attention in one operator.
     direct_operators: the NPU's newer operators, which are launched directly, are there beside those that are compiled
     first. overflow_flag: half precision overflows to its largest number and a flag of the device.
-    costly_branches: at a branch on a value the host waits for the device, which then waits for the host.
+    costly_launches: the host launches operator after operator, so few are fast, and at a branch on a value it waits for
+    the device, which then waits for it.
     nms_operator: the framework's NMSWithMask has been seen to be right here (tasks.detection.operators);
     roi_align_operator: so has its ROIAlign, of this mode and with this much added to where boxes begin and end.
     slow_convolution: Conv2D is to be avoided. slow_broadcasting: so are sums with a row, and means and gradients of
@@ -40,7 +41,7 @@ class Platform:
     flash_attention: bool = False
     direct_operators: bool = False
     overflow_flag: bool = False
-    costly_branches: bool = False
+    costly_launches: bool = False
     nms_operator: bool = False
     roi_align_operator: Optional[tuple[int, float, float]] = None
     slow_convolution: bool = False
@@ -62,7 +63,7 @@ def of(target: str, chip_name: str = "", jit_level: str = "") -> Platform:
             flash_attention=newer,
             direct_operators=newer and launches,
             overflow_flag=ascend.keeps_overflow_flag(chip_name),
-            costly_branches=launches,
+            costly_launches=launches,
         )
     if target != "CPU":
         return PORTABLE

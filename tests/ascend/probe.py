@@ -157,7 +157,7 @@ def network(name: str) -> tuple[nn.Cell, int, Any]:
 def chosen_platform(level: str) -> platform.Platform:
     """What layers choose by."""
     found = platform.of("Ascend", CHIP, level)
-    return dataclasses.replace(found, direct_operators=False, costly_branches=False) if BEFORE else found
+    return dataclasses.replace(found, direct_operators=False, costly_launches=False) if BEFORE else found
 
 
 def build(name: str, graph: str, level: str, ranks: int, accum_steps: int) -> tuple[nn.Cell, tuple[Tensor, ...]]:

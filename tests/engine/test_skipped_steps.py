@@ -49,14 +49,15 @@ def batch(number: int, finite: bool) -> tuple[Tensor, ...]:
 
 def state(step: TrainStep, net: nn.Cell) -> dict[str, np.ndarray]:
     """Everything that a step may change and a later one reads."""
-    items = (*net.get_parameters(), *step.state(), *step.update.last_finite_stats)
-    return {item.name: item.asnumpy().copy() for item in items}
+    found = {item.name: item.asnumpy().copy() for item in (*net.get_parameters(), *step.state())}
+    settled = [item.asnumpy().ravel() for item in step.update.last_finite_stats]
+    return {**found, "settled": np.concatenate(settled)}
 
 
 @functools.cache
 def steps(branches: bool, name: str) -> list[tuple[StepResult, dict[str, np.ndarray]]]:
     """What five steps with some of OPTIONS say and leave, the first and the fourth of which are not finite."""
-    with platform.use(Platform(costly_branches=not branches)):
+    with platform.use(Platform(costly_launches=not branches)):
         net = Normalized().set_train(True)
         step = train_step(net, mix=True, **OPTIONS[name])
     found = []
@@ -86,10 +87,10 @@ def test_a_skipped_step_without_a_branch_leaves_everything_alone() -> None:
 
 
 def test_where_a_branch_is_costly() -> None:
-    with platform.use(Platform(costly_branches=True)):
-        assert not train_step(Normalized(), skip_nonfinite=True).update.branches
-        assert train_step(Normalized(), skip_nonfinite=True, opt="lamb").update.branches
-    assert platform.of("Ascend", "Ascend910B3", "O0").costly_branches
-    assert platform.of("Ascend", "Ascend910A", "O1").costly_branches
-    assert not platform.of("Ascend", "Ascend910B3", "O2").costly_branches
-    assert not platform.of("CPU", "", "O0").costly_branches
+    with platform.use(Platform(costly_launches=True)):
+        assert train_step(Normalized(), skip_nonfinite=True).update.joins
+        assert not train_step(Normalized(), skip_nonfinite=True, opt="lamb").update.joins
+    assert platform.of("Ascend", "Ascend910B3", "O0").costly_launches
+    assert platform.of("Ascend", "Ascend910A", "O1").costly_launches
+    assert not platform.of("Ascend", "Ascend910B3", "O2").costly_launches
+    assert not platform.of("CPU", "", "O0").costly_launches

@@ -8,7 +8,8 @@ from typing import Any, Optional, Sequence
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindvit.engine.step import StepOptions, TrainStep
+from mindvit.engine.step import TrainStep
+from mindvit.engine.update import StepOptions
 from mindvit.tasks.base import drop_path_spec
 from mindvit.tasks.classification.objective import ClassificationObjective, ObjectiveOptions
 from mindvit.tasks.classification.task import batch_spec

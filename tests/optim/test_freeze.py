@@ -12,8 +12,9 @@ from small import SIDE, SMALL, small
 from steps import neutral_inputs, objective
 
 from mindvit.benchmark.census import Graph
-from mindvit.engine.step import StepOptions, TrainStep
+from mindvit.engine.step import TrainStep
 from mindvit.engine.trainer import Trainer
+from mindvit.engine.update import StepOptions
 from mindvit.errors import UserError
 from mindvit.layers.drop_path import Residual
 from mindvit.layers.norm import BatchNorm

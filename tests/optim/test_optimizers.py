@@ -13,7 +13,7 @@ from golden import FOLDER
 from mindspore import Parameter, ParameterTuple, Tensor
 from small import SMALL, small
 
-from mindvit.engine.step import StepOptions, create_optimizer
+from mindvit.engine.update import StepOptions, create_optimizer
 from mindvit.optim.param_groups import layer_lr_scales
 
 NAMES: dict[str, dict[str, Any]] = {
