@@ -293,7 +293,13 @@ def test_checkpoints_of_earlier_versions_and_other_validation_images(
 ) -> None:
     arrays, meta = read_weights(whole / f"{MODEL}-2.ckpt")
     best = meta["best"]
-    assert best == {"value": best["value"], "count": 4, "epoch": 2, "data": meta["val_data"]}
+    assert best == {
+        "value": best["value"],
+        "count": 4,
+        "epoch": 2,
+        "data": meta["val_data"],
+        "loss": meta["score"]["loss"],
+    }
     old = {key: value for key, value in meta.items() if key not in ("val_data", "ema_score", "epoch_end")}
     old["best"] = round(best["value"] * best["count"] / 100)
     old["pictures"] = old.pop("global_batch")

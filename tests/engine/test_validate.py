@@ -176,7 +176,7 @@ def test_the_better_weights_are_measured_and_a_converted_file_scores_the_same(
         validate.main(["--data_dir", str(data), "--ckpt_path", str(path), *more])
         told, line = capsys.readouterr().out.splitlines()[-2:]
         assert str(path) in told and ("taken: ema" in told) == ("(moving average)" in line)
-        return line.partition(" %  loss ")[0] + line.split()[line.split().index("loss") + 1]
+        return line.partition("  loss ")[0] + line.split()[line.split().index("loss") + 1]
 
     right = measured(tmp_path / "a.ckpt")
     assert "(moving average)" in right and f"({meta['score']['correct1']}/15)" in right

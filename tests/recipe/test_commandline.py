@@ -45,8 +45,8 @@ OPTIONS = {
     "distill": "distill_type teacher teacher_ckpt_path teacher_take distill_alpha distill_tau",
     "segmentation": "crop_size img_scale ratio_range cat_max_ratio photometric_distortion reduce_zero_label "
     "auxiliary_weight sync_bn test_mode slide_stride aug_test size_divisor",
-    "detection": "canvas test_canvas short_sides max_instances empty_images mask anchor_scale rpn_pre proposals "
-    "rpn_samples sync_divisors roi_samples score_thr",
+    "detection": "canvas test_canvas short_sides max_instances empty_images mask head_norm class_agnostic anchor_scale "
+    "rpn_pre proposals rpn_samples sync_divisors roi_samples score_thr",
     "schedule": "epoch_size epoch_steps patience scheduler lr lr_reference_batch min_lr warmup_epochs warmup_steps "
     "warmup_lr warmup_factor decay_epochs decay_at multi_step_decay_milestones decay_rate poly_power "
     "cosine_from_start num_cycles cycle_decay lr_epoch_stair lr_lag",
