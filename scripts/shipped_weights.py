@@ -2,8 +2,8 @@
 
 FOLDER gets windows of training scenes, each around a digit and named by its class alone, and the run: a small XCiT
 learns to tell the ten classes, with train.py's own command line. Its blocks, in half precision, are written to
-mindvit/hub/weights/xcit_digits.safetensors, from which configs/quickstart/segmentation_scenes.yaml starts. The digits
-are those that train everything else here; none of the validation's is among them.
+mindvit/hub/weights/xcit_digits.safetensors, from which configs/quickstart/{segmentation,detection}_scenes.yaml
+start. The digits are those that train everything else here; none of the validation's is among them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindvit.data.arrays import ArraySpec
 from mindvit.engine.overflow import OverflowFlag
-from mindvit.engine.update import StepOptions, WeightUpdate, state_number, weight_update
+from mindvit.engine.update import StepOptions, WeightUpdate, kind_of_update, state_number
 from mindvit.layers.compiled import Compiled
 from mindvit.optim.optimizers import Gradients, SquareSum
 from mindvit.tasks.base import BatchSpec, RunContext, draw_generator, drop_path_spec
@@ -147,7 +147,8 @@ class TrainStep(Compiled):
         self.frozen = frozenset(frozen)
         self.skips_nonfinite = options.loss_scale > 0 or options.skip_nonfinite
         decay = [options.weight_decay * flag for flag in weight_decay_mask]
-        self.update = weight_update(net, decay, lr_scales or [1.0] * len(decay), options, self.skips_nonfinite, frozen)
+        kind, scales = kind_of_update(options), lr_scales or [1.0] * len(decay)
+        self.update = kind(net, decay, scales, options, self.skips_nonfinite, frozen)
         self.scaler = LossScaler(options.loss_scale, options.dynamic_scale)
         self.weights, self.drop_paths = self.update.weights, objective.drop_paths
         self.scaled_objective = ScaledObjective(objective)

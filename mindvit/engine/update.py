@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Collection, Sequence, Union
+from typing import Any, Collection, Sequence, Union
 
 import mindspore as ms
 import numpy as np
@@ -238,16 +238,8 @@ class SelectedUpdate(WeightUpdate):
     joins = True
     optimizer: AdamW
 
-    def __init__(
-        self,
-        net: nn.Cell,
-        decay: Sequence[float],
-        lr_scales: Sequence[float],
-        options: StepOptions,
-        skips_nonfinite: bool,
-        frozen: Collection[str],
-    ):
-        super().__init__(net, decay, lr_scales, options, skips_nonfinite, frozen)
+    def __init__(self, *arguments: Any):  # of WeightUpdate
+        super().__init__(*arguments)
         self.of_weights, self.of_running = Joined(self.weights), Joined(self.running)
         self.zero, self.one = Tensor(0.0, ms.float32), Tensor(1.0, ms.float32)
 
@@ -291,14 +283,6 @@ class SelectedUpdate(WeightUpdate):
         return done
 
 
-def weight_update(
-    net: nn.Cell,
-    decay: Sequence[float],
-    lr_scales: Sequence[float],
-    options: StepOptions,
-    skips_nonfinite: bool,
-    frozen: Collection[str],
-) -> WeightUpdate:
+def kind_of_update(options: StepOptions) -> type[WeightUpdate]:
     """The update that suits this machine; only AdamW can do without a branch."""
-    kind = SelectedUpdate if platform.current().costly_launches and options.opt == "adamw" else WeightUpdate
-    return kind(net, decay, lr_scales, options, skips_nonfinite, frozen)
+    return SelectedUpdate if platform.current().costly_launches and options.opt == "adamw" else WeightUpdate

@@ -36,7 +36,7 @@ def scaled(scale: Size, ratio: float) -> Size:
     return int(scale[0] * ratio), int(scale[1] * ratio)
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(1024)  # of random sizes of 2,000 px some 20 MB a process
 def _weights(inputs: int, outputs: int, clamp: bool) -> tuple[np.ndarray, np.ndarray]:
     """The first of the two pixels that an output pixel lies between, and their weights (outputs, 2) times 2^11.
 
