@@ -69,6 +69,7 @@ def key(step: nn.Cell, ctx: RunContext, inputs: Sequence[Tensor] = ()) -> str:
     parts = (
         [(item.shape, str(item.dtype)) for item in inputs],
         sorted(ctx.recipe.affecting_result().items()),
+        ctx.recipe.runtime.recompute,
         ctx.info,
         ctx.num_classes,
         step_options(ctx),

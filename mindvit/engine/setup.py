@@ -12,6 +12,7 @@ from mindvit.data.loader import choose_workers
 from mindvit.engine.step import TrainStep
 from mindvit.engine.update import StepOptions
 from mindvit.errors import UserError
+from mindvit.layers.recompute import set_recompute
 from mindvit.models import network_info
 from mindvit.optim.freeze import freeze, set_train
 from mindvit.optim.param_groups import is_decayed, layer_lr_scales
@@ -117,9 +118,11 @@ def step_options(ctx: RunContext) -> StepOptions:
 def train_step(net: nn.Cell, ctx: RunContext, task: Task) -> TrainStep:
     """The recipe's step, with the task's objective, and the network in training mode, what is frozen apart.
 
-    UserError if more is to be frozen than there is.
+    UserError if more is to be frozen than there is, or if the network can't be recomputed.
     """
     recipe, optim = ctx.recipe, ctx.recipe.optim
+    if recipe.runtime.recompute:
+        set_recompute(net)
     scales = layer_lr_scales([item.name for item in net.trainable_params()], optim.layer_decay)
     lr_scales = {item.name: scale for item, scale in zip(net.trainable_params(), scales)}
     try:

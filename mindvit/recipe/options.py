@@ -297,6 +297,11 @@ class RuntimeOptions:
         path=True,
         affects_result=False,
     )
+    recompute: bool = option(
+        False,
+        "keep less of the forward pass for the backward pass, and compute it again there: less memory, more time",
+        affects_result=False,
+    )
     distribute: bool = option(
         True, "use all ranks of the launcher (msrun); without a launcher the run is alone", affects_result=False
     )

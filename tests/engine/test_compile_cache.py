@@ -295,6 +295,10 @@ def test_a_graph_is_known_by_all_that_it_depends_on(
         chosen = dataclasses.replace(plain.device, **change)
         monkeypatch.setattr(compile_cache, "step_options", lambda setting: None)  # which some of these change too
         another(compile_cache.key(SimpleNamespace(get_parameters=list), dataclasses.replace(plain, device=chosen)))  # type: ignore[arg-type]
+    for recompute in (False, True):
+        runtime = dataclasses.replace(plain.recipe.runtime, recompute=recompute)
+        recipe = dataclasses.replace(plain.recipe, runtime=runtime)
+        another(compile_cache.key(SimpleNamespace(get_parameters=list), dataclasses.replace(plain, recipe=recipe)))  # type: ignore[arg-type]
     monkeypatch.undo()
     for owner, name in ((device, "chip"), (device, "machine"), (device, "has_kernels")):
         with monkeypatch.context() as patch:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from mindvit.errors import UserError
 from mindvit.kernels import ops as kernels
 from mindvit.layers.activation import GELU, QuickGELU, Softmax
 from mindvit.layers.attention import Block, HeadAttention, SelfAttention
@@ -29,6 +30,7 @@ from mindvit.layers.linear import Linear, weight_of
 from mindvit.layers.mlp import Mlp
 from mindvit.layers.norm import BatchNorm, LayerNorm
 from mindvit.layers.pixel_cross_entropy import PixelCrossEntropy
+from mindvit.layers.recompute import set_recompute
 from mindvit.layers.resize import BicubicResize
 from mindvit.models.crossformer import GroupAttention
 from mindvit.models.crossvit import MultiScaleBlock, patch_embed
@@ -281,6 +283,30 @@ def test_evaluation_does_what_the_operators_do(name: str) -> None:
     """Evaluation keeps nothing for a gradient, but one can be had all the same."""
     ours, theirs = (outcome(*CELLS[name], own, training=False) for own in (True, False))
     same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["long block that keeps all", "cross-covariance block"])
+def test_what_is_computed_again_is_the_same(name: str) -> None:
+    make, shape = CELLS[name]
+    cell = make()
+    set_recompute(cell)
+    kept, again = outcome(make, shape, own=True, training=True), outcome(lambda: cell, shape, own=True, training=True)
+    assert all(np.array_equal(kept[key], again[key]) for key in kept)
+    assert sum(getattr(item, "recomputes", False) for _, item in cell.cells_and_names()) == (2 if "long" in name else 3)
+
+
+def test_a_branch_that_recomputes_keeps_its_inputs_alone() -> None:
+    branch = kernels.MlpBranch("Gelu").set_train()
+    one, row, square = (Tensor(np.ones(shape, np.float32)) for shape in ((1,), (4,), (4, 4)))
+    inputs = (square, one, one, (row, row, one), (square, row, square, row))
+    assert len(branch.construct(*inputs)) == 5
+    branch.recomputes = True
+    assert len(branch.construct(*inputs)) == 1
+
+
+def test_what_cannot_be_computed_again() -> None:
+    with pytest.raises(UserError, match="on a CPU only our kernels recompute"):
+        set_recompute(Block(24, SelfAttention(24, 3, 0.1, 0.1), 3, 1e-6, 0.1, 0.0))
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 40, 31, 4)])

@@ -52,7 +52,7 @@ OPTIONS = {
     "cosine_from_start num_cycles cycle_decay lr_epoch_stair lr_lag",
     "precision": "amp_level val_amp_level amp_type amp_on_cpu loss_scale_type loss_scale skip_nonfinite "
     "drop_overflow_update",
-    "runtime": "device_target mode jit_level compile_cache distribute seed",
+    "runtime": "device_target mode jit_level compile_cache recompute distribute seed",
     "checkpoint": "ckpt_save_dir ckpt_save_interval ckpt_save_steps resume keep_checkpoint_max",
     "log": "val_while_train val_interval log_interval chance_epochs summary results_csv",
 }

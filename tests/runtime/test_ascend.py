@@ -10,9 +10,11 @@ import pytest
 from mindspore import Tensor, nn, ops
 from small import inputs_of, small
 
+from mindvit.errors import UserError
 from mindvit.layers.attention import SelfAttention
 from mindvit.layers.flash import FlashAttention, flash_attention
 from mindvit.layers.precision import set_precision
+from mindvit.layers.recompute import set_recompute
 from mindvit.models import cvt
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime import device, platform
@@ -155,6 +157,18 @@ def test_maps_of_attention_see_all_weights(calls: list[Call], family: str) -> No
         net(inputs_of(family))
     assert not calls and len(weights) >= before > 0 and flash_cells(net) == before
     assert all(np.allclose(found.sum(-1), 1, atol=1e-5) for found in weights.values())
+
+
+def test_mindspore_recomputes_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    with platform.use(NPU):
+        nets = {family: small(family) for family in ("crossformer", "xcit")}
+    chosen: list[nn.Cell] = []
+    monkeypatch.setattr(ms, "get_context", {"device_target": "Ascend"}.get)
+    monkeypatch.setattr(nn.Cell, "recompute", lambda self: chosen.append(self))
+    set_recompute(nets["crossformer"])
+    assert chosen == [block for stage in nets["crossformer"].layers for block in stage.blocks]
+    with pytest.raises(UserError, match="blocks have batch normalization or dropout"):
+        set_recompute(nets["xcit"])
 
 
 CHIPS = [

@@ -13,15 +13,14 @@ using namespace mindvit;
 
 namespace {
 
-// What a branch gives: its result, and for the gradient, null where nobody asks for it, y =
-// norm(x), its rows' means and 1 / deviations; qkv (B, N, 3C) and a (B, N, C) are needed on the way
+// What a branch gives: its result, and for the gradient y = norm(x), its rows' means and 1 /
+// deviations, null where nobody asks for them; qkv (B, N, 3C) and a (B, N, C) are needed on the way
 struct BranchOutputs {
-  float *out, *y, *means, *inverses, *qkv, *a;
+  float *out = nullptr, *y = nullptr, *means = nullptr, *inverses = nullptr, *qkv, *a;
 
-  BranchOutputs(Args &args, bool training) : out(args.out()) {
-    y = training ? args.out().data : nullptr;
-    means = training ? args.out().data : nullptr;
-    inverses = training ? args.out().data : nullptr;
+  BranchOutputs(Args &args, Pass pass) {
+    if (pass != Pass::kRecompute) out = args.out();
+    if (pass != Pass::kPredict) y = args.out(), means = args.out(), inverses = args.out();
     qkv = args.out();
     a = args.out();
   }
@@ -39,6 +38,7 @@ void BranchForward(const BranchEnds &ends, const BranchOutputs &to, const Attend
     for (int64_t r = 0; r < count; ++r) AddTo(qkv + r * inner, ends.bias1, inner);
   });
   attend(to.qkv, to.a);
+  if (!to.out) return;
   Tiles(ends.rows, channels * hidden, [&](int64_t first, int64_t count, int) {
     ends.End(products, first, count, to.a + first * hidden, to.out);
   });
@@ -90,19 +90,19 @@ CrossCovarianceAttention AttentionOf(const BranchEnds &ends, const Input &temper
   return {ends.x.dim(0), ends.x.dim(1), ends.channels, temperature.dim(0), temperature, eps[0]};
 }
 
-void SelfForward(Args &args, bool training) {
+void SelfForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
   const SelfAttention attention = AttentionOf(ends, args.in());
-  const BranchOutputs to(args, training);
-  float *weights = training ? args.out().data : nullptr;
+  const BranchOutputs to(args, pass);
+  float *weights = pass == Pass::kPredict ? nullptr : args.out().data;
   BranchForward(ends, to, [&](const float *qkv, float *a) { attention.Forward(qkv, weights, a); });
 }
 
-void CovarianceForward(Args &args, bool training) {
+void CovarianceForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
   const Input temperature = args.in(), eps = args.in();
   const CrossCovarianceAttention attention = AttentionOf(ends, temperature, eps);
-  const BranchOutputs to(args, training);
+  const BranchOutputs to(args, pass);
   const Output weights = args.out(), products = args.out(), lengths = args.out();
   BranchForward(ends, to, [&](const float *qkv, float *a) {
     attention.Forward(qkv, {weights, products, lengths}, a);
@@ -113,10 +113,13 @@ void CovarianceForward(Args &args, bool training) {
 
 // What a branch begins and ends with, numbers -> its result, y, means, 1 / deviations, qkv, a,
 // weights
-PRODUCTS_KERNEL(AttentionBranch) { SelfForward(args, true); }
+PRODUCTS_KERNEL(AttentionBranch) { SelfForward(args, Pass::kTrain); }
 
 // -> the branch's result, qkv, a
-PRODUCTS_KERNEL(AttentionBranchPredict) { SelfForward(args, false); }
+PRODUCTS_KERNEL(AttentionBranchPredict) { SelfForward(args, Pass::kPredict); }
+
+// -> all that AttentionBranch gives but the result
+PRODUCTS_KERNEL(AttentionBranchRecompute) { SelfForward(args, Pass::kRecompute); }
 
 PRODUCTS_KERNEL(AttentionBranchGrad) {
   const BranchEnds ends(args);
@@ -131,10 +134,13 @@ PRODUCTS_KERNEL(AttentionBranchGrad) {
 
 // What a branch begins and ends with, temperature (heads, 1, 1), eps (1,) -> its result, y, means,
 // 1 / deviations, qkv, a, weights, products, 1 / lengths
-PRODUCTS_KERNEL(CovarianceBranch) { CovarianceForward(args, true); }
+PRODUCTS_KERNEL(CovarianceBranch) { CovarianceForward(args, Pass::kTrain); }
 
 // -> the branch's result, qkv, a, weights, products, 1 / lengths
-PRODUCTS_KERNEL(CovarianceBranchPredict) { CovarianceForward(args, false); }
+PRODUCTS_KERNEL(CovarianceBranchPredict) { CovarianceForward(args, Pass::kPredict); }
+
+// -> all that CovarianceBranch gives but the result
+PRODUCTS_KERNEL(CovarianceBranchRecompute) { CovarianceForward(args, Pass::kRecompute); }
 
 PRODUCTS_KERNEL(CovarianceBranchGrad) {
   const BranchEnds ends(args);

@@ -12,6 +12,10 @@
 
 namespace mindvit {
 
+// What a forward pass gives: its result with what the gradient needs of it, one of both, or the
+// other. To recompute is to find what was not kept.
+enum class Pass { kTrain, kPredict, kRecompute };
+
 // What they begin and end with: x (..., C), drop_scale (B,), gamma (C,) or (1,), the norm's weight,
 // bias and eps, and f's first and last product: weight (inner, C), bias (inner,), weight (C,
 // hidden), bias (C,).

@@ -17,7 +17,7 @@ namespace {
 
 // The inputs: x (B, H, W, C), drop_scale (B,) or (1,), gamma (C,); LayerNorm's weight, bias and
 // eps; weight (C, 1, 3, 3) and bias of the first depth-wise convolution; batch normalization's
-// weight, bias, mean and variance, running ones that change forwards and the batch's own backwards,
+// weight, bias, mean and variance, running ones that change forwards, then the batch's own,
 // and numbers (2,): eps, momentum; weight and bias of the second convolution.
 struct Local {
   const Input x, drop_scale, gamma, norm_weight, norm_bias, norm_eps, weight1, bias1, weight, bias;
@@ -64,6 +64,19 @@ struct SavedLocal {
         bn(args.next<T>()) {}
 };
 
+// What is kept, up to the GELU
+void BeforeBatchNorm(const Local &local, const SavedLocal<float> &saved) {
+  const int64_t line = local.size.row();
+  const float *z = saved.conv1;
+  float *g = saved.gelu;
+  NormRows(local.x, local.norm, local.rows, saved.normed, saved.means, saved.inverses);
+  Convolve(saved.normed, local.size, local.size, {local.weight1, local.bias1}, saved.conv1,
+           [=](int64_t r) {
+#pragma omp simd
+             for (int64_t i = r * line; i < (r + 1) * line; ++i) g[i] = Gelu(z[i]);
+           });
+}
+
 }  // namespace
 
 // -> the branch's result, what is kept, and the batch's mean and variance
@@ -72,19 +85,13 @@ KERNEL(LocalBranch) {
   const Output out = args.out();
   const SavedLocal<float> saved(args);
   const Output mean = args.out(), variance = args.out();
-  const int64_t channels = local.channels, line = local.size.row();
-  const float *z = saved.conv1, *gamma = local.gamma;
-  float *g = saved.gelu;
-  NormRows(local.x, local.norm, local.rows, saved.normed, saved.means, saved.inverses);
-  Convolve(saved.normed, local.size, local.size, {local.weight1, local.bias1}, saved.conv1,
-           [=](int64_t r) {
-#pragma omp simd
-             for (int64_t i = r * line; i < (r + 1) * line; ++i) g[i] = Gelu(z[i]);
-           });
-  Statistics(g, local.rows, channels, {local.mean, local.variance, local.numbers[1]}, mean,
+  const int64_t channels = local.channels;
+  const float *gamma = local.gamma;
+  BeforeBatchNorm(local, saved);
+  Statistics(saved.gelu, local.rows, channels, {local.mean, local.variance, local.numbers[1]}, mean,
              variance);
-  Normalize(g, {local.weight, local.bias, mean, variance, local.numbers[0]}, local.rows, channels,
-            saved.bn);
+  Normalize(saved.gelu, {local.weight, local.bias, mean, variance, local.numbers[0]}, local.rows,
+            channels, saved.bn);
   Convolve(saved.bn, local.size, local.size, {local.weight2, local.bias2}, out, [&](int64_t r) {
     for (int64_t pixel = r * local.size.width; pixel < (r + 1) * local.size.width; ++pixel) {
       const float factor = local.drop_scale[pixel / local.rows_of_sample],
@@ -94,6 +101,16 @@ KERNEL(LocalBranch) {
       for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + factor * gamma[c] * to[c];
     }
   });
+}
+
+// the inputs, with the batch's mean and variance for the running ones -> what is kept
+KERNEL(LocalBranchRecompute) {
+  const Local local(args);
+  const SavedLocal<float> saved(args);
+  BeforeBatchNorm(local, saved);
+  Normalize(saved.gelu,
+            {local.weight, local.bias, local.mean, local.variance, local.numbers[0]}, local.rows,
+            local.channels, saved.bn);
 }
 
 namespace {

@@ -28,13 +28,15 @@ struct QuickGelu {
   }
 };
 
-// The branch's result, and, while training, for the gradient: y = norm(x), its rows' means and 1 /
-// deviations, h = y W1^T; in bfloat16 y and h are halves, two in the room of a float
+// The branch's result, and for the gradient y = norm(x), its rows' means and 1 / deviations, h = y
+// W1^T; in bfloat16 y and h are halves, two in the room of a float. Null: not wanted
 struct MlpOutputs {
-  float *out, *y = nullptr, *means = nullptr, *inverses = nullptr, *h = nullptr;
+  float *out = nullptr, *y = nullptr, *means = nullptr, *inverses = nullptr, *h = nullptr;
 
-  MlpOutputs(Args &args, bool training) : out(args.out()) {
-    if (training) y = args.out(), means = args.out(), inverses = args.out(), h = args.out();
+  MlpOutputs(Args &args, Pass pass) {
+    if (pass != Pass::kRecompute) out = args.out();
+    if (pass != Pass::kPredict)
+      y = args.out(), means = args.out(), inverses = args.out(), h = args.out();
   }
 };
 
@@ -49,6 +51,7 @@ void ForwardTile(const BranchEnds &ends, const BranchEnds::Products &products,
   float *normal = to.y ? to.y + first * channels : Scratch(0, count * channels),
         *a = Scratch(1, count * hidden), *before = to.h ? to.h + first * hidden : a;
   ends.Begin(products, first, count, normal, to.means, to.inverses, before);
+  if (!to.out) return;
   for (int64_t r = 0; r < count; ++r)
 #pragma omp simd
     for (int64_t i = 0; i < hidden; ++i)
@@ -68,6 +71,7 @@ void ForwardTileOfHalves(const BranchEnds &ends, const BranchEnds::Products &pro
     RoundRow(normal, count * channels, Halves(to.y) + first * channels);
     RoundRow(h, count * hidden, Halves(to.h) + first * hidden);
   }
+  if (!to.out) return;
   for (int64_t r = 0; r < count; ++r) {
     float *row = h + r * hidden;
 #pragma omp simd
@@ -78,9 +82,9 @@ void ForwardTileOfHalves(const BranchEnds &ends, const BranchEnds::Products &pro
 }
 
 template <typename Activation>
-void MlpForward(Args &args, bool training) {
+void MlpForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
-  const MlpOutputs to(args, training);
+  const MlpOutputs to(args, pass);
   const auto products = ends.Forwards();
   const auto tile = UsesBFloat16() ? ForwardTileOfHalves<Activation> : ForwardTile<Activation>;
   Tiles(ends.rows, 2 * ends.channels * ends.hidden, [&](int64_t first, int64_t count, int) {
@@ -168,9 +172,11 @@ void MlpBackward(Args &args) {
 
 }  // namespace
 
-PRODUCTS_KERNEL(MlpGelu) { MlpForward<ExactGelu>(args, true); }
-PRODUCTS_KERNEL(MlpGeluPredict) { MlpForward<ExactGelu>(args, false); }
+PRODUCTS_KERNEL(MlpGelu) { MlpForward<ExactGelu>(args, Pass::kTrain); }
+PRODUCTS_KERNEL(MlpGeluPredict) { MlpForward<ExactGelu>(args, Pass::kPredict); }
+PRODUCTS_KERNEL(MlpGeluRecompute) { MlpForward<ExactGelu>(args, Pass::kRecompute); }
 PRODUCTS_KERNEL(MlpGeluGrad) { MlpBackward<ExactGelu>(args); }
-PRODUCTS_KERNEL(MlpQuickGelu) { MlpForward<QuickGelu>(args, true); }
-PRODUCTS_KERNEL(MlpQuickGeluPredict) { MlpForward<QuickGelu>(args, false); }
+PRODUCTS_KERNEL(MlpQuickGelu) { MlpForward<QuickGelu>(args, Pass::kTrain); }
+PRODUCTS_KERNEL(MlpQuickGeluPredict) { MlpForward<QuickGelu>(args, Pass::kPredict); }
+PRODUCTS_KERNEL(MlpQuickGeluRecompute) { MlpForward<QuickGelu>(args, Pass::kRecompute); }
 PRODUCTS_KERNEL(MlpQuickGeluGrad) { MlpBackward<QuickGelu>(args); }

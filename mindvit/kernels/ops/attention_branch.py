@@ -22,8 +22,10 @@ class AttentionBranch(ProductCell):
 
     x: (B, N, C); drop_path_scale and gamma: see Residual; norm: weight (C,), bias (C,) and eps (1,); products:
     qkv's weight (3C, C) and bias (3C,), the last one's weight (C, C) and bias (C,). Outputs: the result and, while
-    training, six for the gradient.
+    training, six for the gradient, unless it recomputes.
     """
+
+    recomputes = False  # see MlpBranch
 
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
@@ -35,13 +37,20 @@ class AttentionBranch(ProductCell):
         self.forward = kernel(
             "AttentionBranch", forward_shapes, 7, heads, lambda x, *_: (*branch_shapes(x), no_weights(heads))
         )
+        self.forward_again = kernel(
+            "AttentionBranchRecompute",
+            lambda *shapes: forward_shapes(*shapes)[1:],
+            6,
+            heads,
+            lambda x, *_: (*branch_shapes(x)[1:], no_weights(heads)),
+        )
         self.predict = kernel("AttentionBranchPredict", lambda x, *_: (x, triple_width(x), x), 3)
         self.backward = kernel("AttentionBranchGrad", backward_shapes, 11)
 
     def construct(self, x: Tensor, drop_path_scale: Tensor, gamma: Tensor, norm: Tensors, products: Tensors) -> Tensors:
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
-        if self.training:
+        if self.training and not self.recomputes:
             return self.forward(
                 x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
             )
@@ -60,12 +69,13 @@ class AttentionBranch(ProductCell):
         """Gradients of all but drop_path_scale and eps."""
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
-        saved = out
-        if not self.training:
-            saved = self.forward(
-                x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
+        saved = out[1:]
+        if self.recomputes or not self.training:
+            later = ops.depend(x, gradients[0])  # not before the gradient is there
+            saved = self.forward_again(
+                later, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
             )
-        y, mean, inverse, qkv, attended, weights = saved[1:7]
+        y, mean, inverse, qkv, attended, weights = saved
         # fmt: off
         found = self.backward(
             x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers, y, mean,
@@ -79,8 +89,10 @@ class AttentionBranch(ProductCell):
 class CrossCovarianceBranch(ProductCell):
     """AttentionBranch with the attention of `CrossCovariance` and its temperature (heads, 1, 1).
 
-    Outputs: the result and, while training, eight for the gradient.
+    Outputs: the result and, while training, eight for the gradient, unless it recomputes.
     """
+
+    recomputes = False  # see MlpBranch
 
     def __init__(self, eps: float) -> None:
         super().__init__()
@@ -96,6 +108,7 @@ class CrossCovarianceBranch(ProductCell):
             return shapes[0], triple_width(shapes[0]), shapes[0], *saved_shapes(shapes)
 
         self.forward = kernel("CovarianceBranch", forward_shapes, 9)
+        self.forward_again = kernel("CovarianceBranchRecompute", lambda *shapes: forward_shapes(*shapes)[1:], 8)
         self.predict = kernel("CovarianceBranchPredict", predict_shapes, 6)
         self.backward = kernel("CovarianceBranchGrad", lambda *shapes: (*backward_shapes(*shapes), shapes[10]), 12)
 
@@ -104,7 +117,7 @@ class CrossCovarianceBranch(ProductCell):
     ) -> Tensors:
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
-        if self.training:
+        if self.training and not self.recomputes:
             return self.forward(
                 x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps
             )
@@ -126,12 +139,13 @@ class CrossCovarianceBranch(ProductCell):
         """Gradients of all but drop_path_scale and eps."""
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
-        saved = out
-        if not self.training:
-            saved = self.forward(
-                x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps
+        saved = out[1:]
+        if self.recomputes or not self.training:
+            later = ops.depend(x, gradients[0])  # not before the gradient is there
+            saved = self.forward_again(
+                later, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps
             )
-        y, mean, inverse, qkv, attended, weights, inner_products, lengths = saved[1:9]
+        y, mean, inverse, qkv, attended, weights, inner_products, lengths = saved
         # fmt: off
         found = self.backward(
             x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, temperature, self.eps, y,

@@ -14,13 +14,17 @@ class LocalBranch(nn.Cell):
 
     x: (B, H, W, C); drop_path_scale: see Residual; gamma: (C,); norm: weight (C,), bias (C,) and eps (1,); conv1,
     conv2: weight (C, 1, 3, 3) and bias (C,) of a depth-wise convolution; bn: weight, bias, running mean and
-    variance, (C,) each, of which the last two move in place. Outputs: (B, H, W, C), and eight for the gradient.
+    variance, (C,) each, of which the last two move in place. Outputs: (B, H, W, C), and eight for the gradient, of
+    which only the last two, the batch's statistics, are kept if it recomputes.
     """
+
+    recomputes = False  # see MlpBranch
 
     def __init__(self, eps: float, momentum: float) -> None:
         super().__init__()
         self.numbers = Tensor([eps, momentum], ms.float32)
         self.forward = changing(kernel("LocalBranch", forward_shapes, 9), "000000000011000")
+        self.forward_again = kernel("LocalBranchRecompute", lambda *shapes: forward_shapes(*shapes)[1:7], 6)
         self.backward = kernel("LocalBranchGrad", backward_shapes, 12)
 
     def construct(
@@ -68,7 +72,17 @@ class LocalBranch(nn.Cell):
         """Gradients of all but drop_path_scale, eps and the running statistics."""
         norm_weight, norm_bias, norm_eps = norm
         weight, bias, running_mean, running_var = bn
-        normed, means, inverses, z, gelu, h, mean, variance = out[1:9]
+        mean, variance = out[7:9]
+        saved = out[1:7]
+        if self.recomputes:
+            later = ops.depend(x, gradients[0])  # not before the gradient is there
+            # fmt: off
+            saved = self.forward_again(
+                later, drop_path_scale, gamma, norm_weight, norm_bias, norm_eps, conv1[0], conv1[1], weight, bias, mean,
+                variance, self.numbers, conv2[0], conv2[1]
+            )
+            # fmt: on
+        normed, means, inverses, z, gelu, h = saved
         found = self.backward(
             x,
             drop_path_scale,

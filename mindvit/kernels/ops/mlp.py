@@ -21,19 +21,27 @@ class MlpBranch(ProductCell):
 
     x: (..., C); drop_path_scale and gamma: see Residual; norm: weight (C,), bias (C,) and eps (1,); products: W1
     (hidden, C), b1 (hidden,), W2 (C, hidden), b2 (C,). Outputs: the result and, while training, four for the
-    gradient.
+    gradient, unless it recomputes.
     """
+
+    recomputes = False  # keep the inputs alone, and find in the backward pass what else the gradient needs
 
     def __init__(self, activation: str) -> None:
         super().__init__()
         self.forward = kernel(f"Mlp{activation}", forward_shapes, 5, bfloat16_shapes=forward_shapes_of_halves)
         self.predict = kernel(f"Mlp{activation}Predict", like_first)
+        self.forward_again = kernel(
+            f"Mlp{activation}Recompute",
+            lambda *shapes: forward_shapes(*shapes)[1:],
+            4,
+            bfloat16_shapes=lambda *shapes: forward_shapes_of_halves(*shapes)[1:],
+        )
         self.backward = kernel(f"Mlp{activation}Grad", backward_shapes, 11, bfloat16_shapes=backward_shapes_of_halves)
 
     def construct(self, x: Tensor, drop_path_scale: Tensor, gamma: Tensor, norm: Tensors, products: Tensors) -> Tensors:
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
-        if self.training:
+        if self.training and not self.recomputes:
             return self.forward(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
         return (self.predict(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2),)
 
@@ -50,10 +58,11 @@ class MlpBranch(ProductCell):
         """Gradients of all but drop_path_scale and eps."""
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
-        saved = out
-        if not self.training:
-            saved = self.forward(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
-        y, mean, inverse, hidden = saved[1:5]
+        saved = out[1:]
+        if self.recomputes or not self.training:
+            later = ops.depend(x, gradients[0])  # not before the gradient is there
+            saved = self.forward_again(later, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2)
+        y, mean, inverse, hidden = saved
         # fmt: off
         found = self.backward(
             x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, y, mean, inverse, hidden,
