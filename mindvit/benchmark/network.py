@@ -35,6 +35,7 @@ from mindvit.models import ModelInfo, input_sizes, model_info, network_info
 from mindvit.models.registry import RGB
 from mindvit.recipe import schema
 from mindvit.recipe.commandline import options
+from mindvit.recipe.schema import SHIPPED, Recipe
 from mindvit.runtime import console, device, distributed, platform
 from mindvit.tasks import task_of
 from mindvit.tasks.base import RunContext
@@ -228,12 +229,20 @@ def multiply_adds(ctx: RunContext, mode: str) -> Optional[float]:
     return sum(counted.macs.values()) + counted.saved
 
 
+def number_of_classes(recipe: Recipe) -> int:
+    """As many as the recipe says, as its data set has, if that ships, or as the published network."""
+    if recipe.model.num_classes:
+        return recipe.model.num_classes
+    if recipe.data.dataset in SHIPPED:
+        return len(task_of(recipe).datasets(recipe, None, console.log_info)[0].class_names)
+    return getattr(network_info(recipe.model.model), "num_classes", CLASSES)
+
+
 def measure(job: Job) -> dict[str, Any]:
     """The row of one network, COLUMNS; UserError for what the user can mend."""
     given = schema.build(job.values, job.origins)
     given = task_of(given).resolve(given)
-    own = getattr(network_info(given.model.model), "num_classes", CLASSES)
-    ctx = setup(given, NoImages(given.model.num_classes or own))
+    ctx = setup(given, NoImages(number_of_classes(given)))
     subject = SUBJECTS[job.mode](ctx)
     seconds = compiled(subject, ctx, job.compile_cache)
     row = {

@@ -119,10 +119,13 @@ def test_another_size_is_counted_anew_and_another_build_not_at_all(monkeypatch: 
 
 
 def test_a_segmentors_multiply_adds_are_counted_at_the_size_of_its_crops() -> None:
-    values = {**NANO, "model": "semantic_fpn", "backbone": "nano_pyramid", "num_classes": 5, "crop_size": 64}
+    values = {**NANO, "model": "semantic_fpn", "backbone": "nano_pyramid", "crop_size": 64, "dataset": "scenes"}
+    assert benchmark.number_of_classes(build(values, {})) == 11
+    assert benchmark.number_of_classes(build({**values, "dataset": "segmentation"}, {})) == benchmark.CLASSES
+    values["num_classes"] = 12
     row = measure(Job({**values, "head_channels": 16, "neck_channels": 32}, "forward", warmup=1, steps=2))
     assert row["resolution"] == "64x64"
-    finest = 16 * 16 * (9 * 32 * 32 + 9 * 32 * 16 + 16 * 5)  # the pyramid's convolution, the head's, the classifier
+    finest = 16 * 16 * (9 * 32 * 32 + 9 * 32 * 16 + 16 * 12)  # the pyramid's convolution, the head's, the classifier
     assert 1 < row["multiply-adds (G)"] * 1e9 / finest < 2
     assert row["share of peak"] > 0
 
