@@ -46,6 +46,7 @@ AT_ONCE = 64  # pieces that a row is cut into at once: MindSpore looks at their 
 
 ema_update = ops.MultitypeFuncGraph("ema_update")
 assign = ops.MultitypeFuncGraph("assign")
+copy_into = ops.MultitypeFuncGraph("copy_into")
 assign_after = ops.MultitypeFuncGraph("assign_after")
 flat = ops.MultitypeFuncGraph("flat")
 flat_after = ops.MultitypeFuncGraph("flat_after")
@@ -61,6 +62,11 @@ def _ema_update(decay, share, done, average, weight):  # type: ignore[no-untyped
 @assign.register("Tensor", "Tensor")
 def _assign(target, value):  # type: ignore[no-untyped-def]
     return ops.assign(target, value)
+
+
+@copy_into.register("Tensor", "Tensor")
+def _copy_into(target, value):  # type: ignore[no-untyped-def]
+    return ops.auto_generate.InplaceCopy()(target, value)
 
 
 @assign_after.register("Tensor", "Tensor", "Tensor")
@@ -242,6 +248,7 @@ class SelectedUpdate(WeightUpdate):
         super().__init__(*arguments)
         self.of_weights, self.of_running = Joined(self.weights), Joined(self.running)
         self.zero, self.one = Tensor(0.0, ms.float32), Tensor(1.0, ms.float32)
+        self.write = copy_into if platform.current().direct_operators else assign
 
     def clone_statistics(self) -> Sequence[Parameter]:
         return (Parameter(Tensor(self.row()), f"{STATE}settled", requires_grad=False),) if self.running else ()
@@ -265,8 +272,7 @@ class SelectedUpdate(WeightUpdate):
     ) -> Tensor:
         taken: Union[bool, Tensor] = finite if self.skips else True
         row = select_or_zero(taken, gradients[0])
-        done = self.optimizer(self.of_weights.split(row), lr, taken)
-        averaged: Gradients = self.weights
+        done, averaged = self.optimizer.move(self.of_weights.split(row), lr, taken)
         if self.running:
             row = statistics[0]
             if self.last_finite_stats:
@@ -275,7 +281,7 @@ class SelectedUpdate(WeightUpdate):
                 done = ops.depend(done, ops.assign(last, row))
             running = self.of_running.split(row)
             averaged = averaged + running
-            done = ops.depend(done, self.map(assign, self.running, running))
+            done = ops.depend(done, self.map(self.write, self.running, running))
         if self.ema_decay:
             decay = select(taken, Tensor(self.ema_decay, ms.float32), self.one)
             share = select(taken, Tensor(1 - self.ema_decay, ms.float32), self.zero)

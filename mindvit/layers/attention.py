@@ -17,6 +17,7 @@ from mindvit.layers.flash import flash_attention
 from mindvit.layers.linear import Linear
 from mindvit.layers.mlp import Mlp
 from mindvit.layers.norm import LayerNorm
+from mindvit.layers.split import SplitEvenly
 from mindvit.runtime import platform
 
 Axis = tuple[
@@ -74,8 +75,8 @@ class HeadAttention(Attention):
         self.scale = (channels // heads) ** -0.5
         self.qkv = Linear(channels, 3 * channels)
         self.proj = Linear(channels, channels)
-        self.split = ops.Split(axis=1, output_num=3)
-        self.thirds = ops.Split(axis=2, output_num=3)
+        self.split = SplitEvenly(1, 3)
+        self.thirds = SplitEvenly(2, 3)
         if platform.current().product_kernels and attn_drop == 0:
             self.fused_op = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale)
         if not biased:

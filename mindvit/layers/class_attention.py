@@ -20,6 +20,7 @@ from mindvit.layers.activation import Softmax
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm
+from mindvit.layers.split import Split, SplitEvenly
 from mindvit.runtime import platform
 
 
@@ -137,6 +138,7 @@ class CrossAttentionBlock(nn.Cell):
         self.norm1 = LayerNorm(channels, eps)
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
         self.residual = Residual(drop_path)
+        self.split = Split(1)
         # with the projections around it: all tokens, and the class token alone
         self.fused_branch: Any = None
         self.fused_class_token: Any = None
@@ -166,8 +168,9 @@ class CrossAttentionBlock(nn.Cell):
             norm = (self.norm1.weight.value(), self.norm1.bias.value())
             factors = self.residual.factors(own.shape[0], drop_path_scale)
             return fused(own, other, factors, first, norm, self.attn.kernel_args(), last)[:3]
-        cls = after(self.construct(before(own[:, :1]), other, drop_path_scale))
-        return cls if class_token_only else ops.cat((cls.astype(own.dtype), own[:, 1:]), 1), own, other
+        cls, patches = self.split(own, (1, own.shape[1] - 1))
+        cls = after(self.construct(before(cls), other, drop_path_scale))
+        return cls if class_token_only else ops.cat((cls.astype(own.dtype), patches), 1), own, other
 
     def construct(self, cls: Tensor, tokens: Tensor, drop_path_scale: Optional[Tensor] = None) -> Tensor:
         y = self.attn(self.norm1(cls), self.norm1(tokens))
@@ -181,7 +184,7 @@ class ClassAttention(SingleQuery):
         super().__init__(channels, heads, attn_drop, proj_drop, others_first=False)
         self.qkv = Linear(channels, 3 * channels)
         self.proj = Linear(channels, channels)
-        self.split = ops.Split(axis=0, output_num=3)
+        self.split = SplitEvenly(0, 3)
         self.rows_product_t = ops.MatMul(transpose_b=True)
 
     def saved_multiply_adds(self, tokens: int) -> int:

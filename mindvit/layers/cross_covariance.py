@@ -12,6 +12,7 @@ from mindvit.kernels import ops as kernels
 from mindvit.layers.attention import Attention
 from mindvit.layers.linear import Linear, weight_of
 from mindvit.layers.norm import LayerNorm
+from mindvit.layers.split import SplitEvenly
 from mindvit.runtime import platform
 
 NORMALIZE_EPS = 1e-12  # torch's for F.normalize
@@ -30,7 +31,7 @@ class CrossCovarianceAttention(Attention):
         self.temperature = weight_of((heads, 1, 1), "ones")
         self.qkv = Linear(channels, 3 * channels)
         self.proj = Linear(channels, channels)
-        self.split = ops.Split(axis=1, output_num=3)
+        self.split = SplitEvenly(1, 3)
         if platform.current().product_kernels and attn_drop == 0:
             self.fused_op = kernels.CrossCovariance(NORMALIZE_EPS)
             if proj_drop == 0:

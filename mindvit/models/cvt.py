@@ -27,6 +27,7 @@ from mindvit.layers.drop_path import Dropout
 from mindvit.layers.linear import Linear, weight_of
 from mindvit.layers.norm import BatchNorm, LayerNorm
 from mindvit.layers.precision import FULL_PRECISION
+from mindvit.layers.split import Split
 from mindvit.models.info import ModelInfo
 from mindvit.models.network import Feature, Network
 from mindvit.models.registry import Entry, register
@@ -52,15 +53,18 @@ class ConvProjection(nn.Cell):
         return self.layout.to_tokens(self.bn(self.conv(x)))
 
 
-def class_token(tokens: Tensor, batch: int) -> Tensor:
-    """(B*N, C) -> (B, C)."""
-    return tokens.reshape(batch, -1, tokens.shape[1])[:, 0]
+class ClassTokenSplit(nn.Cell):
+    """(B*N, C) -> the class token, (B, C), and the patches, (B*H*W, C)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.split = Split(1)
 
-def patches_of(tokens: Tensor, batch: int) -> Tensor:
-    """(B*N, C) -> (B*H*W, C)."""
-    channels = tokens.shape[1]
-    return tokens.reshape(batch, -1, channels)[:, 1:].reshape(-1, channels)
+    def construct(self, tokens: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        channels = tokens.shape[1]
+        tokens = tokens.reshape(batch, -1, channels)
+        cls, patches = self.split(tokens, (1, tokens.shape[1] - 1))
+        return cls.reshape(batch, channels), patches.reshape(-1, channels)
 
 
 def with_class_token(cls: Tensor, patches: Tensor) -> Tensor:
@@ -80,6 +84,7 @@ class Attention(MixedAttention):
         super().__init__(channels, heads, channels**-0.5, attn_drop, proj_drop)
         self.has_class_token = has_class_token
         self.layout = FeatureLayout()
+        self.split = ClassTokenSplit()
         self.conv_proj_q = ConvProjection(channels, 1)
         self.conv_proj_k = ConvProjection(channels, 2)
         self.conv_proj_v = ConvProjection(channels, 2)
@@ -99,7 +104,8 @@ class Attention(MixedAttention):
         if not self.has_class_token:
             maps = self.layout.from_tokens(x, batch, *grid)
             return self.project(self.conv_proj_q(maps), self.conv_proj_k(maps), self.conv_proj_v(maps), batch)
-        cls, maps = class_token(x, batch), self.layout.from_tokens(patches_of(x, batch), batch, *grid)
+        cls, patches = self.split(x, batch)
+        maps = self.layout.from_tokens(patches, batch, *grid)
         q = cls
         if not class_token_only:
             q = with_class_token(cls, self.conv_proj_q(maps))
@@ -121,7 +127,7 @@ class Block(attention.Block):
     def for_class_token(self, x: Tensor, batch: int, drop_path_scale: Optional[Tensor], grid: Grid) -> Tensor:
         """Tokens (B*N, C) -> the class token after the block, (B, C)."""
         y = self.attn(self.norm1(x), batch, grid, True)
-        x = self.residual1(class_token(x, batch), y, batch, drop_path_scale)
+        x = self.residual1(self.attn.split(x, batch)[0], y, batch, drop_path_scale)
         return self.mlp.residual_branch(x, self.norm2, self.residual2, batch, drop_path_scale)
 
 
@@ -167,7 +173,7 @@ class Stage(nn.Cell):
                 for rate in drop_paths
             ]
         )
-        self.layout = FeatureLayout()
+        self.layout, self.split = FeatureLayout(), ClassTokenSplit()
         self.stream_type = FULL_PRECISION
 
     def grid(self, height: int, width: int) -> Grid:
@@ -187,7 +193,9 @@ class Stage(nn.Cell):
         tokens = self.tokens(x, batch)
         for block in self.blocks:
             tokens = block(tokens, batch, drop_path_scale, grid)
-        return self.layout.from_tokens(patches_of(tokens, batch) if self.has_class_token else tokens, batch, *grid)
+        if self.has_class_token:
+            _, tokens = self.split(tokens, batch)
+        return self.layout.from_tokens(tokens, batch, *grid)
 
     def for_class_token(self, x: Tensor, batch: int, drop_path_scale: Optional[Tensor]) -> Tensor:
         """Maps -> the class token (B, C); what the last block does to the patches is left out."""

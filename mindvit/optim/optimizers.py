@@ -96,7 +96,7 @@ class SquareSum(nn.Cell):
 def _adamw_update(adam, lr, unit, beta1, beta2, eps, decay, lr_scale, weight, exp_avg, exp_avg_sq, gradient):  # type: ignore[no-untyped-def]
     if lr_scale != 1:
         lr = lr * lr_scale
-    return ops.depend(True, adam(weight, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, unit * decay, gradient))
+    return adam(weight, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, unit * decay, gradient)[0]
 
 
 @lamb_update.register(
@@ -186,10 +186,20 @@ class AdamW(Moments):
         super().__init__(*arguments)
         self.adam = ops.AdamWeightDecay()
         self.fused: Any = kernels.AdamW(self.decay, self.lr_scales) if device.has_kernels() else None
+        # a CPU's operator moves the weights and leaves its outputs as they were
+        self.gives_weights = ms.get_context("device_target") == "Ascend"
         self.zero, self.one = Tensor(0.0, ms.float32), Tensor(1.0, ms.float32)
 
-    def construct(self, gradients: Gradients, lr: Tensor, taken: Union[bool, Tensor] = True) -> Tensor:
-        """taken: bool (); where it is false and the gradients are 0, nothing changes: there is no branch."""
+    def construct(self, gradients: Gradients, lr: Tensor) -> Tensor:
+        return self.move(gradients, lr, True)[0]
+
+    def move(self, gradients: Gradients, lr: Tensor, taken: Union[bool, Tensor]) -> tuple[Tensor, Gradients]:
+        """What `construct` gives, and the moved weights, to be read after it.
+
+        On Ascend they are the operator's outputs: of a parameter that is read before and after MindSpore makes a copy.
+
+        taken: bool (); where it is false and the gradients are 0, nothing changes: there is no branch.
+        """
         count = self.count + 1
         root = ops.sqrt(1 - ops.pow(self.beta2, count))
         unit = (1 - ops.pow(self.beta1, count)) / root
@@ -202,7 +212,8 @@ class AdamW(Moments):
         else:
             step = ops.partial(adamw_update, self.adam, rate, unit, beta1, beta2, self.eps * root)
             done = self.map(step, self.decay, self.lr_scales, self.weights, self.exp_avg, self.exp_avg_sq, gradients)
-        return ops.depend(ops.depend(lr, done), ops.assign(self.count, count))
+        moved = done if self.gives_weights else self.weights
+        return ops.depend(ops.depend(lr, done), ops.assign(self.count, count)), moved
 
 
 class Lamb(Moments):
