@@ -8,13 +8,14 @@ from typing import Any, Collection, NamedTuple, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindvit.data.arrays import ArraySpec
 from mindvit.engine.overflow import OverflowFlag
 from mindvit.engine.update import StepOptions, WeightUpdate, kind_of_update, state_number
 from mindvit.layers.compiled import Compiled
 from mindvit.optim.optimizers import Gradients, SquareSum
+from mindvit.runtime import platform
 from mindvit.tasks.base import BatchSpec, RunContext, draw_generator, drop_path_spec
 from mindvit.weights.readers import STATE
 
@@ -61,6 +62,38 @@ class ScaledObjective(nn.Cell):
 
     def construct(self, *inputs: Tensor) -> Tensor:
         return self.objective(*inputs[:-1]) * inputs[-1]
+
+
+class Accumulation(Compiled):
+    """Adds a batch's part to the mean gradient and the mean loss of the batches that make one step.
+
+    Inputs: the step's. Output: a tensor, once that is done.
+    """
+
+    def __init__(self, scaled_objective: ScaledObjective, weights: ParameterTuple, scale: Parameter, batches: int):
+        super().__init__(auto_prefix=False)
+        self.gradient = ops.value_and_grad(scaled_objective, None, weights)
+        self.scale, self.batches, self.map = scale, batches, ops.HyperMap()
+        self.sums = weights.clone(f"{STATE}sum", "zeros")
+        self.loss_sum, self.count = state_number("loss_sum"), state_number("part")
+
+    def construct(self, *inputs: Tensor) -> Tensor:
+        loss, gradients = self.add(*inputs)
+        return ops.depend(loss + 0, gradients)
+
+    def add(self, *inputs: Tensor) -> tuple[Tensor, Gradients]:
+        """The loss and the gradient after this batch."""
+        loss, gradients = self.gradient(*inputs[:-1], self.scale.value())
+        sums = self.map(ops.partial(accumulate, 1 / self.batches), self.sums, gradients)
+        return ops.assign_add(self.loss_sum, loss / self.batches), sums
+
+    def is_complete(self) -> Tensor:
+        """Counts a batch; whether it was the last of a step."""
+        return ops.assign_add(self.count, Tensor(1, ms.float32)) > self.batches - 0.5
+
+    def cleared(self, result: Tensor) -> Tensor:
+        """The result of a step, after which the next one's first batch is waited for."""
+        return ops.depend(result, self.map(ops.partial(clear, result), (*self.sums, self.loss_sum, self.count)))
 
 
 class LossScaler(nn.Cell):
@@ -160,25 +193,29 @@ class TrainStep(Compiled):
         self.asked_to_stop = state_number("asked")
         self.map, self.square_sum, self.clip_norm = ops.HyperMap(), SquareSum(), options.clip_norm
         if self.accum_steps > 1:
-            self.gradient_sums = self.weights.clone(f"{STATE}sum", "zeros")
-            self.loss_sum, self.micro_step = state_number("loss_sum"), state_number("part")
+            self.accumulation = Accumulation(self.scaled_objective, self.weights, self.scaler.scale, self.accum_steps)
+        # where a branch is costly the host counts a step's batches, and those before the last have a graph of their own
+        self.host_counts = self.accum_steps > 1 and platform.current().costly_launches
+        self.batches = 0  # of the next step, so far
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        self.batches = (self.batches + 1) % self.accum_steps
+        if self.host_counts and self.batches:
+            return self.accumulation(*inputs)
+        return super().__call__(*inputs)
 
     def construct(self, *inputs: Tensor) -> Tensor:
         lr = inputs[-1]
-        # with micro-batches, what the earlier ones have left in the flag counts
-        images = self.overflow.lower(inputs[0]) if self.accum_steps == 1 else inputs[0]
-        loss, gradients = self.gradient(images, *inputs[1:-1], self.scaler.scale.value())
         asked = self.asked_to_stop.value()  # set from outside: under a condition its old memory would be read
         if self.accum_steps == 1:
+            images = self.overflow.lower(inputs[0])
+            loss, gradients = self.gradient(images, *inputs[1:-1], self.scaler.scale.value())
             return self.finish(loss, gradients, lr, asked)
-        sums = self.map(ops.partial(accumulate, 1 / self.accum_steps), self.gradient_sums, gradients)
-        loss = ops.assign_add(self.loss_sum, loss / self.accum_steps)
-        micro_step = ops.assign_add(self.micro_step, Tensor(1, ms.float32))
+        # what earlier batches have left in the overflow's flag counts
+        loss, gradients = self.accumulation.add(*inputs)
         result = Tensor([0.0] * len(StepResult._fields), ms.float32)
-        if micro_step > self.accum_steps - 0.5:
-            result = self.finish(loss + 0, sums, lr, asked)
-            done = self.map(ops.partial(clear, result), (*self.gradient_sums, self.loss_sum, self.micro_step))
-            result = ops.depend(result, done)
+        if self.host_counts or self.accumulation.is_complete():
+            result = self.accumulation.cleared(self.finish(loss + 0, gradients, lr, asked))
         return result
 
     def finish(self, loss: Tensor, gradients: Gradients, lr: Tensor, asked: Tensor) -> Tensor:
@@ -208,6 +245,11 @@ class TrainStep(Compiled):
             loss = ops.depend(loss, self.scaler(scale, finite))
         scale = ops.depend(self.scaler.scale.value(), loss)
         return ops.cat([loss.reshape(1), norm.reshape(1), scale.reshape(1), asked.reshape(1)])
+
+    @property
+    def graphs(self) -> tuple[Compiled, ...]:
+        """The cells that are called as graphs, with the step's inputs."""
+        return (self.accumulation, self) if self.host_counts else (self,)
 
     def spec(self, task_spec: BatchSpec) -> BatchSpec:
         """The step's inputs: a task's, the numbers of stochastic depth and the learning rate."""

@@ -92,8 +92,8 @@ class StepRunner:
             spec = self.step.spec(self.task.spec(self.ctx))
             start, cached = time.perf_counter(), True
             with console.heartbeat("still compiling", chosen.is_main), interrupts.taken_by(interrupts.leave):
-                for group in groups:
-                    cached &= compile_step(self.step, [Tensor(item) for item in spec.inputs(group)], self.ctx)
+                for group, cell in itertools.product(groups, self.step.graphs):
+                    cached &= compile_step(cell, [Tensor(item) for item in spec.inputs(group)], self.ctx)
             self.meter.compile_seconds = time.perf_counter() - start
             self.say(f"compiled in {self.meter.compile_seconds:.1f} s{' (from the cache)' if cached else ''}")
         set_precision(self.net, chosen.val_amp_level, chosen.half)

@@ -26,15 +26,15 @@ class Split(nn.Cell):
         return ops.split(x, sizes, self.axis)
 
 
-class SplitEvenly(Split):
-    """x -> as many pieces of one size."""
+class SplitEvenly(nn.Cell):
+    """x -> `pieces` of one size along `axis`."""
 
     def __init__(self, axis: int, pieces: int):
-        super().__init__(axis)
-        self.pieces = pieces
-        self.even = ops.Split(axis, pieces)
+        super().__init__()
+        self.axis, self.pieces = axis, pieces
+        self.split, self.operator = Split(axis), ops.Split(axis, pieces)
 
     def construct(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.direct:
-            return self.operator(x, (x.shape[self.axis] // self.pieces,) * self.pieces, self.axis)
-        return self.even(x)
+        if self.split.direct:
+            return self.split(x, (x.shape[self.axis] // self.pieces,) * self.pieces)
+        return self.operator(x)

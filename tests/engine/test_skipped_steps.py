@@ -90,6 +90,8 @@ def test_where_a_branch_is_costly() -> None:
     with platform.use(Platform(costly_launches=True)):
         assert train_step(Normalized(), skip_nonfinite=True).update.joins
         assert not train_step(Normalized(), skip_nonfinite=True, opt="lamb").update.joins
+        step = train_step(Normalized(), accum_steps=2)
+    assert step.graphs == (step.accumulation, step)
     assert platform.of("Ascend", "Ascend910B3", "O0").costly_launches
     assert platform.of("Ascend", "Ascend910A", "O1").costly_launches
     assert not platform.of("Ascend", "Ascend910B3", "O2").costly_launches
