@@ -18,6 +18,7 @@ from mindvit.layers.linear import Linear
 from mindvit.layers.mlp import Mlp
 from mindvit.layers.norm import LayerNorm
 from mindvit.layers.split import SplitEvenly
+from mindvit.layers.transpose import Transpose
 from mindvit.runtime import platform
 
 Axis = tuple[
@@ -77,6 +78,7 @@ class HeadAttention(Attention):
         self.proj = Linear(channels, channels)
         self.split = SplitEvenly(1, 3)
         self.thirds = SplitEvenly(2, 3)
+        self.to_groups, self.from_groups = Transpose(0, 2, 3, 5, 1, 4, 6), Transpose(0, 4, 1, 2, 5, 3, 6)
         if platform.current().product_kernels and attn_drop == 0:
             self.fused_op = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale)
         if not biased:
@@ -85,7 +87,7 @@ class HeadAttention(Attention):
     def attend_packed(self, qkv: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         """(groups of tokens, N, 3C) -> (groups, N, C); bias: see `attend`, with all four axes."""
         if self.fused_op is not None and qkv.dtype == ms.float32:
-            return self.fused_op(qkv)[0] if bias is None else self.fused_op(qkv, bias)[0]
+            return self.fused_op(qkv) if bias is None else self.fused_op(qkv, bias)
         if self.flash is not None and qkv.dtype != ms.float32:
             q, k, v = self.thirds(qkv)
             return self.flash(q, k, v)
@@ -103,10 +105,10 @@ class HeadAttention(Attention):
         batch, height, width, channels = qkv.shape
         (n, r, i), (m, s, j) = down, across
         if self.fused_op is not None and qkv.dtype == ms.float32:
-            qkv = qkv.reshape(batch * n, r, i, m, s, j, channels).transpose(0, 2, 3, 5, 1, 4, 6)
+            qkv = self.to_groups(qkv.reshape(batch * n, r, i, m, s, j, channels))
             qkv = qkv.reshape(-1, r * s, channels)  # B*groups G 3C
-            y = self.fused_op(qkv, bias.reshape(-1, *bias.shape[-3:]))[0]  # B*groups G C
-            y = y.reshape(batch * n, i, m, j, r, s, -1).transpose(0, 4, 1, 2, 5, 3, 6)
+            y = self.fused_op(qkv, bias.reshape(-1, *bias.shape[-3:]))  # B*groups G C
+            y = self.from_groups(y.reshape(batch * n, i, m, j, r, s, -1))
         else:
             qkv = qkv.reshape(batch * n, r, i, m, s, j, 3 * self.heads, -1).transpose(0, 2, 3, 5, 6, 1, 4, 7)
             y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), bias)  # B*groups h G d
@@ -161,7 +163,7 @@ class MixedAttention(Attention):
         fused = self.fused_op is not None and self.compute_type == ms.float32
         if fused or (self.flash is not None and self.compute_type != ms.float32):
             q, k, v = q.reshape(batch, -1, channels), k.reshape(batch, -1, channels), v.reshape(batch, -1, channels)
-            y = self.fused_op(q, k, v)[0] if fused else self.flash(q, k, v)  # B M C
+            y = self.fused_op(q, k, v) if fused else self.flash(q, k, v)  # B M C
             return y.reshape(rows, channels)
         q = self.split_heads(q * self.scale, batch)  # B h M d
         k, v = self.split_heads(k, batch), self.split_heads(v, batch)

@@ -18,6 +18,7 @@ from mindspore.common.initializer import Uniform
 
 from mindvit.kernels import ops as kernels
 from mindvit.layers.linear import Product, weight_of
+from mindvit.layers.transpose import Transpose
 from mindvit.runtime import platform
 
 PRODUCT_INPUTS = 64  # channels from which on a convolution is a product for each place under its kernel
@@ -28,23 +29,24 @@ class FeatureLayout(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.channels_last: Any = kernels.ChannelsLast() if platform.current().kernels else None
+        self.channels_last = platform.current().kernels
         self.channels_first = platform.current().slow_convolution
-        self.channel_axis = 3 if self.channels_last is not None else (0 if self.channels_first else 1)
+        self.channel_axis = 3 if self.channels_last else (0 if self.channels_first else 1)
+        self.to_last, self.to_first = Transpose(0, 2, 3, 1), Transpose(0, 3, 1, 2)
 
     def grid(self, x: Tensor) -> tuple[int, int]:
         """Height and width of maps."""
-        return (x.shape[1], x.shape[2]) if self.channels_last is not None else (x.shape[2], x.shape[3])
+        return (x.shape[1], x.shape[2]) if self.channels_last else (x.shape[2], x.shape[3])
 
     def from_images(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> maps."""
-        if self.channels_last is not None:
-            return self.channels_last(x.astype(ms.float32))
+        if self.channels_last:
+            return self.to_last(x.astype(ms.float32))
         return x.transpose(1, 0, 2, 3) if self.channels_first else x
 
     def from_tokens(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
         """(B*H*W, C) -> maps."""
-        if self.channels_last is not None:
+        if self.channels_last:
             return x.reshape(batch, height, width, -1)
         if self.channels_first:
             return x.transpose(1, 0).reshape(-1, batch, height, width)
@@ -52,13 +54,13 @@ class FeatureLayout(nn.Cell):
 
     def to_images(self, x: Tensor) -> Tensor:
         """Maps -> (B, C, H, W)."""
-        if self.channels_last is not None:
-            return x.transpose(0, 3, 1, 2)
+        if self.channels_last:
+            return self.to_first(x)
         return self.from_images(x)  # swapping the first two axes is its own inverse
 
     def to_tokens(self, x: Tensor) -> Tensor:
         """Maps -> (B*H*W, C)."""
-        if self.channels_last is not None:
+        if self.channels_last:
             return x.reshape(-1, x.shape[3])
         if self.channels_first:
             return x.reshape(x.shape[0], -1).transpose(1, 0)
@@ -106,6 +108,7 @@ class Conv2d(nn.Cell):
         self.no_bias = Tensor(np.zeros(outputs, np.float32))
         self.im2col_op: Any = kernels.Im2col(kernel, stride, padding) if platform.current().kernels else None
         self.tokens_product = Product(outputs)
+        self.to_last = Transpose(0, 2, 3, 1)
         self.as_product = platform.current().slow_convolution
         self.pointwise = kernel == stride == 1 and padding == 0
         self.patches = kernel == stride and padding == 0  # they do not overlap: a reshape finds them
@@ -137,7 +140,7 @@ class Conv2d(nn.Cell):
         columns = x.astype(self.compute_type)
         if not self.pointwise:
             columns = self.im2col_op(x.astype(ms.float32)).astype(self.compute_type)
-        weight = self.weight.astype(self.compute_type).transpose(0, 2, 3, 1)
+        weight = self.to_last(self.weight.astype(self.compute_type))
         columns, weight = columns.reshape(-1, columns.shape[3]), weight.reshape(weight.shape[0], -1)
         bias = None if self.bias is None else self.bias.astype(self.compute_type)
         return self.tokens_product(columns, weight, bias)

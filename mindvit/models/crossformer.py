@@ -25,6 +25,7 @@ from mindvit.layers.drop_path import Dropout
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm
 from mindvit.layers.precision import in_float32
+from mindvit.layers.transpose import Transpose
 from mindvit.models.info import ModelInfo
 from mindvit.models.network import Feature, Network, multiples_beside
 from mindvit.models.registry import Entry, register
@@ -113,13 +114,13 @@ class GroupAttention(HeadAttention):
         super().__init__(channels, heads, attn_drop, proj_drop, biased=True)
         self.rule = rule
         self.pos = DynamicPositionBias(channels, heads)
+        self.heads_first = Transpose(1, 0)
 
     def bias(self, height: int, width: int) -> Tensor:
         """Position bias (h, G, G), float32, of queries and keys in a group of height x width tokens."""
         table = in_float32(self.pos(_offsets(height, width)))
-        return (
-            ops.gather(table, _pairs(height, width), 0).reshape(height * width, height * width, -1).transpose(2, 0, 1)
-        )
+        biases = ops.gather(table, _pairs(height, width), 0)  # G*G h
+        return self.heads_first(biases).reshape(-1, height * width, height * width)
 
     def construct(self, x: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
         height, width = grid

@@ -14,6 +14,7 @@ from mindvit.layers.compiled import Compiled
 from mindvit.layers.conv import FeatureLayout
 from mindvit.layers.linear import weight_of
 from mindvit.layers.norm import BatchNorm
+from mindvit.layers.transpose import Transpose
 from mindvit.models.network import Feature, Network
 
 STRIDES = (4, 8, 16, 32)  # of the maps made of a network's that are all of one stride
@@ -28,6 +29,7 @@ class DoubleSides(nn.Cell):
         self.weight = weight_of((channels, channels, 2, 2), Uniform(bound))
         self.bias = weight_of((channels,), Uniform(bound))
         self.layout = FeatureLayout()
+        self.to_last, self.to_rows = Transpose(0, 2, 3, 1), Transpose(0, 1, 3, 2, 4, 5)
         self.compute_type = ms.float32
 
     def construct(self, x: Tensor, batch: int) -> Tensor:
@@ -35,8 +37,8 @@ class DoubleSides(nn.Cell):
         tokens = self.layout.to_tokens(x).astype(self.compute_type)
         weight = self.weight.astype(self.compute_type)
         channels = weight.shape[0]
-        weight = weight.transpose(0, 2, 3, 1).reshape(channels, -1)  # in (2 2 out)
-        y = ops.matmul(tokens, weight).reshape(batch, height, width, 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+        weight = self.to_last(weight).reshape(channels, -1)  # in (2 2 out)
+        y = self.to_rows(ops.matmul(tokens, weight).reshape(batch, height, width, 2, 2, channels))
         y = y.reshape(-1, channels) + self.bias.astype(self.compute_type)
         return self.layout.from_tokens(y, batch, 2 * height, 2 * width)
 

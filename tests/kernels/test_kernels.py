@@ -309,6 +309,29 @@ def test_what_cannot_be_computed_again() -> None:
         set_recompute(Block(24, SelfAttention(24, 3, 0.1, 0.1), 3, 1e-6, 0.1, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((1, 9, 1), (2, 0, 1)),
+        ((70, 130), (1, 0)),
+        ((3, 65, 2, 67), (0, 3, 1, 2)),
+        ((300, 5, 1, 40), (1, 0, 2, 3)),
+        ((2, 3, 4, 5, 2, 3, 7), (0, 2, 3, 5, 1, 4, 6)),
+        ((4, 3, 2, 5, 6), (4, 1, 3, 0, 2)),
+    ],
+)
+def test_axes_in_another_order(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    cell, random = kernels.Transpose(axes), np.random.default_rng(0)
+    x = random.standard_normal(shape, np.float32)
+    slope = random.standard_normal(x.transpose(axes).shape, np.float32)
+    assert np.array_equal(cell(Tensor(x)).asnumpy(), x.transpose(axes))
+
+    def loss(x: Tensor) -> Tensor:
+        return (cell(x) * Tensor(slope)).sum()
+
+    assert np.array_equal(ops.grad(loss)(Tensor(x)).asnumpy(), slope.transpose(np.argsort(axes)))
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 16, 16, 1), (3, 40, 31, 4)])
 def test_pixels_are_normalised(shape: tuple[int, ...]) -> None:
     random = np.random.default_rng(0)

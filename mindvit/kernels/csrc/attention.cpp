@@ -10,24 +10,33 @@
 
 namespace mindvit {
 
+namespace {
+
+// p (M, N) = softmax(scale q k^T + add) of head h of sample b; add: (M, N) or null
+void Weights(const Heads &size, const Side &q, const Side &k, const float *add, int64_t b,
+             int64_t h, float *p) {
+  const int64_t depth = size.depth, m = q.tokens, n = k.tokens;
+  gemm()('N', 'T', m, n, depth, size.scale, q.at(b, h, depth), q.stride, k.at(b, h, depth),
+         k.stride, 0.0f, p, n);
+  for (int64_t r = 0; r < m; ++r) {
+    if (add != nullptr) AddTo(p + r * n, add + r * n, n);
+    SoftmaxRow(p + r * n, n);
+  }
+}
+
+}  // namespace
+
 void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
-            float *weights, const SideGrad &y) {
+            const SideGrad &y) {
   if (UsesBFloat16()) return AttendInBFloat16(size, q, k, v, bias, y);
   const int64_t heads = size.heads, depth = size.depth, groups = size.groups, batch = size.batch;
-  const float scale = size.scale;
   const int64_t m = q.tokens, n = k.tokens;
   Rows(batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t b = i / heads, h = i % heads;
-      float *p = weights == nullptr ? Scratch(0, m * n) : weights + i * m * n;
+      float *p = Scratch(0, m * n);
       const float *add = bias == nullptr ? nullptr : bias + ((b % groups) * heads + h) * m * n;
-      gemm()('N', 'T', m, n, depth, scale, q.at(b, h, depth), q.stride, k.at(b, h, depth), k.stride,
-             0.0f, p, n);
-      for (int64_t r = 0; r < m; ++r) {
-        if (add != nullptr)
-          for (int64_t c = 0; c < n; ++c) p[r * n + c] += add[r * n + c];
-        SoftmaxRow(p + r * n, n);
-      }
+      Weights(size, q, k, add, b, h, p);
       gemm()('N', 'N', m, depth, n, 1.0f, p, n, v.at(b, h, depth), v.stride, 0.0f,
              y.at(b, h, depth), y.stride);
     }
@@ -35,7 +44,7 @@ void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, cons
 }
 
 void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
-                const float *weights, const Side &dy, const AttentionGrads &grads) {
+                const Side &dy, const AttentionGrads &grads) {
   if (UsesBFloat16()) return AttendGradInBFloat16(size, q, k, v, bias, dy, grads);
   const int64_t heads = size.heads, depth = size.depth, groups = size.groups, batch = size.batch;
   const float scale = size.scale;
@@ -44,14 +53,14 @@ void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v, 
   const int64_t m = q.tokens, n = k.tokens;
   // a thread has whole (group, head) pairs: nobody else adds to its part of the bias
   Rows(groups * heads, batch / groups * m * n * 2, [&](int64_t first, int64_t last, int) {
-    std::vector<float> scores(m * n);
+    float *p = Scratch(0, m * n), *d = Scratch(1, m * n);
     for (int64_t pair = first; pair < last; ++pair) {
       const int64_t h = pair % heads;
+      const float *own = bias == nullptr ? nullptr : bias + pair * m * n;
       float *add = dbias == nullptr ? nullptr : dbias + pair * m * n;
       if (add != nullptr) std::fill(add, add + m * n, 0.0f);
       for (int64_t b = pair / heads; b < batch; b += groups) {
-        const float *p = weights + (b * heads + h) * m * n;
-        float *d = scores.data();
+        Weights(size, q, k, own, b, h, p);
         gemm()('T', 'N', n, depth, m, 1.0f, p, n, dy.at(b, h, depth), dy.stride, 0.0f,
                dv.at(b, h, depth), dv.stride);
         gemm()('N', 'T', m, n, depth, 1.0f, dy.at(b, h, depth), dy.stride, v.at(b, h, depth),
@@ -68,27 +77,21 @@ void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v, 
   });
 }
 
-void SelfAttention::Forward(const float *qkv, float *weights, float *y) const {
-  Forward(qkv, nullptr, 1, weights, y);
+void SelfAttention::Forward(const float *qkv, float *y) const { Forward(qkv, nullptr, 1, y); }
+
+void SelfAttention::Backward(const float *qkv, const float *dy, float *dqkv) const {
+  Backward(qkv, nullptr, batch, dy, dqkv, nullptr);
 }
 
-void SelfAttention::Backward(const float *qkv, const float *weights, const float *dy,
-                             float *dqkv) const {
-  Backward(qkv, nullptr, batch, weights, dy, dqkv, nullptr);
-}
-
-void SelfAttention::Forward(const float *qkv, const float *bias, int64_t groups, float *weights,
-                            float *y) const {
+void SelfAttention::Forward(const float *qkv, const float *bias, int64_t groups, float *y) const {
   const int64_t width = 3 * channels;
   const Side q{qkv, tokens, width}, k{qkv + channels, tokens, width},
       v{qkv + 2 * channels, tokens, width};
-  Attend({batch, heads, channels / heads, scale, groups}, q, k, v, bias, weights,
-         {y, tokens, channels});
+  Attend({batch, heads, channels / heads, scale, groups}, q, k, v, bias, {y, tokens, channels});
 }
 
-void SelfAttention::Backward(const float *qkv, const float *bias, int64_t groups,
-                             const float *weights, const float *dy, float *dqkv,
-                             float *dbias) const {
+void SelfAttention::Backward(const float *qkv, const float *bias, int64_t groups, const float *dy,
+                             float *dqkv, float *dbias) const {
   const int64_t width = 3 * channels;
   const Side q{qkv, tokens, width}, k{qkv + channels, tokens, width},
       v{qkv + 2 * channels, tokens, width};
@@ -96,8 +99,8 @@ void SelfAttention::Backward(const float *qkv, const float *bias, int64_t groups
                              {dqkv + channels, tokens, width},
                              {dqkv + 2 * channels, tokens, width},
                              dbias};
-  AttendGrad({batch, heads, channels / heads, scale, groups}, q, k, v, bias, weights,
-             {dy, tokens, channels}, grads);
+  AttendGrad({batch, heads, channels / heads, scale, groups}, q, k, v, bias, {dy, tokens, channels},
+             grads);
 }
 
 }  // namespace mindvit
@@ -106,56 +109,55 @@ using namespace mindvit;
 
 namespace {
 
-SelfAttention SelfAttentionOf(const Input &qkv, int64_t heads, float scale) {
-  return {qkv.dim(0), qkv.dim(1), qkv.dim(2) / 3, heads, scale};
+// numbers (2,): scale, heads
+SelfAttention SelfAttentionOf(const Input &qkv, const Input &numbers) {
+  return {qkv.dim(0), qkv.dim(1), qkv.dim(2) / 3, static_cast<int64_t>(numbers[1]), numbers[0]};
 }
 
 }  // namespace
 
-// qkv (B, N, 3C), scale (1,) -> y (B, N, C), weights (B, heads, N, N)
+// qkv (B, N, 3C), numbers -> y (B, N, C)
 PRODUCTS_KERNEL(Attention) {
-  const Input qkv = args.in(), scale = args.in();
-  const Output y = args.out(), weights = args.out();
-  SelfAttentionOf(qkv, weights.dim(1), scale[0]).Forward(qkv, weights, y);
+  const Input qkv = args.in(), numbers = args.in();
+  const Output y = args.out();
+  SelfAttentionOf(qkv, numbers).Forward(qkv, y);
 }
 
 PRODUCTS_KERNEL(AttentionGrad) {
-  const Input qkv = args.in(), scale = args.in(), weights = args.in(), dy = args.in();
+  const Input qkv = args.in(), numbers = args.in(), dy = args.in();
   const Output dqkv = args.out();
-  SelfAttentionOf(qkv, weights.dim(1), scale[0]).Backward(qkv, weights, dy, dqkv);
+  SelfAttentionOf(qkv, numbers).Backward(qkv, dy, dqkv);
 }
 
-// qkv, scale, bias (groups, heads, N, N) -> y, weights
+// qkv, numbers, bias (groups, heads, N, N) -> y
 PRODUCTS_KERNEL(BiasedAttention) {
-  const Input qkv = args.in(), scale = args.in(), bias = args.in();
-  const Output y = args.out(), weights = args.out();
-  SelfAttentionOf(qkv, weights.dim(1), scale[0]).Forward(qkv, bias, bias.dim(0), weights, y);
+  const Input qkv = args.in(), numbers = args.in(), bias = args.in();
+  const Output y = args.out();
+  SelfAttentionOf(qkv, numbers).Forward(qkv, bias, bias.dim(0), y);
 }
 
 PRODUCTS_KERNEL(BiasedAttentionGrad) {
-  const Input qkv = args.in(), scale = args.in(), bias = args.in(), weights = args.in(),
-              dy = args.in();
+  const Input qkv = args.in(), numbers = args.in(), bias = args.in(), dy = args.in();
   const Output dqkv = args.out(), dbias = args.out();
-  SelfAttentionOf(qkv, weights.dim(1), scale[0])
-      .Backward(qkv, bias, bias.dim(0), weights, dy, dqkv, dbias);
+  SelfAttentionOf(qkv, numbers).Backward(qkv, bias, bias.dim(0), dy, dqkv, dbias);
 }
 
-// q (B, M, C), k and v (B, N, C), scale (1,) -> y (B, M, C), weights (B, heads, M, N)
+// q (B, M, C), k and v (B, N, C), numbers -> y (B, M, C)
 PRODUCTS_KERNEL(MixedAttention) {
-  const Input q = args.in(), k = args.in(), v = args.in(), scale = args.in();
-  const Output y = args.out(), weights = args.out();
-  const int64_t m = q.dim(1), n = k.dim(1), channels = q.dim(2), heads = weights.dim(1);
-  Attend({q.dim(0), heads, channels / heads, scale[0], 1}, {q, m, channels}, {k, n, channels},
-         {v, n, channels}, nullptr, weights, {y, m, channels});
+  const Input q = args.in(), k = args.in(), v = args.in(), numbers = args.in();
+  const Output y = args.out();
+  const int64_t m = q.dim(1), n = k.dim(1), channels = q.dim(2),
+                heads = static_cast<int64_t>(numbers[1]);
+  Attend({q.dim(0), heads, channels / heads, numbers[0], 1}, {q, m, channels}, {k, n, channels},
+         {v, n, channels}, nullptr, {y, m, channels});
 }
 
 PRODUCTS_KERNEL(MixedAttentionGrad) {
-  const Input q = args.in(), k = args.in(), v = args.in(), scale = args.in(), weights = args.in(),
-              dy = args.in();
+  const Input q = args.in(), k = args.in(), v = args.in(), numbers = args.in(), dy = args.in();
   const Output dq = args.out(), dk = args.out(), dv = args.out();
   const int64_t batch = q.dim(0), m = q.dim(1), n = k.dim(1), channels = q.dim(2),
-                heads = weights.dim(1);
-  AttendGrad({batch, heads, channels / heads, scale[0], batch}, {q, m, channels}, {k, n, channels},
-             {v, n, channels}, nullptr, weights, {dy, m, channels},
+                heads = static_cast<int64_t>(numbers[1]);
+  AttendGrad({batch, heads, channels / heads, numbers[0], batch}, {q, m, channels},
+             {k, n, channels}, {v, n, channels}, nullptr, {dy, m, channels},
              {{dq, m, channels}, {dk, n, channels}, {dv, n, channels}, nullptr});
 }

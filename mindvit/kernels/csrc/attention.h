@@ -25,10 +25,10 @@ struct Heads {
   int64_t groups;  // sample b has the bias of group b % groups
 };
 
-// weights = softmax(scale q k^T + bias), y = weights v; bias (groups, heads, M, N) or null; weights
-// null: nobody asks for them. In bfloat16 they are not written: the gradient computes them again.
+// y = softmax(scale q k^T + bias) v; bias (groups, heads, M, N) or null. The weights are not kept: to
+// compute them again for the gradient takes no longer than to write and to read them.
 void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
-            float *weights, const SideGrad &y);
+            const SideGrad &y);
 
 struct AttentionGrads {
   SideGrad dq, dk, dv;
@@ -36,7 +36,7 @@ struct AttentionGrads {
 };
 
 void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
-                const float *weights, const Side &dy, const AttentionGrads &grads);
+                const Side &dy, const AttentionGrads &grads);
 
 // The same in bfloat16
 void AttendInBFloat16(const Heads &size, const Side &q, const Side &k, const Side &v,
@@ -44,19 +44,18 @@ void AttendInBFloat16(const Heads &size, const Side &q, const Side &k, const Sid
 void AttendGradInBFloat16(const Heads &size, const Side &q, const Side &k, const Side &v,
                           const float *bias, const Side &dy, const AttentionGrads &grads);
 
-// Self-attention of qkv (B, N, 3C): queries, keys and values, each C = heads x depth. weights (B,
-// heads, N, N), null where nobody asks for them
+// Self-attention of qkv (B, N, 3C): queries, keys and values, each C = heads x depth
 struct SelfAttention {
   int64_t batch, tokens, channels, heads;
   float scale;
 
-  void Forward(const float *qkv, float *weights, float *y) const;
-  void Backward(const float *qkv, const float *weights, const float *dy, float *dqkv) const;
+  void Forward(const float *qkv, float *y) const;
+  void Backward(const float *qkv, const float *dy, float *dqkv) const;
 
   // bias (groups, heads, N, N), see Heads
-  void Forward(const float *qkv, const float *bias, int64_t groups, float *weights, float *y) const;
-  void Backward(const float *qkv, const float *bias, int64_t groups, const float *weights,
-                const float *dy, float *dqkv, float *dbias) const;
+  void Forward(const float *qkv, const float *bias, int64_t groups, float *y) const;
+  void Backward(const float *qkv, const float *bias, int64_t groups, const float *dy, float *dqkv,
+                float *dbias) const;
 };
 
 }  // namespace mindvit

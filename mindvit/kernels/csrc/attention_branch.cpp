@@ -94,8 +94,7 @@ void SelfForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
   const SelfAttention attention = AttentionOf(ends, args.in());
   const BranchOutputs to(args, pass);
-  float *weights = pass == Pass::kPredict ? nullptr : args.out().data;
-  BranchForward(ends, to, [&](const float *qkv, float *a) { attention.Forward(qkv, weights, a); });
+  BranchForward(ends, to, [&](const float *qkv, float *a) { attention.Forward(qkv, a); });
 }
 
 void CovarianceForward(Args &args, Pass pass) {
@@ -111,8 +110,7 @@ void CovarianceForward(Args &args, Pass pass) {
 
 }  // namespace
 
-// What a branch begins and ends with, numbers -> its result, y, means, 1 / deviations, qkv, a,
-// weights
+// What a branch begins and ends with, numbers -> its result, y, means, 1 / deviations, qkv, a
 PRODUCTS_KERNEL(AttentionBranch) { SelfForward(args, Pass::kTrain); }
 
 // -> the branch's result, qkv, a
@@ -125,10 +123,10 @@ PRODUCTS_KERNEL(AttentionBranchGrad) {
   const BranchEnds ends(args);
   const SelfAttention attention = AttentionOf(ends, args.in());
   const SavedAttention saved(args);
-  const Input weights = args.in(), dout = args.in();
+  const Input dout = args.in();
   const BranchGrads to(args);
   BranchBackwards(ends, saved, dout, to, [&](const float *qkv, const float *da, float *dqkv) {
-    attention.Backward(qkv, weights, da, dqkv);
+    attention.Backward(qkv, da, dqkv);
   });
 }
 

@@ -97,19 +97,3 @@ KERNEL(MixedPixels) {
             line[i * channels + c] * own[i] + other[i * channels + c] * (1.0f - own[i]);
   });
 }
-
-// x (B, C, H, W) -> (B, H, W, C)
-KERNEL(ChannelsLast) {
-  const Input x = args.in();
-  const Output y = args.out();
-  const ImageShape out = ShapeOf(y);
-  Rows(out.batch * out.height, out.row() * 2, [=](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r) {
-      const float *from =
-          x + (r / out.height * out.channels * out.height + r % out.height) * out.width;
-      for (int64_t c = 0; c < out.channels; ++c)
-        for (int64_t i = 0; i < out.width; ++i)
-          y[r * out.row() + i * out.channels + c] = from[c * out.height * out.width + i];
-    }
-  });
-}

@@ -25,4 +25,5 @@
 #include "pixel_cross_entropy.cpp"
 #include "residual.cpp"
 #include "resize.cpp"
+#include "transpose.cpp"
 #include "winograd.cpp"

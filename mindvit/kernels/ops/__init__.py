@@ -8,13 +8,14 @@ from mindvit.kernels.ops.cross_entropy import PixelCrossEntropy
 from mindvit.kernels.ops.cross_fusion import CrossFusion
 from mindvit.kernels.ops.custom import ProductCell
 from mindvit.kernels.ops.detection import NMS, AssignBoxes, CutMasks, FocalLoss, RoIAlign
-from mindvit.kernels.ops.images import ChannelsLast, MixedPixels, Pixels, Resize, ResizeMaps
+from mindvit.kernels.ops.images import MixedPixels, Pixels, Resize, ResizeMaps
 from mindvit.kernels.ops.linear import Linear
 from mindvit.kernels.ops.local_branch import LocalBranch
 from mindvit.kernels.ops.mlp import MlpBranch
 from mindvit.kernels.ops.norm import BatchNorm, BatchNormPredict, LayerNorm
 from mindvit.kernels.ops.optimizer import AdamW, SquareSum
 from mindvit.kernels.ops.residual import Residual, Sum
+from mindvit.kernels.ops.transpose import Transpose
 
 # cells that stand for a softmax among others
 WITH_WEIGHTS = (
@@ -38,7 +39,6 @@ __all__ = [
     "BatchNorm",
     "BatchNormPredict",
     "BiasedAttention",
-    "ChannelsLast",
     "ClassQuery",
     "ConvSame",
     "CrossCovariance",
@@ -66,4 +66,5 @@ __all__ = [
     "Softmax",
     "SquareSum",
     "Sum",
+    "Transpose",
 ]

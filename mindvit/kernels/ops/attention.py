@@ -11,26 +11,20 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Attention(ProductCell):
-    """softmax(scale q k^T) v in `heads` heads. qkv: (B, N, 3C) -> (B, N, C), and the weights (B, heads, N, N)."""
+    """softmax(scale q k^T) v in `heads` heads. qkv: (B, N, 3C) -> (B, N, C)."""
 
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
-        self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel(
-            "Attention",
-            lambda qkv, *_: result_and_weights(qkv, heads),
-            2,
-            heads,
-            lambda qkv, *_: (result_and_weights(qkv, heads)[0], no_weights(heads)),
-        )
+        self.numbers = Tensor([scale, heads], ms.float32)
+        self.forward = kernel("Attention", third_width)
         self.backward = kernel("AttentionGrad", like_first)
 
-    def construct(self, qkv: Tensor) -> Pair:
-        return self.forward(qkv, self.scale)
+    def construct(self, qkv: Tensor) -> Tensor:
+        return self.forward(qkv, self.numbers)
 
-    def bprop(self, qkv: Tensor, out: Pair, gradients: Pair) -> Tensors:
+    def bprop(self, qkv: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
         """Gradient of qkv."""
-        return (self.backward(qkv, self.scale, out[1], gradients[0]),)
+        return (self.backward(qkv, self.numbers, gradient),)
 
 
 class BiasedAttention(ProductCell):
@@ -38,45 +32,33 @@ class BiasedAttention(ProductCell):
 
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
-        self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel(
-            "BiasedAttention",
-            lambda qkv, *_: result_and_weights(qkv, heads),
-            2,
-            heads,
-            lambda qkv, *_: (result_and_weights(qkv, heads)[0], no_weights(heads)),
-        )
-        self.backward = kernel("BiasedAttentionGrad", lambda qkv, scale, bias, *_: (qkv, bias), 2)
+        self.numbers = Tensor([scale, heads], ms.float32)
+        self.forward = kernel("BiasedAttention", third_width)
+        self.backward = kernel("BiasedAttentionGrad", lambda qkv, numbers, bias, gradient: (qkv, bias), 2)
 
-    def construct(self, qkv: Tensor, bias: Tensor) -> Pair:
-        return self.forward(qkv, self.scale, bias)
+    def construct(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(qkv, self.numbers, bias)
 
-    def bprop(self, qkv: Tensor, bias: Tensor, out: Pair, gradients: Pair) -> Tensors:
+    def bprop(self, qkv: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
         """Gradients of qkv and bias."""
-        return self.backward(qkv, self.scale, bias, out[1], gradients[0])
+        return self.backward(qkv, self.numbers, bias, gradient)
 
 
 class MixedAttention(ProductCell):
-    """Attention of q (B, M, C) to k and v (B, N, C) -> (B, M, C), and the weights (B, heads, M, N)."""
+    """Attention of q (B, M, C) to k and v (B, N, C) -> (B, M, C)."""
 
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
-        self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel(
-            "MixedAttention",
-            lambda q, k, *_: (q, [q[0], heads, q[1], k[1]]),
-            2,
-            heads,
-            lambda q, *_: (q, no_weights(heads)),
-        )
+        self.numbers = Tensor([scale, heads], ms.float32)
+        self.forward = kernel("MixedAttention", like_first)
         self.backward = kernel("MixedAttentionGrad", lambda q, k, v, *_: (q, k, v), 3)
 
-    def construct(self, q: Tensor, k: Tensor, v: Tensor) -> Pair:
-        return self.forward(q, k, v, self.scale)
+    def construct(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.forward(q, k, v, self.numbers)
 
-    def bprop(self, q: Tensor, k: Tensor, v: Tensor, out: Pair, gradients: Pair) -> Tensors:
+    def bprop(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
         """Gradients of q, k and v."""
-        return self.backward(q, k, v, self.scale, out[1], gradients[0])
+        return self.backward(q, k, v, self.numbers, gradient)
 
 
 class ClassQuery(ProductCell):
@@ -119,15 +101,9 @@ class CrossCovariance(ProductCell):
         return self.backward(qkv, temperature, self.eps, out[1], out[2], out[3], gradients[0])
 
 
-def result_and_weights(qkv: Shape, heads: int) -> tuple[Shape, Shape]:
-    """(B, N, 3C) -> (B, N, C) and (B, heads, N, N)."""
-    batch, tokens, width = qkv
-    return [batch, tokens, width // 3], [batch, heads, tokens, tokens]
-
-
-def no_weights(heads: int) -> Shape:
-    """What stands for attention weights where a kernel in bfloat16 computes them again instead of keeping them."""
-    return [1, heads, 1, 1]
+def third_width(qkv: Shape, *_: Shape) -> Shape:
+    """(B, N, 3C) -> (B, N, C)."""
+    return [*qkv[:-1], qkv[-1] // 3]
 
 
 def cross_covariance(qkv: Shape, temperature: Shape, *_: Shape) -> tuple[Shape, ...]:

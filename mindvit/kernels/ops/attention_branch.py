@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from mindvit.kernels.ops.attention import cross_covariance, no_weights
+from mindvit.kernels.ops.attention import cross_covariance
 from mindvit.kernels.ops.custom import (
     ProductCell,
     Shape,
@@ -22,7 +22,7 @@ class AttentionBranch(ProductCell):
 
     x: (B, N, C); drop_path_scale and gamma: see Residual; norm: weight (C,), bias (C,) and eps (1,); products:
     qkv's weight (3C, C) and bias (3C,), the last one's weight (C, C) and bias (C,). Outputs: the result and, while
-    training, six for the gradient, unless it recomputes.
+    training, five for the gradient, unless it recomputes.
     """
 
     recomputes = False  # see MlpBranch
@@ -30,20 +30,8 @@ class AttentionBranch(ProductCell):
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.numbers = Tensor([scale, heads], ms.float32)
-
-        def forward_shapes(x: Shape, *_: Shape) -> tuple[Shape, ...]:
-            return *branch_shapes(x), [x[0], heads, x[1], x[1]]
-
-        self.forward = kernel(
-            "AttentionBranch", forward_shapes, 7, heads, lambda x, *_: (*branch_shapes(x), no_weights(heads))
-        )
-        self.forward_again = kernel(
-            "AttentionBranchRecompute",
-            lambda *shapes: forward_shapes(*shapes)[1:],
-            6,
-            heads,
-            lambda x, *_: (*branch_shapes(x)[1:], no_weights(heads)),
-        )
+        self.forward = kernel("AttentionBranch", lambda x, *_: branch_shapes(x), 6)
+        self.forward_again = kernel("AttentionBranchRecompute", lambda x, *_: branch_shapes(x)[1:], 5)
         self.predict = kernel("AttentionBranchPredict", lambda x, *_: (x, triple_width(x), x), 3)
         self.backward = kernel("AttentionBranchGrad", backward_shapes, 11)
 
@@ -75,11 +63,11 @@ class AttentionBranch(ProductCell):
             saved = self.forward_again(
                 later, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
             )
-        y, mean, inverse, qkv, attended, weights = saved
+        y, mean, inverse, qkv, attended = saved
         # fmt: off
         found = self.backward(
             x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers, y, mean,
-            inverse, qkv, attended, weights, gradients[0]
+            inverse, qkv, attended, gradients[0]
         )
         # fmt: on
         zeros = ops.zeros_like(drop_path_scale)

@@ -38,21 +38,6 @@ class MixedPixels(nn.Cell):
         return self.forward(x, factor, offset, noise, boxes, own_pixel)
 
 
-class ChannelsLast(nn.Cell):
-    """(B, C, H, W) -> (B, H, W, C), for few channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forward = kernel("ChannelsLast", lambda x: [x[0], *x[2:], x[1]])
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward(x)
-
-    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
-        """Gradient of x; with a plain operator: training needs no gradient of images."""
-        return (gradient.transpose(0, 3, 1, 2),)
-
-
 class Resize(nn.Cell):
     """R x K^T for each image and channel.
 

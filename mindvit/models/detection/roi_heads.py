@@ -97,7 +97,7 @@ class MaskHead(nn.Cell):
     def __init__(self, channels: int, num_classes: int, norm: bool = False):
         super().__init__()
         self.num_classes, self.layout = num_classes, FeatureLayout()
-        self.clears = self.layout.channels_last is not None
+        self.clears = self.layout.channels_last
         convs = [
             normalized(channels, masked=False) if norm else ConvModule(channels, channels, 3, norm=False)
             for _ in range(CONVOLUTIONS)
