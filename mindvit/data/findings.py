@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,15 +112,6 @@ def look(dataset: LabelledDataset, split: str, index: int) -> Seen:
         difference_hash(image),
         np.asarray(grey, np.uint8),
     )
-
-
-def look_at_all(
-    datasets: dict[str, LabelledDataset], threads: int, shown: Callable[[Iterable[Seen]], Iterable[Seen]] = iter
-) -> list[Seen]:
-    """Every image of every split; `shown` may tell how far it is."""
-    with ThreadPoolExecutor(threads) as pool:
-        places = [(dataset, split, index) for split, dataset in datasets.items() for index in range(len(dataset))]
-        return list(shown(pool.map(lambda place: look(*place), places)))
 
 
 def find(images: Sequence[Seen]) -> list[Finding]:

@@ -19,6 +19,7 @@ CLASSES, FINDINGS = "classes.csv", "findings.csv"
 MOST_NAMED = 3  # findings of a kind
 Shown = Callable[[Iterable[Any], int], Iterable[Any]]  # items and their number -> the same, told how far it is
 T = TypeVar("T")
+D = TypeVar("D", bound=Dataset)
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class Inspects(Protocol):
 
 
 def look_at_all(
-    splits: Mapping[str, Dataset], look: Callable[[Dataset, int], T], recipe: Recipe, shown: Shown
+    splits: Mapping[str, D], look: Callable[[D, str, int], T], recipe: Recipe, shown: Shown
 ) -> list[tuple[str, int, T]]:
     """The split and the number of every sample with what `look` says of it; as many threads look as the recipe says."""
     places = [(name, index) for name, split in splits.items() for index in range(len(split))]
     with ThreadPoolExecutor(recipe.data.num_parallel_workers or min(MOST_THREADS, cores(1))) as pool:
-        looked = pool.map(lambda place: look(splits[place[0]], place[1]), places)
+        looked = pool.map(lambda place: look(splits[place[0]], *place), places)
         return [(*place, found) for place, found in zip(places, shown(looked, len(places)))]
 
 

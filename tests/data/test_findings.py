@@ -14,7 +14,7 @@ from PIL import Image
 from mindvit.data.datasets.base import LabelledDataset
 from mindvit.data.datasets.digits import DigitsDataset
 from mindvit.data.datasets.folder import FolderDataset
-from mindvit.data.findings import NEAR_BITS, ORIENTATION, Finding, _near_pairs, difference_hash, find, look_at_all
+from mindvit.data.findings import NEAR_BITS, ORIENTATION, Finding, _near_pairs, difference_hash, find, look
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
 def found(data: Path) -> list[tuple[str, list[str], str]]:
     """Kind, image files and words of everything that is found."""
     splits: dict[str, LabelledDataset] = {split: FolderDataset(data / split) for split in ("train", "val")}
-    findings: list[Finding] = find(look_at_all(splits, 2))
+    findings: list[Finding] = find([look(at, split, index) for split, at in splits.items() for index in range(len(at))])
     return [
         (item.kind, [str(Path(image.name).relative_to(data)) for image in item.images], item.what) for item in findings
     ]
@@ -127,7 +127,8 @@ def test_a_hash_of_the_same_image_differs_little_and_of_others_much() -> None:
 
 
 def test_images_that_are_no_files(data: Path) -> None:
-    images = look_at_all({"val": DigitsDataset("val")}, 1)
+    dataset = DigitsDataset("val")
+    images = [look(dataset, "val", index) for index in range(len(dataset))]
     assert len(images) == 360
     assert {image.size for image in images} == {(8, 8)}
     assert not any(image.broken for image in images)

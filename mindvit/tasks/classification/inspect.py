@@ -10,8 +10,7 @@ from mindspore import Tensor
 
 from mindvit.data.datasets.base import LabelledDataset, some
 from mindvit.data.datasets.build import check_same_classes, open_dataset, passed_over, remarks
-from mindvit.data.findings import KINDS, Finding, Seen, find, look_at_all
-from mindvit.data.loader import MOST_THREADS, cores
+from mindvit.data.findings import KINDS, Finding, Seen, find, look
 from mindvit.layers.augment import AugmentImages
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import RunContext, Task, draw_generator
@@ -24,6 +23,7 @@ from mindvit.tasks.inspection import (
     PreviewImage,
     Shown,
     first_batches,
+    look_at_all,
 )
 
 FEW, UNEVEN = 10, 10  # training images of a class; images of the commonest class over those of the rarest
@@ -35,8 +35,7 @@ def inspect(recipe: Recipe, shown: Shown) -> Inspection:
     val = open_dataset(recipe.data, "val", train.class_names)
     check_same_classes(train, val)
     splits = {"train": train, "val": val}
-    threads = recipe.data.num_parallel_workers or min(MOST_THREADS, cores(1))
-    images = look_at_all(splits, threads, lambda items: shown(items, len(train) + len(val)))
+    images = [image for _, _, image in look_at_all(splits, look, recipe, shown)]
     findings = find(images)
     skipped = passed_over((recipe.data.train_split, train), (recipe.data.val_split, val))
     lines = [

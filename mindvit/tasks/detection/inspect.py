@@ -50,7 +50,7 @@ class Seen:
     remark: str = ""
 
 
-def look(dataset: Dataset, index: int) -> Seen:
+def look(dataset: Dataset, _: str, index: int) -> Seen:
     """Read an image and its objects."""
     try:
         sample = dataset[index]

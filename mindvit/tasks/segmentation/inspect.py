@@ -70,7 +70,7 @@ def inspect(recipe: Recipe, shown: Shown) -> Inspection:
     return Inspection(lines, {CLASSES: rows, FINDINGS: findings}, train)
 
 
-def look(dataset: Dataset, index: int) -> tuple[Counts, str]:
+def look(dataset: Dataset, _: str, index: int) -> tuple[Counts, str]:
     """A sample's pixels of each label, or what is wrong with it."""
     try:
         return np.bincount(np.asarray(dataset[index].target).ravel(), minlength=IGNORED + 1), ""
