@@ -42,6 +42,7 @@ PEERS = {
     "float32": ("mindcv", "torch eager", "torch.compile"),
     "bfloat16": ("mindvit float32", "torch eager", "torch.compile"),  # PyTorch's autocast
 }
+ONNX = "onnxruntime"  # our own exported file, forward alone, where it is asked for
 MODES = ("train", "forward")
 SEGMENTORS = re.compile("(semantic_fpn|upernet)_crossformer_(small|base|large)")  # torch_segmentors.py's
 IN_MINDCV = ("crossvit_9", "crossvit_15", "crossvit_18", "xcit_tiny_12_p16_224")  # mindcv 0.3's
@@ -70,6 +71,8 @@ def command(
     if side.startswith("mindvit"):
         own = kind if side == "mindvit" else "float32"
         return [sys.executable, str(HERE / "side_mindvit.py"), model, str(batch), own]
+    if side == ONNX:
+        return [sys.executable, str(HERE / "side_onnxruntime.py"), model, str(batch)]
     if side == "mindcv":
         return (
             [sys.executable, str(HERE / "side_mindcv.py"), model, str(batch), str(size)] if model in IN_MINDCV else None
@@ -220,10 +223,23 @@ def two_digits(rate: float) -> float:
     return round(rate, 1 if rate >= 10 else 2)
 
 
+def speed(side: str, item: Optional[Figures], batch: int) -> dict[str, Optional[float]]:
+    """A column: milliseconds of a single image, images a second of more; None where the side is missing."""
+    ms = item.ms if item else None
+    if batch == 1:
+        return {f"{side} ms": ms and round(ms, 2)}
+    return {f"{side} img/s": ms and two_digits(batch / ms * 1000)}
+
+
 def rows(
-    model: str, mode: str, found: Mapping[str, Figures], batch: int, multiply_adds: int, kind: str = "float32"
+    model: str,
+    mode: str,
+    found: Mapping[str, Figures],
+    batch: int,
+    multiply_adds: int,
+    peers: Sequence[str] = PEERS["float32"],
 ) -> dict[str, Any]:
-    """One line of the table: images a second of each side, and the ratios."""
+    """One line of the table: images a second of each side, or milliseconds of a single image, and the ratios."""
     from mindvit.benchmark.timing import flops
 
     ours = found["mindvit"]
@@ -232,17 +248,16 @@ def rows(
         "model": model,
         "mode": mode,
         "multiply-adds (G)": round(multiply_adds / 1e9, 2),
-        "mindvit img/s": rate and two_digits(rate),
+        **speed("mindvit", ours, batch),
         "GFLOP/s": rate and round(flops(multiply_adds, rate, mode) / 1e9),
         "compile, s": round(ours.compile, 1),
     }
-    for peer in PEERS[kind]:
-        item = found.get(peer)
-        row[f"{peer} img/s"] = two_digits(batch / item.ms * 1000) if item and item.ms else None
-    for peer in PEERS[kind]:
+    for peer in peers:
+        row.update(speed(peer, found.get(peer), batch))
+    for peer in peers:
         times = ratio(ours, found.get(peer))
         row[f"x {peer}"] = None if times is None else f"{times:.2f}x"
-    if "mindcv" in PEERS[kind]:
+    if "mindcv" in peers:
         theirs = found.get("mindcv")
         row["mindcv compile, s"] = round(theirs.compile, 1) if theirs and theirs.ms else None
     for side in ("mindvit", "torch eager"):
@@ -293,7 +308,7 @@ def networks(given: argparse.Namespace) -> None:
             )
             now = conditions.measure()
             found = compare(model, mode, given, environment)
-            row = rows(model, mode, found, given.batch_size, multiply_adds(model, mode), given.dtype)
+            row = rows(model, mode, found, given.batch_size, multiply_adds(model, mode), given.peers)
             table.append({**row, "machine": str(now)})
             details.append(
                 {
@@ -342,7 +357,7 @@ def main(arguments: Sequence[str]) -> None:
         help=f"names or shell patterns (default: {' '.join(MODELS)})",
     )
     parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES, help="default: both")
-    every = sorted({peer for peers in PEERS.values() for peer in peers})
+    every = sorted({ONNX, *(peer for peers in PEERS.values() for peer in peers)})
     parser.add_argument("--peers", nargs="+", choices=every, help="default: all that the number type has")
     parser.add_argument("--dtype", default="float32", choices=tuple(PEERS), help="default: float32")
     parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="default: 8")

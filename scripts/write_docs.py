@@ -325,6 +325,7 @@ PARTS: dict[str, Callable[[], str]] = {
         kept, "newest_torch/compare_native", "benchmarks/compare.py --out results/newest_torch"
     ),
     "compare_bfloat16": functools.partial(kept, "compare_bfloat16", "benchmarks/compare.py --dtype bfloat16"),
+    "latency": functools.partial(kept, "latency/compare_native", "make compare"),
     "variants": functools.partial(kept, "variants/compare_native", "make compare"),
     "variants_avx2": functools.partial(kept, "variants/compare_avx2", "make compare"),
     **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")},

@@ -106,6 +106,9 @@ class Conv2d(nn.Cell):
         fits = platform.current().product_kernels and keeps_sides and inputs >= PRODUCT_INPUTS
         self.same_op: Any = kernels.ConvSame(kernel) if fits else None
         self.no_bias = Tensor(np.zeros(outputs, np.float32))
+        # CrossFormer's kernel of 32 x 32 with stride 4 sees each pixel 64 times: such columns are not kept
+        overlaps = platform.current().product_kernels and kernel >= 2 * stride and not fits
+        self.fused_op: Any = kernels.Conv(kernel, stride, padding) if overlaps else None
         self.im2col_op: Any = kernels.Im2col(kernel, stride, padding) if platform.current().kernels else None
         self.tokens_product = Product(outputs)
         self.to_last = Transpose(0, 2, 3, 1)
@@ -137,6 +140,9 @@ class Conv2d(nn.Cell):
 
     def by_kernel(self, x: Tensor) -> Tensor:
         """(B, H, W, I) -> (B*H'*W', O)."""
+        if self.fused_op is not None and self.compute_type == ms.float32:
+            y = self.fused_op(x.astype(ms.float32), self.weight, self.no_bias if self.bias is None else self.bias)
+            return y.reshape(-1, y.shape[3])
         columns = x.astype(self.compute_type)
         if not self.pointwise:
             columns = self.im2col_op(x.astype(ms.float32)).astype(self.compute_type)

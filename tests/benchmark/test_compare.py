@@ -21,7 +21,7 @@ import conditions  # noqa: E402
 import lock_held  # noqa: E402
 import side  # noqa: E402
 import side_data  # noqa: E402
-from compare import Figures, Side, SideFailed, command, in_turn, ratio, rows, started, torch_name  # noqa: E402
+from compare import ONNX, Figures, Side, SideFailed, command, in_turn, ratio, rows, started, torch_name  # noqa: E402
 
 from mindvit.errors import UserError  # noqa: E402
 from mindvit.models import model_info  # noqa: E402
@@ -99,6 +99,9 @@ def test_the_table_holds_rates_ratios_and_flops() -> None:
         None,
     ]
     assert rows("crossvit_9", "forward", found, 8, 2_000_000_000)["GFLOP/s"] == 320
+    single = rows("crossvit_9", "forward", {**found, ONNX: figures((0.0925,))}, 1, 2_000_000_000, (ONNX,))
+    assert (single["mindvit ms"], single["onnxruntime ms"], single["x onnxruntime"]) == (100, 92.5, "0.93x")
+    assert "mindcv ms" not in single
 
 
 def test_a_side_is_left_out_where_it_has_no_such_network() -> None:

@@ -70,6 +70,54 @@ void ConvolveGrad(const float *x, const ImageShape &in, const ImageShape &out, c
   std::copy(sums.begin() + 9 * channels, sums.end(), grads.dbias);
 }
 
+void Columns(const float *x, const ImageShape &in, const ImageShape &out,
+             const ConvGeometry &geometry, int64_t first, int64_t last, float *columns) {
+  const int64_t k = geometry.kernel, stride = geometry.stride, padding = geometry.padding,
+                line = k * in.channels;
+  for (int64_t r = first; r < last; ++r)
+    for (int64_t ox = 0; ox < out.width; ++ox)
+      for (int64_t ky = 0; ky < k; ++ky) {
+        const int64_t y = r % out.height * stride + ky - padding, left = ox * stride - padding;
+        float *to = columns + (((r - first) * out.width + ox) * k + ky) * line;
+        if (y < 0 || y >= in.height) {
+          std::fill(to, to + line, 0.0f);
+          continue;
+        }
+        const int64_t from = std::max<int64_t>(0, -left),
+                      until = std::max(from, std::min(k, in.width - left));
+        std::fill(to, to + from * in.channels, 0.0f);
+        const float *row = x + ((r / out.height * in.height + y) * in.width + left) * in.channels;
+        std::copy(row + from * in.channels, row + until * in.channels, to + from * in.channels);
+        std::fill(to + until * in.channels, to + line, 0.0f);
+      }
+}
+
+void ColumnsGrad(const float *dcolumns, const ImageShape &in, const ImageShape &out,
+                 const ConvGeometry &geometry, float *dx) {
+  const int64_t k = geometry.kernel, stride = geometry.stride, padding = geometry.padding,
+                width = k * k * in.channels;
+  Rows(in.batch * in.height, in.row() * 4, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      float *row = dx + r * in.row();
+      std::fill(row, row + in.row(), 0.0f);
+      for (int64_t ky = 0; ky < k; ++ky) {
+        const int64_t y = r % in.height + padding - ky;
+        if (y < 0 || y % stride != 0 || y / stride >= out.height) continue;
+        const float *line =
+            dcolumns + (r / in.height * out.height + y / stride) * out.width * width +
+            ky * k * in.channels;
+        for (int64_t ox = 0; ox < out.width; ++ox) {
+          const int64_t left = ox * stride - padding, from = std::max<int64_t>(0, -left),
+                        until = std::max(from, std::min(k, in.width - left));
+          const float *source = line + ox * width;
+          for (int64_t i = from * in.channels; i < until * in.channels; ++i)
+            row[left * in.channels + i] += source[i];
+        }
+      }
+    }
+  });
+}
+
 }  // namespace mindvit
 
 using namespace mindvit;
@@ -88,68 +136,22 @@ KERNEL(DepthwiseGrad) {
   ConvolveGrad(x, ShapeOf(x), ShapeOf(dy), weight, dy, {dx, dweight, dbias});
 }
 
-namespace {
-
-struct Geometry {
-  int64_t kernel, stride, padding;
-  explicit Geometry(const Input &given) : kernel(given[0]), stride(given[1]), padding(given[2]) {}
-};
-
-}  // namespace
-
 // x (B, H, W, I), geometry (3,): kernel, stride, padding; -> columns (B, H', W', k*k*I), what lies
 // under the kernel at each place
 KERNEL(Im2col) {
   const Input x = args.in();
-  const Geometry geometry(args.in());
+  const ConvGeometry geometry(args.in());
   const Output columns = args.out();
   const ImageShape in = ShapeOf(x), out = ShapeOf(columns);
-  const int64_t k = geometry.kernel, stride = geometry.stride, padding = geometry.padding;
-  Rows(out.batch * out.height, out.row(), [=](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r)
-      for (int64_t ox = 0; ox < out.width; ++ox)
-        for (int64_t ky = 0; ky < k; ++ky) {
-          const int64_t y = r % out.height * stride + ky - padding, left = ox * stride - padding;
-          float *to = columns + (r * out.width + ox) * out.channels + ky * k * in.channels;
-          if (y < 0 || y >= in.height) {
-            std::fill(to, to + k * in.channels, 0.0f);
-            continue;
-          }
-          const int64_t from = std::max<int64_t>(0, -left),
-                        until = std::max(from, std::min(k, in.width - left));
-          std::fill(to, to + from * in.channels, 0.0f);
-          const float *row = x + ((r / out.height * in.height + y) * in.width + left) * in.channels;
-          std::copy(row + from * in.channels, row + until * in.channels, to + from * in.channels);
-          std::fill(to + until * in.channels, to + k * in.channels, 0.0f);
-        }
+  Rows(out.batch * out.height, out.row(), [&](int64_t first, int64_t last, int) {
+    Columns(x, in, out, geometry, first, last, columns + first * out.row());
   });
 }
 
 // dcolumns, geometry, x (for its size) -> dx
 KERNEL(Im2colGrad) {
   const Input dcolumns = args.in();
-  const Geometry geometry(args.in());
+  const ConvGeometry geometry(args.in());
   const ImageShape in = ShapeOf(args.in()), out = ShapeOf(dcolumns);
-  const Output dx = args.out();
-  const int64_t k = geometry.kernel, stride = geometry.stride, padding = geometry.padding;
-  Rows(in.batch * in.height, in.row() * 4, [=](int64_t first, int64_t last, int) {
-    for (int64_t r = first; r < last; ++r) {
-      float *row = dx + r * in.row();
-      std::fill(row, row + in.row(), 0.0f);
-      for (int64_t ky = 0; ky < k; ++ky) {
-        const int64_t y = r % in.height + padding - ky;
-        if (y < 0 || y % stride != 0 || y / stride >= out.height) continue;
-        const float *line = dcolumns +
-                            ((r / in.height * out.height + y / stride) * out.width) * out.channels +
-                            ky * k * in.channels;
-        for (int64_t ox = 0; ox < out.width; ++ox) {
-          const int64_t left = ox * stride - padding, from = std::max<int64_t>(0, -left),
-                        until = std::max(from, std::min(k, in.width - left));
-          const float *source = line + ox * out.channels;
-          for (int64_t i = from * in.channels; i < until * in.channels; ++i)
-            row[left * in.channels + i] += source[i];
-        }
-      }
-    }
-  });
+  ColumnsGrad(dcolumns, in, out, geometry, args.out());
 }

@@ -1,4 +1,4 @@
-// Depth-wise 3x3 convolutions of B x H x W x C.
+// Depth-wise 3x3 convolutions of B x H x W x C, and what lies under any other kernel.
 #pragma once
 
 #include <cstdint>
@@ -89,5 +89,20 @@ struct ConvGrads {
 // its gradients
 void ConvolveGrad(const float *x, const ImageShape &in, const ImageShape &out, const float *weight,
                   const float *dy, const ConvGrads &grads);
+
+struct ConvGeometry {
+  int64_t kernel, stride, padding;
+  explicit ConvGeometry(const Input &given)
+      : kernel(given[0]), stride(given[1]), padding(given[2]) {}
+};
+
+// columns (W', k, k, I) of each of the rows of outputs from `first` to before `last`, of B H' rows:
+// the input under the kernel
+void Columns(const float *x, const ImageShape &in, const ImageShape &out,
+             const ConvGeometry &geometry, int64_t first, int64_t last, float *columns);
+
+// dcolumns (B, H', W', k, k, I) -> dx (B, H, W, I)
+void ColumnsGrad(const float *dcolumns, const ImageShape &in, const ImageShape &out,
+                 const ConvGeometry &geometry, float *dx);
 
 }  // namespace mindvit

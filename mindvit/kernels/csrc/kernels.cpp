@@ -10,6 +10,7 @@
 #include "class_query.cpp"
 #include "conv.cpp"
 #include "conv_same.cpp"
+#include "conv_strided.cpp"
 #include "cross_covariance.cpp"
 #include "cross_fusion.cpp"
 #include "detection.cpp"

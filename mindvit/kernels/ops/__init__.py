@@ -3,7 +3,7 @@
 from mindvit.kernels.ops.activation import Gelu, Softmax
 from mindvit.kernels.ops.attention import Attention, BiasedAttention, ClassQuery, CrossCovariance, MixedAttention
 from mindvit.kernels.ops.attention_branch import AttentionBranch, CrossCovarianceBranch
-from mindvit.kernels.ops.conv import ConvSame, Depthwise, Im2col, PatchTokens
+from mindvit.kernels.ops.conv import Conv, ConvSame, Depthwise, Im2col, PatchTokens
 from mindvit.kernels.ops.cross_entropy import PixelCrossEntropy
 from mindvit.kernels.ops.cross_fusion import CrossFusion
 from mindvit.kernels.ops.custom import ProductCell
@@ -40,6 +40,7 @@ __all__ = [
     "BatchNormPredict",
     "BiasedAttention",
     "ClassQuery",
+    "Conv",
     "ConvSame",
     "CrossCovariance",
     "CrossCovarianceBranch",
