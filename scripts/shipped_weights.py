@@ -1,16 +1,17 @@
-"""Train the backbone of the quick starts on scenes: python scripts/shipped_weights.py FOLDER
+"""Train the backbone of detection's quick start on scenes: python scripts/shipped_weights.py FOLDER
 
 FOLDER gets windows of training scenes, each around a digit and named by its class alone, and the run: a small XCiT
 learns to tell the ten classes, with train.py's own command line. Its blocks, in half precision, are written to
-mindvit/hub/weights/xcit_digits.safetensors, from which configs/quickstart/{segmentation,detection}_scenes.yaml
-start. The digits are those that train everything else here; none of the validation's is among them.
+mindvit/hub/weights/xcit_digits.safetensors, from which configs/quickstart/detection_scenes.yaml starts. The digits
+are those that train everything else here; none of the validation's is among them. (shipped_patches.py makes
+segmentation's.)
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 from mindspore import Tensor
@@ -33,7 +34,7 @@ NAME = "xcit_digits"
 WINDOW, SIDE = 88, 80  # px: of a window, and of what the network sees; the tallest digits have 80
 COUNTS = {"train": 22000, "val": 400}  # windows
 TURN, SHEAR = 10.0, 0.15  # degrees and a share, the most that a training window is turned and slanted
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "patch_size": 8,
     "embed_dim": 96,
     "depth": 4,
@@ -111,12 +112,11 @@ def make_known() -> None:
     register(Entry(info, MiddleXCiT, CONFIG))
 
 
-def write(checkpoint: Path) -> Path:
-    """The backbone's weights of a checkpoint in half precision, for the package."""
-    arrays = read(str(checkpoint)).arrays
-    kept = {name: value.astype(np.float16) for name, value in arrays.items() if not name.startswith(CLASSIFIER)}
+def write(arrays: Mapping[str, np.ndarray], name: str) -> Path:
+    """The backbone's weights among a classifier's, in half precision, for the package."""
+    kept = {key: value.astype(np.float16) for key, value in arrays.items() if not key.startswith(CLASSIFIER)}
     FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{NAME}{SUFFIX}"
+    path = FOLDER / f"{name}{SUFFIX}"
     save_file(kept, str(path))
     return path
 
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     make_known()
     run = folder / "run"
     train.main(["--data_dir", str(folder / "windows"), "--ckpt_save_dir", str(run), *OPTIONS.split()])
-    print(write(run / f"{NAME}-{EPOCHS}.ckpt"))
+    print(write(read(str(run / f"{NAME}-{EPOCHS}.ckpt")).arrays, NAME))
 
 
 if __name__ == "__main__":

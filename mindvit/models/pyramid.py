@@ -55,10 +55,13 @@ class MaxPool(nn.Cell):
     def construct(self, x: Tensor, batch: int) -> Tensor:
         height, width = self.layout.grid(x)
         down, across, side = height // self.side, width // self.side, self.side
+        whole = (down * side, across * side) == (height, width)  # a slice of all would be a copy
         if self.layout.channel_axis == 3:
-            x = x[:, : down * side, : across * side].reshape(x.shape[0], down, side, across, side, x.shape[3])
+            x = x if whole else x[:, : down * side, : across * side]
+            x = x.reshape(x.shape[0], down, side, across, side, x.shape[3])
             return self.largest(self.largest(x, 4), 2)
-        x = x[:, :, : down * side, : across * side].reshape(x.shape[0], x.shape[1], down, side, across, side)
+        x = x if whole else x[:, :, : down * side, : across * side]
+        x = x.reshape(x.shape[0], x.shape[1], down, side, across, side)
         return self.largest(self.largest(x, 5), 3)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import yaml
@@ -12,11 +14,15 @@ from mindvit.errors import UserError
 from mindvit.hub.resolve import weights_file
 from mindvit.recipe.names import configs_folder
 
-PLACE = "shipped:xcit_digits"
+PLACE, DETECTORS = "shipped:xcit_digit_patches", "shipped:xcit_digits"
 
 
-def test_a_quick_start_begins_with_them() -> None:
-    recipe = yaml.safe_load((configs_folder() / "quickstart/segmentation_scenes.yaml").read_text(encoding="utf-8"))
+def quick_start(task: str) -> dict[str, Any]:
+    return yaml.safe_load((configs_folder() / f"quickstart/{task}_scenes.yaml").read_text(encoding="utf-8"))
+
+
+def test_quick_starts_begin_with_them() -> None:
+    recipe = quick_start("segmentation")
     config = yaml.safe_load(f"{{{recipe['backbone_config']}}}")
     assert recipe["backbone_weights"] == PLACE
     net = mindvit.create_model(
@@ -28,9 +34,11 @@ def test_a_quick_start_begins_with_them() -> None:
     assert {name for name in found if name.startswith("backbone.blocks.")} == {
         f"backbone.{name}" for name in held if name.startswith("blocks.")
     }
+    assert quick_start("detection")["backbone_weights"] == DETECTORS
+    assert set(load_file(weights_file(DETECTORS, recipe["backbone"]))) == set(held)
 
 
 @pytest.mark.parametrize("place", ["shipped:xcit", "shipped:../hub/weights/xcit_digits"])
 def test_unknown_names(place: str) -> None:
-    with pytest.raises(UserError, match=f"no weights {place} come with mindvit, but {PLACE}"):
+    with pytest.raises(UserError, match=f"no weights {place} come with mindvit, but {PLACE} and {DETECTORS}"):
         weights_file(place, "xcit_nano_12_p8_224")

@@ -77,8 +77,9 @@ def test_sides_are_doubled_as_by_a_transposed_convolution(chosen: Any) -> None:
 def test_maxima(chosen: Any) -> None:
     cell, layout = built(chosen, MaxPool, 2)
     x = image(4, 9)
-    found = layout.to_images(cell(layout.from_images(Tensor(x)), 2)).asnumpy()
-    assert np.array_equal(found, x[:, :, :8].reshape(2, 4, 4, 2, 3, 2).max((3, 5)))
+    for given in (x, x[:, :, :8]):  # the second has nothing that hangs over the edge
+        found = layout.to_images(cell(layout.from_images(Tensor(given)), 2)).asnumpy()
+        assert np.array_equal(found, x[:, :, :8].reshape(2, 4, 4, 2, 3, 2).max((3, 5)))
 
 
 @pytest.mark.parametrize("rule", MATRICES)
