@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindvit.kernels import ops as kernels
@@ -24,6 +25,12 @@ from mindvit.runtime import platform
 Axis = tuple[
     int, int, int
 ]  # regions, tokens of a group, interval: token (region * tokens + i) * interval + g is the i-th of its group
+
+
+@ops.constexpr
+def _no_mask(tokens: int) -> Tensor:
+    """Zeros (1, 1, 1, tokens)."""
+    return Tensor(np.zeros((1, 1, 1, tokens), np.float32))
 
 
 class Attention(nn.Cell):
@@ -84,34 +91,35 @@ class HeadAttention(Attention):
         if not biased:
             self.flash = flash_attention(channels, heads, self.scale, attn_drop)
 
-    def attend_packed(self, qkv: Tensor, bias: Optional[Tensor] = None) -> Tensor:
-        """(groups of tokens, N, 3C) -> (groups, N, C); bias: see `attend`, with all four axes."""
+    def attend_packed(self, qkv: Tensor) -> Tensor:
+        """(groups of tokens, N, 3C) -> (groups, N, C)."""
         if self.fused_op is not None and qkv.dtype == ms.float32:
-            return self.fused_op(qkv) if bias is None else self.fused_op(qkv, bias)
+            return self.fused_op(qkv)
         if self.flash is not None and qkv.dtype != ms.float32:
             q, k, v = self.thirds(qkv)
             return self.flash(q, k, v)
         groups, tokens, width = qkv.shape
-        y = self.attend(qkv.reshape(groups, tokens, 3 * self.heads, -1).transpose(0, 2, 1, 3), bias)  # groups h N d
+        y = self.attend(qkv.reshape(groups, tokens, 3 * self.heads, -1).transpose(0, 2, 1, 3))  # groups h N d
         return y.transpose(0, 2, 1, 3).reshape(groups, tokens, width // 3)
 
-    def attend_groups(self, qkv: Tensor, down: Axis, across: Axis, bias: Tensor) -> Tensor:
+    def attend_groups(self, qkv: Tensor, down: Axis, across: Axis, bias: Tensor, mask: Optional[Tensor]) -> Tensor:
         """Attention among the tokens of each group of a grid, which `down` and `across` cut it into.
 
         qkv: (B, H, W, 3C) -> (B, H, W, C). Rows and columns are (n r i) and (m s j): n x m regions of groups of r
-        x s tokens, of which each region has i x j, interleaved. bias: see `attend`. In einops' words: "b (n r i)
-        (m s j) c -> (b n i m j) (r s) c".
+        x s tokens, of which each region has i x j, interleaved. In einops' words: "b (n r i) (m s j) c -> (b n i m
+        j) (r s) c". bias: (h, G, G) float32, and mask: (groups of a sample, 1, 1, G), added to the scores.
         """
         batch, height, width, channels = qkv.shape
         (n, r, i), (m, s, j) = down, across
         if self.fused_op is not None and qkv.dtype == ms.float32:
             qkv = self.to_groups(qkv.reshape(batch * n, r, i, m, s, j, channels))
             qkv = qkv.reshape(-1, r * s, channels)  # B*groups G 3C
-            y = self.fused_op(qkv, bias.reshape(-1, *bias.shape[-3:]))  # B*groups G C
+            y = self.fused_op(qkv, bias, _no_mask(r * s) if mask is None else mask)  # B*groups G C
             y = self.from_groups(y.reshape(batch * n, i, m, j, r, s, -1))
         else:
             qkv = qkv.reshape(batch * n, r, i, m, s, j, 3 * self.heads, -1).transpose(0, 2, 3, 5, 6, 1, 4, 7)
-            y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), bias)  # B*groups h G d
+            added = bias if mask is None else bias + mask  # (groups) h G G
+            y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), added)  # B*groups h G d
             y = y.reshape(batch * n, i, m, j, self.heads, r, s, -1).transpose(0, 5, 1, 2, 6, 3, 4, 7)
         return y.reshape(batch, height, width, -1)
 

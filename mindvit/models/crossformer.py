@@ -125,11 +125,9 @@ class GroupAttention(HeadAttention):
     def construct(self, x: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
         height, width = grid
         (n, r, i), (m, s, j) = down, across = _grouping(height, width, *self.rule)
-        bias = self.bias(r, s)
-        if (n * r * i, m * s * j) != grid:
-            bias = bias + _mask(height, width, down, across)  # groups h G G
+        mask = None if (n * r * i, m * s * j) == grid else _mask(height, width, down, across)
         qkv = padded(self.qkv(x).reshape(batch, height, width, -1), n * r * i, m * s * j)
-        y = self.attend_groups(qkv, down, across, bias)
+        y = self.attend_groups(qkv, down, across, self.bias(r, s), mask)
         y = cut(y, height, width)
         return self.proj_drop(self.proj(y.reshape(x.shape)))
 

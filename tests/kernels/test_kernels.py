@@ -20,7 +20,7 @@ from mindspore import Tensor, nn, ops
 from mindvit.errors import UserError
 from mindvit.kernels import ops as kernels
 from mindvit.layers.activation import GELU, QuickGELU, Softmax
-from mindvit.layers.attention import Block, HeadAttention, SelfAttention
+from mindvit.layers.attention import Block, SelfAttention
 from mindvit.layers.augment import AugmentImages
 from mindvit.layers.class_attention import ClassAttention, CrossAttention
 from mindvit.layers.conv import Conv2d, DepthwiseConv3x3, FeatureLayout
@@ -64,17 +64,6 @@ class With(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.cell(x, *self.more)
-
-
-class Biased(HeadAttention):
-    """Attention of groups that have biases of their own."""
-
-    def __init__(self) -> None:
-        super().__init__(24, 3, 0.0, 0.0, biased=True)
-
-    def construct(self, x: Tensor) -> Tensor:
-        bias = x[:2, :5, :15].reshape(2, 3, 5, 5)  # a gradient comes this way too
-        return self.attend_packed(x, bias)
 
 
 class Beside(nn.Cell):
@@ -195,10 +184,9 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "resize to more": (lambda: BicubicResize(17), (BATCH, 3, 6, 13)),
     "layer norm beside a branch": (Beside, (5, 17, 24)),
     "attention": (lambda: With(SelfAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),
-    "biased attention": (Biased, (BATCH, 5, 72)),
     "group attention": (
-        lambda: With(GroupAttention(32, 2, (3, 2, True, "head"), 0.0, 0.0), BATCH, (7, 5)),
-        (BATCH * 35, 32),
+        lambda: With(GroupAttention(48, 3, (3, 2, True, "head"), 0.0, 0.0), BATCH, (11, 9)),  # for two threads
+        (BATCH * 99, 48),
     ),
     "convolutional attention": (lambda: With(Attention(16, 2, True, 0.0, 0.0), BATCH, (5, 4)), (BATCH * 21, 16)),
     "cross-covariance attention": (lambda: With(CrossCovarianceAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),

@@ -12,86 +12,69 @@ namespace mindvit {
 
 namespace {
 
-// p (M, N) = softmax(scale q k^T + add) of head h of sample b; add: (M, N) or null
-void Weights(const Heads &size, const Side &q, const Side &k, const float *add, int64_t b,
+// p (M, N) = the weights of head h of sample b
+void Weights(const Heads &size, const Side &q, const Side &k, const Added &added, int64_t b,
              int64_t h, float *p) {
   const int64_t depth = size.depth, m = q.tokens, n = k.tokens;
   gemm()('N', 'T', m, n, depth, size.scale, q.at(b, h, depth), q.stride, k.at(b, h, depth),
          k.stride, 0.0f, p, n);
-  for (int64_t r = 0; r < m; ++r) {
-    if (add != nullptr) AddTo(p + r * n, add + r * n, n);
-    SoftmaxRow(p + r * n, n);
-  }
+  added.To(p, n, b, h, 0, m, m, n);
+  for (int64_t r = 0; r < m; ++r) SoftmaxRow(p + r * n, n);
 }
 
 }  // namespace
 
-void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
+void Attend(const Heads &size, const Side &q, const Side &k, const Side &v, const Added &added,
             const SideGrad &y) {
-  if (UsesBFloat16()) return AttendInBFloat16(size, q, k, v, bias, y);
-  const int64_t heads = size.heads, depth = size.depth, groups = size.groups, batch = size.batch;
-  const int64_t m = q.tokens, n = k.tokens;
-  Rows(batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
+  if (UsesBFloat16()) return AttendInBFloat16(size, q, k, v, added, y);
+  const int64_t heads = size.heads, depth = size.depth, m = q.tokens, n = k.tokens;
+  Rows(size.batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
+    float *p = Scratch(0, m * n);
     for (int64_t i = first; i < last; ++i) {
       const int64_t b = i / heads, h = i % heads;
-      float *p = Scratch(0, m * n);
-      const float *add = bias == nullptr ? nullptr : bias + ((b % groups) * heads + h) * m * n;
-      Weights(size, q, k, add, b, h, p);
+      Weights(size, q, k, added, b, h, p);
       gemm()('N', 'N', m, depth, n, 1.0f, p, n, v.at(b, h, depth), v.stride, 0.0f,
              y.at(b, h, depth), y.stride);
     }
   });
 }
 
-void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v, const float *bias,
+void AttendGrad(const Heads &size, const Side &q, const Side &k, const Side &v, const Added &added,
                 const Side &dy, const AttentionGrads &grads) {
-  if (UsesBFloat16()) return AttendGradInBFloat16(size, q, k, v, bias, dy, grads);
-  const int64_t heads = size.heads, depth = size.depth, groups = size.groups, batch = size.batch;
+  if (UsesBFloat16()) return AttendGradInBFloat16(size, q, k, v, added, dy, grads);
+  const int64_t depth = size.depth, batch = size.batch, m = q.tokens, n = k.tokens;
   const float scale = size.scale;
   const SideGrad &dq = grads.dq, &dk = grads.dk, &dv = grads.dv;
-  float *const dbias = grads.dbias;
-  const int64_t m = q.tokens, n = k.tokens;
-  // a thread has whole (group, head) pairs: nobody else adds to its part of the bias
-  Rows(groups * heads, batch / groups * m * n * 2, [&](int64_t first, int64_t last, int) {
+  BiasGrad dbias(grads.dbias, batch, m * n);
+  Rows(size.heads * batch, m * n * 2, [&](int64_t first, int64_t last, int part) {
     float *p = Scratch(0, m * n), *d = Scratch(1, m * n);
-    for (int64_t pair = first; pair < last; ++pair) {
-      const int64_t h = pair % heads;
-      const float *own = bias == nullptr ? nullptr : bias + pair * m * n;
-      float *add = dbias == nullptr ? nullptr : dbias + pair * m * n;
-      if (add != nullptr) std::fill(add, add + m * n, 0.0f);
-      for (int64_t b = pair / heads; b < batch; b += groups) {
-        Weights(size, q, k, own, b, h, p);
-        gemm()('T', 'N', n, depth, m, 1.0f, p, n, dy.at(b, h, depth), dy.stride, 0.0f,
-               dv.at(b, h, depth), dv.stride);
-        gemm()('N', 'T', m, n, depth, 1.0f, dy.at(b, h, depth), dy.stride, v.at(b, h, depth),
-               v.stride, 0.0f, d, n);
-        for (int64_t r = 0; r < m; ++r) SoftmaxRowGrad(p + r * n, d + r * n, d + r * n, n);
-        if (add != nullptr)
-          for (int64_t i = 0; i < m * n; ++i) add[i] += d[i];
-        gemm()('N', 'N', m, depth, n, scale, d, n, k.at(b, h, depth), k.stride, 0.0f,
-               dq.at(b, h, depth), dq.stride);
-        gemm()('T', 'N', n, depth, m, scale, d, n, q.at(b, h, depth), q.stride, 0.0f,
-               dk.at(b, h, depth), dk.stride);
-      }
+    for (int64_t u = first; u < last; ++u) {
+      const int64_t h = u / batch, b = u % batch;
+      Weights(size, q, k, added, b, h, p);
+      gemm()('T', 'N', n, depth, m, 1.0f, p, n, dy.at(b, h, depth), dy.stride, 0.0f,
+             dv.at(b, h, depth), dv.stride);
+      gemm()('N', 'T', m, n, depth, 1.0f, dy.at(b, h, depth), dy.stride, v.at(b, h, depth),
+             v.stride, 0.0f, d, n);
+      for (int64_t r = 0; r < m; ++r) SoftmaxRowGrad(p + r * n, d + r * n, d + r * n, n);
+      if (float *to = dbias.At(u, first, part)) AddTo(to, d, m * n);
+      gemm()('N', 'N', m, depth, n, scale, d, n, k.at(b, h, depth), k.stride, 0.0f,
+             dq.at(b, h, depth), dq.stride);
+      gemm()('T', 'N', n, depth, m, scale, d, n, q.at(b, h, depth), q.stride, 0.0f,
+             dk.at(b, h, depth), dk.stride);
     }
   });
+  dbias.Join();
 }
 
-void SelfAttention::Forward(const float *qkv, float *y) const { Forward(qkv, nullptr, 1, y); }
-
-void SelfAttention::Backward(const float *qkv, const float *dy, float *dqkv) const {
-  Backward(qkv, nullptr, batch, dy, dqkv, nullptr);
-}
-
-void SelfAttention::Forward(const float *qkv, const float *bias, int64_t groups, float *y) const {
+void SelfAttention::Forward(const float *qkv, const Added &added, float *y) const {
   const int64_t width = 3 * channels;
   const Side q{qkv, tokens, width}, k{qkv + channels, tokens, width},
       v{qkv + 2 * channels, tokens, width};
-  Attend({batch, heads, channels / heads, scale, groups}, q, k, v, bias, {y, tokens, channels});
+  Attend({batch, heads, channels / heads, scale}, q, k, v, added, {y, tokens, channels});
 }
 
-void SelfAttention::Backward(const float *qkv, const float *bias, int64_t groups, const float *dy,
-                             float *dqkv, float *dbias) const {
+void SelfAttention::Backward(const float *qkv, const Added &added, const float *dy, float *dqkv,
+                             float *dbias) const {
   const int64_t width = 3 * channels;
   const Side q{qkv, tokens, width}, k{qkv + channels, tokens, width},
       v{qkv + 2 * channels, tokens, width};
@@ -99,7 +82,7 @@ void SelfAttention::Backward(const float *qkv, const float *bias, int64_t groups
                              {dqkv + channels, tokens, width},
                              {dqkv + 2 * channels, tokens, width},
                              dbias};
-  AttendGrad({batch, heads, channels / heads, scale, groups}, q, k, v, bias, {dy, tokens, channels},
+  AttendGrad({batch, heads, channels / heads, scale}, q, k, v, added, {dy, tokens, channels},
              grads);
 }
 
@@ -120,26 +103,27 @@ SelfAttention SelfAttentionOf(const Input &qkv, const Input &numbers) {
 PRODUCTS_KERNEL(Attention) {
   const Input qkv = args.in(), numbers = args.in();
   const Output y = args.out();
-  SelfAttentionOf(qkv, numbers).Forward(qkv, y);
+  SelfAttentionOf(qkv, numbers).Forward(qkv, kNothing, y);
 }
 
 PRODUCTS_KERNEL(AttentionGrad) {
   const Input qkv = args.in(), numbers = args.in(), dy = args.in();
   const Output dqkv = args.out();
-  SelfAttentionOf(qkv, numbers).Backward(qkv, dy, dqkv);
+  SelfAttentionOf(qkv, numbers).Backward(qkv, kNothing, dy, dqkv, nullptr);
 }
 
-// qkv, numbers, bias (groups, heads, N, N) -> y
+// qkv, numbers, bias (heads, N, N), mask (groups, 1, 1, N): see Added -> y
 PRODUCTS_KERNEL(BiasedAttention) {
-  const Input qkv = args.in(), numbers = args.in(), bias = args.in();
+  const Input qkv = args.in(), numbers = args.in(), bias = args.in(), mask = args.in();
   const Output y = args.out();
-  SelfAttentionOf(qkv, numbers).Forward(qkv, bias, bias.dim(0), y);
+  SelfAttentionOf(qkv, numbers).Forward(qkv, {bias, mask, mask.dim(0)}, y);
 }
 
 PRODUCTS_KERNEL(BiasedAttentionGrad) {
-  const Input qkv = args.in(), numbers = args.in(), bias = args.in(), dy = args.in();
+  const Input qkv = args.in(), numbers = args.in(), bias = args.in(), mask = args.in(),
+              dy = args.in();
   const Output dqkv = args.out(), dbias = args.out();
-  SelfAttentionOf(qkv, numbers).Backward(qkv, bias, bias.dim(0), dy, dqkv, dbias);
+  SelfAttentionOf(qkv, numbers).Backward(qkv, {bias, mask, mask.dim(0)}, dy, dqkv, dbias);
 }
 
 // q (B, M, C), k and v (B, N, C), numbers -> y (B, M, C)
@@ -148,8 +132,8 @@ PRODUCTS_KERNEL(MixedAttention) {
   const Output y = args.out();
   const int64_t m = q.dim(1), n = k.dim(1), channels = q.dim(2),
                 heads = static_cast<int64_t>(numbers[1]);
-  Attend({q.dim(0), heads, channels / heads, numbers[0], 1}, {q, m, channels}, {k, n, channels},
-         {v, n, channels}, nullptr, {y, m, channels});
+  Attend({q.dim(0), heads, channels / heads, numbers[0]}, {q, m, channels}, {k, n, channels},
+         {v, n, channels}, kNothing, {y, m, channels});
 }
 
 PRODUCTS_KERNEL(MixedAttentionGrad) {
@@ -157,7 +141,7 @@ PRODUCTS_KERNEL(MixedAttentionGrad) {
   const Output dq = args.out(), dk = args.out(), dv = args.out();
   const int64_t batch = q.dim(0), m = q.dim(1), n = k.dim(1), channels = q.dim(2),
                 heads = static_cast<int64_t>(numbers[1]);
-  AttendGrad({batch, heads, channels / heads, numbers[0], batch}, {q, m, channels},
-             {k, n, channels}, {v, n, channels}, nullptr, {dy, m, channels},
+  AttendGrad({batch, heads, channels / heads, numbers[0]}, {q, m, channels},
+             {k, n, channels}, {v, n, channels}, kNothing, {dy, m, channels},
              {{dq, m, channels}, {dk, n, channels}, {dv, n, channels}, nullptr});
 }

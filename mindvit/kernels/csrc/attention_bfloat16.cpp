@@ -23,6 +23,7 @@ constexpr int64_t kScores = 1 << 15;  // of the queries that are taken at once, 
 
 struct Operands {
   const Side &q, &k, &v;
+  const Added &added;
 };
 
 // One head: queries against keys
@@ -94,33 +95,30 @@ struct HeadProducts {
     Times(Lines{x, wide, false, scale}, n, rows, y, add, to, stride);
   }
 
-  // the weights of some queries (rows x wide); bias: their first row, or null
-  void Weights(const float *q, int64_t stride, int64_t rows, const Half *keys, const float *bias,
-               float *to) const {
-    Scores(q, stride, rows, size.scale, keys, to);
-    for (int64_t r = 0; r < rows; ++r) {
-      if (bias != nullptr) AddTo(to + r * wide, bias + r * n, n);
-      SoftmaxRow(to + r * wide, n);
-    }
+  // the weights of `rows` queries of head h of sample b, from `first` on (rows x wide)
+  void Weights(int64_t b, int64_t h, int64_t first, int64_t rows, const Operands &of,
+               const Half *keys, float *to) const {
+    Scores(of.q.at(b, h, size.depth) + first * of.q.stride, of.q.stride, rows, size.scale, keys,
+           to);
+    of.added.To(to, wide, b, h, first, rows, m, n);
+    for (int64_t r = 0; r < rows; ++r) SoftmaxRow(to + r * wide, n);
   }
 
-  // y of head h of sample b; bias (M, N): its own, or null
-  void Forward(int64_t b, int64_t h, const Operands &of, const float *bias,
-               const SideGrad &y) const {
-    const Side &q = of.q, &k = of.k, &v = of.v;
+  // y of head h of sample b
+  void Forward(int64_t b, int64_t h, const Operands &of, const SideGrad &y) const {
+    const Side &k = of.k, &v = of.v;
     const Half *keys = Across(kKeys, k.at(b, h, size.depth), k.stride),
                *values = Down(kValues, v.at(b, h, size.depth), v.stride, n);
     float *p = Scratch(0, most * wide);
     for (int64_t r = 0; r < m; r += most) {
       const int64_t rows = std::min(most, m - r);
-      Weights(q.at(b, h, size.depth) + r * q.stride, q.stride, rows, keys,
-              bias ? bias + r * n : nullptr, p);
+      Weights(b, h, r, rows, of, keys, p);
       Mix(p, 1.0f, rows, values, y.at(b, h, size.depth) + r * y.stride, y.stride);
     }
   }
 
   // the gradients of head h of sample b; adds to dbias (M, N), where there is one
-  void Backward(int64_t b, int64_t h, const Operands &of, const float *bias, const Side &dy,
+  void Backward(int64_t b, int64_t h, const Operands &of, const Side &dy,
                 const AttentionGrads &grads, float *dbias) const {
     const int64_t depth = size.depth;
     const Side &q = of.q, &k = of.k, &v = of.v;
@@ -133,7 +131,7 @@ struct HeadProducts {
       const int64_t rows = std::min(most, m - r);
       const float *query = q.at(b, h, depth) + r * q.stride,
                   *slope = dy.at(b, h, depth) + r * dy.stride;
-      Weights(query, q.stride, rows, across, bias ? bias + r * n : nullptr, p);
+      Weights(b, h, r, rows, of, across, p);
       Gather(p, 1.0f, rows, Down(kQueryRows, slope, dy.stride, rows), r > 0, dv.at(b, h, depth),
              dv.stride);
       Scores(slope, dy.stride, rows, 1.0f, values, d);
@@ -151,42 +149,36 @@ struct HeadProducts {
 }  // namespace
 
 void AttendInBFloat16(const Heads &size, const Side &q, const Side &k, const Side &v,
-                      const float *bias, const SideGrad &y) {
+                      const Added &added, const SideGrad &y) {
   const int64_t heads = size.heads, m = q.tokens, n = k.tokens;
   Rows(size.batch * heads, m * n * 2, [&](int64_t first, int64_t last, int) {
     const TileScope scope;
     const HeadProducts products(size, m, n);
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t b = i / heads, h = i % heads;
-      const float *own = bias ? bias + ((b % size.groups) * heads + h) * m * n : nullptr;
-      products.Forward(b, h, {q, k, v}, own, y);
-    }
+    for (int64_t i = first; i < last; ++i)
+      products.Forward(i / heads, i % heads, {q, k, v, added}, y);
   });
 }
 
 void AttendGradInBFloat16(const Heads &size, const Side &q, const Side &k, const Side &v,
-                          const float *bias, const Side &dy, const AttentionGrads &grads) {
-  const int64_t heads = size.heads, groups = size.groups, m = q.tokens, n = k.tokens;
-  // a thread has whole (group, head) pairs: nobody else adds to its part of the bias
-  Rows(groups * heads, size.batch / groups * m * n * 2, [&](int64_t first, int64_t last, int) {
+                          const Added &added, const Side &dy, const AttentionGrads &grads) {
+  const int64_t batch = size.batch, m = q.tokens, n = k.tokens;
+  BiasGrad dbias(grads.dbias, batch, m * n);
+  Rows(size.heads * batch, m * n * 2, [&](int64_t first, int64_t last, int part) {
     const TileScope scope;
     const HeadProducts products(size, m, n);
-    for (int64_t pair = first; pair < last; ++pair) {
-      const float *own = bias ? bias + pair * m * n : nullptr;
-      float *dbias = grads.dbias ? grads.dbias + pair * m * n : nullptr;
-      if (dbias) std::fill(dbias, dbias + m * n, 0.0f);
-      for (int64_t b = pair / heads; b < size.batch; b += groups)
-        products.Backward(b, pair % heads, {q, k, v}, own, dy, grads, dbias);
-    }
+    for (int64_t u = first; u < last; ++u)
+      products.Backward(u % batch, u / batch, {q, k, v, added}, dy, grads,
+                        dbias.At(u, first, part));
   });
+  dbias.Join();
 }
 
 #else
 
-void AttendInBFloat16(const Heads &, const Side &, const Side &, const Side &, const float *,
+void AttendInBFloat16(const Heads &, const Side &, const Side &, const Side &, const Added &,
                       const SideGrad &) {}
 
-void AttendGradInBFloat16(const Heads &, const Side &, const Side &, const Side &, const float *,
+void AttendGradInBFloat16(const Heads &, const Side &, const Side &, const Side &, const Added &,
                           const Side &, const AttentionGrads &) {}
 
 #endif

@@ -94,7 +94,7 @@ void SelfForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
   const SelfAttention attention = AttentionOf(ends, args.in());
   const BranchOutputs to(args, pass);
-  BranchForward(ends, to, [&](const float *qkv, float *a) { attention.Forward(qkv, a); });
+  BranchForward(ends, to, [&](const float *qkv, float *a) { attention.Forward(qkv, kNothing, a); });
 }
 
 void CovarianceForward(Args &args, Pass pass) {
@@ -126,7 +126,7 @@ PRODUCTS_KERNEL(AttentionBranchGrad) {
   const Input dout = args.in();
   const BranchGrads to(args);
   BranchBackwards(ends, saved, dout, to, [&](const float *qkv, const float *da, float *dqkv) {
-    attention.Backward(qkv, da, dqkv);
+    attention.Backward(qkv, kNothing, da, dqkv, nullptr);
   });
 }
 

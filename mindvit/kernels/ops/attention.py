@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor
+from mindspore import Tensor, ops
 
 from mindvit.kernels.ops.custom import ProductCell, Shape, Tensors, kernel, like_first, like_first_two
 
@@ -28,20 +28,22 @@ class Attention(ProductCell):
 
 
 class BiasedAttention(ProductCell):
-    """Attention with a bias on the scores, (groups, heads, N, N), where sample b has group b % groups."""
+    """Attention with a bias on the scores, (heads, N, N), and on those of a key that of a mask, (groups, 1, 1, N),
+    where sample b has group b % groups. The mask gets no gradient.
+    """
 
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.numbers = Tensor([scale, heads], ms.float32)
         self.forward = kernel("BiasedAttention", third_width)
-        self.backward = kernel("BiasedAttentionGrad", lambda qkv, numbers, bias, gradient: (qkv, bias), 2)
+        self.backward = kernel("BiasedAttentionGrad", lambda qkv, numbers, bias, *_: (qkv, bias), 2)
 
-    def construct(self, qkv: Tensor, bias: Tensor) -> Tensor:
-        return self.forward(qkv, self.numbers, bias)
+    def construct(self, qkv: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+        return self.forward(qkv, self.numbers, bias, mask)
 
-    def bprop(self, qkv: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
+    def bprop(self, qkv: Tensor, bias: Tensor, mask: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
         """Gradients of qkv and bias."""
-        return self.backward(qkv, self.numbers, bias, gradient)
+        return (*self.backward(qkv, self.numbers, bias, mask, gradient), ops.zeros_like(mask))
 
 
 class MixedAttention(ProductCell):
