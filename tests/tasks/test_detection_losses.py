@@ -81,3 +81,5 @@ def test_the_best_boxes_of_each_class() -> None:
     assert np.allclose(found, GOLDEN["multiclass/dets"][:, :4], atol=1e-5)
     assert np.allclose(score, GOLDEN["multiclass/dets"][:, 4])
     assert np.array_equal(labels, GOLDEN["multiclass/labels"])
+    assert np.array_equal(boxes.reshape(-1, 4)[GOLDEN["multiclass/inds"]], found)
+    assert np.array_equal(GOLDEN["multiclass/inds"] % 5, labels)

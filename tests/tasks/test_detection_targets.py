@@ -7,7 +7,7 @@ from typing import Any, Iterator
 import mindspore as ms
 import numpy as np
 import pytest
-from dense_goldens import priorities, unpacked
+from dense_goldens import priorities, sampled, unpacked
 from golden import FOLDER
 from mindspore import Tensor, ops
 
@@ -54,6 +54,9 @@ def test_anchors_of_a_picture(method: str, key: str, machine: str) -> None:
     anchors = grid.anchors([(-(-224 >> level), -(-320 >> level)) for level in range(first, first + 5)])
     for level, stride in enumerate(grid.strides):
         assert np.allclose(grid.base(stride), HEADS[f"{method}/base_anchors.{level}"], atol=1e-4)
+    if method == "retinanet":
+        assert np.concatenate(anchors).shape == tuple(HEADS["retinanet/anchors/shape"])
+        assert sampled(np.concatenate(anchors), HEADS, "retinanet/anchors") < 1e-4
     boxes = Tensor(np.concatenate(anchors)[None])
     for image in range(2):
         objects, real = padded(HEADS[f"gt/{image}/boxes"], 6)
