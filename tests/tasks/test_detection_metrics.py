@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import lzma
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,21 @@ def test_twelve_numbers_and_each_class(golden: Any, kind: str) -> None:
 def test_annotations_numbered_from_0(golden: Any) -> None:
     annotations = [{**item, "id": number} for number, item in enumerate(golden["gt"]["annotations"])]
     found = measure({**golden["gt"], "annotations": annotations}, golden["dt_bbox"], "bbox")
+    assert np.allclose(found.stats, golden["expected"]["coco/bbox/stats"], atol=1e-9)
+
+
+def test_faster_coco_eval_is_taken_where_it_is_installed(golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a module in its place that calls pycocotools and tells of it."""
+    theirs, seen = pycocotools(), []
+
+    def evaluation(*arguments: Any) -> Any:
+        seen.append(arguments[2])
+        return theirs.cocoeval.COCOeval(*arguments)
+
+    module = SimpleNamespace(COCO=theirs.coco.COCO, COCOeval_faster=evaluation)
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", module)
+    found = measure(golden["gt"], golden["dt_bbox"], "bbox")
+    assert seen == ["bbox"]
     assert np.allclose(found.stats, golden["expected"]["coco/bbox/stats"], atol=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""COCO's twelve numbers of boxes and of masks, by pycocotools."""
+"""COCO's twelve numbers of boxes and of masks, by pycocotools, or by faster-coco-eval where that is installed."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def pycocotools() -> Any:
     return type("Modules", (), {"coco": coco, "cocoeval": cocoeval, "mask": mask})
 
 
+def evaluation_classes() -> tuple[Any, Any]:
+    """COCO and COCOeval: faster-coco-eval's, which give the same numbers in a quarter of the time or less, or else
+    pycocotools'.
+    """
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        modules = pycocotools()
+        return modules.coco.COCO, modules.cocoeval.COCOeval
+    return COCO, COCOeval_faster
+
+
 def encoded(mask: np.ndarray) -> dict[str, Any]:
     """A mask (H, W) bool as COCO's compressed run lengths, fit for JSON."""
     found = pycocotools().mask.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -33,7 +45,7 @@ def encoded(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _index(dataset: Mapping[str, Any]) -> Any:
-    found = pycocotools().coco.COCO()
+    found = evaluation_classes()[0]()
     found.dataset = dict(dataset)
     found.createIndex()
     return found
@@ -48,13 +60,13 @@ class KindScore:
 
 
 def evaluated(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: str) -> Any:
-    """A COCOeval of pycocotools with its numbers; arguments: see measure."""
+    """A COCOeval with its numbers; arguments: see measure."""
     annotations = [{**item, "id": number} for number, item in enumerate(truth["annotations"], 1)]
     with contextlib.redirect_stdout(io.StringIO()):
         expected = _index({**truth, "annotations": annotations})
         nothing = _index({**truth, "annotations": []})  # loadRes fails at it
         results = expected.loadRes([dict(item) for item in found]) if found else nothing
-        evaluation = pycocotools().cocoeval.COCOeval(expected, results, kind)
+        evaluation = evaluation_classes()[1](expected, results, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
