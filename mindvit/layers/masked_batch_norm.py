@@ -26,6 +26,8 @@ class MaskedBatchNorm(BatchNorm):
         if counts is None or not self.training:
             return super().construct(x)
         kind, x = x.dtype, x.astype(ms.float32)
+        if self.fused_op is not None and self.sync_op is None:
+            return self.fused(x, counts).astype(kind)
         axis = self.layout.channel_axis
         axes = tuple([place for place in range(4) if place != axis])
         shape = tuple([x.shape[axis] if place == axis else 1 for place in range(4)])

@@ -76,11 +76,16 @@ class BatchNorm(nn.Cell):
         self.running_var = Parameter(initializer("ones", (channels,), ms.float32), requires_grad=False)
         self.fused_op: Any = kernels.BatchNorm(self.EPS, self.MOMENTUM) if machine.kernels else None
         self.fused_predict: Any = kernels.BatchNormPredict(self.EPS) if machine.kernels else None
+        self.all_count = Tensor([1.0], ms.float32)
         self.sync_op: Any = None  # layers.sync_batch_norm: normalizes by the statistics of all ranks
         self.channels_first = machine.slow_convolution
         self.train_op = ops.BatchNorm(is_training=True, epsilon=self.EPS, momentum=self.MOMENTUM)
         self.eval_op = ops.BatchNorm(is_training=False, epsilon=self.EPS)
         self.direct = machine.direct_operators
+
+    def fused(self, x: Tensor, counts: Tensor) -> Tensor:
+        """Normalized by the statistics of the maps that count; the running ones move. By a kernel."""
+        return self.fused_op(x, self.weight, self.bias, self.running_mean, self.running_var, counts)[0]
 
     def construct(self, x: Tensor) -> Tensor:
         kind, shape = x.dtype, x.shape
@@ -89,7 +94,7 @@ class BatchNorm(nn.Cell):
             return self.sync_op(x, self.weight, self.bias, self.running_mean, self.running_var).astype(kind)
         if self.fused_op is not None:
             if self.training:
-                return self.fused_op(x, self.weight, self.bias, self.running_mean, self.running_var)[0].astype(kind)
+                return self.fused(x, self.all_count).astype(kind)
             return self.fused_predict(x, self.weight, self.bias, self.running_mean, self.running_var).astype(kind)
         if self.direct:
             mean, variance = self.running_mean, self.running_var

@@ -12,7 +12,7 @@ from mindvit.errors import UserError
 from mindvit.layers.activation import GELU
 from mindvit.layers.compiled import Compiled
 from mindvit.layers.conv import FeatureLayout
-from mindvit.layers.linear import weight_of
+from mindvit.layers.linear import Product, weight_of
 from mindvit.layers.norm import BatchNorm
 from mindvit.layers.transpose import Transpose
 from mindvit.models.network import Feature, Network
@@ -29,17 +29,18 @@ class DoubleSides(nn.Cell):
         self.weight = weight_of((channels, channels, 2, 2), Uniform(bound))
         self.bias = weight_of((channels,), Uniform(bound))
         self.layout = FeatureLayout()
-        self.to_last, self.to_rows = Transpose(0, 2, 3, 1), Transpose(0, 1, 3, 2, 4, 5)
+        self.product = Product(4 * channels)
+        self.to_rows = Transpose(0, 1, 3, 2, 4, 5)
         self.compute_type = ms.float32
 
     def construct(self, x: Tensor, batch: int) -> Tensor:
         height, width = self.layout.grid(x)
         tokens = self.layout.to_tokens(x).astype(self.compute_type)
-        weight = self.weight.astype(self.compute_type)
+        weight, bias = self.weight.astype(self.compute_type), self.bias.astype(self.compute_type)
         channels = weight.shape[0]
-        weight = self.to_last(weight).reshape(channels, -1)  # in (2 2 out)
-        y = self.to_rows(ops.matmul(tokens, weight).reshape(batch, height, width, 2, 2, channels))
-        y = y.reshape(-1, channels) + self.bias.astype(self.compute_type)
+        weight = weight.transpose(2, 3, 1, 0).reshape(-1, channels)  # (2 2 out) in
+        y = self.product(tokens, weight, ops.tile(bias, (4,)))
+        y = self.to_rows(y.reshape(batch, height, width, 2, 2, channels)).reshape(-1, channels)
         return self.layout.from_tokens(y, batch, 2 * height, 2 * width)
 
 

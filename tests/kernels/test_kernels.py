@@ -27,6 +27,7 @@ from mindvit.layers.conv import Conv2d, DepthwiseConv3x3, FeatureLayout
 from mindvit.layers.cross_covariance import CrossCovarianceAttention
 from mindvit.layers.drop_path import Residual, number_drop_paths
 from mindvit.layers.linear import Linear, weight_of
+from mindvit.layers.masked_batch_norm import MaskedBatchNorm
 from mindvit.layers.mlp import Mlp
 from mindvit.layers.norm import BatchNorm, LayerNorm
 from mindvit.layers.pixel_cross_entropy import PixelCrossEntropy
@@ -214,6 +215,7 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "depth-wise, stride 2": (lambda: OnMaps(DepthwiseConv3x3(9, 2, bias=False)), (BATCH, 9, 7, 6)),
     "depth-wise, one row": (lambda: OnMaps(DepthwiseConv3x3(33)), (BATCH, 33, 1, 40)),
     "batch norm": (lambda: OnMaps(BatchNorm(9)), (BATCH, 9, 6, 7)),
+    "batch norm of some maps": (lambda: OnMaps(With(MaskedBatchNorm(9), Tensor(KEPT))), (BATCH, 9, 6, 7)),
 }
 
 

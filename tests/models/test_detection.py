@@ -35,7 +35,6 @@ from mindvit.tasks.detection.objective import RCNNObjective, RetinaNetObjective,
 LOSS, PROPOSAL, SCORE = 1e-4, 2e-3, 2e-5  # relative; px; and of a proposal
 OUTPUT = 1e-4  # of maps and heads, as a share of the largest sample
 BOX, CONFIDENCE = 3e-3, 3e-5  # of a detection
-LOGIT = 3e-4  # of a mask, whose box is not exact
 MASKS = 3  # times a gradient's tolerance: a cell of a target that is half an object's goes either way
 FEW = Sampled(boxes=40)
 
@@ -251,7 +250,7 @@ def check_all_masks(golden: Any, key: str, looks: Looks, maps: Any, boxes: np.nd
         logits = head.masks(stage, features, rois, labels, ops.ones(labels.shape, ms.float32)).asnumpy()
         found = logits.reshape(len(box), 28, 28)[np.arange(len(box)), row, column]
         expected = golden[f"{golden_key}/val"]
-        report(golden_key, float(np.abs(found - expected).max() / np.abs(expected).max()), LOGIT)
+        report(golden_key, float(np.abs(found - expected).max() / np.abs(expected).max()), OUTPUT)
 
 
 def check_heads(name: str, looks: Looks) -> None:

@@ -19,6 +19,20 @@ struct BatchNormOf {
 
 void Normalize(const float *x, const BatchNormOf &of, int64_t rows, int64_t channels, float *y);
 
+// Which rows count in the statistics: those of maps, `rows` each, whose number isn't 0; without maps
+// all do
+struct Counted {
+  const float *maps = nullptr;
+  int64_t count = 0, rows = 0;
+
+  bool at(int64_t r) const { return maps == nullptr || maps[r / rows] != 0.0f; }
+  // of `all` rows, at least 1
+  int64_t number(int64_t all) const {
+    if (maps == nullptr) return all;
+    return std::max<int64_t>(1, rows * (count - std::count(maps, maps + count, 0.0f)));
+  }
+};
+
 struct RunningStatistics {
   float *mean, *variance;
   float momentum;
@@ -26,7 +40,7 @@ struct RunningStatistics {
 
 // The batch's mean and, biased, variance; they move the running ones, as PyTorch's do
 void Statistics(const float *x, int64_t rows, int64_t channels, const RunningStatistics &running,
-                float *mean, float *variance);
+                float *mean, float *variance, const Counted &counted = {});
 
 struct BatchNormGrads {
   float *dx, *dweight, *dbias;
@@ -36,7 +50,8 @@ struct BatchNormGrads {
 // each row.
 template <typename Then>
 void NormalizeGrad(const float *x, const BatchNormOf &of, const float *dy, int64_t rows,
-                   int64_t channels, const BatchNormGrads &grads, const Then &then) {
+                   int64_t channels, const BatchNormGrads &grads, const Then &then,
+                   const Counted &counted = {}) {
   const float *weight = of.weight, *mean = of.mean;
   float *dx = grads.dx, *dweight = grads.dweight, *dbias = grads.dbias;
   std::vector<float> inverses(channels), factors(channels), offsets(channels), slopes(channels);
@@ -52,17 +67,20 @@ void NormalizeGrad(const float *x, const BatchNormOf &of, const float *dy, int64
   });
   std::copy(sums.begin(), sums.begin() + channels, dweight);
   std::copy(sums.begin() + channels, sums.end(), dbias);
+  const int64_t number = counted.number(rows);
   for (int64_t c = 0; c < channels; ++c) {
     factor[c] = weight[c] * inverse[c];
-    offset[c] = dbias[c] / rows;
-    slope[c] = inverse[c] * dweight[c] / rows;
+    offset[c] = dbias[c] / number;
+    slope[c] = inverse[c] * dweight[c] / number;
   }
   Rows(rows, channels, [&, factor, offset, slope](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r) {
+      const float own = counted.at(r) ? 1.0f : 0.0f;
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c)
-        dx[r * channels + c] = factor[c] * (dy[r * channels + c] - offset[c] -
-                                            (x[r * channels + c] - mean[c]) * slope[c]);
+        dx[r * channels + c] =
+            factor[c] * (dy[r * channels + c] -
+                         own * (offset[c] + (x[r * channels + c] - mean[c]) * slope[c]));
       then(r);
     }
   });

@@ -42,18 +42,21 @@ class LayerNorm(nn.Cell):
 class BatchNorm(nn.Cell):
     """Normalizes channels, the last axis, by the batch's own mean and (biased) variance.
 
-    The running statistics move in place, as PyTorch's do. x: (..., C), the others (C,). Outputs: the result, mean
-    (C,) and variance (C,).
+    The running statistics move in place, as PyTorch's do. x: (..., C), counts: (K,), a number for each of the K maps
+    that x is, 0 for those that are padding and don't count; the others (C,). Outputs: the result, mean (C,) and
+    variance (C,).
     """
 
     def __init__(self, eps: float, momentum: float) -> None:
         super().__init__()
         self.numbers = Tensor([eps, momentum], ms.float32)
-        self.forward = changing(kernel("BatchNormForward", lambda x, weight, *_: (x, weight, weight), 3), "000110")
+        self.forward = changing(kernel("BatchNormForward", lambda x, weight, *_: (x, weight, weight), 3), "0001100")
         self.backward = kernel("BatchNormGrad", like_first_and_second_twice, 3)
 
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensors:
-        return self.forward(x, weight, bias, running_mean, running_var, self.numbers)
+    def construct(
+        self, x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor, counts: Tensor
+    ) -> Tensors:
+        return self.forward(x, weight, bias, running_mean, running_var, counts, self.numbers)
 
     def bprop(
         self,
@@ -62,12 +65,13 @@ class BatchNorm(nn.Cell):
         bias: Tensor,
         running_mean: Tensor,
         running_var: Tensor,
+        counts: Tensor,
         out: Tensors,
         gradients: Tensors,
     ) -> Tensors:
         """Gradients of x, weight and bias."""
-        found = self.backward(x, weight, self.numbers, out[1], out[2], gradients[0])
-        return (*found, ops.zeros_like(running_mean), ops.zeros_like(running_var))
+        found = self.backward(x, weight, counts, self.numbers, out[1], out[2], gradients[0])
+        return (*found, ops.zeros_like(running_mean), ops.zeros_like(running_var), ops.zeros_like(counts))
 
 
 class BatchNormPredict(nn.Cell):

@@ -113,9 +113,11 @@ class MaskHead(nn.Cell):
 
     def construct(self, x: Tensor, labels: Tensor, counts: Optional[Tensor] = None) -> Tensor:
         count = labels.shape[0]
+        clears = self.clears and counts is not None and not (self.norm and self.training)
+        kept = ops.broadcast_to(ops.stop_gradient(counts).reshape(-1, 1, 1, 1), x.shape) if clears else None
         for conv in self.convs:
-            if self.clears and counts is not None and not (self.norm and self.training):
-                x = x * counts.reshape(-1, 1, 1, 1)
+            if kept is not None:
+                x = x * kept
             x = conv(x) if self.norm else self.relu(conv(x))
         x = self.relu(self.upsample(x, count))
         logits = in_float32(self.layout.to_tokens(self.conv_logits(x))).reshape(count, -1, self.num_classes)
