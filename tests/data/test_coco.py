@@ -165,3 +165,14 @@ def test_missing_images_and_broken_files(tmp_path: Path) -> None:
     broken = opened(tmp_path, content(annotation(1, segmentation={"size": [9, 9], "counts": [81]})))
     with pytest.raises(UserError, match="annotation 1: its run lengths are of 9 x 9 px, but the image has 40 x 36"):
         broken.target(0)
+
+
+def test_polygons_without_three_points(tmp_path: Path) -> None:
+    """Are left out beside others; pycocotools takes four numbers for a box."""
+    square = [4, 4, 14, 4, 14, 14, 4, 14]
+    known = opened(tmp_path, content(annotation(1, segmentation=[[20, 20, 8, 8], square])))
+    masks = known.target(0).masks
+    assert masks is not None and masks.sum() == 100
+    broken = opened(tmp_path, content(annotation(1, segmentation=[[1, 2, 3]])))
+    with pytest.raises(UserError, match="annotation 1: its segmentation is neither .*no polygon has three points"):
+        broken.target(0)

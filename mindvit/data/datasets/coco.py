@@ -71,7 +71,7 @@ def check_annotation(file: Path, item: Any, key: Any, images: Mapping[Any, Recor
     """UserError for an annotation that can't be used."""
     where = f"{file}: annotation {key}"
     if item.get("image_id") not in images:
-        raise UserError(f"{where} is of image {item.get('image_id')}, which the file doesn't have")
+        raise UserError(f"{where} is of image {item.get('image_id')!r}, which the file doesn't have")
     box = item.get("bbox")
     numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
     if not numbers or not np.isfinite(box).all():
@@ -91,7 +91,10 @@ def decoded_mask(file: Path, annotation: Record, size: tuple[int, int]) -> np.nd
     shape = annotation["segmentation"]
     try:
         if isinstance(shape, list):
-            code = codec.merge(codec.frPyObjects(shape, *size))
+            rings = [ring for ring in shape if len(ring) >= 6]  # pycocotools takes four numbers for a box
+            if not rings:
+                raise ValueError("no polygon has three points")
+            code = codec.merge(codec.frPyObjects(rings, *size))
         else:
             code = codec.frPyObjects(shape, *size) if isinstance(shape["counts"], list) else dict(shape)
             if isinstance(code["counts"], str):
