@@ -54,6 +54,13 @@ class ClassList:
                 f"class folder: every folder must be "
                 f"a line of it, or a line's first word"
             )
+        return self._each_once(names)
+
+    def distinct_titles(self) -> tuple[str, ...]:
+        """The titles of classes that only they tell apart. UserError if two are the same."""
+        return self._each_once(self.titles)
+
+    def _each_once(self, names: tuple[str, ...]) -> tuple[str, ...]:
         twice = sorted(name for name in set(names) if names.count(name) > 1) if len(set(names)) < len(names) else []
         if twice:
             raise UserError(

@@ -75,11 +75,11 @@ ROUNDING = 1e-3  # how far beyond 0..1 a float image may be
 
 
 class DecodeError(Exception):
-    """An image that can't be decoded: `name` of the file and the `reason`."""
+    """An image that can't be decoded: `name` of the file, the `reason`, and `what` it is."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"image {on_one_line(name)} can't be decoded ({reason})")
-        self.name, self.reason = name, reason
+    def __init__(self, name: str, reason: str, what: str = "image") -> None:
+        super().__init__(f"{what} {on_one_line(name)} can't be decoded ({reason})")
+        self.name, self.reason, self.what = name, reason, what
 
 
 class Refused(ValueError):
@@ -97,7 +97,7 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 @contextlib.contextmanager
-def named(name: str) -> Iterator[None]:
+def named(name: str, what: str = "image") -> Iterator[None]:
     """Whatever is wrong with an image becomes DecodeError under its `name`; only a lack of memory stays what it is."""
     try:
         yield
@@ -109,7 +109,7 @@ def named(name: str) -> Iterator[None]:
             reason += f"; {TOO_LARGE}"
         if isinstance(error, FileNotFoundError) and os.path.islink(name):
             reason = f"a broken link to {on_one_line(os.readlink(name))}"
-        raise DecodeError(name, reason or type(error).__name__) from None
+        raise DecodeError(name, reason or type(error).__name__, what) from None
 
 
 def decode(stream: IO[bytes], max_pixels: int = MAX_PIXELS, upright: bool = False) -> Image.Image:

@@ -49,7 +49,7 @@ def read_label_map(path: str, max_pixels: int) -> np.ndarray:
 
     DecodeError if it can't be read, UserError for one that holds colours.
     """
-    with named(path), open(path, "rb") as file, opened(io.BytesIO(file.read())) as image:
+    with named(path, "label map"), open(path, "rb") as file, opened(io.BytesIO(file.read())) as image:
         check_pixels(image.size, max_pixels)
         if image.format != "PNG":
             raise Refused(f"a {image.format}, and label maps are PNGs, which keep every number as it is")

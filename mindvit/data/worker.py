@@ -51,7 +51,7 @@ class Server:
                 break
             words = (*rows.words[0], int(rows.words[1][number])) if rows.words else None
             try:
-                made = reader.row(int(index), words, lambda error: bad.append((error.name, error.reason)))
+                made = reader.row(int(index), words, lambda error: bad.append((error.name, error.reason, error.what)))
                 for array, value in zip(arrays, made or blank):
                     array[rows.first + number] = value
             except Exception as error:

@@ -43,7 +43,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # a
 START = "import sys; sys.path[:] = {path!r}; from mindvit.data.worker import main; main({file}, {parent})"
 
 Words = tuple[int, ...]
-Bad = tuple[str, str]  # name of an image and why it can't be decoded
+Bad = tuple[str, str, str]  # of a DecodeError: name, reason, what
 
 
 class FromWorker(Exception):

@@ -179,6 +179,18 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda root: [path.rename(path.with_name(f"map_{path.name}")) for path in root.glob("annotations/train/*")],
         "none of the 4 images in .* has a label map of its name in .*: 0.png needs 0.png, and there is map_0.png, ",
     ),
+    "a map that is broken": (
+        lambda root: (root / "annotations/train/0.png").write_bytes(b"PNG"),
+        "^label map .*annotations/train/0.png can't be decoded",
+    ),
+    "two images of one map": (
+        lambda root: Image.open(root / "images/train/0.png").save(root / "images/train/0.jpg"),
+        "images/train/0.jpg and .*images/train/0.png have one label map, .*annotations/train/0.png: take one",
+    ),
+    "a class twice": (
+        lambda root: (root / "classes.txt").write_text("sky\nsea\nsky\n"),
+        "classes.txt names class sky more than once",
+    ),
     "no folder of maps": (
         lambda root: (root / "annotations").rename(root / "labels"),
         "has no folder annotations/train: it needs images/train with images and annotations/train with a label map",

@@ -102,13 +102,13 @@ def _described(recipe: Recipe, root: Path, split: str) -> tuple[Layout, Labels]:
             "numbers (or --classes FILE)"
         )
     return Layout(f"images/{name}", f"annotations/{name}"), Labels(
-        read_classes(file).titles, Path(file).name, bool(reduced)
+        read_classes(file).distinct_titles(), Path(file).name, bool(reduced)
     )
 
 
 def _ade20k_classes(recipe: Recipe, root: Path) -> tuple[str, ...]:
     if recipe.data.classes:
-        return read_classes(recipe.data.classes).titles
+        return read_classes(recipe.data.classes).distinct_titles()
     try:
         text = (root / ADE20K_CLASSES).read_text(encoding="utf-8")
     except OSError as error:

@@ -59,7 +59,7 @@ class Labels:
 def pairs(root: Path, layout: Layout) -> tuple[list[tuple[str, str]], str]:
     """The image and the label map of each sample, in alphabetical order, and a phrase for what else lies there.
 
-    UserError if a folder or a map is missing, or none of the names fit.
+    UserError if a folder or a map is missing, none of the names fit, or two images have the same map.
     """
     folders = root / layout.images, root / layout.maps
     for folder in folders:
@@ -91,6 +91,14 @@ def pairs(root: Path, layout: Layout) -> tuple[list[tuple[str, str]], str]:
             f"{len(lacking)} of {len(images)} images have no label map: {on_one_line(lacking[0][0])} needs "
             f"{on_one_line(lacking[0][1])} (add it, or take the image away)"
         )
+    images_of: dict[str, str] = {}
+    for path, label_map_path in found:
+        other = images_of.setdefault(label_map_path, path)
+        if other != path:
+            raise UserError(
+                f"{on_one_line(other)} and {on_one_line(path)} have one label map, {on_one_line(label_map_path)}: "
+                "take one of them away, or give it a name and a map of its own"
+            )
     return found, str(scan.passed_over)
 
 

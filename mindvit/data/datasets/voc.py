@@ -142,7 +142,7 @@ def _titles(
     """The classes by number; described: the training split, if it was read."""
     file = Path(classes) if classes else root / "classes.txt"
     if classes or file.is_file():
-        return read_classes(file).titles
+        return read_classes(file).distinct_titles()
     if described is None:
         if not (root / LISTS / f"{train_split}.txt").is_file():
             raise UserError(

@@ -79,7 +79,7 @@ def class_names(root: Path, classes: Optional[str]) -> tuple[str, ...]:
         file = Path(classes) if classes else root / "classes.txt"
         if not file.is_file():
             raise UserError(f"{file} does not exist, nor does {described.name}: give {ACCEPTED}")
-        return read_classes(file).titles
+        return read_classes(file).distinct_titles()
     content = read_yaml(described)
     names = content.get("names")
     if isinstance(names, dict):
