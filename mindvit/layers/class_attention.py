@@ -20,7 +20,7 @@ from mindvit.layers.activation import Softmax
 from mindvit.layers.drop_path import Dropout, Residual
 from mindvit.layers.linear import Linear
 from mindvit.layers.norm import LayerNorm
-from mindvit.layers.split import Split, SplitEvenly
+from mindvit.layers.split import SplitEvenly, SplitTokens
 from mindvit.runtime import platform
 
 
@@ -138,7 +138,7 @@ class CrossAttentionBlock(nn.Cell):
         self.norm1 = LayerNorm(channels, eps)
         self.attn = CrossAttention(channels, heads, attn_drop, drop)
         self.residual = Residual(drop_path)
-        self.split = Split(1)
+        self.split = SplitTokens()
         # with the projections around it: all tokens, and the class token alone
         self.fused_branch: Any = None
         self.fused_class_token: Any = None
@@ -168,7 +168,7 @@ class CrossAttentionBlock(nn.Cell):
             norm = (self.norm1.weight.value(), self.norm1.bias.value())
             factors = self.residual.factors(own.shape[0], drop_path_scale)
             return fused(own, other, factors, first, norm, self.attn.kernel_args(), last)[:3]
-        cls, patches = self.split(own, (1, own.shape[1] - 1))
+        cls, patches = self.split(own, 1)
         cls = after(self.construct(before(cls), other, drop_path_scale))
         return cls if class_token_only else ops.cat((cls.astype(own.dtype), patches), 1), own, other
 

@@ -27,7 +27,7 @@ from mindvit.layers.drop_path import Dropout
 from mindvit.layers.linear import Linear, weight_of
 from mindvit.layers.norm import BatchNorm, LayerNorm
 from mindvit.layers.precision import FULL_PRECISION
-from mindvit.layers.split import Split
+from mindvit.layers.split import SplitTokens
 from mindvit.models.info import ModelInfo
 from mindvit.models.network import Feature, Network
 from mindvit.models.registry import Entry, register
@@ -58,12 +58,11 @@ class ClassTokenSplit(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.split = Split(1)
+        self.split = SplitTokens()
 
     def construct(self, tokens: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         channels = tokens.shape[1]
-        tokens = tokens.reshape(batch, -1, channels)
-        cls, patches = self.split(tokens, (1, tokens.shape[1] - 1))
+        cls, patches = self.split(tokens.reshape(batch, -1, channels), 1)
         return cls.reshape(batch, channels), patches.reshape(-1, channels)
 
 

@@ -29,6 +29,7 @@ CASES = (
     "retinanet:train:O0:8",
     "retinanet:eval:O0",
     "maskrcnn:train:O0:8",
+    "cascade:train:O2",
     "none:while:O2",
     "none:parameter:O2",
     "none:yielding:O2",
