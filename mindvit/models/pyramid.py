@@ -39,7 +39,7 @@ class DoubleSides(nn.Cell):
         weight, bias = self.weight.astype(self.compute_type), self.bias.astype(self.compute_type)
         channels = weight.shape[0]
         weight = weight.transpose(2, 3, 1, 0).reshape(-1, channels)  # (2 2 out) in
-        y = self.product(tokens, weight, ops.cat((bias,) * 4))
+        y = self.product(tokens, weight, ops.broadcast_to(bias, (4, channels)).reshape(-1))
         y = self.to_rows(y.reshape(batch, height, width, 2, 2, channels)).reshape(-1, channels)
         return self.layout.from_tokens(y, batch, 2 * height, 2 * width)
 
