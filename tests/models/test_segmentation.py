@@ -239,7 +239,8 @@ def test_trajectory() -> None:
     spared = {item.name for item, decays in zip(net.trainable_params(), decayed) if not decays}
     assert spared == set(golden["upernet/not_decayed"].tolist())
     step = Step(net, [100.0 * decays for decays in decayed])
-    stability = golden["upernet/warm/stability"].max(0)
+    # runs that rounding has led apart don't come together again: what the oracle's own runs differed by, up to a step
+    stability = np.maximum.accumulate(golden["upernet/warm/stability"].max(0), axis=1)
     for number in range(8):
         images, labels = trajectory_batch(number)
         lr = Tensor(6e-5 / 100 * (number + 1), ms.float32)
