@@ -67,13 +67,12 @@ class ScaledObjective(nn.Cell):
 class Accumulation(Compiled):
     """Adds a batch's part to the mean gradient and the mean loss of the batches that make one step.
 
-    Inputs: the step's. Output: a tensor, once that is done.
+    gradient: the step's, of `weights`. Inputs: the step's. Output: a tensor, once that is done.
     """
 
-    def __init__(self, scaled_objective: ScaledObjective, weights: ParameterTuple, scale: Parameter, batches: int):
+    def __init__(self, gradient: Any, weights: ParameterTuple, scale: Parameter, batches: int):
         super().__init__(auto_prefix=False)
-        self.gradient = ops.value_and_grad(scaled_objective, None, weights)
-        self.scale, self.batches, self.map = scale, batches, ops.HyperMap()
+        self.gradient, self.scale, self.batches, self.map = gradient, scale, batches, ops.HyperMap()
         self.sums = weights.clone(f"{STATE}sum", "zeros")
         self.loss_sum, self.count = state_number("loss_sum"), state_number("part")
 
@@ -193,15 +192,16 @@ class TrainStep(Compiled):
         self.asked_to_stop = state_number("asked")
         self.map, self.square_sum, self.clip_norm = ops.HyperMap(), SquareSum(), options.clip_norm
         if self.accum_steps > 1:
-            self.accumulation = Accumulation(self.scaled_objective, self.weights, self.scaler.scale, self.accum_steps)
+            self.accumulation = Accumulation(self.gradient, self.weights, self.scaler.scale, self.accum_steps)
         # where a branch is costly the host counts a step's batches, and those before the last have a graph of their own
         self.host_counts = self.accum_steps > 1 and platform.current().costly_launches
-        self.batches = 0  # of the next step, so far
+        self.counted = 0  # batches of the next step, if the host counts
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        self.batches = (self.batches + 1) % self.accum_steps
-        if self.host_counts and self.batches:
-            return self.accumulation(*inputs)
+        if self.host_counts:
+            self.counted = (self.counted + 1) % self.accum_steps
+            if self.counted:
+                return self.accumulation(*inputs)
         return super().__call__(*inputs)
 
     def construct(self, *inputs: Tensor) -> Tensor:

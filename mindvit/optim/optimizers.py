@@ -196,7 +196,7 @@ class AdamW(Moments):
     def move(self, gradients: Gradients, lr: Tensor, taken: Union[bool, Tensor]) -> tuple[Tensor, Gradients]:
         """What `construct` gives, and the moved weights, to be read after it.
 
-        On Ascend they are the operator's outputs: of a parameter that is read before and after MindSpore makes a copy.
+        On Ascend they are the operator's outputs: MindSpore copies a parameter that is read before and after a change.
 
         taken: bool (); where it is false and the gradients are 0, nothing changes: there is no branch.
         """
