@@ -87,6 +87,15 @@ def graph_mode() -> None:
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
 
 
+@pytest.fixture
+def operator_by_operator(graph_mode: None) -> Iterator[None]:
+    """For tests whose subject isn't the graph."""
+    from modes import uncompiled
+
+    with uncompiled():
+        yield
+
+
 @pytest.fixture(scope="module")
 def small_networks() -> Iterator[None]:
     """train_small's networks in the registry, for the tests of one file."""

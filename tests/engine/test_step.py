@@ -157,6 +157,7 @@ def test_draws_have_the_published_frequencies() -> None:
     assert quiet.lam == 1 and (quiet.mix_mask == 1).all() and not quiet.erase_boxes.any()
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_half_precision_stays_close(level: str) -> None:
     net = tiny().set_train(False)

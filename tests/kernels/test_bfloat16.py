@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from typing import Any, Iterator
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -65,14 +65,6 @@ def outcome(net: nn.Cell, x: Tensor, half: bool) -> tuple[np.ndarray, np.ndarray
 
     (_, y), found = ops.value_and_grad(loss, None, weights, has_aux=True)(x)
     return y.asnumpy(), np.concatenate([item.asnumpy().ravel() for item in found])
-
-
-@pytest.fixture
-def operator_by_operator() -> Iterator[None]:
-    """No graph is compiled."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
 
 
 @pytest.mark.usefixtures("operator_by_operator")

@@ -16,6 +16,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
+from modes import uncompiled
 
 from mindvit.errors import UserError
 from mindvit.kernels import ops as kernels
@@ -219,12 +220,11 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
 }
 
 
-def outcome(make: Callable[[], nn.Cell], shape: tuple[int, ...], own: bool, training: bool) -> dict[str, np.ndarray]:
-    """The cell's output, the gradients of its input and weights, and its running statistics, with the same made-up
-    numbers for both.
+def outcome(make: Callable[[], nn.Cell], shape: tuple[int, ...], training: bool) -> dict[str, np.ndarray]:
+    """The cell's output, the gradients of its input and weights, and its running statistics, of made-up numbers that
+    are always the same.
     """
-    with contextlib.nullcontext() if own else platform.use(PLAIN):
-        cell = make()
+    cell = make()
     random = np.random.default_rng(0)
     for item in cell.get_parameters():
         item.set_data(Tensor((random.random(item.shape) * 0.5 + 0.2 * (item.ndim == 1)).astype(np.float32)))
@@ -248,6 +248,13 @@ def outcome(make: Callable[[], nn.Cell], shape: tuple[int, ...], own: bool, trai
     }
 
 
+def both(name: str, training: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What kernels in a graph give, and what the operators do, whose graphs would take most of the time to compile."""
+    ours = outcome(*CELLS[name], training)
+    with platform.use(PLAIN), uncompiled():
+        return ours, outcome(*CELLS[name], training)
+
+
 def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
     assert list(ours) == list(theirs)
     largest = max(np.abs(value).max() for value in theirs.values())  # some gradients are zero but for rounding
@@ -260,20 +267,18 @@ def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("name", CELLS)
 def test_kernels_do_what_the_operators_do(name: str) -> None:
     assert platform.current().product_kernels, "this machine lacks a C++ compiler: CI must have one"
-    ours, theirs = (outcome(*CELLS[name], own, training=True) for own in (True, False))
-    same(ours, theirs)
+    same(*both(name, training=True))
 
 
 def test_evaluation_takes_the_running_statistics() -> None:
-    ours, theirs = (outcome(*CELLS["batch norm"], own, training=False) for own in (True, False))
+    ours, theirs = both("batch norm", training=False)
     assert all(np.abs(ours[key] - theirs[key]).max() < 1e-5 * max(1.0, np.abs(theirs[key]).max()) for key in theirs)
 
 
 @pytest.mark.parametrize("name", ["block", "long block that keeps all", "two branches", "cross-covariance block"])
 def test_evaluation_does_what_the_operators_do(name: str) -> None:
     """Evaluation keeps nothing for a gradient, but one can be had all the same."""
-    ours, theirs = (outcome(*CELLS[name], own, training=False) for own in (True, False))
-    same(ours, theirs)
+    same(*both(name, training=False))
 
 
 @pytest.mark.parametrize("name", ["long block that keeps all", "cross-covariance block"])
@@ -281,7 +286,7 @@ def test_what_is_computed_again_is_the_same(name: str) -> None:
     make, shape = CELLS[name]
     cell = make()
     set_recompute(cell)
-    kept, again = outcome(make, shape, own=True, training=True), outcome(lambda: cell, shape, own=True, training=True)
+    kept, again = outcome(make, shape, training=True), outcome(lambda: cell, shape, training=True)
     assert all(np.array_equal(kept[key], again[key]) for key in kept)
     assert sum(getattr(item, "recomputes", False) for _, item in cell.cells_and_names()) == (2 if "long" in name else 3)
 

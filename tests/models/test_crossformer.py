@@ -20,6 +20,7 @@ NARROW: dict[str, Any] = {"embed_dim": 16, "num_classes": 5}
 
 
 # 224x320 has a last map that is as high as a group, 256x416 maps that nothing divides and, with g7, several regions
+@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize(
     "revision, groups, height, width",
     [("iclr", "g7", 224, 320), ("iclr", "g14", 256, 416), ("head", "g7", 256, 416), ("head", "g14", 224, 320)],
@@ -63,6 +64,7 @@ def extra() -> Any:
     return np.load(FOLDER / "crossformer_tiny.extra.npz")
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_classifier_of_2021(extra: Any) -> None:
     assert (
         deviation(logits(filled("crossformer_tiny", revision="iclr_classifier"), 448), extra["iclr/448x448"])
@@ -75,6 +77,7 @@ def feature(extra: Any, name: str) -> dict[str, np.ndarray]:
     return {part: extra[f"feat_{part}"][row] for part in ("shape", "stat", "idx", "val")}
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_position_bias(extra: Any) -> None:
     cells = dict(filled("crossformer_tiny").cells_and_names())
     for block in ("layers.0.blocks.0", "layers.2.blocks.7", "layers.3.blocks.5"):
@@ -110,6 +113,7 @@ def test_mask_hides_padding_only() -> None:
     )
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize("revision", ["iclr", "head"])
 def test_the_smallest_image(revision: str) -> None:
     net = create_model(

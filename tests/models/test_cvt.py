@@ -37,6 +37,7 @@ def test_images_that_are_too_small(wrong: tuple[int, int]) -> None:
         tiny().check_size(*wrong)
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_the_smallest_image() -> None:
     assert np.isfinite(tiny()(image(3, 3)).asnumpy()).all()
 
@@ -52,6 +53,7 @@ def test_drop_path_rates(name: str) -> None:
         assert abs(rate - expected[stage][int(block)]) < 1e-6, path
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_both_layouts_of_maps_give_the_same() -> None:
     found = []
     for as_product in (False, True):
@@ -73,6 +75,7 @@ class Energy(nn.Cell):
         return ops.square(self.net(x)).sum()
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_what_the_last_block_leaves_out() -> None:
     net = tiny(drop_path_rate=0.0).set_train(True)
     before = {item.name: item.asnumpy().copy() for item in net.get_parameters()}
@@ -86,6 +89,7 @@ def test_what_the_last_block_leaves_out() -> None:
         assert not np.array_equal(parameter.asnumpy(), before[parameter.name]), parameter.name
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_the_class_tokens_way_through_the_last_block_is_the_full_one() -> None:
     block = tiny().stage2.blocks[1]
     rows = Tensor(fill.noise("rows", (2 * 13, 24)))
@@ -93,6 +97,7 @@ def test_the_class_tokens_way_through_the_last_block_is_the_full_one() -> None:
     assert deviation(block.for_class_token(rows, 2, None, (3, 4)).asnumpy(), all_tokens[:, 0]) < 1e-6
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_half_precision() -> None:
     net, x = tiny(), image(48, 48)
     expected = net(x).asnumpy()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
-from typing import Any, Iterator
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -28,6 +27,7 @@ from golden import (
     statistics_deviation,
     trajectory,
 )
+from modes import uncompiled
 from small import SMALL
 
 from mindvit.layers.precision import set_precision
@@ -40,16 +40,6 @@ GOLDENS = goldens()
 EXTRA = [name for name in list_models() if (FOLDER / f"{name}.extra.npz").exists()]
 TRAJECTORIES = [name for name in list_models() if (FOLDER / f"{name}.trajectory.npz").exists()]
 KINDS: dict[str, dict[str, float]] = {"plain": {}, "clip_ema": {"clip_norm": 1.0, "ema_decay": 0.9}}
-
-
-@contextlib.contextmanager
-def uncompiled() -> Iterator[None]:
-    """Operator by operator: compiling takes longer than an answer. That the graph gives the same is test_logits'."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
 
 
 def big(name: str, is_so: bool, *others: str) -> Any:
@@ -110,7 +100,8 @@ def test_logits_in_bfloat16(extra: tuple) -> None:
 
 def test_features(extra: tuple) -> None:
     name, golden, size = extra
-    deviations = feature_deviations(name, size, golden)
+    with uncompiled():
+        deviations = feature_deviations(name, size, golden)
     assert deviations and max(deviations.values()) < TOLERANCE, deviations
 
 

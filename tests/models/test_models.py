@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from golden import VARIANTS, is_without_gradient
 from mindspore import Tensor
+from modes import uncompiled
 from small import SIDE, SMALL, inputs_of, small
 from steps import neutral_inputs, train_step
 
@@ -138,6 +139,7 @@ def test_published_sizes_and_others() -> None:
             branch_sizes(wrong)
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize("family", SMALL)
 def test_heads_come_and_go(family: str) -> None:
     net, x = small(family, in_channels=1).set_train(False), inputs_of(family, channels=1)
@@ -159,6 +161,7 @@ def test_heads_come_and_go(family: str) -> None:
         net.reset_classifier(-1)
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize("family", SMALL)
 def test_feature_maps_are_what_feature_info_says(family: str) -> None:
     every = range(len(small(family).feature_info))
@@ -184,15 +187,12 @@ def test_feature_maps_are_what_feature_info_says(family: str) -> None:
 def test_operator_by_operator_gives_the_same(family: str) -> None:
     x, compiled = inputs_of(family), small(family).set_train(False)
     names, logits = [item.name for item in compiled.get_parameters()], compiled(inputs_of(family)).asnumpy()
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
+    with uncompiled():
         net = small(family).set_train(False)
         features = net.forward_features(x)
         assert np.abs(net.forward_head(features).asnumpy() - logits).max() < 1e-5
         assert net.forward_head(features, pre_logits=True).shape == (2, net.num_features)
         assert np.abs(net(x).asnumpy() - logits).max() < 1e-5 and [item.name for item in net.get_parameters()] == names
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
 
 
 def test_wrong_feature_maps_are_refused() -> None:
@@ -247,6 +247,7 @@ def test_one_batch_is_learned_by_heart(family: str) -> None:
     ]  # CvT's last queries of patches are seen by nobody
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_crossvit_resizes_images_of_other_sizes() -> None:
     net = small("crossvit").set_train(False)
     assert net(Tensor(np.ones((2, 3, 30, 40), np.float32))).shape == (

@@ -65,6 +65,7 @@ def test_graphs_have_the_counted_multiply_adds(method: str) -> None:
     assert sum(found.values()) == multiply_adds(f"{method}_crossformer_tiny", SIDE, WIDER, padded=False, sizes=sizes)
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_semantic_fpn_on_another_backbone() -> None:
     net = small_segmentor("semantic_fpn", "xcit").set_train(False)
     found = net(images()).asnumpy()
@@ -72,6 +73,7 @@ def test_semantic_fpn_on_another_backbone() -> None:
     assert np.isfinite(found).all() and found.std() > 1e-3
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize("family", ["cvt", "xcit"])  # CrossFormer has goldens
 def test_every_weight_of_upernet_takes_part(family: str) -> None:
     net = small_segmentor("upernet", family, drop_path_rate=0.0).set_train(True)
@@ -190,6 +192,7 @@ def test_backbones_begin_with_a_classifiers_weights(family: str, tmp_path: Path)
     assert not (net.decode_head.conv_seg.weight.asnumpy() == 0.5).any()
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_channels_are_dropped_and_scaled() -> None:
     rand = Tensor(np.array([[0.05, 0.5, 0.1, 0.0, 0.9]], np.float32))
     first, second = ChannelDropout((2, 3), 0.1)(rand)

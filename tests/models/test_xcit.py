@@ -50,6 +50,7 @@ def test_positions_of_an_image_that_is_not_square() -> None:
     )
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize("height, width", [(1, 1), (33, 16)])
 def test_any_size_fits(height: int, width: int) -> None:
     net = create_model(NANO, **TINY).set_train(False)
@@ -71,6 +72,7 @@ def test_what_cannot_be_is_refused() -> None:
         create_model(NANO, img_size=224)
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_both_layouts_of_maps_give_the_same() -> None:
     found = []
     for slow in (True, False):
@@ -131,6 +133,7 @@ def test_only_the_class_token_is_spared_weight_decay() -> None:
     assert decayed["blocks.0.attn.temperature"] and decayed["pos_embeder.token_projection.weight"]
 
 
+@pytest.mark.usefixtures("operator_by_operator")
 def test_half_precision_keeps_its_range() -> None:
     attention = CrossCovarianceAttention(16, 2, 0.0, 0.0)
     for item in attention.get_parameters():
