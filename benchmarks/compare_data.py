@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, Mapping, Optional, Sequence
@@ -18,14 +21,22 @@ SIDES, SPLITS, WORKERS = ("mindvit", "mindcv"), ("train", "eval"), (1, 2)
 BATCHES = 20
 
 
+@contextlib.contextmanager
+def held_to(count: int) -> Iterator[None]:
+    """Processes that start meanwhile have `count` of this one's cores, or all where it has fewer."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def one(who: str, split: str, folder: Path, workers: int) -> dict[str, float]:
-    """What a process of its own measures; UserError if it fails."""
-    ran = subprocess.run(
-        [sys.executable, str(HERE / "side_data.py"), who, split, str(folder), str(workers), str(BATCHES)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """What a process of its own measures on as many cores as it has workers; UserError if it fails."""
+    command = [sys.executable, str(HERE / "side_data.py"), who, split, str(folder), str(workers), str(BATCHES)]
+    with held_to(workers):
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise UserError(f"{who}'s {split} pipeline failed: {(ran.stderr.strip().splitlines() or ['no word'])[-1]}")
     return dict(json.loads(ran.stdout))
@@ -66,7 +77,7 @@ def pipelines(folder: Optional[Path], rounds: int) -> tuple[list[dict[str, Any]]
     what = str(folder) if folder else f"{IMAGES} made-up JPEGs of {SIZE[0]}x{SIZE[1]} px, quality {QUALITY}"
     told = (
         f"{what}, to 240 px with the recipe of crossvit_9; mindvit up to the uint8 batch, mindcv up to its float32 "
-        f"batch with mixing; {rounds} rounds of "
+        f"batch with mixing; each on as many cores as workers; {rounds} rounds of "
         f"{BATCHES} batches in turn, medians; {device.machine()}; {datetime.date.today().isoformat()}."
     )
     return table, told, details

@@ -200,9 +200,9 @@ def eval_batches(
 
     What fills up the last batches are the specs' empty rows. UserError for an image that can't be decoded.
     """
+    native.loaded()  # as for training
     order = val_order(len(dataset), shard.ranks, shard.rank)
     batch_size = spec[0].shape[0]
-
     whole = np.full(eval_steps(len(dataset), batch_size, shard.ranks) * batch_size, BLANK)
     whole[: len(order)] = order
     return _batches(Reader(dataset, transform), spec, whole, None, workers)

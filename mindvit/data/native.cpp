@@ -40,17 +40,18 @@ double triangle(double x) {
     return x < 1.0 ? 1.0 - x : 0.0;
 }
 
-// How an axis of `in` pixels becomes one of `out`: the filter is stretched where the image shrinks, and cut off at the border.
-Weights weights(int in, int out, bool bicubic) {
+// How an axis of `in` pixels becomes one of `out`, of which `places` from `from` on are wanted: the filter is stretched where
+// the image shrinks, and cut off at the border.
+Weights weights(int in, int out, int from, int places, bool bicubic) {
     const double scale = double(float(in)) / out, stretch = std::max(scale, 1.0), reach = (bicubic ? 2.0 : 1.0) * stretch, shrink = 1.0 / stretch;
     Weights result;
     result.taps = int(std::ceil(reach)) * 2 + 1;
-    result.first.resize(out);
-    result.count.resize(out);
-    result.value.assign(size_t(out) * result.taps, 0);
+    result.first.resize(places);
+    result.count.resize(places);
+    result.value.assign(size_t(places) * result.taps, 0);
     std::vector<double> raw(result.taps);
-    for (int place = 0; place < out; ++place) {
-        const double centre = (place + 0.5) * scale;
+    for (int place = 0; place < places; ++place) {
+        const double centre = (from + place + 0.5) * scale;
         const int first = std::max(0, int(centre - reach + 0.5)), count = std::min(in, int(centre + reach + 0.5)) - first;
         double sum = 0.0;
         for (int tap = 0; tap < count; ++tap) {
@@ -155,20 +156,21 @@ Double4 between(Double4 a, Double4 b, Double4 c, Double4 d, double share) {
 
 extern "C" {
 
-// in: height x width x 3 bytes without gaps; out: out_height x out_width x 3.
-void resize_rgb(const uint8_t* in, int width, int height, uint8_t* out, int out_width, int out_height, int bicubic) {
-    const Weights across = weights(width, out_width, bicubic), down = weights(height, out_height, bicubic);
+// in: height x width x 3 bytes without gaps. place: the whole result's width and height, and left, top, width and height of the part of it that out gets.
+void resize_rgb(const uint8_t* in, int width, int height, uint8_t* out, const int32_t* place, int bicubic) {
+    const int out_width = place[4], out_height = place[5];
+    const Weights across = weights(width, place[0], place[2], out_width, bicubic), down = weights(height, place[1], place[3], out_height, bicubic);
     const int first = down.first[0], last = down.first[out_height - 1] + down.count[out_height - 1];
     const size_t in_line = size_t(width) * 3, line = size_t(out_width) * 3;
     std::vector<uint8_t> strip((last - first) * line), spare(line), tail(in_line + SPARE);
     std::memcpy(tail.data(), in + (height - 1) * in_line, in_line);
-    for (int top = first; top < last; top += ROWS) {
+    for (int above = first; above < last; above += ROWS) {
         const uint8_t* rows[ROWS];
         uint8_t* results[ROWS];
         for (int row = 0; row < ROWS; ++row) {
-            const int y = std::min(top + row, last - 1);
+            const int y = std::min(above + row, last - 1);
             rows[row] = y == height - 1 ? tail.data() : in + y * in_line;
-            results[row] = top + row < last ? &strip[(top + row - first) * line] : spare.data();
+            results[row] = above + row < last ? &strip[(above + row - first) * line] : spare.data();
         }
         narrow(rows, across, out_width, results);
     }

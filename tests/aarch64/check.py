@@ -115,7 +115,8 @@ def main() -> None:
         pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
         for method in (BICUBIC, Image.Resampling.BILINEAR):
             result = np.zeros((target[1], target[0], 3), np.uint8)
-            found = emulated("resize_rgb", pixels, *size, result, *target, int(method == BICUBIC))[1]
+            part = np.array((*target, 0, 0, *target), np.int32)
+            found = emulated("resize_rgb", pixels, *size, result, part, int(method == BICUBIC))[1]
             compare(
                 f"resize {size} -> {target} {method.name.lower()}",
                 found,

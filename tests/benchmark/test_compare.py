@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -283,6 +284,14 @@ def test_data_ratios() -> None:
         "mindcv CPU-ms": "4.00",
         "x mindcv": "1.25x",
     }
+
+
+def test_a_pipeline_has_as_many_cores_as_workers() -> None:
+    before = os.sched_getaffinity(0)
+    told = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+    with compare_data.held_to(1):
+        assert subprocess.check_output(told) == b"1\n"
+    assert os.sched_getaffinity(0) == before
 
 
 def asked(arguments: Sequence[str], *modes: str) -> tuple[dict[str, Any], dict[str, Figures]]:

@@ -55,6 +55,40 @@ def test_other_shapes_differ_by_a_rounding_at_most(size: tuple[int, int]) -> Non
     assert largest(native.resize(image, (64, 48), BICUBIC), image.resize((64, 48), BICUBIC)) <= 2
 
 
+@pytest.mark.parametrize(
+    "size, target",
+    [
+        ((50, 40), (36, 29)),
+        ((40, 53), (27, 35)),
+        ((24, 24), (24, 24)),
+        ((20, 30), (48, 72)),
+        ((90, 31), (70, 24)),
+        ((31, 90), (24, 70)),  # height first
+        ((60, 500), (24, 200)),
+        ((30, 90), (28, 28)),
+        ((40, 120), (60, 24)),
+    ],
+)
+def test_a_window_is_pillows_whatever_comes_first(size: tuple[int, int], target: tuple[int, int]) -> None:
+    image = noise(*size)
+    for left, top, right, bottom in ((0, 0, *target), (3, 5, 23, 22), (target[0] - 9, target[1] - 8, *target)):
+        for method in (BICUBIC, BILINEAR, NEAREST):
+            expected = np.asarray(image.resize(target, method).crop((left, top, right, bottom)))
+            assert (native.window(image, target, method, (left, top, right, bottom)) == expected).all()
+
+
+def test_a_window_beyond_the_image_is_black_there() -> None:
+    image = Image.new("RGB", (40, 30), "white")
+    found = native.window(image, (20, 15), BICUBIC, (-2, -3, 22, 18))
+    assert found.shape == (21, 24, 3) and found[:3].max() == found[:, -2:].max() == 0 and found[3:-3, 2:-2].min() == 255
+
+
+def test_photographs_need_no_pillow_for_resizing() -> None:
+    for size in ((500, 375), (375, 500), (1024, 768), (200, 399)):
+        short = [side * 256 // min(size) for side in size]
+        assert native.width_first(size, (short[0], short[1]))
+
+
 def test_a_box_is_cut_out_first() -> None:
     image = noise(60, 50)
     assert (

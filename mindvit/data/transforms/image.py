@@ -45,13 +45,14 @@ class EvalTransform:
         """uint8 (size, size, 3)."""
         method = RESAMPLING[self.interpolation]
         if self.crop_mode == "squash":
-            return np.asarray(native.shortened(image).resize((self.size, self.size), method))
+            whole = self.size, self.size
+            return native.window(native.shortened(image), whole, method, (0, 0, *whole))
         short = int(self.size / self.crop_pct)
         width, height = (short * side // min(image.size) for side in image.size)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         if max(width, height) > LONGEST * self.size:
             return np.asarray(centre(image, (width, height), (left, top), self.size, method))
-        return np.asarray(image.resize((width, height), method).crop((left, top, left + self.size, top + self.size)))
+        return native.window(image, (width, height), method, (left, top, left + self.size, top + self.size))
 
 
 @dataclass(frozen=True)
