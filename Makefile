@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 # make benchmark: every family's speed here, the data pipeline's, and how speed falls with size, depth and batch (about half an hour on 2 cores)
-# make compare TORCH_PYTHON=VENV/bin/python: beside mindcv and PyTorch, with all instructions, with AVX2 alone and in bfloat16; one image beside onnxruntime
+# make compare TORCH_PYTHON=VENV/bin/python: beside mindcv and PyTorch, with all instructions, with AVX2 alone and in bfloat16; one image beside onnxruntime (about an hour)
 BENCHMARKED ?= crossvit_9 cvt_13_224 crossformer_tiny xcit_tiny_12_p16_224
 MEASURE = $(BIN)/python -m mindvit benchmark
 BATCH_SIZES = 1 4 16
@@ -155,11 +155,11 @@ profile: $(VENV)/ready
 compare: $(VENV)/ready-for-tests
 	@test -n "$(TORCH_PYTHON)" || { echo "make compare TORCH_PYTHON=FILE: a Python with torch, timm, torchvision and transformers"; exit 2; }
 	$(PIP) install mindcv==0.3.0 -r requirements.txt
-	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON)
-	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa avx2
-	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --dtype bfloat16 --modes train
-	for isa in native avx2; do $(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --isa $$isa --models $(VARIANTS) --modes train \
-		--peers "torch eager" --rounds 2 --steps 5 --out results/variants || exit 1; done
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --rounds 3 --steps 5
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --rounds 3 --steps 5 --isa avx2
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --rounds 3 --steps 5 --dtype bfloat16 --modes train
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --models $(VARIANTS) --modes train --peers "torch eager" \
+		--rounds 2 --steps 4 --out results/variants
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers onnxruntime "torch eager" --models $(BENCHMARKED) xcit_nano_12_p16_224 \
 		--batch_size 1 --modes forward --rounds 3 --steps 30 --out results/latency
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers "torch eager" --models $(SEGMENTORS) --batch_size 2 \

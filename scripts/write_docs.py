@@ -319,15 +319,10 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"digits_{name}": functools.partial(digits, name) for name in FAMILIES[1:]},
     **{
         f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare")
-        for name in ("native", "avx2", "data")
+        for name in ("native", "avx2", "bfloat16", "data")
     },
-    "compare_newest": functools.partial(
-        kept, "newest_torch/compare_native", "benchmarks/compare.py --out results/newest_torch"
-    ),
-    "compare_bfloat16": functools.partial(kept, "compare_bfloat16", "benchmarks/compare.py --dtype bfloat16"),
     "latency": functools.partial(kept, "latency/compare_native", "make compare"),
     "variants": functools.partial(kept, "variants/compare_native", "make compare"),
-    "variants_avx2": functools.partial(kept, "variants/compare_avx2", "make compare"),
     **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")},
 }
 
