@@ -37,7 +37,12 @@ def training_batch(golden: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sampled(found: np.ndarray, golden: Any, key: str) -> float:
-    """The largest difference to a golden's stored samples of an array."""
+    """The largest difference to a golden's stored samples of an array, whose mean, deviation and norm are checked."""
+    if f"{key}/stat" in golden:
+        exact = found.astype(np.float64)
+        ours = np.array([exact.mean(), exact.std(), np.linalg.norm(exact)])
+        assert (np.abs(ours - golden[f"{key}/stat"]) < 1e-3 * golden[f"{key}/stat"][[1, 1, 2]]).all(), key
+    assert f"{key}/shape" not in golden or found.size == np.prod(golden[f"{key}/shape"]), key
     places = golden[f"{key}/idx"]
     return float(np.abs(found.ravel()[places[places >= 0]] - golden[f"{key}/val"][places >= 0]).max())
 

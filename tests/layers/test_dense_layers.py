@@ -12,6 +12,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 import sync_norm
+from dense_goldens import sampled
+from golden import FOLDER, fill
 from launcher import msrun
 from mindspore import Tensor, nn, ops
 from sync_norm import Weighed
@@ -98,6 +100,22 @@ def test_resampling_and_its_gradient(rule: str, chosen: Any) -> None:
     assert np.abs(found - np.einsum("rh,cw,bkhw->bkrc", rows, columns, x)).max() < 1e-5
     gradient = ops.grad(scalar)(Tensor(x)).asnumpy()
     assert np.abs(gradient - np.einsum("rh,cw,bkrc->bkhw", rows, columns, upstream.asnumpy())).max() < 1e-5
+
+
+RULES = {"pool": "average", "pool_up": "bilinear", "maxpool_k1_s2": "every_second"}
+
+
+@pytest.mark.parametrize("kind", ["pool", "pool_up", "bilinear", "nearest", "maxpool_k1_s2"])
+def test_resampling_beside_pytorch(kind: str) -> None:
+    golden = np.load(FOLDER / "detection_ops.npz")
+    keys = {"/".join(key.split("/")[:3]) for key in golden.files if key.split("/")[:2] == ["resize", kind]}
+    for key in keys:
+        x = golden[f"resize/pool/{key[-1]}"] if kind == "pool_up" else fill.noise("ops/resize", (1, 4, 7, 10))
+        whole = key in golden.files
+        shape = golden[key].shape if whole else golden[f"{key}/shape"]
+        matrices = [MATRICES[RULES.get(kind, kind)](x.shape[axis], shape[axis]) for axis in (2, 3)]
+        found = np.einsum("rh,cw,bkhw->bkrc", *matrices, x)
+        assert (np.abs(found - golden[key]).max() if whole else sampled(found, golden, key)) < 1e-5, key
 
 
 class Twice(nn.Cell):

@@ -124,6 +124,7 @@ def test_nms_of_many_classes(machine: str) -> None:
 
 def test_levels() -> None:
     assert np.array_equal(box_levels(tensor("levels/rois")[:, 1:], 4).asnumpy(), GOLDEN["levels/level"])
+    assert np.array_equal(np.clip(np.floor(GOLDEN["levels/log2"]), 0, 3), GOLDEN["levels/level"])
 
 
 def test_overlaps() -> None:

@@ -7,12 +7,22 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
-from dense_goldens import HEIGHT, WIDTH, differing, filled_segmentor, sampled, training_batch, worst_gradient
+from dense_goldens import (
+    HEIGHT,
+    WIDTH,
+    differing,
+    filled_segmentor,
+    sampled,
+    training_batch,
+    trajectory_images,
+    worst_gradient,
+)
 from deviations import report
 from golden import FOLDER, fill
 from mindspore import Tensor, nn, ops
 
 from mindvit.errors import UserError
+from mindvit.layers.conv import FeatureLayout
 from mindvit.models.info import IMAGENET_MEAN, IMAGENET_STD
 from mindvit.models.segmentation import Segmentor
 from mindvit.optim.optimizers import AdamW, SquareSum
@@ -26,7 +36,7 @@ from mindvit.tasks.segmentation.inference import (
     label_map,
     probabilities,
 )
-from mindvit.tasks.segmentation.losses import PixelAccuracy, SegmentationLoss
+from mindvit.tasks.segmentation.losses import AUXILIARY_WEIGHT, PixelAccuracy, SegmentationLoss
 from mindvit.tasks.segmentation.metrics import ConfusionMatrix
 
 HEADS = {"decode": "logits", "aux": "aux_logits"}
@@ -88,6 +98,12 @@ def test_features_and_logits(evaluated: Any) -> None:
     for place, found in zip(places, outputs):
         assert list(found.shape) == list(golden[f"eval/{name}/{place}/shape"])
         report(f"{name}: {place}", sampled(found, golden, f"eval/{name}/{place}"), LOGITS[name])
+    labels = Tensor(golden["eval/label_small"].repeat(8, 1).repeat(8, 2).astype(np.int32))
+    for kind, weight, found in zip(("loss", "aux_loss"), (1.0, AUXILIARY_WEIGHT), outputs[: len(HEADS)]):
+        if f"eval/{name}/{kind}" in golden:  # semantic_fpn has one head
+            logits = FeatureLayout().from_images(Tensor(found))
+            values = SegmentationLoss((weight,))((logits,), labels)[0], PixelAccuracy()(logits, labels)
+            assert np.allclose(values, golden[f"eval/{name}/{kind}"], rtol=1e-5)
 
 
 def test_whole_image(evaluated: Any) -> None:
@@ -105,11 +121,21 @@ def test_whole_image(evaluated: Any) -> None:
 def test_sliding_windows() -> None:
     golden, windows = np.load(FOLDER / "segmentation_inference.npz"), Sliding((128, 128), (85, 85))
     assert len(windows.windows((HEIGHT, WIDTH))) == golden["upernet/slide/num_forward"]
-    inference = SegmentationInference(filled_segmentor("upernet").set_train(False), windows, at_once=2)
+    net, seen = filled_segmentor("upernet").set_train(False), []
+
+    def looked(x: Tensor) -> Tensor:
+        seen.append(net(x))
+        return seen[-1]
+
+    inference = SegmentationInference(looked, windows, at_once=2)
     found = probabilities([Pass(inference.logits(fill.image(1, (HEIGHT, WIDTH))[0]), False)], (HEIGHT, WIDTH))
     report(
         "upernet, sliding windows: probabilities", sampled(found, golden, "upernet/slide/prob"), PROBABILITY["upernet"]
     )
+    for number in range(3):
+        logits = seen[number // 2].asnumpy()[number % 2]
+        worst = sampled(logits, golden, f"upernet/slide/logits.{number}")
+        report(f"upernet, sliding windows: logits of window {number}", worst, LOGITS["upernet"])
     assert differing(found.argmax(0), golden, "upernet/slide") == 0
 
 
@@ -213,78 +239,89 @@ def test_losses_and_gradients(name: str) -> None:
     keys = [key for key in golden.files if key.startswith(f"{name}/bn/")]
     assert {key.split("/bn/")[1] for key in keys} == set(buffers)
     worst = max(np.abs(buffers[key.split("/bn/")[1]][:64] - golden[key]).max() for key in keys)
+    norms = {key: np.linalg.norm(buffers[key.split("/bn/")[1]].astype(np.float64)) for key in keys}
+    assert all(np.isclose(norms[key], golden[key.replace("/bn/", "/bn_l2/")], rtol=STATISTICS) for key in keys)
     report(f"{name}, training: running statistics", float(worst), STATISTICS)
 
 
-class Step(nn.Cell):
-    """A plain AdamW step; gives the heads' losses and the gradient's norm."""
+class Gradients(nn.Cell):
+    """The heads' losses, the gradient's norm and the gradient."""
 
-    def __init__(self, net: Segmentor, decay: list[float]):
+    def __init__(self, net: Segmentor):
         super().__init__(auto_prefix=False)
-        self.weights = ms.ParameterTuple(net.trainable_params())
-        self.gradient = ops.value_and_grad(Losses(net), None, self.weights, has_aux=True)
-        self.optimizer = AdamW(self.weights, decay, [1.0] * len(decay), (0.9, 0.999), 1e-8)
+        weights = ms.ParameterTuple(net.trainable_params())
+        self.gradient = ops.value_and_grad(Losses(net), None, weights, has_aux=True)
         self.square_sum = SquareSum()
 
-    def construct(self, images: Tensor, labels: Tensor, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(self, images: Tensor, labels: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
         (_, parts, _, _), gradients = self.gradient(images, labels)
-        norm = ops.sqrt(self.square_sum(gradients))
-        return parts[0], parts[1], ops.depend(norm, self.optimizer(gradients, lr))
+        return (parts[0], parts[1], ops.sqrt(self.square_sum(gradients))), gradients
 
 
 @pytest.mark.big
-def test_trajectory() -> None:
+def test_trajectories() -> None:
+    """Eight steps of a growing rate with a decay that shows on every weight, and of a constant one, the recipe's."""
     golden = np.load(FOLDER / "segmentation_trajectory.npz")
     net = filled_segmentor("upernet").set_train(True)
-    decayed = [is_decayed(item.name, item.ndim, "norm_names", net.no_weight_decay()) for item in net.trainable_params()]
-    spared = {item.name for item, decays in zip(net.trainable_params(), decayed) if not decays}
+    weights = ms.ParameterTuple(net.trainable_params())
+    decayed = [is_decayed(item.name, item.ndim, "norm_names", net.no_weight_decay()) for item in weights]
+    spared = {item.name for item, decays in zip(weights, decayed) if not decays}
     assert spared == set(golden["upernet/not_decayed"].tolist())
-    step = Step(net, [100.0 * decays for decays in decayed])
-    # runs that rounding has led apart don't come together again: what the oracle's own runs differed by, up to a step
-    stability = np.maximum.accumulate(golden["upernet/warm/stability"].max(0), axis=1)
-    for number in range(8):
-        images, labels = trajectory_batch(number)
-        lr = Tensor(6e-5 / 100 * (number + 1), ms.float32)
-        *losses, norm = (float(item.asnumpy()) for item in step(Tensor(images), Tensor(labels), lr))
-        for head, loss in zip(HEADS, losses):
-            expected = golden[f"upernet/warm/loss/{head}.loss_ce"][number]
-            report(
-                f"upernet, step {number + 1}: loss of {head}",
-                abs(loss / expected - 1),
-                max(1e-4, 10 * stability[0, number]),
-            )
-        expected = golden["upernet/warm/grad_norm"][number]
-        report(
-            f"upernet, step {number + 1}: norm of the gradient",
-            abs(norm / expected - 1),
-            max(1e-3, 10 * stability[1, number]),
-        )
-    values = {item.name: item.asnumpy().ravel().astype(np.float64) for item in net.get_parameters()}
+    before, gradients = {item.name: item.asnumpy().copy() for item in net.get_parameters()}, Gradients(net)
+    for way, decay in (("warm", 100.0), ("plain", 0.01)):
+        for item in net.get_parameters():
+            item.set_data(Tensor(before[item.name]))
+        optimizer = AdamW(weights, [decay * decays for decays in decayed], [1.0] * len(weights), (0.9, 0.999), 1e-8)
+        # runs that rounding has led apart don't come together again: what the oracle's own differed by, up to a step
+        stability = np.maximum.accumulate(golden[f"upernet/{way}/stability"].max(0), axis=1)
+        for number in range(8):
+            found, gradient = gradients(Tensor(trajectory_images(number)), Tensor(trajectory_labels(number)))
+            optimizer(ms.mutable(gradient), Tensor(6e-5 if way == "plain" else 6e-5 / 100 * (number + 1), ms.float32))
+            *losses, norm = (float(item) for item in found)
+            for head, loss in zip(HEADS, losses):
+                expected = golden[f"upernet/{way}/loss/{head}.loss_ce"][number]
+                what = f"upernet, {way}, step {number + 1}: loss of {head}"
+                report(what, abs(loss / expected - 1), max(1e-4, 10 * stability[0, number]))
+            expected = golden[f"upernet/{way}/grad_norm"][number]
+            what = f"upernet, {way}, step {number + 1}: norm of the gradient"
+            report(what, abs(norm / expected - 1), max(1e-3, 10 * stability[1, number]))
+        values = {item.name: item.asnumpy().ravel().astype(np.float64) for item in net.get_parameters()}
+        check_weights(golden, way, values)
+        if way == "warm":
+            check_buffers(golden, values)
+
+
+def check_weights(golden: Any, way: str, values: dict[str, np.ndarray]) -> None:
+    """After the last step."""
+    places = golden["upernet/warm/param_name"], golden["upernet/warm/param_idx"]
     worst = 0.0
-    rows = zip(*(golden[f"upernet/warm/param_{part}"] for part in ("name", "l2", "idx", "val", "disturb")))
-    for name, norm, places, expected, disturb in rows:
-        tolerance = 10 * disturb + 1e-6 * norm
+    for name, index, norm, expected, disturb in zip(
+        *places, *(golden[f"upernet/{way}/param_{part}"] for part in ("l2", "val", "disturb"))
+    ):
+        index, tolerance = index[: len(expected)], 10 * disturb + 1e-6 * norm
         worst = max(worst, abs(np.linalg.norm(values[str(name)]) - norm) / tolerance)
-        worst = max(worst, float(np.abs(values[str(name)][places] - expected)[places >= 0].max() / tolerance))
-    report("upernet, after 8 steps: weights, as a share of the tolerance", worst, 1)
-    rows = zip(*(golden[f"upernet/warm/buffer_{part}"] for part in ("name", "idx", "val")))
-    moved = [np.abs(values[str(name)][places] - expected)[places >= 0].max() for name, places, expected in rows]
-    report("upernet, after 8 steps: running statistics", float(max(moved)), BUFFERS)
+        worst = max(worst, float(np.abs(values[str(name)][index] - expected)[index >= 0].max() / tolerance))
+    report(f"upernet, {way}, after 8 steps: weights, as a share of the tolerance", worst, 1)
 
 
-def trajectory_batch(step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures (2, 3, 128, 160) and their labels."""
-    height, width = 128, 160
-    images, labels = [], []
+def check_buffers(golden: Any, values: dict[str, np.ndarray]) -> None:
+    """Running statistics after the last step of a growing rate (at a constant one they move by what rounding does)."""
+    moved = []
+    rows = zip(*(golden[f"upernet/warm/buffer_{part}"] for part in ("name", "l2", "idx", "val")))
+    for name, norm, index, expected in rows:
+        found = values[str(name)]
+        moved += [abs(np.linalg.norm(found) / norm - 1), np.abs(found[index] - expected)[index >= 0].max()]
+    report("upernet, warm, after 8 steps: running statistics", float(max(moved)), BUFFERS)
+
+
+def trajectory_labels(step: int) -> np.ndarray:
+    """Of a step's two pictures, (2, 128, 160)."""
+    labels = []
     for index in (2 * step, 2 * step + 1):
-        noise = fill.noise(f"traj/{index}/noise", (3, height, width)).astype(np.float64)
-        grid = fill.noise(f"traj/{index}/grid", (3, 7, 7)).astype(np.float64)
-        rows, columns = np.arange(height) * 7 // height, np.arange(width) * 7 // width
-        images.append((0.6 * noise + 0.8 * grid[:, rows][:, :, columns]).astype(np.float32))
         small = (np.abs(fill.noise(f"dtraj/seg/{index}", (16, 20))) * 60).astype(np.int32) % 150
         labels.append(small.repeat(8, 0).repeat(8, 1))
         labels[-1][:8] = 255
-    return np.stack(images), np.stack(labels)
+    return np.stack(labels)
 
 
 @pytest.mark.parametrize("how", ["plain", "reduce_zero"])
@@ -301,5 +338,8 @@ def test_metrics(how: str) -> None:
     assert np.allclose(score.iou(), golden[f"{how}/IoU"], atol=1e-6, equal_nan=True)
     assert np.allclose(score.accuracy(), golden[f"{how}/Acc"], atol=1e-6, equal_nan=True)
     assert np.allclose(score.dice(), golden[f"{how}/Dice"], atol=1e-6, equal_nan=True)
+    areas = np.array([score.found, score.predicted, score.predicted, score.labelled])
+    areas[1] += areas[3] - areas[0]  # either
+    assert np.array_equal(areas, golden[f"{how}/areas"])
     for key, value in score.metrics().items():
         assert abs(value / 100 - float(golden[f"{how}/{key}"])) < 1e-6, key  # ours are per cent

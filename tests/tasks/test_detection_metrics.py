@@ -29,6 +29,8 @@ def test_twelve_numbers_and_each_class(golden: Any, kind: str) -> None:
     assert np.allclose(found.stats, golden["expected"][f"coco/{kind}/stats"], atol=1e-9)
     per_class = [-2 if np.isnan(value) else value for value in found.per_class]
     assert np.allclose(per_class, golden["expected"][f"coco/{kind}/per_category"], atol=1e-9)
+    counted = [len(item) for item in (golden["gt"]["images"], golden["gt"]["annotations"], golden[f"dt_{kind}"])]
+    assert counted == golden["expected"]["coco/num"]
     evaluation = evaluated(golden["gt"], golden[f"dt_{kind}"], kind)
     assert evaluation.params.catIds == golden["expected"][f"coco/{kind}/category_ids"]
     recall, precision = evaluation.eval["recall"][:, :, 0, -1], evaluation.eval["precision"][0, :, :, 0, -1]
