@@ -13,6 +13,7 @@ from golden import FOLDER
 from PIL import Image
 
 from mindvit.data.datasets.coco import AnnotatedDataset, read_annotations
+from mindvit.data.transforms.detection import best_canvas
 from mindvit.errors import UserError
 
 GOLDEN = np.load(FOLDER / "detection_data.npz")
@@ -48,6 +49,10 @@ def test_the_oracles_file(tmp_path: Path) -> None:
     assert [item["id"] for item in train.images] == GOLDEN["coco/train_ids"].tolist()
     test = opened(tmp_path, ORACLE, masks=False, train=False)
     assert [item["id"] for item in test.images] == GOLDEN["coco/test_ids"].tolist()
+    assert list(train.categories) == GOLDEN["coco/cat_ids"].tolist()
+    # canvases that lie and stand part images as mmdetection's flag does: wider than high, or not
+    groups = [best_canvas((item["height"], item["width"]), [(96, 64), (64, 96)]) for item in train.images]
+    assert groups == GOLDEN["coco/aspect_flag"].tolist()
     for number, item in enumerate(train.images):
         objects, key = train.target(number), f"coco/{item['id']}"
         own, crowd = objects.kept(~objects.crowd), objects.kept(objects.crowd)
@@ -118,9 +123,9 @@ def test_images_that_lie_on_their_side(tmp_path: Path) -> None:
         dataset.read(0)
 
 
-def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+def changed(key: str, value: Any, kind: str = "annotations") -> Callable[[dict[str, Any]], None]:
     def change(what: dict[str, Any]) -> None:
-        what["annotations"][0][key] = value
+        what[kind][0][key] = value
 
     return change
 
@@ -143,7 +148,16 @@ def without_categories(what: dict[str, Any]) -> None:
         (changed("image_id", 4), "annotation 1 is of image 4, which the file doesn't have"),
         (changed("bbox", [1, 2, 3]), r"annotation 1: bbox is \[1, 2, 3\], but must be left, top, width, height"),
         (changed("bbox", [20, 20, 30, 30]), "look like left, top, right, bottom"),
+        (changed("category_id", [3]), r"annotation 1: category_id is \[3\], but must be a whole number"),
+        (changed("id", {}), "annotation number 0 is {.*, not COCO's"),
+        (changed("area", "100"), "annotation 1: area is '100', but must be a number of px"),
+        (changed("iscrowd", "0"), "annotation 1: iscrowd is '0', but must be 0 or 1"),
+        (changed("iscrowd", 1), "has no object to learn: all are crowds, without area or to be ignored"),
         (changed("segmentation", []), "annotation 1 has no segmentation, which masks are learnt from"),
+        (changed("file_name", 3, "images"), "image 7: file_name is 3, but must be text"),
+        (changed("width", "40", "images"), "image 7: width is '40', but must be a whole number of px"),
+        (changed("height", 36.5, "images"), "image 7: height is 36.5, but must be a whole number of px"),
+        (changed("id", [7], "images"), "image without an id: {'id'"),
         (twice, "two image entries have the id 7"),
         (without_width, "image 7 has no width"),
         (without_categories, "has no list 'categories'"),
@@ -153,7 +167,7 @@ def test_mistakes(tmp_path: Path, change: Callable[[dict[str, Any]], None], mess
     what = copy.deepcopy(content(annotation(1)))
     change(what)
     with pytest.raises(UserError, match=message):
-        opened(tmp_path, what, make=change is not without_width)
+        opened(tmp_path, what, make=False)
 
 
 def test_missing_images_and_broken_files(tmp_path: Path) -> None:
@@ -162,9 +176,14 @@ def test_missing_images_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UserError, match="a.json can't be read as JSON"):
         AnnotatedDataset(read_annotations(tmp_path / "a.json"), tmp_path, True, True)
-    broken = opened(tmp_path, content(annotation(1, segmentation={"size": [9, 9], "counts": [81]})))
-    with pytest.raises(UserError, match="annotation 1: its run lengths are of 9 x 9 px, but the image has 40 x 36"):
-        broken.target(0)
+    for shape, told in (
+        ({"size": [9, 9], "counts": [81]}, "its run lengths are of 9 x 9 px, but the image has 40 x 36"),
+        ({"counts": [81]}, "its segmentation is neither polygons nor run lengths"),
+        ([[1, 2, float("nan"), 4, 5, 6]], "its segmentation .*a point is no number"),  # pycocotools would crash
+    ):
+        broken = opened(tmp_path, content(annotation(1, segmentation=shape)))
+        with pytest.raises(UserError, match=f"annotation 1: {told}"):
+            broken.target(0)
 
 
 def test_polygons_without_three_points(tmp_path: Path) -> None:

@@ -67,14 +67,40 @@ def _is_list(content: Any, key: str) -> bool:
     return isinstance(content, dict) and isinstance(content.get(key), list)
 
 
-def check_annotation(file: Path, item: Any, key: Any, images: Mapping[Any, Record], masks: bool) -> None:
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file can be pixels or an area: no text, no NaN, nothing beyond all images."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e12 < value < 1e12
+
+
+def checked_image(file: Path, key: Any, item: Record) -> Record:
+    """An image's entry with whole sides. UserError for one that can't be used."""
+    where = f"{file}: image {key}"
+    for field in ("file_name", "width", "height"):
+        if field not in item:
+            raise UserError(f"{where} has no {field}")
+    if not isinstance(item["file_name"], str):
+        raise UserError(f"{where}: file_name is {item['file_name']!r}, but must be text")
+    sides = {field: item[field] for field in ("width", "height")}
+    for field, side in sides.items():
+        if not is_number(side) or side < 1 or side != int(side):
+            raise UserError(f"{where}: {field} is {side!r}, but must be a whole number of px")
+    return {**item, **{field: int(side) for field, side in sides.items()}}
+
+
+def check_annotation(file: Path, item: Record, key: Any, images: Mapping[Any, Record], masks: bool) -> None:
     """UserError for an annotation that can't be used."""
     where = f"{file}: annotation {key}"
+    for field in ("image_id", "category_id"):
+        if not isinstance(item.get(field), (int, str, type(None))):
+            raise UserError(f"{where}: {field} is {on_one_line(str(item[field]))}, but must be a whole number")
+    if not is_number(item.get("area", 1)):
+        raise UserError(f"{where}: area is {item['area']!r}, but must be a number of px")
+    if item.get("iscrowd") not in (0, 1, None):
+        raise UserError(f"{where}: iscrowd is {item['iscrowd']!r}, but must be 0 or 1")
     if item.get("image_id") not in images:
         raise UserError(f"{where} is of image {item.get('image_id')!r}, which the file doesn't have")
     box = item.get("bbox")
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
-    if not numbers or not np.isfinite(box).all():
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(side) for side in box):
         raise UserError(f"{where}: bbox is {on_one_line(str(box))}, but must be left, top, width, height in px")
     if masks and not item.get("segmentation"):
         raise UserError(f"{where} has no segmentation, which masks are learnt from (mask: False does without)")
@@ -94,13 +120,15 @@ def decoded_mask(file: Path, annotation: Record, size: tuple[int, int]) -> np.nd
             rings = [ring for ring in shape if len(ring) >= 6]  # pycocotools takes four numbers for a box
             if not rings:
                 raise ValueError("no polygon has three points")
+            if not all(np.isfinite(np.array(ring, float)).all() for ring in rings):
+                raise ValueError("a point is no number")
             code = codec.merge(codec.frPyObjects(rings, *size))
         else:
             code = codec.frPyObjects(shape, *size) if isinstance(shape["counts"], list) else dict(shape)
             if isinstance(code["counts"], str):
                 code["counts"] = code["counts"].encode("ascii")
         found = codec.decode(code).astype(bool)
-    except (TypeError, KeyError, ValueError, IndexError) as error:
+    except Exception as error:  # pycocotools raises just that for what it doesn't know
         raise UserError(
             f"{file}: annotation {annotation.get('id')}: its segmentation is neither polygons nor run lengths "
             f"({on_one_line(str(error))})"
@@ -126,7 +154,7 @@ def by_id(file: Path, items: Sequence[Any], kind: str) -> dict[Any, Record]:
     """UserError for one without an id, and for two with the same."""
     found: dict[Any, Record] = {}
     for item in items:
-        if not isinstance(item, dict) or "id" not in item:
+        if not isinstance(item, dict) or not isinstance(item.get("id"), (int, str)):
             raise UserError(f"{file}: {kind} without an id: {on_one_line(str(item))[:80]}")
         if item["id"] in found:
             raise UserError(f"{file}: two {kind} entries have the id {item['id']}: number them apart")
@@ -157,11 +185,7 @@ class AnnotatedDataset(Dataset):
         categories = by_id(file, content["categories"], "category")
         super().__init__([str(item.get("name", key)) for key, item in categories.items()])
         self.categories = {key: number for number, key in enumerate(categories)}
-        images = by_id(file, content["images"], "image")
-        for key, item in images.items():
-            for field in ("file_name", "width", "height"):
-                if field not in item:
-                    raise UserError(f"{file}: image {key} has no {field}")
+        images = {key: checked_image(file, key, item) for key, item in by_id(file, content["images"], "image").items()}
         self.annotations: dict[Any, list[Record]] = {key: [] for key in images}
         self._sort(content["annotations"], images)
         self.images = [
@@ -178,6 +202,8 @@ class AnnotatedDataset(Dataset):
             self.annotations[key] = [item for item in items if counts(item, images[key])]
         if not self.images:
             raise UserError(f"{file} has no image {'with objects' if train else 'at all'}")
+        if train and not self.counts().any():
+            raise UserError(f"{file} has no object to learn: all are crowds, without area or to be ignored")
         check_files(file, folder, [item["file_name"] for item in self.images])
 
     def _sort(self, items: Sequence[Any], images: Mapping[Any, Record]) -> None:
@@ -186,6 +212,8 @@ class AnnotatedDataset(Dataset):
         twice: list[Any] = []
         beyond, without_area, unknown = [], [], []
         for number, item in enumerate(items):
+            if not isinstance(item, dict) or not isinstance(item.get("id", ""), (int, str)):
+                raise UserError(f"{self.file}: annotation number {number} is {on_one_line(str(item))[:80]}, not COCO's")
             key = item.get("id", f"number {number}")
             check_annotation(self.file, item, key, images, self.masks)
             twice += [key] * (key in ids)
