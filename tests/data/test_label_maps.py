@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Callable
@@ -145,6 +146,11 @@ def turned(root: Path) -> None:
     Image.open(root / "images/train/0.png").rotate(90, expand=True).save(root / "images/train/0.png", exif=exif)
 
 
+def unlabelled(root: Path) -> None:
+    for path in root.glob("annotations/train/*"):
+        Image.new("L", Image.open(path).size, 255).save(path)
+
+
 MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "sizes that differ": (
         saved("annotations/train/1.png", lambda labels: labels[:-1]),
@@ -191,6 +197,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda root: (root / "classes.txt").write_text("sky\nsea\nsky\n"),
         "classes.txt names class sky more than once",
     ),
+    "nothing labelled": (
+        unlabelled,
+        "^no pixel of the 4 label maps for .*images/train has a class: 255 counts nowhere$",
+    ),
     "no folder of maps": (
         lambda root: (root / "annotations").rename(root / "labels"),
         "has no folder annotations/train: it needs images/train with images and annotations/train with a label map",
@@ -226,7 +236,9 @@ def test_what_may_be_a_mistake_is_remarked(folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.open(folder / "images/train/1.png").save(folder / "images/train/1.png", exif=exif)
-    empty, stored = open_label_maps(recipe(folder), "train").remarks
+    saved("annotations/train/2.png", lambda labels: np.full_like(labels, 255))(folder)
+    blank, empty, stored = open_label_maps(recipe(folder), "train").remarks
+    assert re.match("1 of 4 label maps have no pixel with a class, .*annotations/train/2.png first$", blank)
     assert empty.startswith("2 of 3 classes have no pixel in 4 label maps: square, bar; they hold 0 and 255 alone")
     assert stored.startswith("1 of 4 images have an EXIF orientation")
 

@@ -157,11 +157,11 @@ class LabelMapDataset(Dataset):
     def look(self) -> np.ndarray:
         """Read up to LOOKED_AT maps, spread over the data set: pixels of each class, (classes,) int64.
 
-        What is remarkable goes to `remarks`. UserError as above.
+        What is remarkable goes to `remarks`. UserError as above, and if no map at all has a labelled pixel.
         """
         indices = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int))
         counts, seen = np.zeros(IGNORED + 1, np.int64), np.zeros(0, np.int64)
-        turned = []
+        turned, blank = [], []
         for index in map(int, indices):
             path = self.files[index][0]
             try:
@@ -169,9 +169,18 @@ class LabelMapDataset(Dataset):
                 size, orientation = header(path)
             except DecodeError as error:
                 raise UserError(f"{error}; repair or remove it") from None
-            counts += np.bincount(self._checked(index, values, size).ravel(), minlength=IGNORED + 1)
+            pixels = np.bincount(self._checked(index, values, size).ravel(), minlength=IGNORED + 1)
+            counts += pixels
+            blank += [self.files[index][1]] * (not pixels[:IGNORED].any())
             seen = np.union1d(seen, values)
             turned += [path] * (orientation != UPRIGHT)
+        if not counts[:IGNORED].any() and all((self.target(index) == IGNORED).all() for index in range(len(self))):
+            nothing = "0 and 255 count nowhere (reduce_zero_label)" if self.labels.reduced else "255 counts nowhere"
+            raise UserError(f"no pixel of the {len(self)} label maps for {self.root} has a class: {nothing}")
+        if blank:
+            self.remarks.append(
+                f"{len(blank)} of {len(indices)} label maps have no pixel with a class, {on_one_line(blank[0])} first"
+            )
         self._remark(counts, seen, turned, len(indices))
         return counts[: len(self.class_names)]
 
