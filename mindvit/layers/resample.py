@@ -17,12 +17,19 @@ from mindvit.layers.conv import FeatureLayout
 from mindvit.runtime import platform
 
 
-def bilinear_matrix(inputs: int, outputs: int) -> np.ndarray:
-    """(outputs, inputs) float32 matrix of PyTorch's bilinear resizing with align_corners=False, without antialias."""
+def bilinear_places(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where PyTorch's bilinear resizing with align_corners=False, without antialias, looks for each output: (outputs,)
+    int64, the input before it, and (outputs,) float32, the share of the one after that.
+    """
     scale = np.float32(inputs) / np.float32(outputs)
     centre = np.maximum(scale * (np.arange(outputs, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
     low = np.minimum(centre.astype(np.int64), inputs - 1)
-    share = (centre - low).astype(np.float32)
+    return low, (centre - low).astype(np.float32)
+
+
+def bilinear_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """(outputs, inputs) float32 matrix of bilinear resizing."""
+    low, share = bilinear_places(inputs, outputs)
     matrix = np.zeros((outputs, inputs), np.float32)
     np.add.at(matrix, (np.arange(outputs), low), 1 - share)
     np.add.at(matrix, (np.arange(outputs), np.minimum(low + 1, inputs - 1)), share)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mindvit.data.transforms.dense import IGNORED
 from mindvit.errors import UserError
 from mindvit.layers.pixel_cross_entropy import PixelCrossEntropy
 from mindvit.tasks.class_weights import balanced, class_weights, weights_parameter
 from mindvit.tasks.classification.losses import BinaryCrossEntropy, SoftTargetCrossEntropy
-from mindvit.tasks.segmentation.losses import IGNORED
 
 NAMES = ("cat", "dog", "emu, big")
 WEIGHTS = np.array([0.5, 2.0, 3.0], np.float32)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from typing import Callable, Iterable, Iterator, Mapping, Sequence
 
 import mindspore as ms
@@ -16,6 +13,7 @@ from mindvit.layers.normalize import Normalize
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.base import Asked, Formatter, RunContext
 from mindvit.tasks.classification.predictions import likeliest
+from mindvit.tasks.lines import csv_line, json_list
 
 Answer = list[tuple[str, float]]  # class names and their probabilities, the likeliest first
 Answers = Iterable[tuple[str, Answer]]  # with an image's path
@@ -70,19 +68,18 @@ def as_csv(answers: Answers) -> Iterator[str]:
     yield "image,rank,class,probability"
     for path, answer in answers:
         for rank, (name, probability) in enumerate(answer, 1):
-            line = io.StringIO()
-            csv.writer(line, lineterminator="\n").writerow((path, rank, printable(name), f"{probability:.6f}"))
-            yield line.getvalue()[:-1]
+            yield csv_line((path, rank, printable(name), f"{probability:.6f}"))
 
 
 def as_json(answers: Answers) -> Iterator[str]:
     """A list with an object for each image, one a line."""
-    before = "["
-    for path, answer in answers:
-        classes = [{"name": printable(name), "probability": round(value, 6)} for name, value in answer]
-        yield before + json.dumps({"image": path, "classes": classes}, ensure_ascii=False)
-        before = ","
-    yield "]" if before == "," else "[]"
+    return json_list(
+        {
+            "image": path,
+            "classes": [{"name": printable(name), "probability": round(value, 6)} for name, value in answer],
+        }
+        for path, answer in answers
+    )
 
 
 def as_table(answers: Answers, paths: Sequence[str], names: Sequence[str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
-from mindvit.layers.normalize import Normalize
+from mindvit.layers.normalize import NormalizePadded
 from mindvit.layers.rows import take_rows
 from mindvit.models.detection import RCNN, RetinaNet
 from mindvit.models.detection.rcnn import STAGE_STDS
@@ -211,7 +211,7 @@ class DetectionObjective(nn.Cell):
         ranks: int = 1,
     ):
         super().__init__(auto_prefix=False)
-        self.normalize = Normalize(mean, std)
+        self.normalize = NormalizePadded(mean, std)
         self.net = net
         self.is_rcnn = isinstance(net, RCNN)
         self.has_masks = isinstance(net, RCNN) and net.roi_head.has_masks
@@ -222,15 +222,8 @@ class DetectionObjective(nn.Cell):
             RCNNObjective(net, sampled, ranks) if isinstance(net, RCNN) else RetinaNetObjective(net, ranks)
         )
 
-    def pixels(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """What the network sees: (B, C, H, W)."""
-        x = self.normalize(images)
-        rows = ops.arange(x.shape[2]).astype(ms.int32).reshape(1, 1, -1, 1) < sizes[:, 0].reshape(-1, 1, 1, 1)
-        columns = ops.arange(x.shape[3]).astype(ms.int32).reshape(1, 1, 1, -1) < sizes[:, 1].reshape(-1, 1, 1, 1)
-        return x * ops.logical_and(rows, columns).astype(x.dtype)
-
     def construct(self, images: Tensor, sizes: Tensor, boxes: Tensor, labels: Tensor, *others: Tensor) -> Tensor:
-        x, true = self.pixels(images, sizes), sizes.astype(ms.float32)
+        x, true = self.normalize(images, sizes), sizes.astype(ms.float32)
         objects = (boxes, labels, others[0]) if self.has_masks else (boxes, labels)
         priorities = others[-3:-1] if self.is_rcnn else ()
         return self.losses(x, true, objects, priorities, self.drop_path_scale(others[-1]))[0]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence
 
@@ -18,6 +15,7 @@ from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.base import Asked, Formatter, RunContext
 from mindvit.tasks.detection.inference import Detections, TestScale, detections
 from mindvit.tasks.detection.settings import test_scale
+from mindvit.tasks.lines import csv_line, json_list
 
 Answers = Iterable[tuple[str, "Found"]]  # images' paths and what is in them
 COLUMNS = ("image", "class", "score", "left", "top", "right", "bottom")
@@ -125,23 +123,20 @@ class DetectionPrediction:
         """A line for each object."""
         yield ",".join(COLUMNS)
         for path, name, score, box in self.rows(found):
-            line = io.StringIO()
-            csv.writer(line, lineterminator="\n").writerow((path, name, f"{score:.6f}", *box))
-            yield line.getvalue()[:-1]
+            yield csv_line((path, name, f"{score:.6f}", *box))
 
     def as_json(self, found: Answers) -> Iterator[str]:
         """A list with an object for each image, one a line; masks as COCO's run lengths."""
-        before = "["
-        for path, objects in found:
-            items: list[dict[str, Any]] = [
-                {"name": name, "score": round(score, 6), "box": box}
-                for _, name, score, box in self.rows([(path, objects)])
-            ]
-            for item, mask in zip(items, () if objects.masks is None else objects.masks):
-                item["mask"] = run_lengths(mask)
-            yield before + json.dumps({"image": path, "objects": items}, ensure_ascii=False)
-            before = ","
-        yield "]" if before == "," else "[]"
+        return json_list({"image": path, "objects": self.objects(path, objects)} for path, objects in found)
+
+    def objects(self, path: str, found: Found) -> list[dict[str, Any]]:
+        """An image's objects, fit for JSON."""
+        items: list[dict[str, Any]] = [
+            {"name": name, "score": round(score, 6), "box": box} for _, name, score, box in self.rows([(path, found)])
+        ]
+        for item, mask in zip(items, () if found.masks is None else found.masks):
+            item["mask"] = run_lengths(mask)
+        return items
 
     def as_table(self, found: Answers, paths: Sequence[str]) -> Iterator[str]:
         """Aligned columns."""

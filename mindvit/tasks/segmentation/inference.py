@@ -10,6 +10,7 @@ from mindspore import Tensor
 
 from mindvit.data.transforms import dense
 from mindvit.errors import UserError
+from mindvit.layers.resample import bilinear_places
 
 Size = tuple[int, int]  # height, width
 
@@ -46,10 +47,7 @@ def resize(maps: np.ndarray, size: Size) -> np.ndarray:
         inputs = maps.shape[axis]
         if inputs == side:
             continue
-        scale = np.float32(inputs) / np.float32(side)
-        places = np.maximum(scale * (np.arange(side, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
-        low = np.minimum(places.astype(np.int64), inputs - 1)
-        share = (places - low).astype(np.float32)
+        low, share = bilinear_places(inputs, side)
         if axis == -2:
             share = share[:, None]
         high = np.minimum(low + 1, inputs - 1)

@@ -8,12 +8,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindvit.data.transforms.dense import IGNORED
 from mindvit.layers.conv import FeatureLayout
 from mindvit.layers.pixel_cross_entropy import PixelCrossEntropy
 from mindvit.layers.resample import Resample
 from mindvit.tasks.class_weights import weights_parameter
 
-IGNORED = 255  # the label of pixels that count nowhere
 AUXILIARY_WEIGHT = 0.4
 
 

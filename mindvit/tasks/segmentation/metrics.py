@@ -7,8 +7,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from mindvit.data.transforms.dense import IGNORED
 from mindvit.errors import UserError
-from mindvit.tasks.segmentation.losses import IGNORED
 
 
 @dataclass

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
 from mindvit.layers.drop_path import DropPathScale, number_drop_paths
-from mindvit.layers.normalize import Normalize
+from mindvit.layers.normalize import NormalizePadded
 from mindvit.models.segmentation import Segmentor
 from mindvit.tasks.segmentation.losses import AUXILIARY_WEIGHT, ChannelDropout, SegmentationLoss
 
@@ -29,13 +28,13 @@ class SegmentationObjective(nn.Cell):
     """The loss of a batch, float32 ().
 
     Inputs: images (B, H, W, C) uint8; labels (B, H, W) int32; sizes (B, 2) int32, height and width of what is no
-    padding: beyond it the network sees zeros, as in mmsegmentation, which pads what is normalized already;
-    dropout_rand (B, channels of the heads, at least one) and drop_path_rand (drop paths, B) float32.
+    padding: beyond it the network sees zeros; dropout_rand (B, channels of the heads, at least one) and drop_path_rand
+    (drop paths, B) float32.
     """
 
     def __init__(self, net: Segmentor, options: ObjectiveOptions):
         super().__init__(auto_prefix=False)
-        self.normalize = Normalize(options.mean, options.std)
+        self.normalize = NormalizePadded(options.mean, options.std)
         self.net = net
         rates = number_drop_paths(net)
         self.drop_paths = len(rates)
@@ -44,18 +43,9 @@ class SegmentationObjective(nn.Cell):
         self.channel_dropout = ChannelDropout(net.dropout_channels, net.decode_head.drop_rate)
         self.criterion = SegmentationLoss((1.0, options.auxiliary_weight), options.class_weights)
 
-    def losses(
-        self, images: Tensor, labels: Tensor, sizes: Tensor, dropout_rand: Tensor, drop_path_rand: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The loss, and each head's own."""
-        x = self.normalize(images)
-        rows = ops.arange(x.shape[2]).astype(ms.int32).reshape(1, 1, -1, 1) < sizes[:, 0].reshape(-1, 1, 1, 1)
-        columns = ops.arange(x.shape[3]).astype(ms.int32).reshape(1, 1, 1, -1) < sizes[:, 1].reshape(-1, 1, 1, 1)
-        x = x * ops.logical_and(rows, columns).astype(x.dtype)
-        scales = self.channel_dropout(dropout_rand) if self.dropout_channels else (None, None)
-        return self.criterion(self.net.heads(x, self.drop_path_scale(drop_path_rand), scales), labels)
-
     def construct(
         self, images: Tensor, labels: Tensor, sizes: Tensor, dropout_rand: Tensor, drop_path_rand: Tensor
     ) -> Tensor:
-        return self.losses(images, labels, sizes, dropout_rand, drop_path_rand)[0]
+        x = self.normalize(images, sizes)
+        scales = self.channel_dropout(dropout_rand) if self.dropout_channels else (None, None)
+        return self.criterion(self.net.heads(x, self.drop_path_scale(drop_path_rand), scales), labels)[0]

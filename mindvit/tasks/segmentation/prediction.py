@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +11,7 @@ from PIL import Image
 from mindvit.data.classes import numbered
 from mindvit.runtime.files import on_one_line, printable
 from mindvit.tasks.base import Asked, Formatter, RunContext
+from mindvit.tasks.lines import csv_line, json_list
 from mindvit.tasks.segmentation.inference import Pass, SegmentationInference, Size, label_map
 from mindvit.tasks.segmentation.settings import sliding, test_scale
 
@@ -81,18 +79,14 @@ class SegmentationPrediction:
         yield COLUMNS
         for path, shares in self.shares(found):
             for name, share in shares:
-                line = io.StringIO()
-                csv.writer(line, lineterminator="\n").writerow((path, name, f"{share:.6f}"))
-                yield line.getvalue()[:-1]
+                yield csv_line((path, name, f"{share:.6f}"))
 
     def as_json(self, found: Maps) -> Iterator[str]:
         """A list with an object for each image, one a line."""
-        before = "["
-        for path, shares in self.shares(found):
-            classes = [{"name": name, "share": round(float(share), 6)} for name, share in shares]
-            yield before + json.dumps({"image": path, "classes": classes}, ensure_ascii=False)
-            before = ","
-        yield "]" if before == "," else "[]"
+        return json_list(
+            {"image": path, "classes": [{"name": name, "share": round(float(share), 6)} for name, share in shares]}
+            for path, shares in self.shares(found)
+        )
 
     def as_table(self, found: Maps, paths: Sequence[str]) -> Iterator[str]:
         """Aligned columns; an image's path stands beside its first class."""

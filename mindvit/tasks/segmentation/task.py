@@ -11,7 +11,7 @@ from mindvit.data.arrays import ArraySpec
 from mindvit.data.datasets.base import Dataset
 from mindvit.data.datasets.dense import open_label_maps
 from mindvit.data.loader import Transform
-from mindvit.data.transforms.dense import MapRow
+from mindvit.data.transforms.dense import IGNORED, MapRow
 from mindvit.models.segmentation.variants import dropped_channels
 from mindvit.recipe.schema import Recipe
 from mindvit.tasks.base import BatchSpec, RunContext
@@ -22,7 +22,6 @@ from mindvit.tasks.metric import METRICS
 from mindvit.tasks.segmentation import inspect, settings
 from mindvit.tasks.segmentation.evaluator import SegmentationEvaluator
 from mindvit.tasks.segmentation.inference import ImageInference, SegmentationInference
-from mindvit.tasks.segmentation.losses import IGNORED
 from mindvit.tasks.segmentation.metrics import SegmentationScore
 from mindvit.tasks.segmentation.objective import ObjectiveOptions, SegmentationObjective
 from mindvit.tasks.segmentation.prediction import SegmentationPrediction
