@@ -8,10 +8,10 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 # make benchmark: every family's speed here, the data pipeline's, and how speed falls with size, depth and batch (about half an hour on 2 cores)
-# make compare TORCH_PYTHON=VENV/bin/python: beside mindcv and PyTorch, with all instructions, with AVX2 alone and in bfloat16; one image beside onnxruntime (about an hour)
+# make compare TORCH_PYTHON=VENV/bin/python: beside mindcv and PyTorch, with all instructions, with AVX2 alone and in bfloat16; batch 32 and its memory; one image beside onnxruntime (about an hour)
 BENCHMARKED ?= crossvit_9 cvt_13_224 crossformer_tiny xcit_tiny_12_p16_224
 MEASURE = $(BIN)/python -m mindvit benchmark
-BATCH_SIZES = 1 4 16
+BATCH_SIZES = 1 4 8 16 32 64
 VARIANTS = crossvit_tiny crossvit_small crossvit_9_dagger cvt_21_224 xcit_nano_12_p16_224 xcit_tiny_12_p8_224 xcit_small_12_p16_224
 
 SEGMENTORS = semantic_fpn_crossformer_small upernet_crossformer_small
@@ -134,13 +134,15 @@ goldens-segmentation: $(VENV)/ready-for-tests
 	$(BIN)/python scripts/write_docs.py
 
 benchmark: $(VENV)/ready
+	$(BIN)/python benchmarks/conditions.py
 	$(MEASURE) $(BENCHMARKED) --mode forward --batch_size 8 --out results
 	$(MEASURE) $(BENCHMARKED) --mode train --batch_size 8 --compile_cache $(VENV)/graphs --out results
 	$(MEASURE) --mode data --config configs/crossvit/crossvit_9_ascend.yaml --out results
 	rm -rf results/scaling
-	for size in 224 384 512; do $(MEASURE) xcit_tiny_12_p16_224 --batch_size 8 --image_resize $$size --out results/scaling || exit 1; done
+	for size in 384 512; do $(MEASURE) xcit_tiny_12_p16_224 --batch_size 8 --image_resize $$size --out results/scaling || exit 1; done
 	$(MEASURE) xcit_tiny_24_p16_224 --batch_size 8 --out results/scaling
-	for batch in $(BATCH_SIZES); do $(MEASURE) xcit_tiny_12_p16_224 --batch_size $$batch --out results/scaling || exit 1; done
+	for model in crossvit_9 xcit_tiny_12_p16_224; do for batch in $(BATCH_SIZES); do \
+		$(MEASURE) $$model --batch_size $$batch --warmup 2 --steps $$((8 + 64 / batch)) --out results/scaling || exit 1; done; done
 	$(MAKE) profile
 	$(BIN)/python scripts/write_docs.py
 
@@ -162,6 +164,8 @@ compare: $(VENV)/ready-for-tests
 		--rounds 2 --steps 4 --out results/variants
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers onnxruntime "torch eager" --models $(BENCHMARKED) xcit_nano_12_p16_224 \
 		--batch_size 1 --modes forward --rounds 3 --steps 30 --out results/latency
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers "torch eager" --models $(BENCHMARKED) --batch_size 32 --modes train \
+		--rounds 1 --steps 3 --out results/memory
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers "torch eager" --models $(SEGMENTORS) --batch_size 2 \
 		--rounds 2 --steps 2 --out results/segmentors
 	rm -f results/detectors/compare.md

@@ -54,8 +54,8 @@ class SideFailed(Exception):
 
 
 def torch_name(model: str) -> Optional[str]:
-    """timm's, or for CvT transformers', name of a network, or a segmentor's own; None where none has it."""
-    if SEGMENTORS.fullmatch(model):
+    """timm's, or for CvT transformers', name of a network, or torch_segmentors.py's; None where none has it."""
+    if SEGMENTORS.fullmatch(model) or model.startswith("crossformer_"):
         return model
     if model.startswith("crossvit_"):
         return model.replace("_384", "_408") if model.endswith("_384") else f"{model}_240"
@@ -295,12 +295,8 @@ def networks(given: argparse.Namespace) -> None:
     environment = isa_environment(given.isa)
     models = names(given.models, ("classification", "segmentation"))
     table, details, failed = [], [], []
-    before = conditions.measure()
-    if before.busy > conditions.MOST and not given.any_load:
-        raise UserError(
-            f"other programs keep {before.busy:.1f} cores busy, and figures beside them mean little: wait until at "
-            f"most {conditions.MOST:.0f} is, or --any_load to measure all the same"
-        )
+    if not given.any_load:
+        conditions.check("--any_load to measure all the same")
     for model in models:
         for mode in given.modes:
             console.log_info(

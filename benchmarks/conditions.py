@@ -1,14 +1,23 @@
-"""What the machine could give when a table was measured: beside whose rates a row means something."""
+"""What the machine could give when a table was measured: beside whose rates a row means something.
+
+python benchmarks/conditions.py: print it, and end with 2 if other programs use too much of the machine.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from mindvit import errors
+from mindvit.errors import UserError
 
 SIDE, VALUES, ROUNDS = 2048, 1 << 25, 5  # of the product's matrices; float32 values that are copied (128 MiB)
 MOST = 1.0  # cores that others may have kept busy
@@ -66,3 +75,18 @@ def measure() -> Conditions:
     peak = 2e-9 * SIDE**3 / seconds_of(lambda: np.matmul(a, a, out=out))
     bandwidth = 2e-9 * source.nbytes / seconds_of(lambda: np.copyto(target, source))
     return Conditions(busy, peak, bandwidth)
+
+
+def check(otherwise: str) -> Conditions:
+    """What the machine gives now; UserError, with what to do `otherwise`, if others keep more than MOST cores busy."""
+    now = measure()
+    if now.busy > MOST:
+        raise UserError(
+            f"other programs keep {now.busy:.1f} cores busy, and figures beside them mean little: wait until at most "
+            f"{MOST:.0f} is, or {otherwise}"
+        )
+    return now
+
+
+if __name__ == "__main__":
+    errors.run(lambda _: print("GFLOP/s of a product / GB/s of a copy / cores kept busy:", check("measure by hand")))

@@ -1,4 +1,5 @@
-"""CrossFormer's segmentors in plain PyTorch, as their authors wrote them: what mindvit's are measured beside.
+"""CrossFormer's classifiers and segmentors in plain PyTorch, as their authors wrote them: what mindvit's are measured
+beside.
 
 Written from the papers and facts about the authors' code (group settings of 2021, mmsegmentation's heads), with
 mmsegmentation's parameter names; tests/interop/check_peer.py compares it with mmsegmentation's own numbers.
@@ -26,10 +27,12 @@ class Size(NamedTuple):
 
 
 SIZES = {
+    "tiny": Size(64, (1, 1, 8, 6), (2, 4, 8, 16)),  # a classifier alone
     "small": Size(96, (2, 2, 6, 2), (3, 6, 12, 24)),
     "base": Size(96, (2, 2, 18, 2), (3, 6, 12, 24)),
     "large": Size(128, (2, 2, 18, 2), (4, 8, 16, 32)),
 }
+CLASSIFIERS = (7, 7, 7, 7), (8, 4, 2, 1)  # group and interval of each stage
 GROUPS = {"upernet": ((7, 7, 7, 7), (8, 4, 2, 1)), "semantic_fpn": ((14, 14, 7, 7), (16, 8, 2, 1))}
 METHODS = tuple(GROUPS)
 
@@ -164,7 +167,7 @@ class Stage(nn.Module):
 
 
 class Backbone(nn.Module):
-    """CrossFormer without a classifier: the maps after each stage."""
+    """CrossFormer without a classifier: the maps after each stage, (B, C, H, W)."""
 
     def __init__(self, size: Size, groups: Sequence[int], intervals: Sequence[int]):
         super().__init__()
@@ -175,15 +178,31 @@ class Backbone(nn.Module):
             blocks = [Block(width, heads, group, interval, number % 2 == 1) for number in range(depth)]
             self.layers.append(Stage(blocks, PatchMerging(width) if level + 1 < len(groups) else None))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x, maps = self.patch_embed(x), []
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """(B, H, W, C) each."""
+        x, found = self.patch_embed(x), []
         for number, stage in enumerate(self.layers):
             for block in stage.blocks:
                 x = block(x)
-            maps.append(x.permute(0, 3, 1, 2).contiguous())
+            found.append(x)
             if number + 1 < len(self.layers):
                 x = stage.downsample(x)
-        return maps
+        return found
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [tokens.permute(0, 3, 1, 2).contiguous() for tokens in self.stages(x)]
+
+
+class Classifier(Backbone):
+    """(B, 3, 224, 224) -> logits (B, classes)."""
+
+    def __init__(self, size: Size, classes: int = 1000):
+        super().__init__(size, *CLASSIFIERS)
+        width = size.channels * 2 ** (len(size.depths) - 1)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.head(self.norm(self.stages(x)[-1]).mean((1, 2)))
 
 
 class ConvModule(nn.Module):
@@ -321,11 +340,10 @@ class Segmentor(nn.Module):
 
 def is_segmentor(name: str) -> bool:
     """Whether it is one of mindvit's names of these networks."""
-    method, _, size = name.partition("_crossformer_")
-    return method in METHODS and size in SIZES
+    return name.partition("_crossformer_")[0] in METHODS
 
 
-def segmentor(name: str) -> Segmentor:
-    """By mindvit's name: upernet_crossformer_small, ..."""
-    method, _, size = name.partition("_crossformer_")
-    return Segmentor(method, size)
+def network(name: str) -> Segmentor | Classifier:
+    """By mindvit's name: upernet_crossformer_small, crossformer_tiny, ..."""
+    method, _, size = name.rpartition("crossformer_")
+    return Segmentor(method[:-1], size) if method else Classifier(SIZES[size])

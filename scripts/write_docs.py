@@ -322,6 +322,7 @@ PARTS: dict[str, Callable[[], str]] = {
         for name in ("native", "avx2", "bfloat16", "data")
     },
     "latency": functools.partial(kept, "latency/compare_native", "make compare"),
+    "memory": functools.partial(kept, "memory/compare_native", "make compare"),
     "variants": functools.partial(kept, "variants/compare_native", "make compare"),
     **{f"benchmark_{mode}": functools.partial(benchmark, mode) for mode in ("train", "forward", "data")},
 }

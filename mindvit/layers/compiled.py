@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, Optional
 
 from mindspore import nn
@@ -19,6 +20,7 @@ class Compiled(nn.Cell):
     def compile(self, *inputs: Any, **named: Any) -> None:
         """Compile the graph for these inputs, on Ascend at a level that takes it."""
         ascend.compile_graph(lambda: nn.Cell.compile(self, *inputs, **named))
+        give_back()
 
     @property
     def compile_phase(self) -> Optional[str]:
@@ -29,3 +31,12 @@ class Compiled(nn.Cell):
     def compile_phase(self, value: str) -> None:
         if value != self._compile_phase:
             nn.Cell.compile_phase.fset(self, value)
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system, where the C library can (glibc): what compiling has used counts in the
+    process's peak otherwise, 0.1 GiB of a training step's.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,5 +1,5 @@
-"""The PyTorch segmentors that mindvit is measured beside give mmsegmentation's logits: check_peer.py. PyTorch's own
-Python runs it.
+"""The PyTorch networks that mindvit is measured beside give the authors' and mmsegmentation's logits: check_peer.py.
+PyTorch's own Python runs it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import torch_segmentors  # noqa: E402
 
 HEIGHT, WIDTH = 224, 320
 NETWORKS = {"fpn": "semantic_fpn_crossformer_small", "upernet": "upernet_crossformer_small"}
-TOLERANCE = {"fpn": 3e-4, "upernet": 1e-4}  # of logits: test_segmentation.py's
+CLASSIFIER = "crossformer_tiny"
+TOLERANCE = {"fpn": 3e-4, "upernet": 1e-4, CLASSIFIER: 1e-4}  # of logits: test_segmentation.py's, test_goldens.py's
 
 
-def filled(name: str) -> torch_segmentors.Segmentor:
+def filled(name: str) -> torch.nn.Module:
     """With the goldens' weights."""
-    net = torch_segmentors.segmentor(name).eval()
+    net = torch_segmentors.network(name).eval()
     state = net.state_dict()
     for key, value in state.items():
         if value.ndim:  # no counter
@@ -32,18 +33,29 @@ def filled(name: str) -> torch_segmentors.Segmentor:
     return net
 
 
+def segmentor_logits(short: str) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the decode head at the golden's places, and mmsegmentation's."""
+    golden = np.load(HERE.parent / "goldens" / "segmentation.npz")
+    found = filled(NETWORKS[short]).heads(torch.from_numpy(fill.image(2, (HEIGHT, WIDTH))))[0].numpy()
+    places = golden[f"eval/{short}/logits/idx"]
+    return found.ravel()[places[places >= 0]], golden[f"eval/{short}/logits/val"][places >= 0]
+
+
+def classifier_logits() -> tuple[np.ndarray, np.ndarray]:
+    """Ours and the authors'."""
+    golden = np.load(HERE.parent / "goldens" / f"{CLASSIFIER}.npz")
+    return filled(CLASSIFIER)(torch.from_numpy(fill.image(2, tuple(golden["input_size"])))).numpy(), golden["logits"]
+
+
 def main() -> None:
     """Print the largest deviation of each network; 1 beyond the tolerance."""
-    golden = np.load(HERE.parent / "goldens" / "segmentation.npz")
-    for short, name in NETWORKS.items():
-        with torch.inference_mode():
-            found = filled(name).heads(torch.from_numpy(fill.image(2, (HEIGHT, WIDTH))))
-        places = golden[f"eval/{short}/logits/idx"]
-        wanted = golden[f"eval/{short}/logits/val"][places >= 0]
-        worst = float(np.abs(found[0].numpy().ravel()[places[places >= 0]] - wanted).max())
-        print(f"{name}: {worst:.1e} of {TOLERANCE[short]:.1e}")
-        if worst > TOLERANCE[short]:
-            sys.exit(f"{name} differs from mmsegmentation's")
+    with torch.inference_mode():
+        every = {**{short: segmentor_logits(short) for short in NETWORKS}, CLASSIFIER: classifier_logits()}
+    for name, (found, wanted) in every.items():
+        worst = float(np.abs(found - wanted).max())
+        print(f"{name}: {worst:.1e} of {TOLERANCE[name]:.1e}")
+        if worst > TOLERANCE[name]:
+            sys.exit(f"{name} differs from the reference")
 
 
 if __name__ == "__main__":
