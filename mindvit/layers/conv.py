@@ -107,7 +107,7 @@ class Conv2d(nn.Cell):
         self.same_op: Any = kernels.ConvSame(kernel) if fits else None
         self.no_bias = Tensor(np.zeros(outputs, np.float32))
         # CrossFormer's kernel of 32 x 32 with stride 4 sees each pixel 64 times: such columns are not kept
-        overlaps = platform.current().product_kernels and kernel >= 2 * stride and not fits
+        overlaps = platform.current().product_kernels and kernel >= 2 * stride and kernel % stride == 0 and not fits
         self.fused_op: Any = kernels.Conv(kernel, stride, padding) if overlaps else None
         self.im2col_op: Any = kernels.Im2col(kernel, stride, padding) if platform.current().kernels else None
         self.tokens_product = Product(outputs)

@@ -206,7 +206,7 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "class token and patches": (FromImages, (5, 3, 48, 32)),  # threads part within a sample
     "patches": (lambda: OnMaps(Conv2d(3, 10, 4, 4, 0)), (BATCH, 3, 13, 12)),
     "convolution": (lambda: OnMaps(Conv2d(3, 10, 3, 2, 1)), (BATCH, 3, 13, 12)),
-    "overlapping convolution": (lambda: OnMaps(Conv2d(4, 10, 9, 4, 2, bias=False)), (BATCH, 4, 18, 15)),
+    "overlapping convolution": (lambda: OnMaps(Conv2d(4, 10, 6, 3, 1, bias=False)), (BATCH, 4, 18, 15)),
     "long overlapping convolution": (lambda: OnMaps(Conv2d(3, 8, 16, 4, 6)), (5, 3, 64, 60)),
     "convolution of a few tiles": (lambda: OnMaps(Conv2d(64, 10, 3, 1, 1)), (2, 64, 9, 12)),
     "convolution of many tiles": (lambda: OnMaps(Conv2d(64, 9, 3, 1, 1)), (2, 64, 33, 28)),

@@ -56,12 +56,10 @@ class Im2col(nn.Cell):
 
 
 class Conv(ProductCell):
-    """Convolution of any kernel (side x side) and stride; nothing of what lies under the kernel is kept.
+    """Convolution whose kernel (side x side) is some strides high; nothing of what lies under the kernel is kept.
 
     x: (B, H, W, I), weight: (O, I, side, side), bias: (O,) -> (B, H', W', O).
     """
-
-    TILE = 768  # rows, about, of the product that the gradient of the input begins with
 
     def __init__(self, side: int, stride: int, padding: int) -> None:
         super().__init__()
@@ -73,20 +71,16 @@ class Conv(ProductCell):
         def weight_shapes(x: Shape, dy: Shape, geometry: Shape) -> tuple[Shape, Shape]:
             return [dy[3], x[3], side, side], [dy[3]]
 
-        def input_shapes(weight: Shape, dy: Shape, geometry: Shape, x: Shape) -> tuple[Shape, Shape]:
-            places = dy[1] * dy[2]
-            return x, [places * min(x[0], -(-self.TILE // places)), side * side * x[3]]
-
         self.forward = kernel("Conv", shapes, 1, (side, stride, padding))
         self.weight_gradient = kernel("ConvWeightGrad", weight_shapes, 2, side)
-        self.input_gradient = kernel("ConvInputGrad", input_shapes, 2, side)
+        self.input_gradient = kernel("ConvInputGrad", lambda weight, dy, geometry, x: x)
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return self.forward(x, weight, bias, self.geometry)
 
     def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
         """Gradients of x, weight and bias."""
-        dx = self.input_gradient(weight, gradient, self.geometry, x)[0]
+        dx = self.input_gradient(weight, gradient, self.geometry, x)
         return (dx, *self.weight_gradient(x, gradient, self.geometry))
 
 
