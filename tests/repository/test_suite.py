@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 from conftest import SLOW
+from golden import FOLDER
 
 from mindvit.models import list_models
 
@@ -55,3 +57,21 @@ def test_ci_runs_every_part() -> None:
     }
     assert of_test
     assert parts - {"test-fast"} <= run | set(of_test[1].split())
+
+
+def test_every_dense_golden_has_a_test_or_a_reason() -> None:
+    listed: list[str] = []
+    for section in (FOLDER / "dense_keys.md").read_text("utf-8").split("\n## ")[1:]:
+        rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+        keys = [pair for keys, _ in rows for pair in re.findall(r"`([^`]+)` (\d+)", keys)]
+        total = re.match(r"dense_\w+\.npz: (\d+) keys", section)
+        assert total and sum(int(count) for _, count in keys) == int(total[1]), section[:40]
+        listed += [key for key, _ in keys]
+        for file, tests in re.findall(r"`(\w+/test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", section):
+            source = (ROOT / "tests" / file).read_text("utf-8")
+            assert all(f"def {name}(" in source for name in re.findall(r"\w+", tests)), (file, tests)
+    known = re.compile("|".join(re.escape(key).replace(r"\*", ".+") for key in listed))
+    for path in (path for kind in ("detection", "segmentation") for path in FOLDER.glob(f"{kind}*.npz")):
+        for key in np.load(path).files:  # some have another first part here
+            names = key, key.partition("/")[2], f"miou/{key}"
+            assert any(known.fullmatch(name) for name in names), (path.name, key)
