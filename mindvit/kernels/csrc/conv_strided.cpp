@@ -112,23 +112,28 @@ struct Blocks {
     });
   }
 
-  // visit(place in a matrix (wide, width), place in a weight (O, I, k, k))
+  // visit(row and column in a matrix (wide, width), place in a weight (O, I, k, k)); threads share
+  // out the outputs
   template <typename Visit>
   void ForWeights(const Visit &visit) const {
-    const int64_t s = geometry.stride, k = geometry.kernel;
-    int64_t place = 0;
-    for (int64_t above = 0; above < t; ++above)
-      for (int64_t beside = t - 1; beside >= 0; --beside)
-        for (int64_t o = 0; o < out.channels; ++o)
-          for (int64_t y = above * s; y < (above + 1) * s; ++y)
-            for (int64_t x = beside * s; x < (beside + 1) * s; ++x)
-              for (int64_t i = 0; i < in.channels; ++i)
-                visit(place++, ((o * in.channels + i) * k + y) * k + x);
+    const int64_t s = geometry.stride, k = geometry.kernel, inputs = in.channels;
+    Rows(out.channels, k * k * inputs, [&](int64_t first, int64_t last, int) {
+      for (int64_t o = first; o < last; ++o)
+        for (int64_t y = 0; y < k; ++y)
+          for (int64_t x = 0; x < k; ++x) {
+            const int64_t row = (y / s * t + t - 1 - x / s) * out.channels + o,
+                          column = (y % s * s + x % s) * inputs,
+                          place = o * inputs * k * k + y * k + x;
+            for (int64_t i = 0; i < inputs; ++i) visit(row, column + i, place + i * k * k);
+          }
+    });
   }
 
   std::vector<float> Matrix(const Input &weight) const {
     std::vector<float> matrix(weight.size());
-    ForWeights([&](int64_t to, int64_t from) { matrix[to] = weight[from]; });
+    ForWeights([&](int64_t row, int64_t column, int64_t place) {
+      matrix[row * width + column] = weight[place];
+    });
     return matrix;
   }
 };
@@ -172,8 +177,8 @@ PRODUCTS_KERNEL(ConvWeightGrad) {
            sums.of(part), wide);
   });
   const auto all = sums.Sums();
-  conv.ForWeights([&](int64_t from, int64_t to) {
-    dweight[to] = all[from % width * wide + from / width];
+  conv.ForWeights([&](int64_t row, int64_t column, int64_t place) {
+    dweight[place] = all[column * wide + row];
   });
   const auto bias = SumRows(dy.size() / outputs, outputs, kBlock, outputs,
                             [=](int64_t r, float *sum) { AddTo(sum, dy + r * outputs, outputs); });
