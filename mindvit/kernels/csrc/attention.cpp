@@ -141,7 +141,7 @@ PRODUCTS_KERNEL(MixedAttentionGrad) {
   const Output dq = args.out(), dk = args.out(), dv = args.out();
   const int64_t batch = q.dim(0), m = q.dim(1), n = k.dim(1), channels = q.dim(2),
                 heads = static_cast<int64_t>(numbers[1]);
-  AttendGrad({batch, heads, channels / heads, numbers[0]}, {q, m, channels},
-             {k, n, channels}, {v, n, channels}, kNothing, {dy, m, channels},
+  AttendGrad({batch, heads, channels / heads, numbers[0]}, {q, m, channels}, {k, n, channels},
+             {v, n, channels}, kNothing, {dy, m, channels},
              {{dq, m, channels}, {dk, n, channels}, {dv, n, channels}, nullptr});
 }

@@ -46,8 +46,8 @@ struct Added {
   }
 };
 
-// The gradient of a bias (heads, values), of heads u / batch of samples u % batch that are shared out
-// among threads: a part adds up by itself what it has of a head that another one has begun
+// The gradient of a bias (heads, values), of heads u / batch of samples u % batch that are shared
+// out among threads: a part adds up by itself what it has of a head that another one has begun
 class BiasGrad {
  public:
   BiasGrad(float *dbias, int64_t batch, int64_t values)

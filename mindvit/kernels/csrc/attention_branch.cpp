@@ -60,14 +60,13 @@ struct BranchGrads {
 
 // attend_grad(qkv, da, dqkv) is the attention's own gradient
 template <typename AttendGrad>
-void BranchBackwards(const BranchEnds &ends, const SavedAttention &saved, const float *dout, const BranchGrads &to,
-              const AttendGrad &attend_grad) {
+void BranchBackwards(const BranchEnds &ends, const SavedAttention &saved, const float *dout,
+                     const BranchGrads &to, const AttendGrad &attend_grad) {
   const BranchBackward backward{ends, to.grads, dout};
   const int64_t channels = ends.channels;
-  Tiles(ends.rows, channels * ends.hidden,
-        [&](int64_t first, int64_t count, int) {
-          backward.End(first, count, to.d + first * channels, to.da + first * ends.hidden);
-        });
+  Tiles(ends.rows, channels * ends.hidden, [&](int64_t first, int64_t count, int) {
+    backward.End(first, count, to.d + first * channels, to.da + first * ends.hidden);
+  });
   attend_grad(saved.qkv, to.da, to.dqkv);
   PartialSums sums(Threads(), backward.summed());
   Tiles(ends.rows, channels * ends.inner, [&](int64_t first, int64_t count, int part) {

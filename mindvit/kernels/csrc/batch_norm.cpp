@@ -57,7 +57,8 @@ Counted CountedBy(const Input &counts, int64_t rows) {
 
 }  // namespace
 
-// x (..., C), weight, bias, running mean and variance (C,) each, counts, numbers (2,): eps, momentum
+// x (..., C), weight, bias, running mean and variance (C,) each, counts, numbers (2,): eps,
+// momentum
 // -> y, the batch's mean (C,) and, biased, variance (C,), which normalize it and move the running
 // ones where they lie
 KERNEL(BatchNormForward) {

@@ -19,8 +19,8 @@ struct BatchNormOf {
 
 void Normalize(const float *x, const BatchNormOf &of, int64_t rows, int64_t channels, float *y);
 
-// Which rows count in the statistics: those of maps, `rows` each, whose number isn't 0; without maps
-// all do
+// Which rows count in the statistics: those of maps, `rows` each, whose number isn't 0; without
+// maps all do
 struct Counted {
   const float *maps = nullptr;
   int64_t count = 0, rows = 0;
@@ -79,8 +79,8 @@ void NormalizeGrad(const float *x, const BatchNormOf &of, const float *dy, int64
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c)
         dx[r * channels + c] =
-            factor[c] * (dy[r * channels + c] -
-                         own * (offset[c] + (x[r * channels + c] - mean[c]) * slope[c]));
+            factor[c] *
+            (dy[r * channels + c] - own * (offset[c] + (x[r * channels + c] - mean[c]) * slope[c]));
       then(r);
     }
   });

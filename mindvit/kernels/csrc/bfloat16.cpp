@@ -134,8 +134,8 @@ int GemmOf(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, 
            const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
            int64_t ldc) {
   const TileScope scope(block == AmxBlock);
-  Multiply(block, Lines{a, lda, transpose_a == 'N', alpha},
-           Lines{b, ldb, transpose_b == 'T', 1.0f}, k, beta != 0, {c, ldc, m, n});
+  Multiply(block, Lines{a, lda, transpose_a == 'N', alpha}, Lines{b, ldb, transpose_b == 'T', 1.0f},
+           k, beta != 0, {c, ldc, m, n});
   return 0;
 }
 constexpr Gemm AmxGemm = GemmOf<AmxBlock>, Avx512Gemm = GemmOf<Avx512Block>;
@@ -239,7 +239,8 @@ extern "C" __attribute__((visibility("default"))) int HasBFloat16() {
   return mindvit::BFloat16Gemm() != nullptr;
 }
 
-// For tests: c (m x n), or c + it where `add`, of either way; 1 where this processor hasn't that one
+// For tests: c (m x n), or c + it where `add`, of either way; 1 where this processor hasn't that
+// one
 extern "C" __attribute__((visibility("default"))) int TryBFloat16(int tiles, char transpose_a,
                                                                   char transpose_b, int64_t m,
                                                                   int64_t n, int64_t k,

@@ -103,9 +103,9 @@ void ColumnsGrad(const float *dcolumns, const ImageShape &in, const ImageShape &
       for (int64_t ky = 0; ky < k; ++ky) {
         const int64_t y = r % in.height + padding - ky;
         if (y < 0 || y % stride != 0 || y / stride >= out.height) continue;
-        const float *line =
-            dcolumns + (r / in.height * out.height + y / stride) * out.width * width +
-            ky * k * in.channels;
+        const float *line = dcolumns +
+                            (r / in.height * out.height + y / stride) * out.width * width +
+                            ky * k * in.channels;
         for (int64_t ox = 0; ox < out.width; ++ox) {
           const int64_t left = ox * stride - padding, from = std::max<int64_t>(0, -left),
                         until = std::max(from, std::min(k, in.width - left));

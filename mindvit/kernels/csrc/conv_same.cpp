@@ -1,6 +1,6 @@
-// Convolutions with stride 1 that keep the sides of maps: 3x3 on many tiles by winograd.h, others as
-// one product for each place under the kernel. In rows of pixels with a border, what lies under a
-// place of the kernel is the same rows further on: products take it where it lies, and no columns
+// Convolutions with stride 1 that keep the sides of maps: 3x3 on many tiles by winograd.h, others
+// as one product for each place under the kernel. In rows of pixels with a border, what lies under
+// a place of the kernel is the same rows further on: products take it where it lies, and no columns
 // are made.
 
 #include <algorithm>
@@ -27,8 +27,8 @@ struct Square {
   int64_t places() const { return side * side; }
 };
 
-// rows [first, last) of an image, with `border` pixels of zeros at each side and rows of zeros where
-// the image has none, one after the other
+// rows [first, last) of an image, with `border` pixels of zeros at each side and rows of zeros
+// where the image has none, one after the other
 void CopyWithBorder(const float *image, const ImageShape &of, int64_t border, int64_t first,
                     int64_t last, float *to) {
   const int64_t wide = (of.width + 2 * border) * of.channels, edge = border * of.channels;
@@ -50,8 +50,7 @@ void ByPlace(const float *weight, int64_t rows, int64_t inputs, int64_t places, 
     for (int64_t o = first; o < last; ++o)
       for (int64_t t = 0; t < places; ++t)
         for (int64_t i = 0; i < inputs; ++i) {
-          const int64_t there = (o * inputs + i) * places + t,
-                        here = (t * rows + o) * inputs + i;
+          const int64_t there = (o * inputs + i) * places + t, here = (t * rows + o) * inputs + i;
           if (back)
             to[there] = weight[here];
           else
@@ -78,8 +77,7 @@ void ConvolveSame(const float *x, const ImageShape &in, const float *weights, co
                      bottom + kernel.border, rows);
       for (int64_t t = 0; t < kernel.places(); ++t) {
         const float *from = rows + (t / kernel.side * wide + t % kernel.side) * inputs;
-        const float *weight =
-            weights + (flipped ? kernel.places() - 1 - t : t) * inputs * outputs;
+        const float *weight = weights + (flipped ? kernel.places() - 1 - t : t) * inputs * outputs;
         gemm()('N', flipped ? 'N' : 'T', count, outputs, inputs, 1.0f, from, inputs, weight,
                flipped ? outputs : inputs, t == 0 ? 0.0f : 1.0f, sums, outputs);
       }
@@ -92,26 +90,28 @@ void ConvolveSame(const float *x, const ImageShape &in, const float *weights, co
         }
         for (int64_t c = 0; c < in.width; ++c)
 #pragma omp simd
-          for (int64_t o = 0; o < outputs; ++o) to[c * outputs + o] = from[c * outputs + o] + bias[o];
+          for (int64_t o = 0; o < outputs; ++o)
+            to[c * outputs + o] = from[c * outputs + o] + bias[o];
       }
     }
   });
 }
 
-// whether fewer multiplications are worth the transformations, which the weights need too; what they
-// make would lose too much by rounding to bfloat16
+// whether fewer multiplications are worth the transformations, which the weights need too; what
+// they make would lose too much by rounding to bfloat16
 bool WinogradPays(const ImageShape &maps, const Square &kernel) {
   return kernel.side == 3 && WinogradTiles(maps).count() >= kFewTiles && !UsesBFloat16();
 }
 
-// Calls work(first, maps) for the images of `x` that are not all zeros, as many in a row as there are:
-// of boxes' maps many are padding, which costs nothing. False for whatever has been left out.
+// Calls work(first, maps) for the images of `x` that are not all zeros, as many in a row as there
+// are: of boxes' maps many are padding, which costs nothing. False for whatever has been left out.
 template <typename Work>
 std::vector<bool> ForImages(const float *x, const ImageShape &of, const Work &work) {
   const int64_t size = of.height * of.row();
   std::vector<bool> used(of.batch);
   for (int64_t image = 0; image < of.batch; ++image)
-    used[image] = std::any_of(x + image * size, x + (image + 1) * size, [](float v) { return v != 0; });
+    used[image] =
+        std::any_of(x + image * size, x + (image + 1) * size, [](float v) { return v != 0; });
   for (int64_t first = 0, last; first < of.batch; first = last) {
     for (last = first + 1; last < of.batch && used[last] == used[first];) ++last;
     ImageShape run = of;
@@ -121,8 +121,8 @@ std::vector<bool> ForImages(const float *x, const ImageShape &of, const Work &wo
   return used;
 }
 
-// y (B, H, W, outputs) = x (B, H, W, inputs) under the kernel, plus bias where there is one; flipped: the
-// gradient of the input. Images that are all zeros have the bias alone.
+// y (B, H, W, outputs) = x (B, H, W, inputs) under the kernel, plus bias where there is one;
+// flipped: the gradient of the input. Images that are all zeros have the bias alone.
 void ConvolveImages(const Input &x, const Input &weight, const float *bias, bool flipped,
                     const Output &y) {
   const Square kernel(weight.dim(2));

@@ -1,6 +1,6 @@
 // Convolutions whose kernel is some strides high and wide. The input is cut into blocks of stride x
-// stride pixels, of which an output's kernel covers t x t: one product finds what each block gives to
-// all the outputs that see it, and these are added up. Nothing is repeated as often as kernels
+// stride pixels, of which an output's kernel covers t x t: one product finds what each block gives
+// to all the outputs that see it, and these are added up. Nothing is repeated as often as kernels
 // overlap (32 x 32 with stride 4: 64 times).
 
 #include <algorithm>
@@ -19,8 +19,8 @@ namespace {
 
 constexpr int64_t kNear = 1 << 18;  // values that stay near: a megabyte
 
-// An axis: blocks from `first` to before `last` have pixels; block b begins at b stride - padding and
-// is under the outputs from b - t + 1 to b
+// An axis: blocks from `first` to before `last` have pixels; block b begins at b stride - padding
+// and is under the outputs from b - t + 1 to b
 struct BlockAxis {
   int64_t first, last;
   BlockAxis(const ConvGeometry &of, int64_t pixels, int64_t outputs)
@@ -34,18 +34,19 @@ struct BlockRows {
   int64_t image, first, count, from, until;
 };
 
-// Of maps `in` to maps `out`. A block has `width` values, pixel by pixel; what it gives are `wide`: for
-// each of the t outputs above each other that see it, t beside each other, all their channels.
+// Of maps `in` to maps `out`. A block has `width` values, pixel by pixel; what it gives are `wide`:
+// for each of the t outputs above each other that see it, t beside each other, all their channels.
 struct Blocks {
   const ConvGeometry geometry;
   const ImageShape in, out;
   const int64_t t = geometry.kernel / geometry.stride,
-                width = geometry.stride * geometry.stride * in.channels, wide = t * t * out.channels;
+                width = geometry.stride * geometry.stride * in.channels,
+                wide = t * t * out.channels;
   const BlockAxis down{geometry, in.height, out.height}, across{geometry, in.width, out.width};
   const int64_t columns = across.last - across.first;
 
-  // body(band, part, the blocks of a band, what they give): rows of outputs, or, `by_block`, rows of
-  // blocks are shared out among threads
+  // body(band, part, the blocks of a band, what they give): rows of outputs, or, `by_block`, rows
+  // of blocks are shared out among threads
   template <typename Body>
   void Bands(bool by_block, const Body &body) const {
     const int64_t lines = std::max<int64_t>(1, kNear / wide / columns),
@@ -60,13 +61,14 @@ struct Blocks {
                       end = by_block ? down.first + until : std::min(down.last, until + t - 1);
         for (int64_t b = begin; b < end; b += lines)
           body(BlockRows{image, b, std::min(lines, end - b), by_block ? 0 : from,
-                    by_block ? out.height : until},
+                         by_block ? out.height : until},
                part, blocks, given);
       }
     });
   }
 
-  // visit(place in blocks, place in x, values) for each row of pixels of each block that lies inside
+  // visit(place in blocks, place in x, values) for each row of pixels of each block that lies
+  // inside
   template <typename Visit>
   void ForPixels(const BlockRows &band, const Visit &visit) const {
     const int64_t side = geometry.stride, line = side * in.channels;
@@ -88,8 +90,8 @@ struct Blocks {
     for (int64_t place = 0; place < band.count * columns; ++place)
       for (int64_t above = 0; above < t; ++above) {
         const int64_t y = band.first + place / columns - above,
-                      x = across.first + place % columns - t + 1,
-                      begin = std::max<int64_t>(0, -x), end = std::min(t, out.width - x);
+                      x = across.first + place % columns - t + 1, begin = std::max<int64_t>(0, -x),
+                      end = std::min(t, out.width - x);
         if (y >= band.from && y < band.until)
           visit(place * wide + (above * t + begin) * out.channels,
                 ((band.image * out.height + y) * out.width + x + begin) * out.channels,
@@ -140,8 +142,8 @@ struct Blocks {
 
 }  // namespace
 
-// x (B, H, W, I), weight (O, I, k, k), bias (O,), geometry (3,): kernel, stride, padding -> y (B, H',
-// W', O)
+// x (B, H, W, I), weight (O, I, k, k), bias (O,), geometry (3,): kernel, stride, padding -> y (B,
+// H', W', O)
 PRODUCTS_KERNEL(Conv) {
   const Input x = args.in(), weight = args.in(), bias = args.in();
   const ConvGeometry geometry(args.in());

@@ -130,8 +130,8 @@ KERNEL(NMS) {
   });
 }
 
-// boxes (B, R, 4), levels (B, R), strides (L,), ratio (1,), L maps (B, H, W, C) -> (B R, size, size,
-// C)
+// boxes (B, R, 4), levels (B, R), strides (L,), ratio (1,), L maps (B, H, W, C) -> (B R, size,
+// size, C)
 KERNEL(RoIAlign) {
   const Input boxes = args.in(), levels = args.in(), strides = args.in(), ratio = args.in();
   std::vector<Input> maps;

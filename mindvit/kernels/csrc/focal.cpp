@@ -1,5 +1,5 @@
-// Sigmoid focal loss (Lin et al. 2017, section 3.2) with alpha 1/4 and exponent 2, of rows of logits of which at
-// most one is to be 1.
+// Sigmoid focal loss (Lin et al. 2017, section 3.2) with alpha 1/4 and exponent 2, of rows of
+// logits of which at most one is to be 1.
 
 #include <algorithm>
 

@@ -9,8 +9,8 @@
 
 namespace mindvit {
 
-// A product of row-major matrices (see dnnl_sgemm): oneDNN's, or in a kernel that computes in bfloat16
-// ours (bfloat16.h)
+// A product of row-major matrices (see dnnl_sgemm): oneDNN's, or in a kernel that computes in
+// bfloat16 ours (bfloat16.h)
 Gemm gemm();
 
 // Whether the calling thread's kernel computes products in bfloat16
@@ -19,8 +19,8 @@ bool UsesBFloat16();
 // oneDNN's; null where this process has not loaded it
 Gemm Float32Gemm();
 
-// The right operand of several products, op(data) (k x n, see dnnl_sgemm). In bfloat16 it is rounded
-// and packed once for all of them.
+// The right operand of several products, op(data) (k x n, see dnnl_sgemm). In bfloat16 it is
+// rounded and packed once for all of them.
 class RightOperand {
  public:
   RightOperand(char transpose, int64_t k, int64_t n, const float *data);

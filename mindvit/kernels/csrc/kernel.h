@@ -63,13 +63,13 @@ class Args {
 // KERNEL(Name) { ... } defines a kernel of that name; its Args are `args`. One that was called with
 // more or fewer tensors than it takes fails. PRODUCTS_KERNEL(Name) defines NameBFloat16 beside it:
 // the same with operands of products rounded to bfloat16 (gemm.h).
-#define EXPORT_KERNEL(name, exported, half)                                                        \
-  extern "C" __attribute__((visibility("default"))) int exported(                                  \
-      int count, void **params, int *ndims, int64_t **shapes, const char **, void *, void *) {     \
-    mindvit::Args args(count, params, ndims, shapes);                                              \
-    mindvit::InBFloat16() = half;                                                                  \
-    name##Kernel(args);                                                                            \
-    return args.left() == 0 ? 0 : 1;                                                               \
+#define EXPORT_KERNEL(name, exported, half)                                                    \
+  extern "C" __attribute__((visibility("default"))) int exported(                              \
+      int count, void **params, int *ndims, int64_t **shapes, const char **, void *, void *) { \
+    mindvit::Args args(count, params, ndims, shapes);                                          \
+    mindvit::InBFloat16() = half;                                                              \
+    name##Kernel(args);                                                                        \
+    return args.left() == 0 ? 0 : 1;                                                           \
   }
 #define KERNEL(name)                             \
   static void name##Kernel(mindvit::Args &args); \

@@ -43,8 +43,7 @@ Gemm gemm() { return UsesBFloat16() ? BFloat16Gemm() : Float32Gemm(); }
 
 RightOperand::RightOperand(char transpose, int64_t k, int64_t n, const float *data)
     : transpose_(transpose), k_(k), n_(n), data_(data) {
-  if (UsesBFloat16())
-    packed_ = std::make_unique<PackedRight>(transpose, k, n, data);
+  if (UsesBFloat16()) packed_ = std::make_unique<PackedRight>(transpose, k, n, data);
 }
 
 void RightOperand::Times(int64_t m, const float *a, float *c) const {
@@ -75,7 +74,8 @@ void InputGrad(const float *weight, const float *dy, const ProductSizes &size, f
 
 namespace {
 
-// oneDNN finds a long and narrow result in up to twice the time of the wide one that is its transpose
+// oneDNN finds a long and narrow result in up to twice the time of the wide one that is its
+// transpose
 constexpr int64_t kNarrow = 256;
 
 // columns from `first` to before `last` of dy^T x, by way of x^T dy

@@ -108,9 +108,8 @@ KERNEL(LocalBranchRecompute) {
   const Local local(args);
   const SavedLocal<float> saved(args);
   BeforeBatchNorm(local, saved);
-  Normalize(saved.gelu,
-            {local.weight, local.bias, local.mean, local.variance, local.numbers[0]}, local.rows,
-            local.channels, saved.bn);
+  Normalize(saved.gelu, {local.weight, local.bias, local.mean, local.variance, local.numbers[0]},
+            local.rows, local.channels, saved.bn);
 }
 
 namespace {

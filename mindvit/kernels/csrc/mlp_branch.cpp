@@ -44,8 +44,8 @@ Half *Halves(float *memory) { return reinterpret_cast<Half *>(memory); }
 const Half *Halves(const float *memory) { return reinterpret_cast<const Half *>(memory); }
 
 template <typename Activation>
-void ForwardTile(const BranchEnds &ends, const BranchEnds::Products &products,
-                 const MlpOutputs &to, int64_t first, int64_t count) {
+void ForwardTile(const BranchEnds &ends, const BranchEnds::Products &products, const MlpOutputs &to,
+                 int64_t first, int64_t count) {
   const int64_t channels = ends.channels, hidden = ends.hidden;
   const float *bias = ends.bias1;
   float *normal = to.y ? to.y + first * channels : Scratch(0, count * channels),
@@ -87,9 +87,8 @@ void MlpForward(Args &args, Pass pass) {
   const MlpOutputs to(args, pass);
   const auto products = ends.Forwards();
   const auto tile = UsesBFloat16() ? ForwardTileOfHalves<Activation> : ForwardTile<Activation>;
-  Tiles(ends.rows, 2 * ends.channels * ends.hidden, [&](int64_t first, int64_t count, int) {
-    tile(ends, products, to, first, count);
-  });
+  Tiles(ends.rows, 2 * ends.channels * ends.hidden,
+        [&](int64_t first, int64_t count, int) { tile(ends, products, to, first, count); });
 }
 
 // What was kept of the forward pass, and tensors to work with: d (..., C), dh and a (..., hidden);

@@ -1,5 +1,5 @@
-// Cross entropy of pixels whose logits are resized from smaller maps: neither the resized logits nor
-// their gradients are ever kept.
+// Cross entropy of pixels whose logits are resized from smaller maps: neither the resized logits
+// nor their gradients are ever kept.
 
 #include <algorithm>
 #include <cmath>
@@ -50,8 +50,8 @@ struct GradientRows {
 }  // namespace
 
 // logits (B, h, w, K), labels int32 (B, H, W), of which those that are no class count nothing,
-// weights of the classes (K,), rows (H, h), columns (W, w) -> the sum over all pixels, divided by their number (1,), and its gradient
-// to the logits (B, h, w, K)
+// weights of the classes (K,), rows (H, h), columns (W, w) -> the sum over all pixels, divided by
+// their number (1,), and its gradient to the logits (B, h, w, K)
 KERNEL(PixelCrossEntropy) {
   const Input logits = args.in();
   const auto labels = args.next<const int32_t>();
@@ -68,7 +68,9 @@ KERNEL(PixelCrossEntropy) {
   RunParts(static_cast<int>(found.size()), [&](int part, int parts) {
     const int64_t begin = lines * part / parts, end = lines * (part + 1) / parts;
     GradientRows &own = found[part];
-    const auto low = [&](int64_t r) { return r / new_height * height + down.first[r % new_height]; };
+    const auto low = [&](int64_t r) {
+      return r / new_height * height + down.first[r % new_height];
+    };
     own.first = low(begin);
     own.last = low(end - 1) + down.count;
     own.values.assign((own.last - own.first) * line_size, 0.0f);

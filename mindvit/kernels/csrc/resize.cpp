@@ -59,8 +59,8 @@ KERNEL(ResizeMaps) {
            const float *from = x + (r / new_height * height + down.first[out]) * line_size;
            WeighedRows(from, line_size, down, out, new_height, line_size, line);
            for (int64_t c = 0; c < new_width; ++c)
-             WeighedRows(line + across.first[c] * channels, channels, across, c, new_width, channels,
-                         y + (r * new_width + c) * channels);
+             WeighedRows(line + across.first[c] * channels, channels, across, c, new_width,
+                         channels, y + (r * new_width + c) * channels);
          }
        });
 }

@@ -33,8 +33,8 @@ struct Band {
 
 // to = the sum of the rows of `from`, `stride` values apart, by the band's values for row `out` of
 // `outputs`
-inline void WeighedRows(const float *from, int64_t stride, const Band &band, int64_t out, int64_t outputs,
-                 int64_t values, float *to) {
+inline void WeighedRows(const float *from, int64_t stride, const Band &band, int64_t out,
+                        int64_t outputs, int64_t values, float *to) {
   const float first = band.values[out];
 #pragma omp simd
   for (int64_t i = 0; i < values; ++i) to[i] = first * from[i];

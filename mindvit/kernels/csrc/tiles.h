@@ -14,8 +14,8 @@
 
 namespace mindvit {
 
-constexpr int64_t kSide = 32;            // of a block of the result: two by two tiles
-constexpr int64_t kLine = 32;            // values of a tile's row: 64 bytes
+constexpr int64_t kSide = 32;  // of a block of the result: two by two tiles
+constexpr int64_t kLine = 32;  // values of a tile's row: 64 bytes
 constexpr int64_t kTileValues = 16 * kLine;
 constexpr int64_t kDepth = 256, kWidth = 1024;  // what is packed of the right operand at once
 
@@ -81,15 +81,15 @@ struct LinesOf {
   // one of 16 rows: a line's 32 values, or, where lines lie side by side, a pair of 16 lines'
   __m512i Row(int i, const T *x, int64_t lines, int64_t depth) const {
     const T *low = depth_inside ? x + i * stride : x + 2 * i * stride,
-                *high = depth_inside ? low + 16 : low + stride;
+            *high = depth_inside ? low + 16 : low + stride;
     const __mmask16 low_mask = depth_inside ? FirstOf(i < lines ? depth : 0)
                                             : FirstOf(2 * i < depth ? lines : 0),
                     high_mask = depth_inside ? FirstOf(i < lines ? depth - 16 : 0)
                                              : FirstOf(2 * i + 1 < depth ? lines : 0);
     const __m512i both = Both(low, low_mask, high, high_mask);
     if (depth_inside) return both;
-    alignas(64) static const Half order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,
-                                               21, 6, 22, 7, 23, 8,  24, 9,  25, 10, 26,
+    alignas(64) static const Half order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                               21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     return _mm512_permutexvar_epi16(_mm512_load_si512(order), both);
   }

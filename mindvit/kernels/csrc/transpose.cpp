@@ -81,7 +81,6 @@ KERNEL(Transpose) {
     const int64_t columns = std::min(kSquare, inner.size - from % inner.size),
                   rows = std::min(kSquare, last.size - to % last.size);
     for (int64_t j = 0; j < columns; ++j)
-      for (int64_t i = 0; i < rows; ++i)
-        y[to + j * inner.to + i] = x[from + j + i * last.from];
+      for (int64_t i = 0; i < rows; ++i) y[to + j * inner.to + i] = x[from + j + i * last.from];
   });
 }

@@ -55,8 +55,8 @@ void GradientTile(const float *const *pixels, int64_t channels, int64_t step, fl
   }
 }
 
-// left and right (null: beyond the border) = a row of A^T m A, plus bias; sums of rows of m: `first`
-// and `second` times 1, `third` times sign, each 4 lines
+// left and right (null: beyond the border) = a row of A^T m A, plus bias; sums of rows of m:
+// `first` and `second` times 1, `third` times sign, each 4 lines
 void OutputRow(const float *first, const float *second, const float *third, float sign,
                int64_t channels, int64_t step, const float *bias, float *left, float *right) {
   const float *a0 = first, *a1 = first + step, *a2 = first + 2 * step, *a3 = first + 3 * step;

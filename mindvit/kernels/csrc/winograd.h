@@ -33,8 +33,7 @@ struct WinogradTiles {
     for (int64_t i = 0; i < side * side; ++i) {
       const int64_t y = top + i / side, c = left + i % side;
       const bool inside = y >= 0 && y < of.height && c >= 0 && c < of.width;
-      pixels[i] =
-          inside ? x + ((image * of.height + y) * of.width + c) * channels : zeros;
+      pixels[i] = inside ? x + ((image * of.height + y) * of.width + c) * channels : zeros;
     }
   }
 };
