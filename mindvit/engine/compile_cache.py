@@ -38,6 +38,11 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], ctx: RunContext) -> bo
     """
     wanted, chosen = ctx.recipe.runtime.compile_cache, ctx.device
     root = device.graphs_folder(wanted)
+    if root and not Path(sys.argv[0]).is_file():  # MindSpore reads that file to see whether it has changed
+        console.log_info(
+            "note: compiled graphs are not kept: this program is no file (compile_cache: none keeps this quiet)"
+        )
+        root = None
     folder = root and root / key(step, ctx, inputs) / str(chosen.rank)
     with contextlib.ExitStack() as stack:
         try:

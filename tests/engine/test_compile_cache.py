@@ -144,6 +144,7 @@ def setting_of(wanted: str, rank: int = 0) -> Any:
 @pytest.fixture(name="named")
 def _named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile_cache, "key", lambda *_: "key")
+    monkeypatch.setattr(sys, "argv", [__file__])  # pytest's workers are started by python -c
 
 
 def kept(step: Any, root: object, rank: int = 0) -> bool:
@@ -222,6 +223,15 @@ def test_a_folder_that_cannot_be_written(
     monkeypatch.setattr(device, "graphs_folder", lambda wanted: file)
     assert not kept(step, "auto") and step.read == "off"
     assert capsys.readouterr().out.count("compiled graphs are not kept") == 1
+
+
+@pytest.mark.usefixtures("named")
+def test_a_program_that_is_no_file_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    assert not kept(Step(monkeypatch), tmp_path) and not list(tmp_path.iterdir())
+    assert capsys.readouterr().out.count("compiled graphs are not kept: this program is no file") == 1
 
 
 @pytest.mark.usefixtures("named")

@@ -159,9 +159,8 @@ def test_validate_repeats_the_accuracy(folder: Path, alone: Path) -> None:
 @pytest.mark.usefixtures("small_networks")
 def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
     results = []
-    cache = ("--compile_cache", str(tmp_path / "cache"))  # gives the same (test_compile_cache.py), sooner
     for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        fit(parse(options(folder, tmp_path / out, *LIVELY, *QUICK, *cache, "--seed", seed), "")[0])
+        fit(parse(options(folder, tmp_path / out, *LIVELY, *QUICK, "--seed", seed), "")[0])
         results.append(read_weights(tmp_path / out / "small_crossvit-1.ckpt")[0])
     assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
     assert any(not np.array_equal(results[0][name], results[2][name]) for name in results[0])
