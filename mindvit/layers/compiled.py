@@ -18,9 +18,13 @@ class Compiled(nn.Cell):
     """
 
     def compile(self, *inputs: Any, **named: Any) -> None:
-        """Compile the graph for these inputs, on Ascend at a level that takes it."""
+        """Compile the graph for these inputs, on Ascend at a level that takes it. MindSpore calls this before every
+        step, and does nothing where there is one.
+        """
+        known = len(self.compile_cache)
         ascend.compile_graph(lambda: nn.Cell.compile(self, *inputs, **named))
-        give_back()
+        if len(self.compile_cache) > known:
+            give_back()
 
     @property
     def compile_phase(self) -> Optional[str]:
