@@ -7,14 +7,20 @@ Shorter sides are 512 px, longer ones 512 to 768, as most of ADE20K's are in tes
 
 from __future__ import annotations
 
-import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from mindvit import errors
 from mindvit.data.datasets.scenes import SceneMaps
 from mindvit.data.label_maps import write_label_map
+from mindvit.errors import UserError
+from mindvit.recipe.commandline import Parser
 
 TILE, SHORT, LONG = 128, 512, 768  # px
 
@@ -44,16 +50,18 @@ def write_split(folder: Path, split: str, count: int) -> None:
     (folder / "classes.txt").write_text("\n".join(scenes.class_names), encoding="utf-8")
 
 
-def main() -> None:
-    """Write DIR/images, DIR/annotations and DIR/classes.txt."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("folder", type=Path)
+def main(arguments: Sequence[str]) -> None:
+    """Write DIR/images, DIR/annotations and DIR/classes.txt; UserError if DIR is there."""
+    parser = Parser(prog="python benchmarks/scene_mosaics.py", description=str(__doc__).splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--train", type=int, default=200, metavar="N")
     parser.add_argument("--val", type=int, default=40, metavar="N")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    if given.folder.exists():
+        raise UserError(f"{given.folder} is there already: give a new folder")
     for split, count in (("train", given.train), ("val", given.val)):
         write_split(given.folder, split, count)
 
 
 if __name__ == "__main__":
-    main()
+    errors.run(main)

@@ -106,7 +106,7 @@ class Conv2d(nn.Cell):
         fits = platform.current().product_kernels and keeps_sides and inputs >= PRODUCT_INPUTS
         self.same_op: Any = kernels.ConvSame(kernel) if fits else None
         self.no_bias = Tensor(np.zeros(outputs, np.float32))
-        # CrossFormer's kernel of 32 x 32 with stride 4 sees each pixel 64 times: such columns are not kept
+        # CrossFormer's kernel of 32 x 32 with stride 4 sees each pixel 64 times: it goes by blocks, without columns
         overlaps = platform.current().product_kernels and kernel >= 2 * stride and kernel % stride == 0 and not fits
         self.fused_op: Any = kernels.Conv(kernel, stride, padding) if overlaps else None
         self.im2col_op: Any = kernels.Im2col(kernel, stride, padding) if platform.current().kernels else None
