@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -14,6 +17,7 @@ from small import SMALL, inputs_of, small
 
 from mindvit.errors import UserError
 from mindvit.kernels import build
+from mindvit.kernels.compiler import COMPILERS
 from mindvit.kernels.ops import ProductCell
 from mindvit.layers.precision import set_precision
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
@@ -35,10 +39,12 @@ def processor_has(flag: str) -> bool:
         return f" {flag}" in file.read()
 
 
-@pytest.mark.parametrize("tiles", [True, False])
-def test_each_instruction(tiles: bool) -> None:
-    """Of rounded operands nothing is lost but float32's rounding of sums; alpha is 0.5, which rounds nothing."""
-    library, random, ran = ctypes.CDLL(build.library()), np.random.default_rng(0), set()
+def check(library: ctypes.CDLL, tiles: bool) -> bool:
+    """Of rounded operands nothing is lost but float32's rounding of sums; alpha is 0.5, which rounds nothing.
+
+    False: the library says that this processor lacks the instruction.
+    """
+    random, ran = np.random.default_rng(0), set()
     for (m, n, k), left, right, add in itertools.product(SIZES, "NT", "NT", (0, 1)):
         a, b, c = (random.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n), (m, n)))
         given = [np.ascontiguousarray(x.T if way == "T" else x) for x, way in ((a, left), (b, right))]
@@ -51,7 +57,23 @@ def test_each_instruction(tiles: bool) -> None:
         ran.add(not failed)
         expected = 0.5 * rounded(a).astype(float) @ rounded(b) + add * c
         assert failed or np.abs(found - expected).max() < 1e-6 * np.sqrt(k) * 4, (m, n, k, left, right, add)
-    assert ran == {processor_has("amx_bf16" if tiles else "avx512_bf16")}
+    assert len(ran) == 1
+    return ran.pop()
+
+
+@pytest.mark.parametrize("tiles", [True, False])
+def test_each_instruction(tiles: bool) -> None:
+    assert check(ctypes.CDLL(build.library()), tiles) == processor_has("amx_bf16" if tiles else "avx512_bf16")
+
+
+@pytest.mark.skipif(not processor_has("avx512_bf16"), reason="what surrounds the tiles needs AVX512_BF16")
+def test_tiles_without_a_processor_that_has_them(tmp_path: Path) -> None:
+    flags = ["-O1", "-march=x86-64-v4", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-std=c++17", "-shared", "-fPIC"]
+    sources = [str(build.SOURCE.with_name(name)) for name in ("bfloat16.cpp", "parallel.cpp")]
+    header, library = str(Path(__file__).with_name("emulated_tiles.h")), str(tmp_path / "tiles.so")
+    compiler = next(filter(None, map(shutil.which, COMPILERS)))
+    subprocess.run([compiler, *flags, "-include", header, "-o", library, *sources], check=True)
+    assert check(ctypes.CDLL(library), tiles=True)
 
 
 def outcome(net: nn.Cell, x: Tensor, half: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -66,7 +66,8 @@ struct HeadProducts {
     for (int64_t r = 0; r < rows; r += kSide) {
       Lines{x, stride, true, scale}.Pack(r, rows, 0, size.depth, false, left);
       for (int64_t c = 0; c < n; c += kSide)
-        block(left, y + c * depth_steps * kLine, depth_steps, false, to + r * wide + c, wide);
+        block(left, y + c * depth_steps * kLine, depth_steps, false, to + r * wide + c, wide,
+              rows - r, n - c);
     }
   }
 
@@ -75,11 +76,11 @@ struct HeadProducts {
              int64_t stride) const {
     const int64_t steps = RoundUp(inner, kLine) / kLine;
     Half *left = Packed(kRows, 2 * steps * kTileValues);
-    const Target target{to, stride, rows, size.depth};
     for (int64_t r = 0; r < rows; r += kSide) {
       x.Pack(r, rows, 0, inner, false, left);
       for (int64_t c = 0; c < size.depth; c += kSide)
-        target.Add(block, r, c, left, y + c * steps * kLine, steps, add);
+        block(left, y + c * steps * kLine, steps, add, to + r * stride + c, stride, rows - r,
+              size.depth - c);
     }
   }
 

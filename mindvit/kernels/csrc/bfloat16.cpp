@@ -16,33 +16,52 @@ namespace mindvit {
 
 namespace {
 
-// in parts of 8 rows
-void Avx512Block(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride) {
-  for (int64_t top = 0; top < kSide; top += 8) {
-    __m512 sums[8][2];
-    float *to = c + top * stride;
+// 8 rows of the block, or, `cut_off`, the first `count` of them and the columns that `masks` have
+template <int halves, bool cut_off>
+void Avx512Rows(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride,
+                int64_t count, const __mmask16 *masks) {
+  __m512 sums[8][halves];
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i)
-      for (int j = 0; j < 2; ++j)
-        sums[i][j] = add ? _mm512_loadu_ps(to + i * stride + 16 * j) : _mm512_setzero_ps();
-    const Half *from = a + top / 16 * kTileValues + top % 16 * kLine, *with = b;
-    for (int64_t step = 0; step < steps; ++step, from += 2 * kTileValues, with += 2 * kTileValues)
-      for (int pair = 0; pair < 16; ++pair) {
-        const auto left = reinterpret_cast<__m512bh>(_mm512_load_si512(with + pair * kLine)),
-                   right = reinterpret_cast<__m512bh>(
-                       _mm512_load_si512(with + kTileValues + pair * kLine));
+  for (int i = 0; i < 8; ++i)
+    for (int j = 0; j < halves; ++j) {
+      const float *from = c + i * stride + 16 * j;
+      sums[i][j] = !add || (cut_off && i >= count) ? _mm512_setzero_ps()
+                   : cut_off                       ? _mm512_maskz_loadu_ps(masks[j], from)
+                                                   : _mm512_loadu_ps(from);
+    }
+  for (int64_t step = 0; step < steps; ++step, a += 2 * kTileValues, b += 2 * kTileValues)
+    for (int pair = 0; pair < 16; ++pair) {
+      __m512bh right[halves];
+      for (int j = 0; j < halves; ++j)
+        right[j] =
+            reinterpret_cast<__m512bh>(_mm512_load_si512(b + j * kTileValues + pair * kLine));
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) {
-          int32_t both;
-          std::memcpy(&both, from + i * kLine + 2 * pair, sizeof(both));
-          const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
-          sums[i][0] = _mm512_dpbf16_ps(sums[i][0], value, left);
-          sums[i][1] = _mm512_dpbf16_ps(sums[i][1], value, right);
-        }
+      for (int i = 0; i < 8; ++i) {
+        int32_t both;
+        std::memcpy(&both, a + i * kLine + 2 * pair, sizeof(both));
+        const auto left = reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
+        for (int j = 0; j < halves; ++j) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], left, right[j]);
       }
+    }
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i)
-      for (int j = 0; j < 2; ++j) _mm512_storeu_ps(to + i * stride + 16 * j, sums[i][j]);
+  for (int i = 0; i < 8; ++i)
+    for (int j = 0; j < halves; ++j) {
+      float *to = c + i * stride + 16 * j;
+      if (!cut_off)
+        _mm512_storeu_ps(to, sums[i][j]);
+      else if (i < count)
+        _mm512_mask_storeu_ps(to, masks[j], sums[i][j]);
+    }
+}
+
+void Avx512Block(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride,
+                 int64_t rows, int64_t columns) {
+  const __mmask16 masks[2] = {FirstOf(columns), FirstOf(columns - 16)};
+  const auto cut = columns > 16 ? Avx512Rows<2, true> : Avx512Rows<1, true>;
+  for (int64_t top = 0; top < std::min(rows, kSide); top += 8) {
+    const auto part = columns >= kSide && rows - top >= 8 ? Avx512Rows<2, false> : cut;
+    part(a + top / 16 * kTileValues + top % 16 * kLine, b, steps, add, c + top * stride, stride,
+         rows - top, masks);
   }
 }
 
@@ -55,7 +74,7 @@ struct TileShapes {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-void AmxBlock(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride) {
+void AmxWhole(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride) {
   const int64_t bytes = stride * sizeof(float);
   float *below = c + 16 * stride;
   if (add) {
@@ -85,6 +104,25 @@ void AmxBlock(const Half *a, const Half *b, int64_t steps, bool add, float *c, i
   _tile_stored(3, below + 16, bytes);
 }
 
+// a block that is cut off by way of a whole one
+void AmxBlock(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride,
+              int64_t rows, int64_t columns) {
+  if (rows >= kSide && columns >= kSide) {
+    AmxWhole(a, b, steps, add, c, stride);
+    return;
+  }
+  alignas(64) float whole[kSide * kSide];
+  AmxWhole(a, b, steps, false, whole, kSide);
+  for (int64_t r = 0; r < std::min(rows, kSide); ++r)
+    for (int64_t half = 0; half < std::min(columns, kSide); half += 16) {
+      const __mmask16 mask = FirstOf(columns - half);
+      float *to = c + r * stride + half;
+      __m512 sum = _mm512_load_ps(whole + r * kSide + half);
+      if (add) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, to));
+      _mm512_mask_storeu_ps(to, mask, sum);
+    }
+}
+
 // Linux lends the tiles' registers to a process that asks for them
 bool AskForTiles() {
   constexpr int kAsk = 0x1023, kTiles = 18;
@@ -107,6 +145,12 @@ constexpr Block AmxBlock = Avx512Block;
 
 #endif
 
+// c (rows x columns)
+struct Target {
+  float *data;
+  int64_t stride, rows, columns;
+};
+
 template <typename T>
 void Multiply(Block block, const LinesOf<T> &left, const LinesOf<T> &right, int64_t depth, bool add,
               const Target &to) {
@@ -123,7 +167,8 @@ void Multiply(Block block, const LinesOf<T> &left, const LinesOf<T> &right, int6
       for (int64_t r = 0; r < to.rows; r += kSide) {
         left.Pack(r, to.rows, start, count, false, rows);
         for (int64_t c = left_edge; c < edge; c += kSide)
-          to.Add(block, r, c, rows, columns + (c - left_edge) * steps * kLine, steps, add);
+          block(rows, columns + (c - left_edge) * steps * kLine, steps, add,
+                to.data + r * to.stride + c, to.stride, to.rows - r, to.columns - c);
       }
     }
   }
@@ -166,14 +211,14 @@ PackedRight::PackedRight(char transpose, int64_t k, int64_t n, const float *data
 template <typename T>
 void PackedRight::TimesAny(int64_t m, const T *a, float *c) const {
   const LinesOf<T> left{a, k_, true, 1.0f};
-  const Target to{c, n_, m, n_};
   const Block block = BlockProduct();
   Half *rows = Packed(0, 2 * steps_ * kTileValues);
   const TileScope scope(block == AmxBlock);
   for (int64_t r = 0; r < m; r += kSide) {
     left.Pack(r, m, 0, k_, false, rows);
     for (int64_t column = 0; column < n_; column += kSide)
-      to.Add(block, r, column, rows, values_ + column * steps_ * kLine, steps_, false);
+      block(rows, values_ + column * steps_ * kLine, steps_, false, c + r * n_ + column, n_, m - r,
+            n_ - column);
   }
 }
 

@@ -39,16 +39,19 @@ void Rows(int64_t rows, int64_t width, const Body &body) {
 constexpr int64_t kTile = 768;  // rows, about, that are multiplied at once: what they become is
                                 // still near when the next operation takes it
 constexpr int64_t kBFloat16Tile = 128;  // products are so fast that it has to be nearer
+constexpr int64_t kBFloat16Rows = 32;   // that these products take at once (kSide of tiles.h)
 
 // body(first row, number of rows, part) for tiles of rows, shared out among threads
 template <typename Body>
 void Tiles(int64_t rows, int64_t width, const Body &body) {
   Rows(rows, width, [&](int64_t first, int64_t last, int part) {
     const int64_t tile = InBFloat16() ? kBFloat16Tile : kTile,
-                  tiles = std::max<int64_t>(1, (last - first + tile / 2) / tile),
-                  all = last - first;  // of one size: a small rest would be slow
-    for (int64_t i = 0; i < tiles; ++i)
-      body(first + all * i / tiles, all * (i + 1) / tiles - all * i / tiles, part);
+                  unit = InBFloat16() ? kBFloat16Rows : 1, all = last - first,
+                  tiles = std::max<int64_t>(1, (all + tile / 2) / tile),
+                  units = (all + unit - 1) / unit;
+    // about of one size: a small rest would be slow
+    const auto edge = [=](int64_t i) { return std::min(all, units * i / tiles * unit); };
+    for (int64_t i = 0; i < tiles; ++i) body(first + edge(i), edge(i + 1) - edge(i), part);
   });
 }
 

@@ -66,54 +66,82 @@ struct LinesOf {
     return depth_inside ? data + line * stride + depth : data + depth * stride + line;
   }
 
-  // 32 values of which each half is 16 that lie side by side
+  // 32 values of which each half is 16 that lie side by side, the first of them where masked
+  template <bool masked>
   __m512i Both(const float *low, __mmask16 low_mask, const float *high, __mmask16 high_mask) const {
-    const __m512 factor = _mm512_set1_ps(scale);
+    const __m512 factor = _mm512_set1_ps(scale),
+                 first = masked ? _mm512_maskz_loadu_ps(low_mask, low) : _mm512_loadu_ps(low),
+                 second = masked ? _mm512_maskz_loadu_ps(high_mask, high) : _mm512_loadu_ps(high);
     return reinterpret_cast<__m512i>(
-        _mm512_cvtne2ps_pbh(_mm512_mul_ps(factor, _mm512_maskz_loadu_ps(high_mask, high)),
-                            _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(low_mask, low))));
+        _mm512_cvtne2ps_pbh(_mm512_mul_ps(factor, second), _mm512_mul_ps(factor, first)));
   }
+  template <bool masked>
   __m512i Both(const Half *low, __mmask16 low_mask, const Half *high, __mmask16 high_mask) const {
-    const __m512i first = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(low_mask, low));
-    return _mm512_inserti64x4(first, _mm256_maskz_loadu_epi16(high_mask, high), 1);
+    const auto whole = [](const Half *x) {
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(x));
+    };
+    const __m256i first = masked ? _mm256_maskz_loadu_epi16(low_mask, low) : whole(low),
+                  second = masked ? _mm256_maskz_loadu_epi16(high_mask, high) : whole(high);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
   }
 
   // one of 16 rows: a line's 32 values, or, where lines lie side by side, a pair of 16 lines'
+  template <bool inside, bool cut_off>
   __m512i Row(int i, const T *x, int64_t lines, int64_t depth) const {
-    const T *low = depth_inside ? x + i * stride : x + 2 * i * stride,
-            *high = depth_inside ? low + 16 : low + stride;
-    const __mmask16 low_mask = depth_inside ? FirstOf(i < lines ? depth : 0)
-                                            : FirstOf(2 * i < depth ? lines : 0),
-                    high_mask = depth_inside ? FirstOf(i < lines ? depth - 16 : 0)
-                                             : FirstOf(2 * i + 1 < depth ? lines : 0);
-    const __m512i both = Both(low, low_mask, high, high_mask);
-    if (depth_inside) return both;
+    const T *low = inside ? x + i * stride : x + 2 * i * stride,
+            *high = inside ? low + 16 : low + stride;
+    const __mmask16 low_mask = inside ? FirstOf(i < lines ? depth : 0)
+                                      : FirstOf(2 * i < depth ? lines : 0),
+                    high_mask = inside ? FirstOf(i < lines ? depth - 16 : 0)
+                                       : FirstOf(2 * i + 1 < depth ? lines : 0);
+    const __m512i both = Both<cut_off>(low, low_mask, high, high_mask);
+    if (inside) return both;
     alignas(64) static const Half order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     return _mm512_permutexvar_epi16(_mm512_load_si512(order), both);
   }
 
+  // 16 lines of 32 depths -> a tile; no more than `lines` and `depth` are there
+  template <bool inside, bool cut_off>
+  void PackTile(const T *x, int64_t lines, int64_t depth, bool transposed, Half *to) const {
+    __m512i rows[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) rows[i] = Row<inside, cut_off>(i, x, lines, depth);
+    if (transposed) Transpose(rows);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(to + i * kLine, rows[i]);
+  }
+
   // 32 lines from `first` of `lines`, `count` depths from `start` -> two tiles for 32 depths: of 16
   // lines each, or, `in_pairs`, of 16 pairs of depths for 16 lines
   void Pack(int64_t first, int64_t lines, int64_t start, int64_t count, bool in_pairs,
             Half *to) const {
+    if (depth_inside)
+      PackAll<true>(first, lines, start, count, in_pairs, to);
+    else
+      PackAll<false>(first, lines, start, count, in_pairs, to);
+  }
+
+  template <bool inside>
+  void PackAll(int64_t first, int64_t lines, int64_t start, int64_t count, bool in_pairs,
+               Half *to) const {
+    const bool transposed = inside == in_pairs;
     for (int64_t k = 0; k < count; k += kLine)
-      for (int64_t l = first; l < first + kSide; l += 16, to += kTileValues) {
-        __m512i rows[16];
-        const T *x = at(l, start + k);
-        for (int i = 0; i < 16; ++i) rows[i] = Row(i, x, lines - l, count - k);
-        if (depth_inside == in_pairs) Transpose(rows);
-        for (int i = 0; i < 16; ++i) _mm512_store_si512(to + i * kLine, rows[i]);
-      }
+      for (int64_t l = first; l < first + kSide; l += 16, to += kTileValues)
+        if (lines - l >= 16 && count - k >= kLine)
+          PackTile<inside, false>(at(l, start + k), 16, kLine, transposed, to);
+        else
+          PackTile<inside, true>(at(l, start + k), lines - l, count - k, transposed, to);
   }
 };
 
 using Lines = LinesOf<float>;
 
-// c (32 x 32) = a b, or += where `add`; steps of 32 depths
+// c (32 x 32) = a b, or += where `add`; steps of 32 depths. Of c no more than `rows` and `columns`
+// are there.
 using Block = void (*)(const Half *a, const Half *b, int64_t steps, bool add, float *c,
-                       int64_t stride);
+                       int64_t stride, int64_t rows, int64_t columns);
 
 // Whether this process has AMX's tiles
 bool HasTiles();
@@ -138,28 +166,6 @@ inline Half *Packed(int place, int64_t count) {
   if (memory[place].size() < lines) memory[place].resize(lines);
   return memory[place][0].values;
 }
-
-// c (m x n) = a b, or += where `add`
-struct Target {
-  float *data;
-  int64_t stride, rows, columns;
-
-  // of the block at a row and a column; where it is cut off, by way of a whole one
-  void Add(Block block, int64_t row, int64_t column, const Half *a, const Half *b, int64_t steps,
-           bool add) const {
-    float *to = data + row * stride + column;
-    const int64_t high = std::min(kSide, rows - row), wide = std::min(kSide, columns - column);
-    if (high == kSide && wide == kSide) {
-      block(a, b, steps, add, to, stride);
-      return;
-    }
-    alignas(64) float whole[kSide * kSide];
-    block(a, b, steps, false, whole, kSide);
-    for (int64_t r = 0; r < high; ++r)
-      for (int64_t c = 0; c < wide; ++c)
-        to[r * stride + c] = whole[r * kSide + c] + (add ? to[r * stride + c] : 0.0f);
-  }
-};
 
 }  // namespace mindvit
 
