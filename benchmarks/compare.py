@@ -44,7 +44,7 @@ PEERS = {
 }
 ONNX = "onnxruntime"  # our own exported file, forward alone, where it is asked for
 MODES = ("train", "forward")
-SEGMENTORS = re.compile("(semantic_fpn|upernet)_crossformer_(small|base|large)")  # torch_segmentors.py's
+SEGMENTORS = re.compile("(semantic_fpn|upernet)_crossformer_(small|base|large)")  # torch_crossformer.py's
 IN_MINDCV = ("crossvit_9", "crossvit_15", "crossvit_18", "xcit_tiny_12_p16_224")  # mindcv 0.3's
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
@@ -54,7 +54,7 @@ class SideFailed(Exception):
 
 
 def torch_name(model: str) -> Optional[str]:
-    """timm's, or for CvT transformers', name of a network, or torch_segmentors.py's; None where none has it."""
+    """timm's, or for CvT transformers', name of a network, or torch_crossformer.py's; None where none has it."""
     if SEGMENTORS.fullmatch(model) or model.startswith("crossformer_"):
         return model
     if model.startswith("crossvit_"):

@@ -1,5 +1,5 @@
 """PyTorch's side: side_torch.py MODEL BATCH SIZE eager|compile float32|bfloat16. MODEL is timm's name, cvt_13, cvt_21
-of transformers, or one of torch_segmentors.py's; bfloat16 is autocast's. Run by PyTorch's own Python.
+of transformers, or one of torch_crossformer.py's; bfloat16 is autocast's. Run by PyTorch's own Python.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ import os
 import sys
 
 import torch
-import torch_segmentors
+import torch_crossformer
 from side import Step, answers_only, serve
-from torch_segmentors import ADE20K_CLASSES, Segmentor, is_segmentor
+from torch_crossformer import ADE20K_CLASSES, Segmentor, is_segmentor
 
 CVT_DEPTHS = {"cvt_13": [1, 2, 10], "cvt_21": [1, 4, 16]}
 
@@ -18,7 +18,7 @@ CVT_DEPTHS = {"cvt_13": [1, 2, 10], "cvt_21": [1, 4, 16]}
 def network(model: str) -> tuple[torch.nn.Module, str]:
     """The network, giving logits, and the library it comes from."""
     if "crossformer_" in model:
-        return torch_segmentors.network(model), "the authors' form"
+        return torch_crossformer.network(model), "the authors' form"
     if model in CVT_DEPTHS:
         import transformers
 

@@ -2,7 +2,7 @@
 measured beside.
 
 Written from the papers and facts about mmdetection's code, with its parameter names; tests/interop/check_detectors.py
-compares them with mmdetection's own numbers. The backbone is that of torch_segmentors.
+compares them with mmdetection's own numbers. The backbone is that of torch_crossformer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_segmentors import FPN, SIZES, Backbone, ConvModule
+from torch_crossformer import FPN, SIZES, Backbone, ConvModule
 from torchvision.ops import batched_nms, box_iou, roi_align
 
 GROUPS = ((7, 7, 7, 7), (8, 4, 2, 1))

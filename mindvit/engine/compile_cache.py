@@ -39,7 +39,7 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], ctx: RunContext) -> bo
     wanted, chosen = ctx.recipe.runtime.compile_cache, ctx.device
     root = device.graphs_folder(wanted)
     if root and not Path(sys.argv[0]).is_file():  # MindSpore reads that file to see whether it has changed
-        console.log_info(
+        console.log_once(
             "note: compiled graphs are not kept: this program is no file (compile_cache: none keeps this quiet)"
         )
         root = None
@@ -54,7 +54,7 @@ def compile_step(step: nn.Cell, inputs: Sequence[Tensor], ctx: RunContext) -> bo
                     f"compile_cache is {wanted}, but that can't be written: {error.strerror} (give another folder, "
                     "or none)"
                 ) from None
-            console.log_info(
+            console.log_once(
                 f"note: compiled graphs are not kept: {root} can't be written: {error.strerror} (compile_cache: none "
                 "keeps this quiet)"
             )
@@ -113,9 +113,9 @@ def _held(folder: Path) -> Iterator[bool]:
     with folder.with_suffix(".lock").open("w") as lock:
         held = files.try_lock(lock)
         if held is None:
-            console.log_info(
-                f"note: compiled graphs are not kept: the file system of {folder} has no locks (compile_cache: none, "
-                "or a folder elsewhere)"
+            console.log_once(
+                f"note: compiled graphs are not kept: the file system of {folder.parents[1]} has no locks "
+                "(compile_cache: none, or a folder elsewhere)"
             )
         yield bool(held)
 

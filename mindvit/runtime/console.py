@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import sys
@@ -25,6 +26,12 @@ def log_info(text: str) -> None:
     """One line that doesn't tear the progress bar."""
     tqdm.write(printable(text), file=sys.stdout)
     sys.stdout.flush()
+
+
+@functools.cache
+def log_once(text: str) -> None:
+    """A line that a process prints once."""
+    log_info(text)
 
 
 class Progress(contextlib.AbstractContextManager):

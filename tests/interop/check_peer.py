@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "goldens"), str(HERE.parent.parent / "benchmarks")]
 
 import fill  # noqa: E402
-import torch_segmentors  # noqa: E402
+import torch_crossformer  # noqa: E402
 
 HEIGHT, WIDTH = 224, 320
 NETWORKS = {"fpn": "semantic_fpn_crossformer_small", "upernet": "upernet_crossformer_small"}
@@ -24,7 +24,7 @@ TOLERANCE = {"fpn": 3e-4, "upernet": 1e-4, CLASSIFIER: 1e-4}  # of logits: test_
 
 def filled(name: str) -> torch.nn.Module:
     """With the goldens' weights."""
-    net = torch_segmentors.network(name).eval()
+    net = torch_crossformer.network(name).eval()
     state = net.state_dict()
     for key, value in state.items():
         if value.ndim:  # no counter
