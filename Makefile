@@ -158,9 +158,9 @@ profile: $(VENV)/ready
 compare: $(VENV)/ready-for-tests
 	@test -n "$(TORCH_PYTHON)" || { echo "make compare TORCH_PYTHON=FILE: a Python with torch, timm, torchvision and transformers"; exit 2; }
 	$(PIP) install mindcv==0.3.0 -r requirements.txt
-	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --rounds 3 --steps 4
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --rounds 2 --steps 4
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers mindcv "torch eager" --isa avx2 --rounds 2 --steps 4
-	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --rounds 3 --steps 4 --dtype bfloat16 --modes train
+	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --rounds 2 --steps 4 --dtype bfloat16 --modes train
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --models $(VARIANTS) --modes train --peers "torch eager" \
 		--rounds 2 --steps 4 --out results/variants
 	$(BIN)/python benchmarks/compare.py --torch_python $(TORCH_PYTHON) --peers onnxruntime "torch eager" --models $(BENCHMARKED) xcit_nano_12_p16_224 \
