@@ -29,6 +29,7 @@ class LocalPatchInteraction(nn.Cell):
         self.holds_batch_norm = True  # the kernel takes this rank's statistics alone
         fits = platform.current().kernels
         self.fused_branch: Any = kernels.LocalBranch(BatchNorm.EPS, BatchNorm.MOMENTUM) if fits else None
+        self.running_branch: Any = kernels.RunningLocalBranch(BatchNorm.EPS) if fits else None
 
     def residual_branch(
         self,
@@ -42,12 +43,13 @@ class LocalPatchInteraction(nn.Cell):
     ) -> Tensor:
         """x + gamma * self(norm(x)), with the residual's stochastic depth. x: (B*N, C); grid: (H, W); gamma: (C,)."""
         fits = self.fused_branch is not None and x.dtype == ms.float32 and self.compute_type == ms.float32
-        if fits and self.bn.training:  # the kernel takes the batch's own statistics
+        if fits:
             bn = (self.bn.weight.value(), self.bn.bias.value(), self.bn.running_mean, self.bn.running_var)
             conv1, conv2 = self.conv1.kernel_args(), self.conv2.kernel_args()
             factors = residual.factors(batch, drop_path_scale)
             maps = x.reshape(batch, grid[0], grid[1], -1)
-            y = self.fused_branch(maps, factors, gamma.value(), norm.kernel_args(), conv1, bn, conv2)[0]
+            branch = self.fused_branch if self.bn.training else self.running_branch
+            y = branch(maps, factors, gamma.value(), norm.kernel_args(), conv1, bn, conv2)[0]
             return y.reshape(x.shape)
         x, y = norm.with_residual(x)
         return residual(x, self.construct(y, batch, grid), batch, drop_path_scale, gamma)

@@ -5,12 +5,17 @@
 
 namespace mindvit {
 
-void Normalize(const float *x, const BatchNormOf &of, int64_t rows, int64_t channels, float *y) {
-  std::vector<float> factors(channels), offsets(channels);
+Scaling FactorsAndOffsets(const BatchNormOf &of, int64_t channels) {
+  Scaling found{std::vector<float>(channels), std::vector<float>(channels)};
   for (int64_t c = 0; c < channels; ++c) {
-    factors[c] = of.weight[c] / std::sqrt(of.variance[c] + of.eps);
-    offsets[c] = of.bias[c] - of.mean[c] * factors[c];
+    found.factors[c] = of.weight[c] / std::sqrt(of.variance[c] + of.eps);
+    found.offsets[c] = of.bias[c] - of.mean[c] * found.factors[c];
   }
+  return found;
+}
+
+void Normalize(const float *x, const BatchNormOf &of, int64_t rows, int64_t channels, float *y) {
+  const auto [factors, offsets] = FactorsAndOffsets(of, channels);
   const float *factor = factors.data(), *offset = offsets.data();
   Rows(rows, channels, [=](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r)

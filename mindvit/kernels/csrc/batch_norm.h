@@ -17,6 +17,12 @@ struct BatchNormOf {
   float eps;
 };
 
+// The same as x factor + offset, of each channel
+struct Scaling {
+  std::vector<float> factors, offsets;
+};
+Scaling FactorsAndOffsets(const BatchNormOf &of, int64_t channels);
+
 void Normalize(const float *x, const BatchNormOf &of, int64_t rows, int64_t channels, float *y);
 
 // Which rows count in the statistics: those of maps, `rows` each, whose number isn't 0; without

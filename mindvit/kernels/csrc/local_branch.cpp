@@ -1,4 +1,4 @@
-// XCiT's local patch interaction in training, from end to end: x + drop_scale gamma
+// XCiT's local patch interaction from end to end: x + drop_scale gamma
 // conv2(bn(gelu(conv1(norm(x))))).
 
 #include <algorithm>
@@ -18,7 +18,8 @@ namespace {
 // The inputs: x (B, H, W, C), drop_scale (B,) or (1,), gamma (C,); LayerNorm's weight, bias and
 // eps; weight (C, 1, 3, 3) and bias of the first depth-wise convolution; batch normalization's
 // weight, bias, mean and variance, running ones that change forwards, then the batch's own,
-// and numbers (2,): eps, momentum; weight and bias of the second convolution.
+// and numbers (3,): eps, momentum, 0 where statistics are constants for the gradient; weight and
+// bias of the second convolution.
 struct Local {
   const Input x, drop_scale, gamma, norm_weight, norm_bias, norm_eps, weight1, bias1, weight, bias;
   const Output mean, variance;
@@ -77,6 +78,21 @@ void BeforeBatchNorm(const Local &local, const SavedLocal<float> &saved) {
            });
 }
 
+// out = x + drop_scale gamma conv2(from)
+void LastConvolution(const Local &local, const float *from, float *out) {
+  const int64_t channels = local.channels;
+  const float *gamma = local.gamma;
+  Convolve(from, local.size, local.size, {local.weight2, local.bias2}, out, [&](int64_t r) {
+    for (int64_t pixel = r * local.size.width; pixel < (r + 1) * local.size.width; ++pixel) {
+      const float factor = local.drop_scale[pixel / local.rows_of_sample],
+                  *x = local.x + pixel * channels;
+      float *to = out + pixel * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) to[c] = x[c] + factor * gamma[c] * to[c];
+    }
+  });
+}
+
 }  // namespace
 
 // -> the branch's result, what is kept, and the batch's mean and variance
@@ -86,24 +102,34 @@ KERNEL(LocalBranch) {
   const SavedLocal<float> saved(args);
   const Output mean = args.out(), variance = args.out();
   const int64_t channels = local.channels;
-  const float *gamma = local.gamma;
   BeforeBatchNorm(local, saved);
   Statistics(saved.gelu, local.rows, channels, {local.mean, local.variance, local.numbers[1]}, mean,
              variance);
   Normalize(saved.gelu, {local.weight, local.bias, mean, variance, local.numbers[0]}, local.rows,
             channels, saved.bn);
-  Convolve(saved.bn, local.size, local.size, {local.weight2, local.bias2}, out, [&](int64_t r) {
-    for (int64_t pixel = r * local.size.width; pixel < (r + 1) * local.size.width; ++pixel) {
-      const float factor = local.drop_scale[pixel / local.rows_of_sample],
-                  *from = local.x + pixel * channels;
-      float *to = out + pixel * channels;
-#pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + factor * gamma[c] * to[c];
-    }
-  });
+  LastConvolution(local, saved.bn, out);
 }
 
-// the inputs, with the batch's mean and variance for the running ones -> what is kept
+// by the running statistics -> the branch's result, and a tensor like x to work with
+KERNEL(LocalBranchPredict) {
+  const Local local(args);
+  const Output out = args.out(), work = args.out();
+  const int64_t line = local.size.row(), channels = local.channels;
+  const BatchNormOf of{local.weight, local.bias, local.mean, local.variance, local.numbers[0]};
+  const auto [factors, offsets] = FactorsAndOffsets(of, channels);
+  const float *factor = factors.data(), *offset = offsets.data();
+  float *g = work;
+  NormRows(local.x, local.norm, local.rows, out, g, g + local.rows);
+  Convolve(out, local.size, local.size, {local.weight1, local.bias1}, g, [=](int64_t r) {
+    for (int64_t start = r * line; start < (r + 1) * line; start += channels)
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c)
+        g[start + c] = Gelu(g[start + c]) * factor[c] + offset[c];
+  });
+  LastConvolution(local, g, out);
+}
+
+// the inputs, with the statistics that count for the running ones -> what is kept
 KERNEL(LocalBranchRecompute) {
   const Local local(args);
   const SavedLocal<float> saved(args);
@@ -135,7 +161,7 @@ void LastConvolutionGrad(const Local &local, const float *bn, const float *d,
 
 }  // namespace
 
-// the inputs, with the batch's mean and variance for the running ones; what was kept; the result's
+// the inputs, with the statistics that count for the running ones; what was kept; the result's
 // gradient
 // -> the gradients of all but drop_scale, eps, these and numbers; two tensors like x to work with
 KERNEL(LocalBranchGrad) {
@@ -158,10 +184,12 @@ KERNEL(LocalBranchGrad) {
   });
   LastConvolutionGrad(local, saved.bn, d, {e, dweight2, dbias2}, dgamma);
   const BatchNormOf of{local.weight, nullptr, local.mean, local.variance, local.numbers[0]};
-  NormalizeGrad(saved.gelu, of, e, rows, channels, {e, dweight, dbias}, [=](int64_t r) {
+  const auto before_gelu = [=](int64_t r) {
 #pragma omp simd
     for (int64_t i = r * channels; i < (r + 1) * channels; ++i) e[i] *= GeluSlope(z[i]);
-  });
+  };
+  NormalizeGrad(saved.gelu, of, e, rows, channels, {e, dweight, dbias}, before_gelu,
+                {&local.numbers[2], 1, rows});
   ConvolveGrad(saved.normed, local.size, local.size, local.weight1, e, {d, dweight1, dbias1});
   NormRowsGrad(local.x, local.norm.weight, {saved.means, saved.inverses}, d, dout, rows, channels,
                {dx, dnorm_weight, dnorm_bias});

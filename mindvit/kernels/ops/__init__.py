@@ -10,7 +10,7 @@ from mindvit.kernels.ops.custom import ProductCell
 from mindvit.kernels.ops.detection import NMS, AssignBoxes, CutMasks, FocalLoss, RoIAlign
 from mindvit.kernels.ops.images import MixedPixels, Pixels, Resize, ResizeMaps
 from mindvit.kernels.ops.linear import Linear
-from mindvit.kernels.ops.local_branch import LocalBranch
+from mindvit.kernels.ops.local_branch import LocalBranch, RunningLocalBranch
 from mindvit.kernels.ops.mlp import MlpBranch
 from mindvit.kernels.ops.norm import BatchNorm, BatchNormPredict, LayerNorm
 from mindvit.kernels.ops.optimizer import AdamW, SquareSum
@@ -64,6 +64,7 @@ __all__ = [
     "Resize",
     "ResizeMaps",
     "RoIAlign",
+    "RunningLocalBranch",
     "Softmax",
     "SquareSum",
     "Sum",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
@@ -22,10 +24,9 @@ class LocalBranch(nn.Cell):
 
     def __init__(self, eps: float, momentum: float) -> None:
         super().__init__()
-        self.numbers = Tensor([eps, momentum], ms.float32)
+        self.numbers = Tensor([eps, momentum, 1], ms.float32)
         self.forward = changing(kernel("LocalBranch", forward_shapes, 9), "000000000011000")
-        self.forward_again = kernel("LocalBranchRecompute", lambda *shapes: forward_shapes(*shapes)[1:7], 6)
-        self.backward = kernel("LocalBranchGrad", backward_shapes, 12)
+        self.backward = Backward(self.numbers)
 
     def construct(
         self,
@@ -37,25 +38,7 @@ class LocalBranch(nn.Cell):
         bn: Tensors,
         conv2: Tensors,
     ) -> Tensors:
-        norm_weight, norm_bias, norm_eps = norm
-        weight, bias, running_mean, running_var = bn
-        return self.forward(
-            x,
-            drop_path_scale,
-            gamma,
-            norm_weight,
-            norm_bias,
-            norm_eps,
-            conv1[0],
-            conv1[1],
-            weight,
-            bias,
-            running_mean,
-            running_var,
-            self.numbers,
-            conv2[0],
-            conv2[1],
-        )
+        return self.forward(x, drop_path_scale, gamma, *norm, *conv1, *bn, self.numbers, *conv2)
 
     def bprop(
         self,
@@ -70,51 +53,87 @@ class LocalBranch(nn.Cell):
         gradients: Tensors,
     ) -> tuple:
         """Gradients of all but drop_path_scale, eps and the running statistics."""
-        norm_weight, norm_bias, norm_eps = norm
-        weight, bias, running_mean, running_var = bn
-        mean, variance = out[7:9]
-        saved = out[1:7]
-        if self.recomputes:
-            later = ops.depend(x, gradients[0])  # not before the gradient is there
-            # fmt: off
-            saved = self.forward_again(
-                later, drop_path_scale, gamma, norm_weight, norm_bias, norm_eps, conv1[0], conv1[1], weight, bias, mean,
-                variance, self.numbers, conv2[0], conv2[1]
-            )
-            # fmt: on
-        normed, means, inverses, z, gelu, h = saved
-        found = self.backward(
-            x,
-            drop_path_scale,
-            gamma,
-            norm_weight,
-            norm_bias,
-            norm_eps,
-            conv1[0],
-            conv1[1],
-            weight,
-            bias,
-            mean,
-            variance,
-            self.numbers,
-            conv2[0],
-            conv2[1],
-            normed,
-            means,
-            inverses,
-            z,
-            gelu,
-            h,
-            gradients[0],
-        )
-        running = (ops.zeros_like(running_mean), ops.zeros_like(running_var))
+        saved = None if self.recomputes else out[1:7]
+        return self.backward(x, drop_path_scale, gamma, norm, conv1, bn, conv2, out[7:9], saved, gradients[0])
+
+
+class RunningLocalBranch(nn.Cell):
+    """LocalBranch by the running statistics, which stay as they are: in evaluation, and where they are frozen.
+
+    Outputs: (B, H, W, C), and a tensor that nobody needs. A gradient computes again what it needs.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.numbers = Tensor([eps, 0, 0], ms.float32)
+        self.forward = kernel("LocalBranchPredict", lambda *shapes: (shapes[0], shapes[0]), 2)
+        self.backward = Backward(self.numbers)
+
+    def construct(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor,
+        gamma: Tensor,
+        norm: Tensors,
+        conv1: Tensors,
+        bn: Tensors,
+        conv2: Tensors,
+    ) -> Tensors:
+        return self.forward(x, drop_path_scale, gamma, *norm, *conv1, *bn, self.numbers, *conv2)
+
+    def bprop(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor,
+        gamma: Tensor,
+        norm: Tensors,
+        conv1: Tensors,
+        bn: Tensors,
+        conv2: Tensors,
+        out: Tensors,
+        gradients: Tensors,
+    ) -> tuple:
+        """As LocalBranch's; the statistics are constants."""
+        return self.backward(x, drop_path_scale, gamma, norm, conv1, bn, conv2, bn[2:], None, gradients[0])
+
+
+class Backward(nn.Cell):
+    """The gradients of all that a branch is given.
+
+    statistics: the mean and variance that have normalized; saved: six tensors that were kept for this, or None.
+    """
+
+    def __init__(self, numbers: Tensor) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.again = kernel("LocalBranchRecompute", lambda *shapes: forward_shapes(*shapes)[1:7], 6)
+        self.gradients = kernel("LocalBranchGrad", backward_shapes, 12)
+
+    def construct(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor,
+        gamma: Tensor,
+        norm: Tensors,
+        conv1: Tensors,
+        bn: Tensors,
+        conv2: Tensors,
+        statistics: Tensors,
+        saved: Optional[Tensors],
+        dy: Tensor,
+    ) -> tuple:
+        others = (drop_path_scale, gamma, *norm, *conv1, *bn[:2], *statistics, self.numbers, *conv2)
+        if saved is None:
+            saved = self.again(ops.depend(x, dy), *others)  # not before the gradient is there
+        found = self.gradients(x, *others, *saved, dy)
+        zeros = ops.zeros_like(drop_path_scale), ops.zeros_like(norm[2]), ops.zeros_like(gamma)
         return (
             found[0],
-            ops.zeros_like(drop_path_scale),
+            zeros[0],
             found[1],
-            (found[2], found[3], ops.zeros_like(norm_eps)),
+            (found[2], found[3], zeros[1]),
             found[4:6],
-            (found[6], found[7], *running),
+            (found[6], found[7], zeros[2], zeros[2]),
             found[8:10],
         )
 
