@@ -321,6 +321,10 @@ PARTS: dict[str, Callable[[], str]] = {
         f"compare_{name}": functools.partial(kept, f"compare_{name}", "make compare")
         for name in ("native", "avx2", "bfloat16", "data")
     },
+    **{
+        f"amx_{name}": functools.partial(kept, f"amx/{name}", "make compare, on a machine with AMX")
+        for name in ("compare_native", "compare_bfloat16", "latency")
+    },
     "latency": functools.partial(kept, "latency/compare_native", "make compare"),
     "memory": functools.partial(kept, "memory/compare_native", "make compare"),
     "variants": functools.partial(kept, "variants/compare_native", "make compare"),
