@@ -10,7 +10,61 @@ from mindspore import Tensor, nn, ops
 from mindvit.kernels.ops.custom import Shape, Tensors, changing, kernel
 
 
-class LocalBranch(nn.Cell):
+class LocalBranchOf(nn.Cell):
+    """What both have in common: numbers (eps, momentum, 0 where statistics are constants), and the gradient."""
+
+    def __init__(self, *numbers: float) -> None:
+        super().__init__()
+        self.numbers = Tensor(numbers, ms.float32)
+        self.forward_again = kernel("LocalBranchRecompute", lambda *shapes: forward_shapes(*shapes)[1:7], 6)
+        self.backward = kernel("LocalBranchGrad", backward_shapes, 12)
+
+    def gradients(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor,
+        gamma: Tensor,
+        norm: Tensors,
+        conv1: Tensors,
+        bn: Tensors,
+        conv2: Tensors,
+        statistics: Tensors,
+        saved: Optional[Tensors],
+        dy: Tensor,
+    ) -> tuple:
+        """Those of all that a branch is given, zero for drop_path_scale, eps and the running statistics.
+
+        statistics: the mean and variance that have normalized; saved: six tensors that were kept for this, or None.
+        """
+        norm_weight, norm_bias, norm_eps = norm
+        weight, bias = bn[:2]
+        mean, variance = statistics
+        # fmt: off
+        if saved is None:
+            later = ops.depend(x, dy)  # not before the gradient is there
+            saved = self.forward_again(
+                later, drop_path_scale, gamma, norm_weight, norm_bias, norm_eps, conv1[0], conv1[1], weight, bias, mean,
+                variance, self.numbers, conv2[0], conv2[1]
+            )
+        normed, means, inverses, z, gelu, h = saved
+        found = self.backward(
+            x, drop_path_scale, gamma, norm_weight, norm_bias, norm_eps, conv1[0], conv1[1], weight, bias, mean,
+            variance, self.numbers, conv2[0], conv2[1], normed, means, inverses, z, gelu, h, dy
+        )
+        # fmt: on
+        zeros = ops.zeros_like(gamma)
+        return (
+            found[0],
+            ops.zeros_like(drop_path_scale),
+            found[1],
+            (found[2], found[3], ops.zeros_like(norm[2])),
+            found[4:6],
+            (found[6], found[7], zeros, zeros),
+            found[8:10],
+        )
+
+
+class LocalBranch(LocalBranchOf):
     """x + drop_path_scale gamma conv2(bn(gelu(conv1(norm(x))))), XCiT's local patch interaction in training, from end
     to end.
 
@@ -23,10 +77,8 @@ class LocalBranch(nn.Cell):
     recomputes = False  # see MlpBranch
 
     def __init__(self, eps: float, momentum: float) -> None:
-        super().__init__()
-        self.numbers = Tensor([eps, momentum, 1], ms.float32)
+        super().__init__(eps, momentum, 1)
         self.forward = changing(kernel("LocalBranch", forward_shapes, 9), "000000000011000")
-        self.backward = Backward(self.numbers)
 
     def construct(
         self,
@@ -38,7 +90,14 @@ class LocalBranch(nn.Cell):
         bn: Tensors,
         conv2: Tensors,
     ) -> Tensors:
-        return self.forward(x, drop_path_scale, gamma, *norm, *conv1, *bn, self.numbers, *conv2)
+        norm_weight, norm_bias, norm_eps = norm
+        weight, bias, mean, variance = bn
+        # fmt: off
+        return self.forward(
+            x, drop_path_scale, gamma, norm_weight, norm_bias, norm_eps, conv1[0], conv1[1], weight, bias, mean,
+            variance, self.numbers, conv2[0], conv2[1]
+        )
+        # fmt: on
 
     def bprop(
         self,
@@ -54,20 +113,18 @@ class LocalBranch(nn.Cell):
     ) -> tuple:
         """Gradients of all but drop_path_scale, eps and the running statistics."""
         saved = None if self.recomputes else out[1:7]
-        return self.backward(x, drop_path_scale, gamma, norm, conv1, bn, conv2, out[7:9], saved, gradients[0])
+        return self.gradients(x, drop_path_scale, gamma, norm, conv1, bn, conv2, out[7:9], saved, gradients[0])
 
 
-class RunningLocalBranch(nn.Cell):
+class RunningLocalBranch(LocalBranchOf):
     """LocalBranch by the running statistics, which stay as they are: in evaluation, and where they are frozen.
 
     Outputs: (B, H, W, C), and a tensor that nobody needs. A gradient computes again what it needs.
     """
 
     def __init__(self, eps: float) -> None:
-        super().__init__()
-        self.numbers = Tensor([eps, 0, 0], ms.float32)
+        super().__init__(eps, 0, 0)
         self.forward = kernel("LocalBranchPredict", lambda *shapes: (shapes[0], shapes[0]), 2)
-        self.backward = Backward(self.numbers)
 
     def construct(
         self,
@@ -79,7 +136,14 @@ class RunningLocalBranch(nn.Cell):
         bn: Tensors,
         conv2: Tensors,
     ) -> Tensors:
-        return self.forward(x, drop_path_scale, gamma, *norm, *conv1, *bn, self.numbers, *conv2)
+        norm_weight, norm_bias, norm_eps = norm
+        weight, bias, mean, variance = bn
+        # fmt: off
+        return self.forward(
+            x, drop_path_scale, gamma, norm_weight, norm_bias, norm_eps, conv1[0], conv1[1], weight, bias, mean,
+            variance, self.numbers, conv2[0], conv2[1]
+        )
+        # fmt: on
 
     def bprop(
         self,
@@ -94,48 +158,7 @@ class RunningLocalBranch(nn.Cell):
         gradients: Tensors,
     ) -> tuple:
         """As LocalBranch's; the statistics are constants."""
-        return self.backward(x, drop_path_scale, gamma, norm, conv1, bn, conv2, bn[2:], None, gradients[0])
-
-
-class Backward(nn.Cell):
-    """The gradients of all that a branch is given.
-
-    statistics: the mean and variance that have normalized; saved: six tensors that were kept for this, or None.
-    """
-
-    def __init__(self, numbers: Tensor) -> None:
-        super().__init__()
-        self.numbers = numbers
-        self.again = kernel("LocalBranchRecompute", lambda *shapes: forward_shapes(*shapes)[1:7], 6)
-        self.gradients = kernel("LocalBranchGrad", backward_shapes, 12)
-
-    def construct(
-        self,
-        x: Tensor,
-        drop_path_scale: Tensor,
-        gamma: Tensor,
-        norm: Tensors,
-        conv1: Tensors,
-        bn: Tensors,
-        conv2: Tensors,
-        statistics: Tensors,
-        saved: Optional[Tensors],
-        dy: Tensor,
-    ) -> tuple:
-        others = (drop_path_scale, gamma, *norm, *conv1, *bn[:2], *statistics, self.numbers, *conv2)
-        if saved is None:
-            saved = self.again(ops.depend(x, dy), *others)  # not before the gradient is there
-        found = self.gradients(x, *others, *saved, dy)
-        zeros = ops.zeros_like(drop_path_scale), ops.zeros_like(norm[2]), ops.zeros_like(gamma)
-        return (
-            found[0],
-            zeros[0],
-            found[1],
-            (found[2], found[3], zeros[1]),
-            found[4:6],
-            (found[6], found[7], zeros[2], zeros[2]),
-            found[8:10],
-        )
+        return self.gradients(x, drop_path_scale, gamma, norm, conv1, bn, conv2, bn[2:], None, gradients[0])
 
 
 def forward_shapes(x: Shape, drop_path_scale: Shape, gamma: Shape, *_: Shape) -> tuple[Shape, ...]:
