@@ -110,7 +110,7 @@ lint: $(VENV)/ready-for-tests
 lint-style: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/clang-format --dry-run --Werror mindvit/kernels/csrc/* mindvit/data/native.cpp tests/kernels/*.h
+	$(BIN)/clang-format --dry-run --Werror mindvit/kernels/csrc/* mindvit/data/native.cpp tests/kernels/*.h benchmarks/*.cpp
 
 lint-docs: $(VENV)/ready-for-tests
 	$(BIN)/python scripts/write_docs.py --check

@@ -147,7 +147,7 @@ def machine() -> Facts:
     drivers = [text_of(path).strip() for path in DRIVER_FILES] + [output_of(*command) for command in DRIVER_COMMANDS]
     yield "drivers", "\n".join(filter(None, drivers)) or "none found"
     yield "Ascend", npu.describe()
-    program = os.environ.get("CXX") or next(filter(None, map(shutil.which, compiler.COMPILERS)), None)
+    program = compiler.program()
     said = output_of(program, "--version") if program else ""
     yield (
         "C++ compiler",

@@ -40,17 +40,19 @@ def library(source: Path, flags: Sequence[str], switch: str, loss: str) -> Optio
         return None
 
 
+def program() -> Optional[str]:
+    """The compiler: $CXX, if set, or the first of COMPILERS that is there; None where there is none."""
+    return os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
+
+
 def folder() -> Path:
     """Where what was built is kept: $XDG_CACHE_HOME/mindvit or ~/.cache/mindvit."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindvit"
 
 
 def build(source: Path, flags: Sequence[str]) -> Path:
-    """The library, in `folder`; OSError or SubprocessError where it can't be built or kept.
-
-    $CXX is the compiler, if set.
-    """
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    """The library, in `folder`; OSError or SubprocessError where it can't be built or kept."""
+    compiler = program()
     contents = [file.read_bytes() for file in sources(source)]
     key = hashlib.sha256(repr((contents, compiler, FLAGS, tuple(flags), _processor())).encode()).hexdigest()[:16]
     path = folder() / f"{source.stem}-{key}.so"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from mindspore import Tensor, nn, ops
 from small import SMALL, inputs_of, small
 
 from mindvit.errors import UserError
-from mindvit.kernels import build
-from mindvit.kernels.compiler import COMPILERS
+from mindvit.kernels import build, compiler
 from mindvit.kernels.ops import ProductCell
 from mindvit.layers.precision import set_precision
 from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
@@ -71,8 +69,7 @@ def test_tiles_without_a_processor_that_has_them(tmp_path: Path) -> None:
     flags = ["-O1", "-march=x86-64-v4", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-std=c++17", "-shared", "-fPIC"]
     sources = [str(build.SOURCE.with_name(name)) for name in ("bfloat16.cpp", "parallel.cpp")]
     header, library = str(Path(__file__).with_name("emulated_tiles.h")), str(tmp_path / "tiles.so")
-    compiler = next(filter(None, map(shutil.which, COMPILERS)))
-    subprocess.run([compiler, *flags, "-include", header, "-o", library, *sources], check=True)
+    subprocess.run([str(compiler.program()), *flags, "-include", header, "-o", library, *sources], check=True)
     assert check(ctypes.CDLL(library), tiles=True)
 
 

@@ -39,7 +39,7 @@ void Rows(int64_t rows, int64_t width, const Body &body) {
 constexpr int64_t kTile = 768;  // rows, about, that are multiplied at once: what they become is
                                 // still near when the next operation takes it
 constexpr int64_t kBFloat16Tile = 128;  // products are so fast that it has to be nearer
-constexpr int64_t kBFloat16Rows = 32;   // that these products take at once (kSide of tiles.h)
+constexpr int64_t kBFloat16Rows = 32;   // that these products take at once
 
 // body(first row, number of rows, part) for tiles of rows, shared out among threads
 template <typename Body>

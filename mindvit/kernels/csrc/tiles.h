@@ -11,11 +11,12 @@
 #include <vector>
 
 #include "bfloat16.h"
+#include "parallel.h"
 
 namespace mindvit {
 
-constexpr int64_t kSide = 32;  // of a block of the result: two by two tiles
-constexpr int64_t kLine = 32;  // values of a tile's row: 64 bytes
+constexpr int64_t kSide = kBFloat16Rows;  // of a block of the result: two by two tiles
+constexpr int64_t kLine = 32;             // values of a tile's row: 64 bytes
 constexpr int64_t kTileValues = 16 * kLine;
 constexpr int64_t kDepth = 256, kWidth = 1024;  // what is packed of the right operand at once
 
