@@ -1,6 +1,6 @@
 """Multi-head attention, and the transformer block of ViT (Dosovitskiy et al. 2021).
 
-Shapes: B batch, N tokens, C = h*d channels, h heads, d channels a head, G tokens a group. Tokens are (B*N, C).
+Shapes: B batch, N tokens, C = h*d channels, h heads, d channels a head. Tokens are (B*N, C).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, Optional
 
 import mindspore as ms
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindvit.kernels import ops as kernels
@@ -19,18 +18,7 @@ from mindvit.layers.linear import Linear
 from mindvit.layers.mlp import Mlp
 from mindvit.layers.norm import LayerNorm
 from mindvit.layers.split import SplitEvenly
-from mindvit.layers.transpose import Transpose
 from mindvit.runtime import platform
-
-Axis = tuple[
-    int, int, int
-]  # regions, tokens of a group, interval: token (region * tokens + i) * interval + g is the i-th of its group
-
-
-@ops.constexpr
-def _no_mask(tokens: int) -> Tensor:
-    """Zeros (1, 1, 1, tokens)."""
-    return Tensor(np.zeros((1, 1, 1, tokens), np.float32))
 
 
 class Attention(nn.Cell):
@@ -66,7 +54,8 @@ class Attention(nn.Cell):
         """x + gamma * attention(norm(x)), with the residual's stochastic depth. x: (B*N, C); gamma: (C,) or None."""
         if self.fused_branch is not None and x.dtype == ms.float32 and self.compute_type == ms.float32:
             factors, scale = residual.factors(batch, drop_path_scale), residual.layer_scale(gamma)
-            return self.run_fused_branch(x.reshape(batch, -1, x.shape[1]), factors, scale, norm).reshape(x.shape)
+            tokens = x.reshape(batch, -1, x.shape[1])
+            return self.run_fused_branch(tokens, factors, scale, norm, grid).reshape(x.shape)
         x, y = norm.with_residual(x)
         y = self.construct(y, batch) if grid is None else self.construct(y, batch, grid)
         return residual(x, y, batch, drop_path_scale, gamma)
@@ -78,50 +67,23 @@ class HeadAttention(Attention):
     Products before and after, and softmax(q k^T / sqrt(d) + bias) v in h heads of d channels.
     """
 
-    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float, biased: bool = False):
+    def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
         super().__init__(heads, attn_drop, proj_drop)
         self.scale = (channels // heads) ** -0.5
         self.qkv = Linear(channels, 3 * channels)
         self.proj = Linear(channels, channels)
         self.split = SplitEvenly(1, 3)
-        self.thirds = SplitEvenly(2, 3)
-        self.to_groups, self.from_groups = Transpose(0, 2, 3, 5, 1, 4, 6), Transpose(0, 4, 1, 2, 5, 3, 6)
         if platform.current().product_kernels and attn_drop == 0:
-            self.fused_op = (kernels.BiasedAttention if biased else kernels.Attention)(heads, self.scale)
-        if not biased:
-            self.flash = flash_attention(channels, heads, self.scale, attn_drop)
+            self.fused_op = kernels.Attention()
+            if proj_drop == 0:
+                self.fused_branch = kernels.AttentionBranch()
 
-    def attend_packed(self, qkv: Tensor) -> Tensor:
-        """(groups of tokens, N, 3C) -> (groups, N, C)."""
-        if self.fused_op is not None and qkv.dtype == ms.float32:
-            return self.fused_op(qkv)
-        if self.flash is not None and qkv.dtype != ms.float32:
-            q, k, v = self.thirds(qkv)
-            return self.flash(q, k, v)
-        groups, tokens, width = qkv.shape
-        y = self.attend(qkv.reshape(groups, tokens, 3 * self.heads, -1).transpose(0, 2, 1, 3))  # groups h N d
-        return y.transpose(0, 2, 1, 3).reshape(groups, tokens, width // 3)
-
-    def attend_groups(self, qkv: Tensor, down: Axis, across: Axis, bias: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """Attention among the tokens of each group of a grid, which `down` and `across` cut it into.
-
-        qkv: (B, H, W, 3C) -> (B, H, W, C). Rows and columns are (n r i) and (m s j): n x m regions of groups of r
-        x s tokens, of which each region has i x j, interleaved. In einops' words: "b (n r i) (m s j) c -> (b n i m
-        j) (r s) c". bias: (h, G, G) float32, and mask: (groups of a sample, 1, 1, G), added to the scores.
-        """
-        batch, height, width, channels = qkv.shape
-        (n, r, i), (m, s, j) = down, across
-        if self.fused_op is not None and qkv.dtype == ms.float32:
-            qkv = self.to_groups(qkv.reshape(batch * n, r, i, m, s, j, channels))
-            qkv = qkv.reshape(-1, r * s, channels)  # B*groups G 3C
-            y = self.fused_op(qkv, bias, _no_mask(r * s) if mask is None else mask)  # B*groups G C
-            y = self.from_groups(y.reshape(batch * n, i, m, j, r, s, -1))
-        else:
-            qkv = qkv.reshape(batch * n, r, i, m, s, j, 3 * self.heads, -1).transpose(0, 2, 3, 5, 6, 1, 4, 7)
-            added = bias if mask is None else bias + mask  # (groups) h G G
-            y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), added)  # B*groups h G d
-            y = y.reshape(batch * n, i, m, j, self.heads, r, s, -1).transpose(0, 5, 1, 2, 6, 3, 4, 7)
-        return y.reshape(batch, height, width, -1)
+    def in_one_kernel(
+        self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm, numbers: Tensor, bias: Tensor
+    ) -> Tensor:
+        """The residual branch. x: (B, N, C); numbers, bias: see the kernel."""
+        products = (self.qkv.weight.value(), self.qkv.bias.value(), self.proj.weight.value(), self.proj.bias.value())
+        return self.fused_branch(x, factors, gamma, norm.kernel_args(), products, numbers, bias)[0]
 
     def attend(self, qkv: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         """(groups of tokens, 3h, N, d) -> (groups, h, N, d).
@@ -141,13 +103,26 @@ class SelfAttention(HeadAttention):
 
     def __init__(self, channels: int, heads: int, attn_drop: float, proj_drop: float):
         super().__init__(channels, heads, attn_drop, proj_drop)
-        if self.fused_op is not None and proj_drop == 0:
-            self.fused_branch = kernels.AttentionBranch(heads, self.scale)
+        self.thirds = SplitEvenly(2, 3)
+        self.numbers, self.no_bias = kernels.attention_numbers(self.scale, heads), Tensor([0.0], ms.float32)
+        self.flash = flash_attention(channels, heads, self.scale, attn_drop)
 
-    def run_fused_branch(self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm) -> Tensor:
+    def run_fused_branch(
+        self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm, grid: Optional[tuple[int, int]]
+    ) -> Tensor:
         """The residual branch in one kernel. x: (B, N, C)."""
-        products = (self.qkv.weight.value(), self.qkv.bias.value(), self.proj.weight.value(), self.proj.bias.value())
-        return self.fused_branch(x, factors, gamma, norm.kernel_args(), products)[0]
+        return self.in_one_kernel(x, factors, gamma, norm, self.numbers, self.no_bias)
+
+    def attend_packed(self, qkv: Tensor) -> Tensor:
+        """(B, N, 3C) -> (B, N, C)."""
+        if self.fused_op is not None and qkv.dtype == ms.float32:
+            return self.fused_op(qkv, self.numbers, self.no_bias)
+        if self.flash is not None and qkv.dtype != ms.float32:
+            q, k, v = self.thirds(qkv)
+            return self.flash(q, k, v)
+        batch, tokens, width = qkv.shape
+        y = self.attend(qkv.reshape(batch, tokens, 3 * self.heads, -1).transpose(0, 2, 1, 3))  # B h N d
+        return y.transpose(0, 2, 1, 3).reshape(batch, tokens, width // 3)
 
     def construct(self, x: Tensor, batch: int) -> Tensor:
         rows, channels = x.shape

@@ -5,6 +5,8 @@ Shapes: B batch, N tokens, C = h*d channels, h heads, d channels a head. Tokens 
 
 from __future__ import annotations
 
+from typing import Optional
+
 import mindspore as ms
 from mindspore import Tensor, ops
 
@@ -37,7 +39,9 @@ class CrossCovarianceAttention(Attention):
             if proj_drop == 0:
                 self.fused_branch = kernels.CrossCovarianceBranch(NORMALIZE_EPS)
 
-    def run_fused_branch(self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm) -> Tensor:
+    def run_fused_branch(
+        self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm, grid: Optional[tuple[int, int]]
+    ) -> Tensor:
         """The residual branch in one kernel. x: (B, N, C)."""
         products = (self.qkv.weight.value(), self.qkv.bias.value(), self.proj.weight.value(), self.proj.bias.value())
         return self.fused_branch(x, factors, gamma, norm.kernel_args(), products, self.temperature.value())[0]

@@ -15,11 +15,13 @@ from __future__ import annotations
 import functools
 from typing import Any, Mapping, Optional, Sequence
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindvit.errors import UserError
-from mindvit.layers.attention import Axis, Block, HeadAttention
+from mindvit.kernels import ops as kernels
+from mindvit.layers.attention import Block, HeadAttention
 from mindvit.layers.conv import Conv2d, FeatureLayout
 from mindvit.layers.drop_path import Dropout
 from mindvit.layers.linear import Linear
@@ -29,6 +31,12 @@ from mindvit.layers.transpose import Transpose
 from mindvit.models.info import ModelInfo
 from mindvit.models.network import Feature, Network, multiples_beside
 from mindvit.models.registry import Entry, register
+from mindvit.runtime import platform
+
+Axis = tuple[
+    int, int, int
+]  # regions, tokens of a group, interval: token (region * tokens + i) * interval + g is the i-th of its group
+Grid = tuple[int, int]  # height and width in tokens
 
 LAYER_NORM_EPS = 1e-5
 STRIDE = 4
@@ -84,10 +92,14 @@ def mask(height: int, width: int, down: Axis, across: Axis) -> Tensor:
 
 
 _offsets, _pairs, _mask = ops.constexpr(offsets), ops.constexpr(pairs), ops.constexpr(mask)
+_attention_numbers = ops.constexpr(kernels.attention_numbers)
 
 
 class DynamicPositionBias(nn.Cell):
-    """A bias for each head and offset (section 3.3). offsets: (offsets, 2) -> (offsets, h)."""
+    """A bias for each head, query and key of a group of height x width tokens, from their offset (section 3.3).
+
+    Output: (h, G, G), float32.
+    """
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -97,9 +109,21 @@ class DynamicPositionBias(nn.Cell):
             nn.SequentialCell(LayerNorm(hidden, LAYER_NORM_EPS), nn.ReLU(), Linear(hidden, outputs))
             for outputs in (hidden, hidden, heads)
         )
+        self.heads_first = Transpose(1, 0)
+        self.fused_op: Any = kernels.PositionBias(LAYER_NORM_EPS) if platform.current().product_kernels else None
 
-    def construct(self, offsets: Tensor) -> Tensor:
-        return self.pos3(self.pos2(self.pos1(self.pos_proj(offsets))))
+    def weights_of(self, layer: nn.SequentialCell) -> tuple[Tensor, ...]:
+        """Those of the norm and of the product."""
+        return layer[0].weight.value(), layer[0].bias.value(), layer[2].weight.value(), layer[2].bias.value()
+
+    def construct(self, height: int, width: int) -> Tensor:
+        if self.fused_op is not None and self.pos_proj.compute_type == ms.float32:
+            first = self.pos_proj.weight.value(), self.pos_proj.bias.value()
+            layers = self.weights_of(self.pos1), self.weights_of(self.pos2), self.weights_of(self.pos3)
+            return self.fused_op(_offsets(height, width), _pairs(height, width), first, layers[0], layers[1], layers[2])
+        table = in_float32(self.pos3(self.pos2(self.pos1(self.pos_proj(_offsets(height, width))))))
+        biases = ops.gather(table, _pairs(height, width), 0)  # G*G h
+        return self.heads_first(biases).reshape(-1, height * width, height * width)
 
 
 class GroupAttention(HeadAttention):
@@ -111,25 +135,45 @@ class GroupAttention(HeadAttention):
     """
 
     def __init__(self, channels: int, heads: int, rule: tuple[int, int, bool, str], attn_drop: float, proj_drop: float):
-        super().__init__(channels, heads, attn_drop, proj_drop, biased=True)
+        super().__init__(channels, heads, attn_drop, proj_drop)
         self.rule = rule
         self.pos = DynamicPositionBias(channels, heads)
-        self.heads_first = Transpose(1, 0)
 
-    def bias(self, height: int, width: int) -> Tensor:
-        """Position bias (h, G, G), float32, of queries and keys in a group of height x width tokens."""
-        table = in_float32(self.pos(_offsets(height, width)))
-        biases = ops.gather(table, _pairs(height, width), 0)  # G*G h
-        return self.heads_first(biases).reshape(-1, height * width, height * width)
+    def for_kernels(self, grid: Grid) -> tuple[Tensor, Tensor]:
+        """The kernels' numbers and bias."""
+        down, across = _grouping(grid[0], grid[1], *self.rule)
+        return _attention_numbers(self.scale, self.heads, grid, down, across), self.pos(down[1], across[1])
 
-    def construct(self, x: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
-        height, width = grid
-        (n, r, i), (m, s, j) = down, across = _grouping(height, width, *self.rule)
-        mask = None if (n * r * i, m * s * j) == grid else _mask(height, width, down, across)
-        qkv = padded(self.qkv(x).reshape(batch, height, width, -1), n * r * i, m * s * j)
-        y = self.attend_groups(qkv, down, across, self.bias(r, s), mask)
-        y = cut(y, height, width)
+    def run_fused_branch(self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm, grid: Grid) -> Tensor:
+        """The residual branch in one kernel. x: (B, H*W, C)."""
+        numbers, bias = self.for_kernels(grid)
+        return self.in_one_kernel(x, factors, gamma, norm, numbers, bias)
+
+    def construct(self, x: Tensor, batch: int, grid: Grid) -> Tensor:
+        qkv = self.qkv(x)
+        if self.fused_op is not None and qkv.dtype == ms.float32:
+            numbers, bias = self.for_kernels(grid)
+            y = self.fused_op(qkv.reshape(batch, grid[0] * grid[1], -1), numbers, bias)
+        else:
+            y = self.attend_groups(qkv.reshape(batch, grid[0], grid[1], -1))
         return self.proj_drop(self.proj(y.reshape(x.shape)))
+
+    def attend_groups(self, qkv: Tensor) -> Tensor:
+        """(B, H, W, 3C) -> (B, H, W, C).
+
+        Rows and columns are cut into (n r i) and (m s j): n x m regions of groups of r x s tokens, of which each
+        region has i x j, interleaved. In einops' words: "b (n r i) (m s j) c -> (b n i m j) (r s) c".
+        """
+        batch, height, width, channels = qkv.shape
+        (n, r, i), (m, s, j) = down, across = _grouping(height, width, *self.rule)
+        added = self.pos(r, s)  # h G G
+        if (n * r * i, m * s * j) != (height, width):
+            added = added + _mask(height, width, down, across)  # groups h G G
+        qkv = padded(qkv, n * r * i, m * s * j)
+        qkv = qkv.reshape(batch * n, r, i, m, s, j, 3 * self.heads, -1).transpose(0, 2, 3, 5, 6, 1, 4, 7)
+        y = self.attend(qkv.reshape(-1, 3 * self.heads, r * s, qkv.shape[7]), added)  # B*groups h G d
+        y = y.reshape(batch * n, i, m, j, self.heads, r, s, -1).transpose(0, 5, 1, 2, 6, 3, 4, 7)
+        return cut(y.reshape(batch, n * r * i, m * s * j, channels // 3), height, width)
 
 
 def padded(x: Tensor, height: int, width: int) -> Tensor:

@@ -120,6 +120,13 @@ class Whole(nn.Cell):
         return self.block(x, BATCH, *self.more, self.kept)
 
 
+class Grouped(Whole):
+    """A block on a grid of tokens."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.block(x, BATCH, self.kept, *self.more)
+
+
 class TwoBranches(nn.Cell):
     """A multi-scale block of CrossViT, with 7 tokens of 16 and 11 of 24 channels cut from x (B, 11, 24); all tokens,
     or only class tokens.
@@ -189,6 +196,14 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "group attention": (
         lambda: With(GroupAttention(48, 3, (3, 2, True, "head"), 0.0, 0.0), BATCH, (11, 9)),  # for two threads
         (BATCH * 99, 48),
+    ),
+    "group attention block": (
+        lambda: Grouped(Block(48, GroupAttention(48, 6, (3, 2, True, "head"), 0.0, 0.0), 2, 1e-5, 0.0, 0.4), (11, 9)),
+        (BATCH * 99, 48),
+    ),
+    "block of groups side by side": (
+        lambda: Grouped(Block(32, GroupAttention(32, 4, (4, 2, False, "head"), 0.0, 0.0), 2, 1e-5, 0.0, 0.0), (4, 12)),
+        (BATCH * 48, 32),
     ),
     "convolutional attention": (lambda: With(Attention(16, 2, True, 0.0, 0.0), BATCH, (5, 4)), (BATCH * 21, 16)),
     "cross-covariance attention": (lambda: With(CrossCovarianceAttention(24, 3, 0.0, 0.0), BATCH), (BATCH * 11, 24)),

@@ -97,53 +97,61 @@ struct HeadProducts {
   }
 
   // the weights of `rows` queries of head h of sample b, from `first` on (rows x wide)
-  void Weights(int64_t b, int64_t h, int64_t first, int64_t rows, const Operands &of,
-               const Half *keys, float *to) const {
-    Scores(of.q.at(b, h, size.depth) + first * of.q.stride, of.q.stride, rows, size.scale, keys,
-           to);
-    of.added.To(to, wide, b, h, first, rows, m, n);
+  void Weights(int64_t b, int64_t h, int64_t first, int64_t rows, const HeadOf<const float> &q,
+               const Added &added, const Half *keys, float *to) const {
+    Scores(q.data + first * q.stride, q.stride, rows, size.scale, keys, to);
+    added.To(to, wide, b, h, first, rows, m, n);
     for (int64_t r = 0; r < rows; ++r) SoftmaxRow(to + r * wide, n);
   }
 
   // y of head h of sample b
   void Forward(int64_t b, int64_t h, const Operands &of, const SideGrad &y) const {
-    const Side &k = of.k, &v = of.v;
-    const Half *keys = Across(kKeys, k.at(b, h, size.depth), k.stride),
-               *values = Down(kValues, v.at(b, h, size.depth), v.stride, n);
+    const OneHead one(of.q, size.depth);
+    const auto q = one.Read(OneHead::kQ, of.q, b, h), k = one.Read(OneHead::kK, of.k, b, h),
+               v = one.Read(OneHead::kV, of.v, b, h);
+    const auto result = one.Room(OneHead::kY, y, b, h);
+    const Half *keys = Across(kKeys, k.data, k.stride),
+               *values = Down(kValues, v.data, v.stride, n);
     float *p = Scratch(0, most * wide);
     for (int64_t r = 0; r < m; r += most) {
       const int64_t rows = std::min(most, m - r);
-      Weights(b, h, r, rows, of, keys, p);
-      Mix(p, 1.0f, rows, values, y.at(b, h, size.depth) + r * y.stride, y.stride);
+      Weights(b, h, r, rows, q, of.added, keys, p);
+      Mix(p, 1.0f, rows, values, result.data + r * result.stride, result.stride);
     }
+    one.Write(OneHead::kY, y, b, h);
   }
 
   // the gradients of head h of sample b; adds to dbias (M, N), where there is one
   void Backward(int64_t b, int64_t h, const Operands &of, const Side &dy,
                 const AttentionGrads &grads, float *dbias) const {
-    const int64_t depth = size.depth;
-    const Side &q = of.q, &k = of.k, &v = of.v;
-    const SideGrad &dq = grads.dq, &dk = grads.dk, &dv = grads.dv;
-    const Half *across = Across(kKeysAcross, k.at(b, h, depth), k.stride),
-               *down = Down(kKeys, k.at(b, h, depth), k.stride, n),
-               *values = Across(kValuesAcross, v.at(b, h, depth), v.stride);
+    const OneHead one(of.q, size.depth);
+    const auto q = one.Read(OneHead::kQ, of.q, b, h), k = one.Read(OneHead::kK, of.k, b, h),
+               v = one.Read(OneHead::kV, of.v, b, h), slope = one.Read(OneHead::kY, dy, b, h);
+    const auto dq = one.Room(OneHead::kDQ, grads.dq, b, h),
+               dk = one.Room(OneHead::kDK, grads.dk, b, h),
+               dv = one.Room(OneHead::kDV, grads.dv, b, h);
+    const Half *across = Across(kKeysAcross, k.data, k.stride),
+               *down = Down(kKeys, k.data, k.stride, n),
+               *values = Across(kValuesAcross, v.data, v.stride);
     float *p = Scratch(0, most * wide), *d = Scratch(1, most * wide);
     for (int64_t r = 0; r < m; r += most) {
       const int64_t rows = std::min(most, m - r);
-      const float *query = q.at(b, h, depth) + r * q.stride,
-                  *slope = dy.at(b, h, depth) + r * dy.stride;
-      Weights(b, h, r, rows, of, across, p);
-      Gather(p, 1.0f, rows, Down(kQueryRows, slope, dy.stride, rows), r > 0, dv.at(b, h, depth),
+      const float *query = q.data + r * q.stride, *dresult = slope.data + r * slope.stride;
+      Weights(b, h, r, rows, q, of.added, across, p);
+      Gather(p, 1.0f, rows, Down(kQueryRows, dresult, slope.stride, rows), r > 0, dv.data,
              dv.stride);
-      Scores(slope, dy.stride, rows, 1.0f, values, d);
+      Scores(dresult, slope.stride, rows, 1.0f, values, d);
       for (int64_t i = 0; i < rows; ++i) {
         SoftmaxRowGrad(p + i * wide, d + i * wide, d + i * wide, n);
         if (dbias) AddTo(dbias + (r + i) * n, d + i * wide, n);
       }
-      Mix(d, size.scale, rows, down, dq.at(b, h, depth) + r * dq.stride, dq.stride);
-      Gather(d, size.scale, rows, Down(kQueryRows, query, q.stride, rows), r > 0,
-             dk.at(b, h, depth), dk.stride);
+      Mix(d, size.scale, rows, down, dq.data + r * dq.stride, dq.stride);
+      Gather(d, size.scale, rows, Down(kQueryRows, query, q.stride, rows), r > 0, dk.data,
+             dk.stride);
     }
+    one.Write(OneHead::kDQ, grads.dq, b, h);
+    one.Write(OneHead::kDK, grads.dk, b, h);
+    one.Write(OneHead::kDV, grads.dv, b, h);
   }
 };
 

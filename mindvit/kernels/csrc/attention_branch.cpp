@@ -1,5 +1,5 @@
-// The residual branches of self-attention and of cross-covariance attention of LayerNorm, from end
-// to end.
+// The residual branches of self-attention, of all tokens or in groups, and of cross-covariance
+// attention, from end to end.
 
 #include "attention.h"
 #include "branch.h"
@@ -78,28 +78,28 @@ void BranchBackwards(const BranchEnds &ends, const SavedAttention &saved, const 
   backward.Weights<float>(saved.y, to.dqkv, saved.a, to.d, sums.Sums());
 }
 
-// numbers (2,): scale, heads
-SelfAttention AttentionOf(const BranchEnds &ends, const Input &numbers) {
-  return {ends.x.dim(0), ends.x.dim(1), ends.channels, static_cast<int64_t>(numbers[1]),
-          numbers[0]};
+// numbers and bias: see SelfAttention
+SelfAttention SelfAttentionOf(const BranchEnds &ends, const Input &numbers, const Input &bias) {
+  return {ends.x.dim(0), ends.x.dim(1), ends.channels, numbers, bias};
 }
 
-CrossCovarianceAttention AttentionOf(const BranchEnds &ends, const Input &temperature,
-                                     const Input &eps) {
+CrossCovarianceAttention CovarianceOf(const BranchEnds &ends, const Input &temperature,
+                                      const Input &eps) {
   return {ends.x.dim(0), ends.x.dim(1), ends.channels, temperature.dim(0), temperature, eps[0]};
 }
 
 void SelfForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
-  const SelfAttention attention = AttentionOf(ends, args.in());
+  const Input numbers = args.in(), bias = args.in();
+  const SelfAttention attention = SelfAttentionOf(ends, numbers, bias);
   const BranchOutputs to(args, pass);
-  BranchForward(ends, to, [&](const float *qkv, float *a) { attention.Forward(qkv, kNothing, a); });
+  BranchForward(ends, to, [&](const float *qkv, float *a) { attention.Forward(qkv, a); });
 }
 
 void CovarianceForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
   const Input temperature = args.in(), eps = args.in();
-  const CrossCovarianceAttention attention = AttentionOf(ends, temperature, eps);
+  const CrossCovarianceAttention attention = CovarianceOf(ends, temperature, eps);
   const BranchOutputs to(args, pass);
   const Output weights = args.out(), products = args.out(), lengths = args.out();
   BranchForward(ends, to, [&](const float *qkv, float *a) {
@@ -109,7 +109,7 @@ void CovarianceForward(Args &args, Pass pass) {
 
 }  // namespace
 
-// What a branch begins and ends with, numbers -> its result, y, means, 1 / deviations, qkv, a
+// What a branch begins and ends with, numbers, bias -> its result, y, means, 1 / deviations, qkv, a
 PRODUCTS_KERNEL(AttentionBranch) { SelfForward(args, Pass::kTrain); }
 
 // -> the branch's result, qkv, a
@@ -120,12 +120,14 @@ PRODUCTS_KERNEL(AttentionBranchRecompute) { SelfForward(args, Pass::kRecompute);
 
 PRODUCTS_KERNEL(AttentionBranchGrad) {
   const BranchEnds ends(args);
-  const SelfAttention attention = AttentionOf(ends, args.in());
+  const Input numbers = args.in(), bias = args.in();
+  const SelfAttention attention = SelfAttentionOf(ends, numbers, bias);
   const SavedAttention saved(args);
   const Input dout = args.in();
   const BranchGrads to(args);
+  const Output dbias = args.out();
   BranchBackwards(ends, saved, dout, to, [&](const float *qkv, const float *da, float *dqkv) {
-    attention.Backward(qkv, kNothing, da, dqkv, nullptr);
+    attention.Backward(qkv, da, dqkv, dbias);
   });
 }
 
@@ -142,7 +144,7 @@ PRODUCTS_KERNEL(CovarianceBranchRecompute) { CovarianceForward(args, Pass::kReco
 PRODUCTS_KERNEL(CovarianceBranchGrad) {
   const BranchEnds ends(args);
   const Input temperature = args.in(), eps = args.in();
-  const CrossCovarianceAttention attention = AttentionOf(ends, temperature, eps);
+  const CrossCovarianceAttention attention = CovarianceOf(ends, temperature, eps);
   const SavedAttention saved(args);
   const Input weights = args.in(), products = args.in(), lengths = args.in(), dout = args.in();
   const BranchGrads to(args);

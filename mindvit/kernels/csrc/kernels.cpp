@@ -24,6 +24,7 @@
 #include "parallel.cpp"
 #include "patch_tokens.cpp"
 #include "pixel_cross_entropy.cpp"
+#include "position_bias.cpp"
 #include "residual.cpp"
 #include "resize.cpp"
 #include "transpose.cpp"

@@ -1,7 +1,14 @@
 """Cells that call the kernels of csrc/. Each gives what the operators that it stands for give, within rounding."""
 
 from mindvit.kernels.ops.activation import Gelu, Softmax
-from mindvit.kernels.ops.attention import Attention, BiasedAttention, ClassQuery, CrossCovariance, MixedAttention
+from mindvit.kernels.ops.attention import (
+    Attention,
+    ClassQuery,
+    CrossCovariance,
+    MixedAttention,
+    PositionBias,
+    attention_numbers,
+)
 from mindvit.kernels.ops.attention_branch import AttentionBranch, CrossCovarianceBranch
 from mindvit.kernels.ops.conv import Conv, ConvSame, Depthwise, Im2col, PatchTokens
 from mindvit.kernels.ops.cross_entropy import PixelCrossEntropy
@@ -20,7 +27,6 @@ from mindvit.kernels.ops.transpose import Transpose
 # cells that stand for a softmax among others
 WITH_WEIGHTS = (
     Attention,
-    BiasedAttention,
     MixedAttention,
     ClassQuery,
     CrossCovariance,
@@ -38,7 +44,6 @@ __all__ = [
     "AttentionBranch",
     "BatchNorm",
     "BatchNormPredict",
-    "BiasedAttention",
     "ClassQuery",
     "Conv",
     "ConvSame",
@@ -59,6 +64,7 @@ __all__ = [
     "PatchTokens",
     "PixelCrossEntropy",
     "Pixels",
+    "PositionBias",
     "ProductCell",
     "Residual",
     "Resize",
@@ -69,4 +75,5 @@ __all__ = [
     "SquareSum",
     "Sum",
     "Transpose",
+    "attention_numbers",
 ]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
+from typing import Sequence
+
 import mindspore as ms
-from mindspore import Tensor, ops
+import numpy as np
+from mindspore import Tensor, nn, ops
 
 from mindvit.kernels.ops.custom import ProductCell, Shape, Tensors, kernel, like_first, like_first_two
 
@@ -11,39 +17,79 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Attention(ProductCell):
-    """softmax(scale q k^T) v in `heads` heads. qkv: (B, N, 3C) -> (B, N, C)."""
+    """softmax(scale q k^T + bias) v in each head, of all tokens of a sample or among those of each group.
 
-    def __init__(self, heads: int, scale: float) -> None:
-        super().__init__()
-        self.numbers = Tensor([scale, heads], ms.float32)
-        self.forward = kernel("Attention", third_width)
-        self.backward = kernel("AttentionGrad", like_first)
-
-    def construct(self, qkv: Tensor) -> Tensor:
-        return self.forward(qkv, self.numbers)
-
-    def bprop(self, qkv: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
-        """Gradient of qkv."""
-        return (self.backward(qkv, self.numbers, gradient),)
-
-
-class BiasedAttention(ProductCell):
-    """Attention with a bias on the scores, (heads, N, N), and on those of a key that of a mask, (groups, 1, 1, N),
-    where sample b has group b % groups. The mask gets no gradient.
+    qkv: (B, N, 3C); numbers: see attention_numbers; bias: (heads, N, N), or (heads, G, G) of a group's tokens, or one
+    value where there is none. Output: (B, N, C).
     """
 
-    def __init__(self, heads: int, scale: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.numbers = Tensor([scale, heads], ms.float32)
-        self.forward = kernel("BiasedAttention", third_width)
-        self.backward = kernel("BiasedAttentionGrad", lambda qkv, numbers, bias, *_: (qkv, bias), 2)
+        self.forward = kernel("Attention", third_width)
+        self.backward = kernel("AttentionGrad", lambda qkv, numbers, bias, *_: (qkv, bias), 2)
 
-    def construct(self, qkv: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-        return self.forward(qkv, self.numbers, bias, mask)
+    def construct(self, qkv: Tensor, numbers: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(qkv, numbers, bias)
 
-    def bprop(self, qkv: Tensor, bias: Tensor, mask: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
+    def bprop(self, qkv: Tensor, numbers: Tensor, bias: Tensor, out: Tensor, gradient: Tensor) -> Tensors:
         """Gradients of qkv and bias."""
-        return (*self.backward(qkv, self.numbers, bias, mask, gradient), ops.zeros_like(mask))
+        dqkv, dbias = self.backward(qkv, numbers, bias, gradient)
+        return dqkv, ops.zeros_like(numbers), dbias
+
+
+@functools.cache
+def attention_numbers(scale: float, heads: int, grid: Sequence[int] = (), *axes: Sequence[int]) -> Tensor:
+    """What `Attention` takes as its numbers: for groups of a grid of height x width tokens with regions, tokens of a
+    group and interval along its height and its width.
+    """
+    return Tensor(np.array([scale, heads, *grid, *itertools.chain(*axes)], np.float32))
+
+
+class PositionBias(nn.Cell):
+    """CrossFormer's dynamic position bias.
+
+    offsets: (offsets, 2); pairs: (G*G,) int32, the offset of each pair of a group's tokens; first: weight (hidden, 2)
+    and bias; second, third, last: a norm's weight and bias, then those of the product that follows it and a ReLU,
+    whose outputs are the heads in the last one. Output: (heads, G, G).
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = Tensor([eps], ms.float32)
+        self.forward = kernel(
+            "PositionBias", lambda offsets, pairs, *more: (more[-1][0], math.isqrt(pairs[0]), math.isqrt(pairs[0]))
+        )
+        self.backward = kernel("PositionBiasGrad", lambda offsets, pairs, eps, *more: more[:-1], 14)
+
+    def construct(
+        self, offsets: Tensor, pairs: Tensor, first: Tensors, second: Tensors, third: Tensors, last: Tensors
+    ) -> Tensor:
+        # fmt: off
+        return self.forward(
+            offsets, pairs, self.eps, first[0], first[1], second[0], second[1], second[2], second[3], third[0],
+            third[1], third[2], third[3], last[0], last[1], last[2], last[3]
+        )
+        # fmt: on
+
+    def bprop(
+        self,
+        offsets: Tensor,
+        pairs: Tensor,
+        first: Tensors,
+        second: Tensors,
+        third: Tensors,
+        last: Tensors,
+        out: Tensor,
+        gradient: Tensor,
+    ) -> tuple:
+        """Gradients of all weights."""
+        # fmt: off
+        found = self.backward(
+            offsets, pairs, self.eps, first[0], first[1], second[0], second[1], second[2], second[3], third[0],
+            third[1], third[2], third[3], last[0], last[1], last[2], last[3], gradient
+        )
+        # fmt: on
+        return ops.zeros_like(offsets), ops.zeros_like(pairs), found[:2], found[2:6], found[6:10], found[10:]
 
 
 class MixedAttention(ProductCell):

@@ -21,28 +21,40 @@ class AttentionBranch(ProductCell):
     """x + drop_path_scale gamma attention(norm(x)), from end to end; the attention is `Attention` between two products.
 
     x: (B, N, C); drop_path_scale and gamma: see Residual; norm: weight (C,), bias (C,) and eps (1,); products:
-    qkv's weight (3C, C) and bias (3C,), the last one's weight (C, C) and bias (C,). Outputs: the result and, while
-    training, five for the gradient, unless it recomputes.
+    qkv's weight (3C, C) and bias (3C,), the last one's weight (C, C) and bias (C,); numbers and bias: see Attention.
+    Outputs: the result and, while training, five for the gradient, unless it recomputes.
     """
 
     recomputes = False  # see MlpBranch
 
-    def __init__(self, heads: int, scale: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.numbers = Tensor([scale, heads], ms.float32)
         self.forward = kernel("AttentionBranch", lambda x, *_: branch_shapes(x), 6)
         self.forward_again = kernel("AttentionBranchRecompute", lambda x, *_: branch_shapes(x)[1:], 5)
         self.predict = kernel("AttentionBranchPredict", lambda x, *_: (x, triple_width(x), x), 3)
-        self.backward = kernel("AttentionBranchGrad", backward_shapes, 11)
+        self.backward = kernel("AttentionBranchGrad", lambda *shapes: (*backward_shapes(*shapes), shapes[11]), 12)
 
-    def construct(self, x: Tensor, drop_path_scale: Tensor, gamma: Tensor, norm: Tensors, products: Tensors) -> Tensors:
+    def construct(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor,
+        gamma: Tensor,
+        norm: Tensors,
+        products: Tensors,
+        numbers: Tensor,
+        scores_bias: Tensor,
+    ) -> Tensors:
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
+        # fmt: off
         if self.training and not self.recomputes:
             return self.forward(
-                x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
+                x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, numbers, scores_bias
             )
-        return self.predict(x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers)
+        return self.predict(
+            x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, numbers, scores_bias
+        )
+        # fmt: on
 
     def bprop(
         self,
@@ -51,27 +63,29 @@ class AttentionBranch(ProductCell):
         gamma: Tensor,
         norm: Tensors,
         products: Tensors,
+        numbers: Tensor,
+        scores_bias: Tensor,
         out: Tensors,
         gradients: Tensors,
     ) -> tuple:
-        """Gradients of all but drop_path_scale and eps."""
+        """Gradients of all but drop_path_scale, eps and numbers."""
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
         saved = out[1:]
         if self.recomputes or not self.training:
             later = ops.depend(x, gradients[0])  # not before the gradient is there
             saved = self.forward_again(
-                later, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers
+                later, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, numbers, scores_bias
             )
         y, mean, inverse, qkv, attended = saved
         # fmt: off
         found = self.backward(
-            x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, self.numbers, y, mean,
-            inverse, qkv, attended, gradients[0]
+            x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, numbers, scores_bias, y,
+            mean, inverse, qkv, attended, gradients[0]
         )
         # fmt: on
-        zeros = ops.zeros_like(drop_path_scale)
-        return found[0], zeros, found[1], (found[2], found[3], ops.zeros_like(eps)), found[4:8]
+        zeros = ops.zeros_like(drop_path_scale), ops.zeros_like(eps), ops.zeros_like(numbers)
+        return found[0], zeros[0], found[1], (found[2], found[3], zeros[1]), found[4:8], zeros[2], found[11]
 
 
 class CrossCovarianceBranch(ProductCell):
