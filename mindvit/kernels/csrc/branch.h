@@ -31,10 +31,10 @@ struct BranchEnds {
     const RightOperand first, last;
   };
   Products Forwards() const {
-    return {{'T', channels, inner, weight1}, {'T', hidden, channels, weight2}};
+    return {{'T', channels, inner, weight1, rows}, {'T', hidden, channels, weight2, rows}};
   }
   Products Backwards() const {
-    return {{'N', inner, channels, weight1}, {'N', channels, hidden, weight2}};
+    return {{'N', inner, channels, weight1, rows}, {'N', channels, hidden, weight2, rows}};
   }
 
   explicit BranchEnds(Args &args)

@@ -44,6 +44,7 @@ struct Blocks {
                 wide = t * t * out.channels;
   const BlockAxis down{geometry, in.height, out.height}, across{geometry, in.width, out.width};
   const int64_t columns = across.last - across.first;
+  const int64_t rows = in.batch * (down.last - down.first) * columns;  // blocks in all
 
   // body(band, part, the blocks of a band, what they give): rows of outputs, or, `by_block`, rows
   // of blocks are shared out among threads
@@ -150,7 +151,7 @@ PRODUCTS_KERNEL(Conv) {
   const Output y = args.out();
   const Blocks conv{geometry, ShapeOf(x), ShapeOf(y)};
   const std::vector<float> matrix = conv.Matrix(weight);
-  const RightOperand right('T', conv.width, conv.wide, matrix.data());
+  const RightOperand right('T', conv.width, conv.wide, matrix.data(), conv.rows);
   const int64_t outputs = conv.out.channels;
   Rows(y.size() / outputs, outputs, [=](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r) std::copy(bias.data, bias + outputs, y + r * outputs);
@@ -195,7 +196,7 @@ PRODUCTS_KERNEL(ConvInputGrad) {
   const Output dx = args.out();
   const Blocks conv{geometry, ShapeOf(x), ShapeOf(dy)};
   const std::vector<float> matrix = conv.Matrix(weight);
-  const RightOperand right('N', conv.wide, conv.width, matrix.data());
+  const RightOperand right('N', conv.wide, conv.width, matrix.data(), conv.rows);
   std::fill(dx.data, dx + dx.size(), 0.0f);  // some pixels may be under no kernel
   conv.Bands(true, [&](const BlockRows &band, int, float *blocks, float *given) {
     conv.GivenGrad(band, dy, given);

@@ -19,11 +19,14 @@ bool UsesBFloat16();
 // oneDNN's; null where this process has not loaded it
 Gemm Float32Gemm();
 
-// The right operand of several products, op(data) (k x n, see dnnl_sgemm). In bfloat16 it is
-// rounded and packed once for all of them.
+// The right operand of several products, op(data) (k x n, see dnnl_sgemm), whose left ones have
+// `rows` rows in all. In bfloat16 it is rounded and packed once for all of them. In float32 oneDNN
+// takes longer for one that is transposed: where rows are many, it is copied.
 class RightOperand {
  public:
-  RightOperand(char transpose, int64_t k, int64_t n, const float *data);
+  RightOperand(char transpose, int64_t k, int64_t n, const float *data, int64_t rows);
+  ~RightOperand();
+  RightOperand(const RightOperand &) = delete;
 
   // c (m x n) = a (m x k) op(data)
   void Times(int64_t m, const float *a, float *c) const;
@@ -31,9 +34,11 @@ class RightOperand {
   void Times(int64_t m, const Half *a, float *c) const { packed_->Times(m, a, c); }
 
  private:
-  const char transpose_;
   const int64_t k_, n_;
-  const float *const data_;
+  char transpose_;
+  const float *data_;
+  int64_t stride_;
+  bool copied_ = false;                  // to memory of the thread's
   std::unique_ptr<PackedRight> packed_;  // null in float32
 };
 

@@ -11,6 +11,7 @@
 #include "math.h"
 #include "parallel.h"
 #include "sums.h"
+#include "transpose.h"
 
 namespace mindvit {
 
@@ -41,23 +42,48 @@ bool UsesBFloat16() { return InBFloat16() && BFloat16Gemm() != nullptr; }
 
 Gemm gemm() { return UsesBFloat16() ? BFloat16Gemm() : Float32Gemm(); }
 
-RightOperand::RightOperand(char transpose, int64_t k, int64_t n, const float *data)
-    : transpose_(transpose), k_(k), n_(n), data_(data) {
-  if (UsesBFloat16()) packed_ = std::make_unique<PackedRight>(transpose, k, n, data);
+namespace {
+
+constexpr int64_t kWorthCopying = 768;  // rows
+constexpr int64_t kApart = 16;  // values between the copy's rows: they would come together in the
+                                // cache were they a multiple of 4096 bytes apart
+
+thread_local int copies = 0;  // that the thread has at the moment
+
+}  // namespace
+
+RightOperand::RightOperand(char transpose, int64_t k, int64_t n, const float *data, int64_t rows)
+    : k_(k), n_(n), transpose_(transpose), data_(data), stride_(transpose == 'N' ? n : k) {
+  if (UsesBFloat16()) {
+    packed_ = std::make_unique<PackedRight>(transpose, k, n, data);
+    return;
+  }
+  copied_ = transpose == 'T' && rows >= kWorthCopying && kCopies + copies < kScratches;
+  if (!copied_) return;
+  float *copy = Scratch(kCopies + copies++, k * (n + kApart));
+  const int64_t strips = (n + kSquare - 1) / kSquare;
+  Rows(strips, kSquare * k, [=](int64_t first, int64_t last, int) {
+    const int64_t from = first * kSquare, to = std::min(n, last * kSquare);
+    TransposeMatrix(data + from * k, k, to - from, k, copy + from, n + kApart);
+  });
+  transpose_ = 'N', data_ = copy, stride_ = n + kApart;
+}
+
+RightOperand::~RightOperand() {
+  if (copied_) --copies;
 }
 
 void RightOperand::Times(int64_t m, const float *a, float *c) const {
   if (packed_)
     packed_->Times(m, a, c);
   else
-    Float32Gemm()('N', transpose_, m, n_, k_, 1.0f, a, k_, data_, transpose_ == 'N' ? n_ : k_, 0.0f,
-                  c, n_);
+    Float32Gemm()('N', transpose_, m, n_, k_, 1.0f, a, k_, data_, stride_, 0.0f, c, n_);
 }
 
 void Product(const float *x, const float *weight, const float *bias, const ProductSizes &size,
              float *y) {
   const int64_t in = size.inputs, out = size.outputs;
-  const RightOperand right('T', in, out, weight);
+  const RightOperand right('T', in, out, weight, size.rows);
   Tiles(size.rows, in * out, [=, &right](int64_t first, int64_t rows, int) {
     right.Times(rows, x + first * in, y + first * out);
     for (int64_t r = first; r < first + rows; ++r) AddTo(y + r * out, bias, out);
@@ -66,7 +92,7 @@ void Product(const float *x, const float *weight, const float *bias, const Produ
 
 void InputGrad(const float *weight, const float *dy, const ProductSizes &size, float *dx) {
   const int64_t in = size.inputs, out = size.outputs;
-  const RightOperand right('N', out, in, weight);
+  const RightOperand right('N', out, in, weight, size.rows);
   Rows(size.rows, in * out, [=, &right](int64_t first, int64_t last, int) {
     right.Times(last - first, dy + first * out, dx + first * in);
   });

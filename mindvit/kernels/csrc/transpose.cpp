@@ -6,12 +6,13 @@
 
 #include "kernel.h"
 #include "parallel.h"
+#include "transpose.h"
 
 using namespace mindvit;
 
 namespace {
 
-constexpr int64_t kSquare = 64;  // of a square that is moved at once
+constexpr int64_t kLarge = 64;  // of a square that a thread moves at once
 
 // An axis of the output: from how far apart its values come in x, and where they go in y
 struct Moved {
@@ -74,13 +75,12 @@ KERNEL(Transpose) {
   const auto found =
       std::find_if(axes.begin(), axes.end(), [](const Moved &axis) { return axis.from == 1; });
   const Moved inner = *found;
-  *found = {(inner.size + kSquare - 1) / kSquare, kSquare, kSquare * inner.to};
-  axes.push_back({(last.size + kSquare - 1) / kSquare, kSquare * last.from, kSquare});
-  EachPlace(axes, kSquare * kSquare, [=](int64_t from, int64_t to) {
+  *found = {(inner.size + kLarge - 1) / kLarge, kLarge, kLarge * inner.to};
+  axes.push_back({(last.size + kLarge - 1) / kLarge, kLarge * last.from, kLarge});
+  EachPlace(axes, kLarge * kLarge, [=](int64_t from, int64_t to) {
     // all other axes' steps are multiples of these two's sizes
-    const int64_t columns = std::min(kSquare, inner.size - from % inner.size),
-                  rows = std::min(kSquare, last.size - to % last.size);
-    for (int64_t j = 0; j < columns; ++j)
-      for (int64_t i = 0; i < rows; ++i) y[to + j * inner.to + i] = x[from + j + i * last.from];
+    const int64_t columns = std::min(kLarge, inner.size - from % inner.size),
+                  rows = std::min(kLarge, last.size - to % last.size);
+    TransposeMatrix(x + from, last.from, rows, columns, y + to, inner.to);
   });
 }
