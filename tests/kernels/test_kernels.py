@@ -184,6 +184,11 @@ CELLS: dict[str, tuple[Callable[[], nn.Cell], tuple[int, ...]]] = {
     "mlp": (lambda: Mlp(5, 33, 0.0), (70, 5)),
     "quick mlp": (lambda: Mlp(5, 33, 0.0, QuickGELU()), (200, 5)),
     "long mlp": (lambda: Mlp(16, 64, 0.0), (3000, 16)),  # long enough for two threads
+    "linear of few rows": (lambda: Linear(300, 450), (7, 300)),  # threads share out columns
+    "block of few rows": (
+        lambda: Whole(Block(240, SelfAttention(240, 3, 0.0, 0.0), 3, 1e-6, 0.0, 0.4)),
+        (BATCH * 2, 240),
+    ),
     "softmax": (Softmax, (2, 3, 4, 19)),
     "layer norm": (lambda: LayerNorm(37, 1e-6), (3, 29, 37)),
     "long layer norm": (lambda: LayerNorm(32, 1e-5), (2500, 32)),
@@ -290,7 +295,17 @@ def test_evaluation_takes_the_running_statistics() -> None:
     assert all(np.abs(ours[key] - theirs[key]).max() < 1e-5 * max(1.0, np.abs(theirs[key]).max()) for key in theirs)
 
 
-@pytest.mark.parametrize("name", ["block", "long block that keeps all", "two branches", "cross-covariance block"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "block",
+        "long block that keeps all",
+        "block of few rows",
+        "group attention block",
+        "two branches",
+        "cross-covariance block",
+    ],
+)
 def test_evaluation_does_what_the_operators_do(name: str) -> None:
     """Evaluation keeps nothing for a gradient, but one can be had all the same."""
     same(*both(name, training=False))

@@ -9,13 +9,31 @@
 
 namespace mindvit {
 
-void BranchEnds::Begin(const Products &products, int64_t first, int64_t count, float *y,
-                       float *means, float *inverses, float *h) const {
+void BranchEnds::Norms(int64_t first, int64_t count, float *y, float *means,
+                       float *inverses) const {
   float mean, inverse;
   for (int64_t r = 0; r < count; ++r)
     NormRow(x + (first + r) * channels, norm, y + r * channels, means ? means + first + r : &mean,
             inverses ? inverses + first + r : &inverse);
+}
+
+void BranchEnds::Begin(const Products &products, int64_t first, int64_t count, float *y,
+                       float *means, float *inverses, float *h) const {
+  Norms(first, count, y, means, inverses);
   products.first.Times(count, y, h);
+}
+
+void BranchEnds::BeginWide(float *y, float *means, float *inverses, float *h) const {
+  Rows(rows, channels, [=](int64_t first, int64_t last, int) {
+    Norms(first, last - first, y + first * channels, means, inverses);
+  });
+  Product(y, weight1, nullptr, {rows, channels, inner}, h);
+}
+
+void BranchEnds::EndWide(const float *a, float *out) const {
+  Product(a, weight2, nullptr, {rows, hidden, channels}, out);
+  Rows(rows, channels,
+       [=](int64_t first, int64_t last, int) { Residuals(first, last - first, out); });
 }
 
 void BranchEnds::Residuals(int64_t first, int64_t count, float *out) const {

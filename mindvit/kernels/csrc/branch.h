@@ -60,6 +60,12 @@ struct BranchEnds {
   void Begin(const Products &products, int64_t first, int64_t count, float *y, float *means,
              float *inverses, float *h) const;
 
+  // Whether the next two are the faster ones
+  bool Wide() const { return FewRows({rows, channels, inner}); }
+
+  // the same as Begin, of all rows; threads share out columns
+  void BeginWide(float *y, float *means, float *inverses, float *h) const;
+
   // out = x + drop_scale gamma (a W2^T + b2); a begins with these rows
   template <typename T>
   void End(const Products &products, int64_t first, int64_t count, const T *a, float *out) const {
@@ -67,8 +73,14 @@ struct BranchEnds {
     Residuals(first, count, out);
   }
 
+  // the same as End, of all rows; threads share out columns
+  void EndWide(const float *a, float *out) const;
+
   // out = x + drop_scale gamma (out + b2)
   void Residuals(int64_t first, int64_t count, float *out) const;
+
+ private:
+  void Norms(int64_t first, int64_t count, float *y, float *means, float *inverses) const;
 };
 
 // The gradients of what a branch begins and ends with

@@ -46,7 +46,11 @@ struct ProductSizes {
   int64_t rows, inputs, outputs;
 };
 
-// y = x W^T + bias
+// Whether threads better share out a product's columns than its rows: each has weights of its own
+// then, instead of all of them for a few rows. Not so in bfloat16, where they are packed once.
+bool FewRows(const ProductSizes &size);
+
+// y = x W^T + bias, or without one (null)
 void Product(const float *x, const float *weight, const float *bias, const ProductSizes &size,
              float *y);
 

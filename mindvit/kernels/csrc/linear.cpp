@@ -80,12 +80,29 @@ void RightOperand::Times(int64_t m, const float *a, float *c) const {
     Float32Gemm()('N', transpose_, m, n_, k_, 1.0f, a, k_, data_, stride_, 0.0f, c, n_);
 }
 
+bool FewRows(const ProductSizes &size) {
+  constexpr int64_t kRows = 256, kWeights = 1 << 17;  // fewer weights are near every core
+  return size.rows <= kRows * Threads() && size.inputs * size.outputs >= kWeights &&
+         !UsesBFloat16();
+}
+
 void Product(const float *x, const float *weight, const float *bias, const ProductSizes &size,
              float *y) {
   const int64_t in = size.inputs, out = size.outputs;
+  if (FewRows(size)) {
+    Rows(out, in * size.rows, [=](int64_t first, int64_t last, int) {
+      Float32Gemm()('N', 'T', size.rows, last - first, in, 1.0f, x, in, weight + first * in, in,
+                    0.0f, y + first, out);
+      if (bias == nullptr) return;
+      for (int64_t r = 0; r < size.rows; ++r)
+        AddTo(y + r * out + first, bias + first, last - first);
+    });
+    return;
+  }
   const RightOperand right('T', in, out, weight, size.rows);
   Tiles(size.rows, in * out, [=, &right](int64_t first, int64_t rows, int) {
     right.Times(rows, x + first * in, y + first * out);
+    if (bias == nullptr) return;
     for (int64_t r = first; r < first + rows; ++r) AddTo(y + r * out, bias, out);
   });
 }

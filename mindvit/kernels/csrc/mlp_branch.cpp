@@ -82,9 +82,27 @@ void ForwardTileOfHalves(const BranchEnds &ends, const BranchEnds::Products &pro
 }
 
 template <typename Activation>
+void WideForward(const BranchEnds &ends, const MlpOutputs &to) {
+  const int64_t rows = ends.rows, hidden = ends.hidden;
+  const float *bias = ends.bias1;
+  float *normal = to.y ? to.y : Scratch(0, rows * ends.channels), *a = Scratch(1, rows * hidden),
+        *before = to.h ? to.h : a;
+  ends.BeginWide(normal, to.means, to.inverses, before);
+  if (!to.out) return;
+  Rows(rows, hidden, [=](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r)
+#pragma omp simd
+      for (int64_t i = 0; i < hidden; ++i)
+        a[r * hidden + i] = Activation::Value(before[r * hidden + i] + bias[i]);
+  });
+  ends.EndWide(a, to.out);
+}
+
+template <typename Activation>
 void MlpForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
   const MlpOutputs to(args, pass);
+  if (ends.Wide()) return WideForward<Activation>(ends, to);
   const auto products = ends.Forwards();
   const auto tile = UsesBFloat16() ? ForwardTileOfHalves<Activation> : ForwardTile<Activation>;
   Tiles(ends.rows, 2 * ends.channels * ends.hidden,
