@@ -131,7 +131,7 @@ class GroupAttention(HeadAttention):
 
     `rule` is (group size, interval, whether the block is a long-distance one, revision), see `grouping`. The
     authors pad the normalised tokens with zeros. Neither query, key nor value of padding reaches a real token, so
-    here q, k and v are padded instead: the same, without products for padding.
+    here q, k and v are padded instead: the same, without products for padding. Kernels need no padding at all.
     """
 
     def __init__(self, channels: int, heads: int, rule: tuple[int, int, bool, str], attn_drop: float, proj_drop: float):
