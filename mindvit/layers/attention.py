@@ -78,10 +78,11 @@ class HeadAttention(Attention):
             if proj_drop == 0:
                 self.fused_branch = kernels.AttentionBranch()
 
-    def in_one_kernel(
-        self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm, numbers: Tensor, bias: Tensor
+    def run_fused_branch(
+        self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm, grid: Optional[tuple[int, int]]
     ) -> Tensor:
-        """The residual branch. x: (B, N, C); numbers, bias: see the kernel."""
+        """The residual branch in one kernel. x: (B, N, C)."""
+        numbers, bias = self.for_kernels(grid)  # a subclass's: see kernels.Attention
         products = (self.qkv.weight.value(), self.qkv.bias.value(), self.proj.weight.value(), self.proj.bias.value())
         return self.fused_branch(x, factors, gamma, norm.kernel_args(), products, numbers, bias)[0]
 
@@ -107,11 +108,9 @@ class SelfAttention(HeadAttention):
         self.numbers, self.no_bias = kernels.attention_numbers(self.scale, heads), Tensor([0.0], ms.float32)
         self.flash = flash_attention(channels, heads, self.scale, attn_drop)
 
-    def run_fused_branch(
-        self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm, grid: Optional[tuple[int, int]]
-    ) -> Tensor:
-        """The residual branch in one kernel. x: (B, N, C)."""
-        return self.in_one_kernel(x, factors, gamma, norm, self.numbers, self.no_bias)
+    def for_kernels(self, grid: Optional[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """The kernels' numbers and bias."""
+        return self.numbers, self.no_bias
 
     def attend_packed(self, qkv: Tensor) -> Tensor:
         """(B, N, 3C) -> (B, N, C)."""

@@ -144,11 +144,6 @@ class GroupAttention(HeadAttention):
         down, across = _grouping(grid[0], grid[1], *self.rule)
         return _attention_numbers(self.scale, self.heads, grid, down, across), self.pos(down[1], across[1])
 
-    def run_fused_branch(self, x: Tensor, factors: Tensor, gamma: Tensor, norm: LayerNorm, grid: Grid) -> Tensor:
-        """The residual branch in one kernel. x: (B, H*W, C)."""
-        numbers, bias = self.for_kernels(grid)
-        return self.in_one_kernel(x, factors, gamma, norm, numbers, bias)
-
     def construct(self, x: Tensor, batch: int, grid: Grid) -> Tensor:
         qkv = self.qkv(x)
         if self.fused_op is not None and qkv.dtype == ms.float32:

@@ -30,6 +30,7 @@ struct Grouping {
     map = side[0] * side[1], tokens = count[0] * count[1];
     const int64_t down = regions[0] * interval[0], across = regions[1] * interval[1];
     groups = down * across;
+    places.reserve(groups * tokens);
     for (int64_t g = 0; g < groups; ++g)
       for (int64_t t = 0; t < tokens; ++t) {
         const auto place = [&](int axis, int64_t group, int64_t token) {

@@ -30,21 +30,19 @@ struct BranchOutputs {
 template <typename Attend>
 void BranchForward(const BranchEnds &ends, const BranchOutputs &to, const Attend &attend) {
   const int64_t channels = ends.channels, inner = ends.inner, hidden = ends.hidden;
-  const auto add_bias = [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) AddTo(to.qkv + r * inner, ends.bias1, inner);
-  };
   if (ends.Wide()) {
-    ends.BeginWide(to.y ? to.y : Scratch(0, ends.rows * channels), to.means, to.inverses, to.qkv);
-    Rows(ends.rows, inner, [&](int64_t first, int64_t last, int) { add_bias(first, last); });
+    float *y = to.y ? to.y : Scratch(0, ends.rows * channels);
+    ends.BeginWide(ends.bias1, y, to.means, to.inverses, to.qkv);
     attend(to.qkv, to.a);
     if (to.out) ends.EndWide(to.a, to.out);
     return;
   }
-  const auto products = ends.Forwards();
+  const auto products = ends.Forwards(to.out != nullptr);
   Tiles(ends.rows, channels * inner, [&](int64_t first, int64_t count, int) {
-    float *y = to.y ? to.y + first * channels : Scratch(0, count * channels);
-    ends.Begin(products, first, count, y, to.means, to.inverses, to.qkv + first * inner);
-    add_bias(first, first + count);
+    float *qkv = to.qkv + first * inner,
+          *y = to.y ? to.y + first * channels : Scratch(0, count * channels);
+    ends.Begin(products, first, count, y, to.means, to.inverses, qkv);
+    for (int64_t r = 0; r < count; ++r) AddTo(qkv + r * inner, ends.bias1, inner);
   });
   attend(to.qkv, to.a);
   if (!to.out) return;

@@ -23,11 +23,12 @@ void BranchEnds::Begin(const Products &products, int64_t first, int64_t count, f
   products.first.Times(count, y, h);
 }
 
-void BranchEnds::BeginWide(float *y, float *means, float *inverses, float *h) const {
+void BranchEnds::BeginWide(const float *bias, float *y, float *means, float *inverses,
+                           float *h) const {
   Rows(rows, channels, [=](int64_t first, int64_t last, int) {
     Norms(first, last - first, y + first * channels, means, inverses);
   });
-  Product(y, weight1, nullptr, {rows, channels, inner}, h);
+  Product(y, weight1, bias, {rows, channels, inner}, h);
 }
 
 void BranchEnds::EndWide(const float *a, float *out) const {

@@ -26,12 +26,14 @@ struct BranchEnds {
   const Norm norm;
   const int64_t rows, channels, inner, hidden;
 
-  // the weights as right operands: forwards x W^T, backwards dy W
+  // the weights as right operands: forwards x W^T, the last one where it is `wanted`, backwards dy
+  // W
   struct Products {
     const RightOperand first, last;
   };
-  Products Forwards() const {
-    return {{'T', channels, inner, weight1, rows}, {'T', hidden, channels, weight2, rows}};
+  Products Forwards(bool wanted) const {
+    return {{'T', channels, inner, weight1, rows},
+            {'T', hidden, channels, weight2, wanted ? rows : 0}};
   }
   Products Backwards() const {
     return {{'N', inner, channels, weight1, rows}, {'N', channels, hidden, weight2, rows}};
@@ -63,8 +65,8 @@ struct BranchEnds {
   // Whether the next two are the faster ones
   bool Wide() const { return FewRows({rows, channels, inner}); }
 
-  // the same as Begin, of all rows; threads share out columns
-  void BeginWide(float *y, float *means, float *inverses, float *h) const;
+  // the same as Begin, of all rows, h with a bias or without one (null); threads share out columns
+  void BeginWide(const float *bias, float *y, float *means, float *inverses, float *h) const;
 
   // out = x + drop_scale gamma (a W2^T + b2); a begins with these rows
   template <typename T>

@@ -21,7 +21,8 @@ Gemm Float32Gemm();
 
 // The right operand of several products, op(data) (k x n, see dnnl_sgemm), whose left ones have
 // `rows` rows in all. In bfloat16 it is rounded and packed once for all of them. In float32 oneDNN
-// takes longer for one that is transposed: where rows are many, it is copied.
+// takes longer for one that is transposed: where rows are many, it is copied. For none nothing is
+// done.
 class RightOperand {
  public:
   RightOperand(char transpose, int64_t k, int64_t n, const float *data, int64_t rows);

@@ -54,6 +54,7 @@ thread_local int copies = 0;  // that the thread has at the moment
 
 RightOperand::RightOperand(char transpose, int64_t k, int64_t n, const float *data, int64_t rows)
     : k_(k), n_(n), transpose_(transpose), data_(data), stride_(transpose == 'N' ? n : k) {
+  if (rows == 0) return;
   if (UsesBFloat16()) {
     packed_ = std::make_unique<PackedRight>(transpose, k, n, data);
     return;
@@ -127,10 +128,7 @@ void NarrowWeightGrad(const float *x, const float *dy, const ProductSizes &size,
   const int64_t in = size.inputs, out = size.outputs, count = last - first;
   float *wide = Scratch(0, in * count);
   gemm()('T', 'N', in, count, size.rows, 1.0f, x, in, dy + first, out, 0.0f, wide, count);
-  for (int64_t start = 0; start < count; start += 16)
-    for (int64_t i = 0; i < in; ++i)
-      for (int64_t o = start; o < std::min(start + 16, count); ++o)
-        dweight[(first + o) * in + i] = wide[i * count + o];
+  TransposeMatrix(wide, count, in, count, dweight + first * in, in);
 }
 
 }  // namespace

@@ -87,7 +87,7 @@ void WideForward(const BranchEnds &ends, const MlpOutputs &to) {
   const float *bias = ends.bias1;
   float *normal = to.y ? to.y : Scratch(0, rows * ends.channels), *a = Scratch(1, rows * hidden),
         *before = to.h ? to.h : a;
-  ends.BeginWide(normal, to.means, to.inverses, before);
+  ends.BeginWide(nullptr, normal, to.means, to.inverses, before);
   if (!to.out) return;
   Rows(rows, hidden, [=](int64_t first, int64_t last, int) {
     for (int64_t r = first; r < last; ++r)
@@ -103,7 +103,7 @@ void MlpForward(Args &args, Pass pass) {
   const BranchEnds ends(args);
   const MlpOutputs to(args, pass);
   if (ends.Wide()) return WideForward<Activation>(ends, to);
-  const auto products = ends.Forwards();
+  const auto products = ends.Forwards(to.out != nullptr);
   const auto tile = UsesBFloat16() ? ForwardTileOfHalves<Activation> : ForwardTile<Activation>;
   Tiles(ends.rows, 2 * ends.channels * ends.hidden,
         [&](int64_t first, int64_t count, int) { tile(ends, products, to, first, count); });

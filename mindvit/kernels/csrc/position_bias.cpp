@@ -65,6 +65,7 @@ struct PositionNetwork {
       float *positive = at.positive.data();
       NormRows(at.x.data(), {layer.norm_weight, layer.norm_bias, eps[0], hidden}, rows, positive,
                at.means.data(), at.inverses.data());
+      // what is no number stays so
       for (float &value : at.positive) value = value > 0 ? value : value < 0 ? 0 : value;
       Product(positive, layer.weight, layer.bias, SizeOf(l),
               l + 1 < kLayers ? between[l + 1].x.data() : table.data());

@@ -46,7 +46,6 @@ class AttentionBranch(ProductCell):
     ) -> Tensors:
         weight, bias, eps = norm
         weight1, bias1, weight2, bias2 = products
-        # fmt: off
         if self.training and not self.recomputes:
             return self.forward(
                 x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, numbers, scores_bias
@@ -54,7 +53,6 @@ class AttentionBranch(ProductCell):
         return self.predict(
             x, drop_path_scale, gamma, weight, bias, eps, weight1, bias1, weight2, bias2, numbers, scores_bias
         )
-        # fmt: on
 
     def bprop(
         self,
