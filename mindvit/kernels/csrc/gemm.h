@@ -26,8 +26,6 @@ Gemm Float32Gemm();
 class RightOperand {
  public:
   RightOperand(char transpose, int64_t k, int64_t n, const float *data, int64_t rows);
-  ~RightOperand();
-  RightOperand(const RightOperand &) = delete;
 
   // c (m x n) = a (m x k) op(data)
   void Times(int64_t m, const float *a, float *c) const;
@@ -39,7 +37,7 @@ class RightOperand {
   char transpose_;
   const float *data_;
   int64_t stride_;
-  bool copied_ = false;                  // to memory of the thread's
+  std::unique_ptr<float[]> copy_;        // null where data is taken as it is
   std::unique_ptr<PackedRight> packed_;  // null in float32
 };
 

@@ -48,8 +48,6 @@ constexpr int64_t kWorthCopying = 768;  // rows
 constexpr int64_t kApart = 16;  // values between the copy's rows: they would come together in the
                                 // cache were they a multiple of 4096 bytes apart
 
-thread_local int copies = 0;  // that the thread has at the moment
-
 }  // namespace
 
 RightOperand::RightOperand(char transpose, int64_t k, int64_t n, const float *data, int64_t rows)
@@ -59,19 +57,15 @@ RightOperand::RightOperand(char transpose, int64_t k, int64_t n, const float *da
     packed_ = std::make_unique<PackedRight>(transpose, k, n, data);
     return;
   }
-  copied_ = transpose == 'T' && rows >= kWorthCopying && kCopies + copies < kScratches;
-  if (!copied_) return;
-  float *copy = Scratch(kCopies + copies++, k * (n + kApart));
+  if (transpose == 'N' || rows < kWorthCopying) return;
+  copy_.reset(new float[k * (n + kApart)]);
+  float *copy = copy_.get();
   const int64_t strips = (n + kSquare - 1) / kSquare;
   Rows(strips, kSquare * k, [=](int64_t first, int64_t last, int) {
     const int64_t from = first * kSquare, to = std::min(n, last * kSquare);
     TransposeMatrix(data + from * k, k, to - from, k, copy + from, n + kApart);
   });
   transpose_ = 'N', data_ = copy, stride_ = n + kApart;
-}
-
-RightOperand::~RightOperand() {
-  if (copied_) --copies;
 }
 
 void RightOperand::Times(int64_t m, const float *a, float *c) const {

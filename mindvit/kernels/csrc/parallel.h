@@ -55,11 +55,9 @@ void Tiles(int64_t rows, int64_t width, const Body &body) {
   });
 }
 
-constexpr int kScratches = 6, kCopies = 4;  // places; the last ones are right operands' (gemm.h)
-
 // `values` numbers of the calling thread's own; the next call for the place takes them back
 inline float *Scratch(int place, int64_t values) {
-  thread_local std::vector<float> memory[kScratches];
+  thread_local std::vector<float> memory[4];
   if (static_cast<int64_t>(memory[place].size()) < values) memory[place].resize(values);
   return memory[place].data();
 }
