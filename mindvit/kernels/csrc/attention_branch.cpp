@@ -14,7 +14,8 @@ using namespace mindvit;
 namespace {
 
 // What a branch gives: its result, and for the gradient y = norm(x), its rows' means and 1 /
-// deviations, null where nobody asks for them; qkv (B, N, 3C) and a (B, N, C) are needed on the way
+// deviations, null where nobody asks for them; qkv (B, N, 3C) and a (B, N, C) are needed on the
+// way. In bfloat16 the gradient finds rows of y and a rounded (HalfRows::Round).
 struct BranchOutputs {
   float *out = nullptr, *y = nullptr, *means = nullptr, *inverses = nullptr, *qkv, *a;
 
@@ -38,16 +39,19 @@ void BranchForward(const BranchEnds &ends, const BranchOutputs &to, const Attend
     return;
   }
   const auto products = ends.Forwards(to.out != nullptr);
+  const bool halves = to.y && UsesBFloat16();
   Tiles(ends.rows, channels * inner, [&](int64_t first, int64_t count, int) {
     float *qkv = to.qkv + first * inner,
           *y = to.y ? to.y + first * channels : Scratch(0, count * channels);
     ends.Begin(products, first, count, y, to.means, to.inverses, qkv);
     for (int64_t r = 0; r < count; ++r) AddTo(qkv + r * inner, ends.bias1, inner);
+    if (halves) HalfRows::Round(y, count, channels);
   });
   attend(to.qkv, to.a);
-  if (!to.out) return;
   Tiles(ends.rows, channels * hidden, [&](int64_t first, int64_t count, int) {
-    ends.End(products, first, count, to.a + first * hidden, to.out);
+    float *a = to.a + first * hidden;
+    if (to.out) ends.End<float>(products, first, count, a, to.out);
+    if (halves) HalfRows::Round(a, count, hidden);
   });
 }
 
@@ -70,19 +74,25 @@ template <typename AttendGrad>
 void BranchBackwards(const BranchEnds &ends, const SavedAttention &saved, const float *dout,
                      const BranchGrads &to, const AttendGrad &attend_grad) {
   const BranchBackward backward{ends, to.grads, dout};
-  const int64_t channels = ends.channels;
-  Tiles(ends.rows, channels * ends.hidden, [&](int64_t first, int64_t count, int) {
-    backward.End(first, count, to.d + first * channels, to.da + first * ends.hidden);
+  const int64_t channels = ends.channels, inner = ends.inner, hidden = ends.hidden;
+  const bool halves = UsesBFloat16();
+  Tiles(ends.rows, channels * hidden, [&](int64_t first, int64_t count, int) {
+    backward.End(first, count, to.d + first * channels, to.da + first * hidden);
   });
   attend_grad(saved.qkv, to.da, to.dqkv);
   PartialSums sums(Threads(), backward.summed());
-  Tiles(ends.rows, channels * ends.inner, [&](int64_t first, int64_t count, int part) {
-    const float *dqkv = to.dqkv + first * ends.inner;
-    backward.InputGrad(first, count, dqkv);
-    backward.Begin(first, count, {saved.means, saved.inverses}, dqkv, to.d + first * channels,
-                   sums.of(part));
+  Tiles(ends.rows, channels * inner, [&](int64_t first, int64_t count, int part) {
+    float *dqkv = to.dqkv + first * inner, *d = to.d + first * channels;
+    backward.InputGrad<float>(first, count, dqkv);
+    backward.Begin(first, count, {saved.means, saved.inverses}, dqkv, d, sums.of(part));
+    if (halves) HalfRows::Round(dqkv, count, inner), HalfRows::Round(d, count, channels);
   });
-  backward.Weights<float>(saved.y, to.dqkv, saved.a, to.d, sums.Sums());
+  const auto rounded = HalfRows::Rounded;
+  if (halves)
+    backward.Weights(rounded(saved.y, channels), rounded(to.dqkv, inner), rounded(saved.a, hidden),
+                     rounded(to.d, channels), sums.Sums());
+  else
+    backward.Weights<const float *>(saved.y, to.dqkv, saved.a, to.d, sums.Sums());
 }
 
 // numbers and bias: see SelfAttention

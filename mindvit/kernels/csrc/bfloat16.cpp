@@ -158,17 +158,18 @@ void Multiply(Block block, const LinesOf<T> &left, const LinesOf<T> &right, int6
                 deep = RoundUp((depth + passes - 1) / passes, kLine);
   for (int64_t start = 0; start < depth; start += deep, add = true) {
     const int64_t count = std::min(deep, depth - start), steps = RoundUp(count, kLine) / kLine;
-    Half *rows = Packed(0, 2 * steps * kTileValues);
     for (int64_t left_edge = 0; left_edge < to.columns; left_edge += kWidth) {
       const int64_t edge = std::min(left_edge + kWidth, to.columns);
       Half *columns = Packed(1, RoundUp(edge - left_edge, kSide) * steps * kLine);
-      for (int64_t c = left_edge; c < edge; c += kSide)
-        right.Pack(c, to.columns, start, count, true, columns + (c - left_edge) * steps * kLine);
-      for (int64_t r = 0; r < to.rows; r += kSide) {
-        left.Pack(r, to.rows, start, count, false, rows);
-        for (int64_t c = left_edge; c < edge; c += kSide)
-          block(rows, columns + (c - left_edge) * steps * kLine, steps, add,
-                to.data + r * to.stride + c, to.stride, to.rows - r, to.columns - c);
+      right.PackLines(left_edge, edge, start, count, true, columns);
+      for (int64_t top = 0; top < to.rows; top += kHeight) {
+        const int64_t bottom = std::min(top + kHeight, to.rows);
+        Half *rows = Packed(0, RoundUp(bottom - top, kSide) * steps * kLine);
+        left.PackLines(top, bottom, start, count, false, rows);
+        for (int64_t r = top; r < bottom; r += kSide)
+          for (int64_t c = left_edge; c < edge; c += kSide)
+            block(rows + (r - top) * steps * kLine, columns + (c - left_edge) * steps * kLine,
+                  steps, add, to.data + r * to.stride + c, to.stride, to.rows - r, to.columns - c);
       }
     }
   }
@@ -226,12 +227,12 @@ void PackedRight::Times(int64_t m, const float *a, float *c) const { TimesAny(m,
 
 void PackedRight::Times(int64_t m, const Half *a, float *c) const { TimesAny(m, a, c); }
 
-void WeightGradOfHalves(const Half *x, const Half *dy, int64_t rows, int64_t inputs,
+void WeightGradOfHalves(const HalfRows &x, const HalfRows &dy, int64_t rows, int64_t inputs,
                         int64_t outputs, float *dweight) {
-  Rows(outputs, inputs * rows, [=](int64_t first, int64_t last, int) {
+  Rows(outputs, inputs * rows, [=, &x, &dy](int64_t first, int64_t last, int) {
     const TileScope scope;
-    Multiply(BlockProduct(), LinesOf<Half>{dy + first, outputs, false, 1.0f},
-             LinesOf<Half>{x, inputs, false, 1.0f}, rows, false,
+    Multiply(BlockProduct(), LinesOf<Half>{dy.data + first, dy.stride, false, 1.0f},
+             LinesOf<Half>{x.data, x.stride, false, 1.0f}, rows, false,
              {dweight + first * inputs, inputs, last - first, inputs});
   });
 }
@@ -273,7 +274,7 @@ void PackedRight::Times(int64_t, const float *, float *) const {}
 
 void PackedRight::Times(int64_t, const Half *, float *) const {}
 
-void WeightGradOfHalves(const Half *, const Half *, int64_t, int64_t, int64_t, float *) {}
+void WeightGradOfHalves(const HalfRows &, const HalfRows &, int64_t, int64_t, int64_t, float *) {}
 
 #endif
 

@@ -29,6 +29,22 @@ inline void RoundRow(const float *from, int64_t count, Half *to) {
   }
 }
 
+// Rows of halves, `stride` halves from row to row
+struct HalfRows {
+  const Half *data;
+  int64_t stride;
+
+  // `count` rows of `width` values become halves, each row's where it began
+  static void Round(float *rows, int64_t count, int64_t width) {
+    for (int64_t r = 0; r < count; ++r)
+      RoundRow(rows + r * width, width, reinterpret_cast<Half *>(rows + r * width));
+  }
+  // such rows
+  static HalfRows Rounded(const float *rows, int64_t width) {
+    return {reinterpret_cast<const Half *>(rows), 2 * width};
+  }
+};
+
 inline void ExpandRow(const Half *from, int64_t count, float *to) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
@@ -63,7 +79,7 @@ class PackedRight {
 };
 
 // dweight (outputs x inputs) = dy^T x of rounded operands: rows x inputs and rows x outputs
-void WeightGradOfHalves(const Half *x, const Half *dy, int64_t rows, int64_t inputs,
+void WeightGradOfHalves(const HalfRows &x, const HalfRows &dy, int64_t rows, int64_t inputs,
                         int64_t outputs, float *dweight);
 
 }  // namespace mindvit

@@ -126,9 +126,9 @@ struct BranchBackward {
              const float *d, float *sums) const;
 
   // the gradients of all weights. y, a: what the first and the last product were given; sums: see
-  // summed
-  template <typename T>
-  void Weights(const T *y, const T *dh, const T *a, const T *d,
+  // summed. Of: const float *, or HalfRows
+  template <typename Of>
+  void Weights(const Of &y, const Of &dh, const Of &a, const Of &d,
                const std::vector<float> &sums) const {
     WeightGrad(y, dh, {ends.rows, ends.channels, ends.inner}, grads.dweight1, nullptr);
     WeightGrad(a, d, {ends.rows, ends.hidden, ends.channels}, grads.dweight2, nullptr);

@@ -59,8 +59,8 @@ void InputGrad(const float *weight, const float *dy, const ProductSizes &size, f
 // dweight = dy^T x, dbias = the sum of dy over rows (null: the caller has that already)
 void WeightGrad(const float *x, const float *dy, const ProductSizes &size, float *dweight,
                 float *dbias);
-inline void WeightGrad(const Half *x, const Half *dy, const ProductSizes &size, float *dweight,
-                       float *) {
+inline void WeightGrad(const HalfRows &x, const HalfRows &dy, const ProductSizes &size,
+                       float *dweight, float *) {
   WeightGradOfHalves(x, dy, size.rows, size.inputs, size.outputs, dweight);
 }
 

@@ -179,12 +179,12 @@ void MlpBackward(Args &args) {
   Tiles(ends.rows, 2 * ends.channels * ends.hidden, [&](int64_t first, int64_t count, int part) {
     tile(backward, of, first, count, sums.of(part));
   });
+  const int64_t channels = ends.channels, hidden = ends.hidden;
   if (halves)
-    backward.Weights(Halves(of.y), Halves(static_cast<const float *>(of.dh)),
-                     Halves(static_cast<const float *>(of.a)),
-                     Halves(static_cast<const float *>(of.d)), sums.Sums());
+    backward.Weights<HalfRows>({Halves(of.y), channels}, {Halves(of.dh), hidden},
+                               {Halves(of.a), hidden}, {Halves(of.d), channels}, sums.Sums());
   else
-    backward.Weights<float>(of.y, of.dh, of.a, of.d, sums.Sums());
+    backward.Weights<const float *>(of.y, of.dh, of.a, of.d, sums.Sums());
 }
 
 }  // namespace

@@ -19,7 +19,8 @@ namespace mindvit {
 constexpr int64_t kSide = kBFloat16Rows;  // of a block of the result: two by two tiles
 constexpr int64_t kLine = 32;             // values of a tile's row: 64 bytes
 constexpr int64_t kTileValues = 16 * kLine;
-constexpr int64_t kDepth = 256, kWidth = 1024;  // what is packed of the right operand at once
+// what is packed at once: of both operands, of the right and of the left one
+constexpr int64_t kDepth = 256, kWidth = 1024, kHeight = 256;
 
 inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -96,6 +97,17 @@ struct LinesOf {
       PackAll<true>(first, lines, start, count, in_pairs, to);
     else
       PackAll<false>(first, lines, start, count, in_pairs, to);
+  }
+
+  // all lines from `first` to before `last`, beyond which there are none. Where lines lie side by
+  // side they are read depth by depth, as they lie.
+  void PackLines(int64_t first, int64_t last, int64_t start, int64_t count, bool in_pairs,
+                 Half *to) const {
+    const int64_t at_once = depth_inside ? count : kLine, steps = RoundUp(count, kLine) / kLine;
+    for (int64_t k = 0; k < count; k += at_once)
+      for (int64_t l = first; l < last; l += kSide)
+        Pack(l, last, start + k, std::min(at_once, count - k), in_pairs,
+             to + (l - first) * steps * kLine + k / kLine * 2 * kTileValues);
   }
 
   template <bool inside>
