@@ -45,8 +45,7 @@ struct HeadProducts {
   // x (n x depth) as the right operand of q x^T
   Half *Across(Place place, const float *x, int64_t stride) const {
     Half *to = Packed(place, wide * depth_steps * kLine);
-    for (int64_t c = 0; c < n; c += kSide)
-      Lines{x, stride, true, 1.0f}.Pack(c, n, 0, size.depth, true, to + c * depth_steps * kLine);
+    Lines{x, stride, true, 1.0f}.PackLines(0, n, 0, size.depth, true, to);
     return to;
   }
 
@@ -54,8 +53,7 @@ struct HeadProducts {
   Half *Down(Place place, const float *x, int64_t stride, int64_t rows) const {
     const int64_t steps = RoundUp(rows, kLine) / kLine;
     Half *to = Packed(place, RoundUp(size.depth, kSide) * steps * kLine);
-    for (int64_t c = 0; c < size.depth; c += kSide)
-      Lines{x, stride, false, 1.0f}.Pack(c, size.depth, 0, rows, true, to + c * steps * kLine);
+    Lines{x, stride, false, 1.0f}.PackLines(0, size.depth, 0, rows, true, to);
     return to;
   }
 
@@ -66,7 +64,7 @@ struct HeadProducts {
     for (int64_t r = 0; r < rows; r += kSide) {
       Lines{x, stride, true, scale}.Pack(r, rows, 0, size.depth, false, left);
       for (int64_t c = 0; c < n; c += kSide)
-        block(left, y + c * depth_steps * kLine, depth_steps, false, to + r * wide + c, wide,
+        block(left, y + c * depth_steps * kLine, size.depth, false, to + r * wide + c, wide,
               rows - r, n - c);
     }
   }
@@ -79,7 +77,7 @@ struct HeadProducts {
     for (int64_t r = 0; r < rows; r += kSide) {
       x.Pack(r, rows, 0, inner, false, left);
       for (int64_t c = 0; c < size.depth; c += kSide)
-        block(left, y + c * steps * kLine, steps, add, to + r * stride + c, stride, rows - r,
+        block(left, y + c * steps * kLine, inner, add, to + r * stride + c, stride, rows - r,
               size.depth - c);
     }
   }

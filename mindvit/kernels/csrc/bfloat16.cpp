@@ -18,7 +18,7 @@ namespace {
 
 // 8 rows of the block, or, `cut_off`, the first `count` of them and the columns that `masks` have
 template <int halves, bool cut_off>
-void Avx512Rows(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride,
+void Avx512Rows(const Half *a, const Half *b, int64_t depth, bool add, float *c, int64_t stride,
                 int64_t count, const __mmask16 *masks) {
   __m512 sums[8][halves];
 #pragma GCC unroll 8
@@ -29,8 +29,9 @@ void Avx512Rows(const Half *a, const Half *b, int64_t steps, bool add, float *c,
                    : cut_off                       ? _mm512_maskz_loadu_ps(masks[j], from)
                                                    : _mm512_loadu_ps(from);
     }
-  for (int64_t step = 0; step < steps; ++step, a += 2 * kTileValues, b += 2 * kTileValues)
-    for (int pair = 0; pair < 16; ++pair) {
+  for (int64_t left = (depth + 1) / 2; left > 0;
+       left -= 16, a += 2 * kTileValues, b += 2 * kTileValues)
+    for (int pair = 0; pair < std::min<int64_t>(left, 16); ++pair) {
       __m512bh right[halves];
       for (int j = 0; j < halves; ++j)
         right[j] =
@@ -54,13 +55,13 @@ void Avx512Rows(const Half *a, const Half *b, int64_t steps, bool add, float *c,
     }
 }
 
-void Avx512Block(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride,
+void Avx512Block(const Half *a, const Half *b, int64_t depth, bool add, float *c, int64_t stride,
                  int64_t rows, int64_t columns) {
   const __mmask16 masks[2] = {FirstOf(columns), FirstOf(columns - 16)};
   const auto cut = columns > 16 ? Avx512Rows<2, true> : Avx512Rows<1, true>;
   for (int64_t top = 0; top < std::min(rows, kSide); top += 8) {
     const auto part = columns >= kSide && rows - top >= 8 ? Avx512Rows<2, false> : cut;
-    part(a + top / 16 * kTileValues + top % 16 * kLine, b, steps, add, c + top * stride, stride,
+    part(a + top / 16 * kTileValues + top % 16 * kLine, b, depth, add, c + top * stride, stride,
          rows - top, masks);
   }
 }
@@ -74,7 +75,7 @@ struct TileShapes {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-void AmxWhole(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride) {
+void AmxWhole(const Half *a, const Half *b, int64_t depth, bool add, float *c, int64_t stride) {
   const int64_t bytes = stride * sizeof(float);
   float *below = c + 16 * stride;
   if (add) {
@@ -88,7 +89,7 @@ void AmxWhole(const Half *a, const Half *b, int64_t steps, bool add, float *c, i
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int64_t step = 0; step < steps; ++step, a += 2 * kTileValues, b += 2 * kTileValues) {
+  for (; depth > 0; depth -= kLine, a += 2 * kTileValues, b += 2 * kTileValues) {
     _tile_loadd(4, a, 64);
     _tile_loadd(6, b, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -105,14 +106,14 @@ void AmxWhole(const Half *a, const Half *b, int64_t steps, bool add, float *c, i
 }
 
 // a block that is cut off by way of a whole one
-void AmxBlock(const Half *a, const Half *b, int64_t steps, bool add, float *c, int64_t stride,
+void AmxBlock(const Half *a, const Half *b, int64_t depth, bool add, float *c, int64_t stride,
               int64_t rows, int64_t columns) {
   if (rows >= kSide && columns >= kSide) {
-    AmxWhole(a, b, steps, add, c, stride);
+    AmxWhole(a, b, depth, add, c, stride);
     return;
   }
   alignas(64) float whole[kSide * kSide];
-  AmxWhole(a, b, steps, false, whole, kSide);
+  AmxWhole(a, b, depth, false, whole, kSide);
   for (int64_t r = 0; r < std::min(rows, kSide); ++r)
     for (int64_t half = 0; half < std::min(columns, kSide); half += 16) {
       const __mmask16 mask = FirstOf(columns - half);
@@ -169,7 +170,7 @@ void Multiply(Block block, const LinesOf<T> &left, const LinesOf<T> &right, int6
         for (int64_t r = top; r < bottom; r += kSide)
           for (int64_t c = left_edge; c < edge; c += kSide)
             block(rows + (r - top) * steps * kLine, columns + (c - left_edge) * steps * kLine,
-                  steps, add, to.data + r * to.stride + c, to.stride, to.rows - r, to.columns - c);
+                  count, add, to.data + r * to.stride + c, to.stride, to.rows - r, to.columns - c);
       }
     }
   }
@@ -204,8 +205,8 @@ PackedRight::PackedRight(char transpose, int64_t k, int64_t n, const float *data
   const Lines lines{data, transpose == 'T' ? k : n, transpose == 'T', 1.0f};
   const int64_t blocks = RoundUp(n, kSide) / kSide;
   Rows(blocks, kSide * k, [=](int64_t first, int64_t last, int) {
-    for (int64_t c = first * kSide; c < last * kSide; c += kSide)
-      lines.Pack(c, n, 0, k, true, values_ + c * steps_ * kLine);
+    lines.PackLines(first * kSide, std::min(n, last * kSide), 0, k, true,
+                    values_ + first * kSide * steps_ * kLine);
   });
 }
 
@@ -218,7 +219,7 @@ void PackedRight::TimesAny(int64_t m, const T *a, float *c) const {
   for (int64_t r = 0; r < m; r += kSide) {
     left.Pack(r, m, 0, k_, false, rows);
     for (int64_t column = 0; column < n_; column += kSide)
-      block(rows, values_ + column * steps_ * kLine, steps_, false, c + r * n_ + column, n_, m - r,
+      block(rows, values_ + column * steps_ * kLine, k_, false, c + r * n_ + column, n_, m - r,
             n_ - column);
   }
 }

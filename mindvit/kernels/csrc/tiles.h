@@ -125,9 +125,8 @@ struct LinesOf {
 
 using Lines = LinesOf<float>;
 
-// c (32 x 32) = a b, or += where `add`; steps of 32 depths. Of c no more than `rows` and `columns`
-// are there.
-using Block = void (*)(const Half *a, const Half *b, int64_t steps, bool add, float *c,
+// c (32 x 32) = a b, or += where `add`. Of c no more than `rows` and `columns` are there.
+using Block = void (*)(const Half *a, const Half *b, int64_t depth, bool add, float *c,
                        int64_t stride, int64_t rows, int64_t columns);
 
 // Whether this process has AMX's tiles
