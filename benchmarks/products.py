@@ -6,6 +6,7 @@ python benchmarks/products.py [MODEL [BATCH]], on one core
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import itertools
 import statistics
@@ -67,11 +68,16 @@ def of_a_step(model: str, batch: int) -> Iterator[tuple[str, str, int, int, int,
             yield "weight's gradient", "TN", min(inputs, outputs), max(inputs, outputs), rows, depth
 
 
-def main(model: str = "crossformer_tiny", batch: str = "8") -> None:
+def main() -> None:
     """Print a line for each product: shares with matrices in the cache, and with others at each call."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", choices=VARIANTS, default="crossformer_tiny")
+    parser.add_argument("batch", nargs="?", type=int, default=8)
+    args = parser.parse_args()
+    model, batch = args.model, args.batch
     products = Products()
     done, near, far = 0.0, 0.0, 0.0  # operations, and how many the peak would do in that time
-    for kind, way, m, n, k, count in of_a_step(model, int(batch)):
+    for kind, way, m, n, k, count in of_a_step(model, batch):
         peak = 2 * PEAK**3 / products.seconds("NN", PEAK, PEAK, PEAK)  # just before: machines drift
         work = 2 * m * n * k
         shares = [work / products.seconds(way, m, n, k, copies) / peak for copies in (1, ROUNDS)]
@@ -81,4 +87,4 @@ def main(model: str = "crossformer_tiny", batch: str = "8") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

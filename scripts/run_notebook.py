@@ -6,7 +6,7 @@ a cell ends it, exit code 1.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import nbformat
@@ -15,14 +15,20 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parent.parent
 
 
-def main(source: str, out: str) -> None:
+def main() -> None:
     """Run and write."""
-    notebook = nbformat.read(source, as_version=4)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("out", type=Path, nargs="?")
+    args = parser.parse_args()
+    if not args.notebook.is_file():
+        parser.error(f"{args.notebook}: no such file")
+    notebook = nbformat.read(args.notebook, as_version=4)
     NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
-    nbformat.write(notebook, out)
+    nbformat.write(notebook, args.out or args.notebook)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[-1])
+    main()
