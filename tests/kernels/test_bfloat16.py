@@ -22,7 +22,7 @@ from mindvit.recipe.options import PrecisionOptions, RuntimeOptions
 from mindvit.runtime import device, platform
 
 EPS = 2.0**-8  # of bfloat16: neighbours of 1 are 1 - EPS / 2 and 1 + EPS
-SIZES = [(1, 1, 1), (16, 32, 32), (37, 50, 81), (70, 33, 1100), (3, 1030, 2)]
+SIZES = [(1, 1, 1), (16, 32, 32), (37, 50, 81), (70, 33, 1100), (3, 1030, 2), (300, 40, 49)]
 HERE = platform.of("CPU").bfloat16_products
 
 
