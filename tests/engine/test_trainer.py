@@ -58,7 +58,6 @@ PLAIN = [
     "1e-6",
 ]
 LIVELY = train_small.LIVELY
-QUICK = ["--model", "small_crossvit", "--batch_size", "8"]  # compiles in seconds: see the fixture small_networks
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +78,11 @@ def options(folder: Path, out: Path, *more: str) -> list[str]:
         *SMALL,
         *more,
     ]
+
+
+def quick(folder: Path, out: Path, *more: str) -> list[str]:
+    """Of a network that compiles in a second or two; for tests that use the fixture small_networks."""
+    return [*train_small.places(folder, out), *train_small.NANO, "--epoch_size", "1", "--batch_size", "8", *more]
 
 
 def command(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
@@ -160,8 +164,8 @@ def test_validate_repeats_the_accuracy(folder: Path, alone: Path) -> None:
 def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
     results = []
     for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        fit(parse(options(folder, tmp_path / out, *LIVELY, *QUICK, "--seed", seed), "")[0])
-        results.append(read_weights(tmp_path / out / "small_crossvit-1.ckpt")[0])
+        fit(parse(quick(folder, tmp_path / out, *LIVELY, "--seed", seed), "")[0])
+        results.append(read_weights(tmp_path / out / "nano-1.ckpt")[0])
     assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
     assert any(not np.array_equal(results[0][name], results[2][name]) for name in results[0])
 
@@ -169,7 +173,7 @@ def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> N
 @pytest.mark.usefixtures("small_networks")
 def test_divergence_stops_the_run_and_saves_nothing(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match=r"step \d: loss .* diverged"):
-        fit(parse(options(folder, tmp_path / "out", *PLAIN, *QUICK, "--lr", "1e30", "--min_lr", "1e30"), "")[0])
+        fit(parse(quick(folder, tmp_path / "out", *PLAIN, "--lr", "1e30", "--min_lr", "1e30"), "")[0])
     assert not list((tmp_path / "out").glob("*.ckpt"))
 
 
@@ -215,11 +219,9 @@ def test_training_refuses_wrong_data(folder: Path, tmp_path: Path, capfd: pytest
     assert "in_channels is 1" in refused(options(other, tmp_path, "--in_channels", "1"))
     assert "unknown model" in refused([*options(tmp_path / "nowhere", tmp_path), "--model", "crossvit_10"])
     (other / "train" / "class_0" / "000_jpeg_rgb.JPEG").write_bytes(b"\xff\xd8 no image")
-    assert "000_jpeg_rgb.JPEG" in refused(options(other, tmp_path / "out", *QUICK, "--bad_image", "stop"))
+    assert "000_jpeg_rgb.JPEG" in refused(quick(other, tmp_path / "out", "--bad_image", "stop"))
     assert not list((tmp_path / "out").glob("*.ckpt"))
-    fit(
-        parse(options(other, tmp_path / "out", *QUICK), "")[0]
-    )  # skip is the default: named, counted, and the run goes on
+    fit(parse(quick(other, tmp_path / "out"), "")[0])  # skip is the default: named, counted, and the run goes on
     assert "000_jpeg_rgb.JPEG can't be decoded" in capfd.readouterr().err
     assert json.loads((tmp_path / "out" / "result.json").read_text())["bad_images"] == 1
 
@@ -227,7 +229,7 @@ def test_training_refuses_wrong_data(folder: Path, tmp_path: Path, capfd: pytest
 @pytest.mark.usefixtures("small_networks")
 def test_an_output_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "can't be written" in refused(options(folder, tmp_path / "file" / "out", *QUICK))
+    assert "can't be written" in refused(quick(folder, tmp_path / "file" / "out"))
 
 
 def test_an_unknown_device_is_one_line(folder: Path, tmp_path: Path) -> None:
