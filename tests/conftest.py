@@ -96,6 +96,15 @@ def operator_by_operator(graph_mode: None) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_random_weights() -> Iterator[None]:
+    """For tests that only count or name weights."""
+    import modes
+
+    with modes.no_random_weights():
+        yield
+
+
 @pytest.fixture(scope="module")
 def small_networks() -> Iterator[None]:
     """train_small's networks in the registry, for the tests of one file."""

@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parents[1] / "goldens"
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent.parent)]
 
 import fill  # noqa: E402
+from modes import no_random_weights  # noqa: E402
 from steps import UNCHANGED, neutral_inputs, objective, train_step  # noqa: E402
 
 from mindvit.engine.step import ScaledObjective, TrainStep  # noqa: E402
@@ -48,7 +49,9 @@ def is_without_gradient(name: str) -> bool:
 
 def filled(name: str, filling: Callable[..., Any] = fill.fill, **arguments: Any) -> nn.Cell:
     """A network in evaluation mode with the oracle's weights, found by the authors' parameter names."""
-    return refilled(create_model(name, **arguments), filling).set_train(False)
+    with no_random_weights():
+        net = create_model(name, **arguments)
+    return refilled(net, filling).set_train(False)
 
 
 def refilled(net: nn.Cell, filling: Callable[..., Any]) -> nn.Cell:

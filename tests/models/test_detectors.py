@@ -53,6 +53,7 @@ def images() -> tuple[Tensor, Tensor]:
     return Tensor(pixels), Tensor(np.array([[SIDE, WIDER], [50, 70]], np.float32))
 
 
+@pytest.mark.usefixtures("no_random_weights")
 @pytest.mark.parametrize("name", NAMES)
 def test_published_counts(name: str) -> None:
     info = dense_info(name)

@@ -23,6 +23,7 @@ CORRECTED = {"cvt_13_224": {"acc5": 95.67}, "cvt_21_224": {"acc1": 82.46, "acc5"
 DISTINCT = list({str(model_config(name)): name for name in reversed(list_models())}.values())
 
 
+@pytest.mark.usefixtures("no_random_weights")
 @pytest.mark.parametrize("name", DISTINCT)
 def test_parameters_are_counted_exactly(name: str) -> None:
     measured, net = VARIANTS[name]["measured"], create_model(name)

@@ -46,6 +46,7 @@ def images(width: int = WIDER) -> Tensor:
     return Tensor(np.random.default_rng(0).standard_normal((2, 3, SIDE, width)).astype(np.float32))
 
 
+@pytest.mark.usefixtures("no_random_weights")
 @pytest.mark.parametrize("name", NAMES)
 def test_published_counts(name: str) -> None:
     info, net = dense_info(name), create_model(name)
