@@ -6,21 +6,22 @@ python benchmarks/products.py [MODEL [BATCH]], on one core
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import itertools
 import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import mindspore
 import numpy as np
 
+from mindvit import errors
 from mindvit.models.crossformer import VARIANTS
+from mindvit.recipe.commandline import Parser, positive
 
 SIDE, PEAK = 56, 2048  # tokens a side of the first stage; a side of the matrices that give the peak
 ROUNDS = 7  # calls, of which the middle one counts
@@ -68,12 +69,12 @@ def of_a_step(model: str, batch: int) -> Iterator[tuple[str, str, int, int, int,
             yield "weight's gradient", "TN", min(inputs, outputs), max(inputs, outputs), rows, depth
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Print a line for each product: shares with matrices in the cache, and with others at each call."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="python benchmarks/products.py", description=str(__doc__))
     parser.add_argument("model", nargs="?", choices=VARIANTS, default="crossformer_tiny")
-    parser.add_argument("batch", nargs="?", type=int, default=8)
-    args = parser.parse_args()
+    parser.add_argument("batch", nargs="?", type=positive, default=8)
+    args = parser.parse_args(arguments)
     model, batch = args.model, args.batch
     products = Products()
     done, near, far = 0.0, 0.0, 0.0  # operations, and how many the peak would do in that time
@@ -87,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    errors.run(main)

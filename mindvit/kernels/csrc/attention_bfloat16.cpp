@@ -29,7 +29,7 @@ struct Operands {
 // One head: queries against keys
 struct HeadProducts {
   const Heads &size;
-  const int64_t m, n, wide, depth_steps, key_steps;
+  const int64_t m, n, wide, depth_steps;
   const int64_t most;  // queries at a time
   const Block block = BlockProduct();
 
@@ -39,7 +39,6 @@ struct HeadProducts {
         n(n_),
         wide(RoundUp(n, kSide)),
         depth_steps(RoundUp(size.depth, kLine) / kLine),
-        key_steps(wide / kLine),
         most(std::min<int64_t>(256, std::max(kSide, kScores / wide / kSide * kSide))) {}
 
   // x (n x depth) as the right operand of q x^T

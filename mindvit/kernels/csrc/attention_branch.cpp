@@ -48,6 +48,7 @@ void BranchForward(const BranchEnds &ends, const BranchOutputs &to, const Attend
     if (halves) HalfRows::Round(y, count, channels);
   });
   attend(to.qkv, to.a);
+  if (!to.out && !halves) return;
   Tiles(ends.rows, channels * hidden, [&](int64_t first, int64_t count, int) {
     float *a = to.a + first * hidden;
     if (to.out) ends.End<float>(products, first, count, a, to.out);
